@@ -1,0 +1,22 @@
+package bundle
+
+import "errors"
+
+// The ways in which a bundle can be refused. Every error of this package
+// wraps exactly one of them; the command line gives each its exit code.
+var (
+	// ErrFormat says that the bytes are not a canonical bundle: damaged, cut
+	// short, extended, or never one.
+	ErrFormat = errors.New("damaged, or not a bundle")
+	// ErrDigest says that bytes do not have the digest that their parent names.
+	ErrDigest = errors.New("digest mismatch")
+	// ErrLimit says that a size or a count is beyond what a bundle may have.
+	ErrLimit = errors.New("over a limit")
+	// ErrSignature says that a signature is missing, malformed or wrong.
+	ErrSignature = errors.New("signature not accepted")
+	// ErrPolicy says that the bytes are good and a rule of the site, or of
+	// the author's own manifest and lock, refuses them.
+	ErrPolicy = errors.New("refused by policy")
+	// ErrNewer says that the document was made by a newer program.
+	ErrNewer = errors.New("made by a newer oob-bundle")
+)

@@ -1,0 +1,125 @@
+package bundle
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// DecodeStrict decodes a document of ours: duplicate keys (also such as differ
+// in case only), unknown fields, null, trailing data, invalid UTF-8, NUL and
+// numbers that are not plain integers in range are refused with ErrFormat.
+func DecodeStrict(data []byte, v any) error {
+	if err := checkTokens(data, ours); err != nil {
+		return fmt.Errorf("%w: %w", ErrFormat, err)
+	}
+	if err := json.Unmarshal(data, v, json.RejectUnknownMembers(true)); err != nil {
+		return fmt.Errorf("%w: %w", ErrFormat, err)
+	}
+	return nil
+}
+
+// decodeForeign decodes a document that somebody else wrote: unknown fields
+// and null are let through; whatever two parsers could read differently
+// (duplicate and case-folded keys, trailing data, invalid UTF-8) is refused.
+func decodeForeign(data []byte, v any) error {
+	if err := checkTokens(data, foreign); err != nil {
+		return fmt.Errorf("%w: %w", ErrFormat, err)
+	}
+	if err := json.Unmarshal(data, v); err != nil {
+		return fmt.Errorf("%w: %w", ErrFormat, err)
+	}
+	return nil
+}
+
+// Encode writes a document of ours: compact, fields in the order of the type,
+// map keys sorted bytewise, nothing escaped that need not be (RFC 8259).
+func Encode(v any) ([]byte, error) {
+	return json.Marshal(v, json.Deterministic(true))
+}
+
+type author int
+
+const (
+	ours author = iota
+	foreign
+)
+
+// ociFields are the names that OCI documents give a meaning. A parser that
+// ignores case takes "Layers" for "layers" where we would not, so a key that
+// differs from one of these in case only is refused.
+var ociFields = map[string]bool{
+	"schemaversion": true, "mediatype": true, "artifacttype": true, "config": true, "layers": true,
+	"manifests": true, "subject": true, "annotations": true, "digest": true, "size": true, "urls": true,
+	"data": true, "platform": true, "architecture": true, "os": true, "variant": true,
+}
+
+var exactFields = map[string]bool{"schemaVersion": true, "mediaType": true, "artifactType": true}
+
+func foldsToField(key string) bool {
+	low := strings.ToLower(key)
+	return ociFields[low] && key != low && !exactFields[key]
+}
+
+// checkTokens reads data once for what the decoder itself does not refuse.
+// jsontext refuses duplicate names, invalid UTF-8 and lone surrogates.
+func checkTokens(data []byte, who author) error {
+	dec := jsontext.NewDecoder(bytes.NewReader(data))
+	type object struct {
+		keys map[string]bool // lower-cased; nil in an array
+		free bool            // keys are the author's own (annotations)
+		name string          // the key whose value is being read
+	}
+	var stack []object
+	for {
+		tok, err := dec.ReadToken()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if len(stack) == 0 && tok.Kind() != '{' {
+			return errors.New("not a JSON object")
+		}
+		switch kind := tok.Kind(); kind {
+		case '{':
+			free := len(stack) > 0 && stack[len(stack)-1].name == "annotations"
+			stack = append(stack, object{keys: map[string]bool{}, free: free})
+		case '[':
+			stack = append(stack, object{})
+		case '}', ']':
+			stack = stack[:len(stack)-1]
+			if len(stack) == 0 && len(bytes.TrimLeft(data[dec.InputOffset():], " \t\r\n")) > 0 {
+				return errors.New("data after the document")
+			}
+		case 'n':
+			if who == ours {
+				return fmt.Errorf("null at %s", dec.StackPointer())
+			}
+		case '"':
+			s := tok.String()
+			if strings.IndexByte(s, 0) >= 0 {
+				return fmt.Errorf("NUL in a string at %s", dec.StackPointer())
+			}
+			top := len(stack) - 1
+			if _, n := dec.StackIndex(dec.StackDepth()); top < 0 || stack[top].keys == nil || n%2 == 0 {
+				break // a value
+			}
+			low := strings.ToLower(s)
+			if stack[top].keys[low] {
+				return fmt.Errorf("keys that differ in case only at %s", dec.StackPointer())
+			}
+			if !stack[top].free && foldsToField(s) {
+				return fmt.Errorf("key %q, which some parsers take for %q", s, low)
+			}
+			stack[top].keys[low] = true
+			stack[top].name = s
+		}
+	}
+}

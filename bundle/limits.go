@@ -1,0 +1,33 @@
+package bundle
+
+// Limits of format version 1. Each bounds the work or the memory that hostile
+// bytes can cause; none is reached by a real deployment.
+const (
+	// MaxManifest bounds index.json and every manifest, in bytes. Registries
+	// accept no larger manifest (distribution: 4 MiB), so a larger one could
+	// not be installed.
+	MaxManifest = 4 << 20
+	// MaxDeployment bounds the deployment document, in bytes: it is held in
+	// memory, and grows with the number of images and files.
+	MaxDeployment = 4 << 20
+	// MaxBlob bounds one blob, in bytes (16 TiB): with MaxMembers no sum of
+	// sizes overflows an int64.
+	MaxBlob = 1 << 44
+	// MaxMembers bounds the number of blobs: their places are kept in memory
+	// (about 300 bytes each).
+	MaxMembers = 100_000
+	// MaxDescriptors bounds the descriptors met on the walk, repeated ones
+	// included: manifests may share children, and time grows with the edges.
+	MaxDescriptors = 1_000_000
+	// MaxDepth bounds the nesting of indexes. The root is 0; an image in an
+	// index in the root is 2.
+	MaxDepth = 6
+	// MaxName bounds names, versions, channels and references, in bytes: they
+	// become parts of file names (255 on every file system that matters).
+	MaxName = 255
+	// SlotSize is the size of signatures.jsonl, in bytes. It is fixed, so that
+	// a signature can be added without moving anything.
+	SlotSize = 64 << 10
+	// MaxSignatures bounds the lines in the slot; 32 RSA-8192 lines fit.
+	MaxSignatures = 32
+)

@@ -1,0 +1,104 @@
+package bundle
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Manifest is what the walk needs to know of a manifest or index, whoever
+// wrote it. The bytes themselves are never re-encoded.
+type Manifest struct {
+	Descriptor Descriptor   // under which it was first met as a manifest
+	Config     *Descriptor  // nil for an index
+	Layers     []Descriptor // empty for an index
+	Manifests  []Descriptor // empty for an image manifest
+	Subject    *Descriptor  // what it refers to (OCI 1.1), or nil; never followed
+	// ArtifactType is the one that the referrers API reports (distribution-spec
+	// 1.1, listing referrers): the manifest's own, else its config's type.
+	ArtifactType string
+	Annotations  map[string]string
+}
+
+// Children returns what the walk visits, in order: config before layers.
+func (m *Manifest) Children() []Descriptor {
+	if m.Config == nil {
+		return m.Manifests
+	}
+	return append([]Descriptor{*m.Config}, m.Layers...)
+}
+
+// Runnable reports whether a container engine can load it: an image config
+// and nothing but file system layers.
+func (m *Manifest) Runnable() bool {
+	if m.Config == nil || !isImageConfig(m.Config.MediaType) {
+		return false
+	}
+	for _, l := range m.Layers {
+		if !isFilesystemLayer(l.MediaType) {
+			return false
+		}
+	}
+	return true
+}
+
+// ParseManifest reads a manifest or index that d describes. Data is expected to
+// have been verified against d. Errors wrap ErrFormat, ErrLimit, ErrDigest or
+// ErrPolicy.
+func ParseManifest(d Descriptor, data []byte) (*Manifest, error) {
+	var doc struct {
+		SchemaVersion int               `json:"schemaVersion"`
+		MediaType     string            `json:"mediaType"`
+		ArtifactType  string            `json:"artifactType"`
+		Config        *Descriptor       `json:"config"`
+		Layers        *[]Descriptor     `json:"layers"`
+		Manifests     *[]Descriptor     `json:"manifests"`
+		FSLayers      any               `json:"fsLayers"`
+		Subject       *Descriptor       `json:"subject"`
+		Annotations   map[string]string `json:"annotations"`
+	}
+	if err := decodeForeign(data, &doc); err != nil {
+		return nil, fmt.Errorf("manifest %s: %w", d.Digest, err)
+	}
+	bad := func(why string) (*Manifest, error) {
+		return nil, fmt.Errorf("%w: manifest %s %s", ErrFormat, d.Digest, why)
+	}
+	switch {
+	case doc.SchemaVersion == 1 || doc.FSLayers != nil:
+		return bad("is in Docker's schema 1, which no current registry accepts; push the image again")
+	case doc.SchemaVersion != 2:
+		return bad(fmt.Sprintf("has the schema version %d", doc.SchemaVersion))
+	case doc.MediaType != "" && doc.MediaType != d.MediaType:
+		return bad(fmt.Sprintf("calls itself %q and is listed as %q", doc.MediaType, d.MediaType))
+	case doc.MediaType == "" && strings.Contains(d.MediaType, "docker"):
+		return bad("has no mediaType")
+	}
+	m := &Manifest{Descriptor: d, Subject: doc.Subject, ArtifactType: doc.ArtifactType, Annotations: doc.Annotations}
+	if IsIndex(d.MediaType) {
+		if doc.Manifests == nil || doc.Config != nil || doc.Layers != nil {
+			return bad("is listed as an index and is none")
+		}
+		m.Manifests = *doc.Manifests
+	} else {
+		if doc.Config == nil || doc.Manifests != nil {
+			return bad("is listed as an image manifest and is none")
+		}
+		m.Config = doc.Config
+		if doc.Layers != nil {
+			m.Layers = *doc.Layers
+		}
+		if m.ArtifactType == "" {
+			m.ArtifactType = m.Config.MediaType
+		}
+	}
+	for _, c := range m.Children() {
+		if err := c.check(); err != nil {
+			return nil, fmt.Errorf("manifest %s: %w", d.Digest, err)
+		}
+	}
+	if m.Subject != nil {
+		if err := m.Subject.check(); err != nil {
+			return nil, fmt.Errorf("manifest %s: its subject: %w", d.Digest, err)
+		}
+	}
+	return m, nil
+}

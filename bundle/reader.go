@@ -1,0 +1,232 @@
+package bundle
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+)
+
+// Head is what stands at the front of a bundle, as bytes that nobody has
+// parsed: what must be trusted, and what says so.
+type Head struct {
+	Root []byte // the content of index.json
+	Slot []byte // the content of signatures.jsonl, SlotSize bytes
+}
+
+// Identity is the digest of index.json, by which the bundle as a whole is known.
+func (h *Head) Identity() Digest { return DigestOf(h.Root) }
+
+// SlotOffset is where the content of the slot stands in the file, in bytes.
+func (h *Head) SlotOffset() int64 {
+	n := int64(len(h.Root))
+	return headOffset + headerSize(n) + n + padding(n) + headerSize(SlotSize)
+}
+
+// headOffset is where the header of index.json stands.
+const headOffset = 2 * blockSize // oci-layout: a header and one block of content
+
+// ReadHead reads the first three members and compares every byte that is not
+// content. No document is parsed. Errors wrap ErrFormat or ErrLimit, or are r's.
+func ReadHead(r io.ReaderAt, size int64) (*Head, error) {
+	b := &boundedReader{r: r, size: size}
+	if err := b.refuseOther(); err != nil {
+		return nil, err
+	}
+	g := &Geometry{}
+	m := g.add(Member{Name: NameLayout, Size: int64(len(layoutDocument))})
+	if err := b.compareMember(m, []byte(layoutDocument)); err != nil {
+		return nil, err
+	}
+	n, err := b.statedSize(g.Size)
+	if err != nil {
+		return nil, err
+	}
+	h := &Head{}
+	m = g.add(Member{Name: NameIndex, Size: n})
+	if h.Root, err = b.readMember(m); err != nil {
+		return nil, err
+	}
+	m = g.add(Member{Name: NameSignatures, Size: SlotSize})
+	if h.Slot, err = b.readMember(m); err != nil {
+		return nil, err
+	}
+	return h, nil
+}
+
+// Reader gives access to a bundle whose geometry has been checked: every
+// header, every padding byte, every manifest. Blobs that are not manifests are
+// checked when they are read. It may be used by many goroutines at once.
+type Reader struct {
+	*Geometry
+	b *boundedReader
+}
+
+// NewReader computes the geometry below h and compares r with it. The caller
+// has verified h.Root, or says so where it has not. Errors wrap ErrFormat,
+// ErrDigest, ErrLimit, ErrPolicy or ErrNewer, or are r's.
+func NewReader(r io.ReaderAt, size int64, h *Head) (*Reader, error) {
+	b := &boundedReader{r: r, size: size}
+	g, err := NewGeometry(h.Root, func(m Member) ([]byte, error) { return b.readMember(m) })
+	if err != nil {
+		return nil, err
+	}
+	if size < g.Size {
+		return nil, cutShort(size, g.Size)
+	}
+	for _, m := range g.Members {
+		if err := b.compareFrame(m); err != nil {
+			return nil, err
+		}
+	}
+	if err := b.compareMember(g.Members[len(g.Members)-1], g.LoadList); err != nil {
+		return nil, err
+	}
+	if err := b.compare(g.Size-endSize, make([]byte, endSize), "the end of the bundle"); err != nil {
+		return nil, err
+	}
+	if size > g.Size {
+		return nil, fmt.Errorf("%w: %d bytes follow the end of the bundle", ErrFormat, size-g.Size)
+	}
+	return &Reader{Geometry: g, b: b}, nil
+}
+
+// ReadBlob returns the content of a blob of at most limit bytes, verified.
+func (r *Reader) ReadBlob(d Descriptor, limit int64) ([]byte, error) {
+	m, ok := r.Place(d.Digest)
+	if !ok {
+		return nil, fmt.Errorf("%w: blob %s is not in the bundle", ErrFormat, d.Digest)
+	}
+	if m.Size > limit {
+		return nil, fmt.Errorf("%w: %s: at most %d bytes are allowed", ErrLimit, r.Describe(m), limit)
+	}
+	data, err := r.b.read(m.Data, m.Size)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.Verify(data); err != nil {
+		return nil, fmt.Errorf("%w: %s", err, r.Describe(m))
+	}
+	return data, nil
+}
+
+// Content returns the content of a member, not verified: who reads it hashes it.
+func (r *Reader) Content(m Member) io.Reader { return io.NewSectionReader(r.b.r, m.Data, m.Size) }
+
+// boundedReader reads from a file whose size is known, and tells a file that
+// ends too early from a medium that fails.
+type boundedReader struct {
+	r    io.ReaderAt
+	size int64
+}
+
+func cutShort(have, want int64) error {
+	return fmt.Errorf("%w: incomplete: the file has %d bytes where at least %d are needed; copy it again", ErrFormat, have, want)
+}
+
+func (b *boundedReader) read(off, n int64) ([]byte, error) {
+	if off+n > b.size {
+		return nil, cutShort(b.size, off+n)
+	}
+	buf := make([]byte, n)
+	if _, err := io.ReadFull(io.NewSectionReader(b.r, off, n), buf); err != nil {
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			return nil, fmt.Errorf("%w: the file became shorter while it was read", ErrFormat)
+		}
+		return nil, err
+	}
+	return buf, nil
+}
+
+func (b *boundedReader) compare(off int64, want []byte, what string) error {
+	got, err := b.read(off, int64(len(want)))
+	if err != nil {
+		return err
+	}
+	if i := firstDifference(got, want); i >= 0 {
+		return fmt.Errorf("%w: %s differs at byte %d of the file", ErrFormat, what, off+int64(i))
+	}
+	return nil
+}
+
+func firstDifference(a, b []byte) int {
+	if bytes.Equal(a, b) {
+		return -1
+	}
+	for i := range b {
+		if a[i] != b[i] {
+			return i
+		}
+	}
+	return -1
+}
+
+// compareFrame compares what surrounds a member's content.
+func (b *boundedReader) compareFrame(m Member) error {
+	if err := b.compare(m.Offset, header(m.Name, m.Size), "the header of "+m.Name); err != nil {
+		return err
+	}
+	return b.compare(m.Data+m.Size, make([]byte, padding(m.Size)), "the padding of "+m.Name)
+}
+
+func (b *boundedReader) compareMember(m Member, content []byte) error {
+	if err := b.compareFrame(m); err != nil {
+		return err
+	}
+	return b.compare(m.Data, content, m.Name)
+}
+
+func (b *boundedReader) readMember(m Member) ([]byte, error) {
+	if err := b.compareFrame(m); err != nil {
+		return nil, err
+	}
+	return b.read(m.Data, m.Size)
+}
+
+// statedSize reads the size of index.json, the one number that the reader has
+// to take from a header. The caller compares the whole header afterwards.
+func (b *boundedReader) statedSize(off int64) (int64, error) {
+	h, err := b.read(off, blockSize)
+	if err != nil {
+		return 0, err
+	}
+	// USTAR (POSIX.1-1988): eleven octal digits at 124, then NUL.
+	n, err := strconv.ParseInt(string(h[124:135]), 8, 64)
+	if err != nil || strings.TrimRight(string(h[:100]), "\x00") != NameIndex {
+		return 0, fmt.Errorf("%w: the second member is not %s", ErrFormat, NameIndex)
+	}
+	if n > MaxManifest {
+		return 0, fmt.Errorf("%w: %s has %d bytes, at most %d are allowed", ErrLimit, NameIndex, n, MaxManifest)
+	}
+	return n, nil
+}
+
+// refuseOther names what a file looks like that is not a bundle.
+func (b *boundedReader) refuseOther() error {
+	if b.size == 0 {
+		return fmt.Errorf("%w: the file is empty", ErrFormat)
+	}
+	start, err := b.read(0, min(b.size, blockSize))
+	if err != nil {
+		return err
+	}
+	looks := func(what string) error {
+		return fmt.Errorf("%w: it looks like %s; a bundle is an uncompressed tar", ErrFormat, what)
+	}
+	text := strings.ToLower(strings.TrimLeft(string(start), "\ufeff \t\r\n"))
+	switch {
+	case bytes.HasPrefix(start, []byte{0x1f, 0x8b}):
+		return looks("a gzip file (unpack it with gunzip)")
+	case bytes.HasPrefix(start, []byte{0x28, 0xb5, 0x2f, 0xfd}):
+		return looks("a zstd file (unpack it with zstd -d)")
+	case bytes.HasPrefix(start, []byte("PK\x03\x04")):
+		return looks("a zip file")
+	case strings.HasPrefix(text, "<!doctype") || strings.HasPrefix(text, "<html"):
+		return looks("a web page, perhaps a proxy's or a sign-in page")
+	case !bytes.HasPrefix(start, append([]byte(NameLayout), 0)):
+		return looks("something else, its first member is not " + NameLayout)
+	}
+	return nil
+}

@@ -1,0 +1,78 @@
+package bundle
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/distribution/reference"
+)
+
+// Reference is an upstream image reference in full: HOST[:PORT]/NAME with a
+// tag, a digest or both, such as docker.io/library/nginx:1.30.
+type Reference struct {
+	Host   string // with port
+	Name   string // repository path without host
+	Tag    string // empty if the image is given by digest alone
+	Digest Digest // empty if the image is given by tag alone
+}
+
+// ParseReference reads a reference as Docker does: short names belong to
+// docker.io/library, neither tag nor digest means :latest.
+func ParseReference(s string) (Reference, error) {
+	named, err := reference.ParseDockerRef(s)
+	if err != nil || len(s) > MaxName {
+		return Reference{}, fmt.Errorf("%q is not an image reference such as registry.example.com/team/app:1.2", s)
+	}
+	full, err := reference.ParseNormalizedNamed(s)
+	if err != nil {
+		return Reference{}, fmt.Errorf("%q: %w", s, err)
+	}
+	r := Reference{Host: strings.ToLower(reference.Domain(named)), Name: reference.Path(named)}
+	if t, ok := full.(reference.Tagged); ok {
+		r.Tag = t.Tag()
+	}
+	if d, ok := full.(reference.Digested); ok {
+		if r.Digest, err = ParseDigest(d.Digest().String()); err != nil {
+			return Reference{}, fmt.Errorf("%q: only sha256 digests are supported", s)
+		}
+	}
+	if r.Tag == "" && r.Digest == "" {
+		r.Tag = "latest"
+	}
+	return r, nil
+}
+
+// String returns the reference in full.
+func (r Reference) String() string {
+	s := r.Repository()
+	if r.Tag != "" {
+		s += ":" + r.Tag
+	}
+	if r.Digest != "" {
+		s += "@" + string(r.Digest)
+	}
+	return s
+}
+
+// Repository returns HOST[:PORT]/NAME.
+func (r Reference) Repository() string { return r.Host + "/" + r.Name }
+
+// SiteRepository returns the repository in which the image stands on the
+// site's registry: the host is kept, so that two upstreams never collide, and
+// spelled such that it is a path component of the distribution specification
+// (a port's colon becomes an underscore).
+func (r Reference) SiteRepository() string {
+	host, port, _ := strings.Cut(r.Host, ":")
+	if rest, ok := strings.CutPrefix(r.Host, "["); ok {
+		literal, after, _ := strings.Cut(rest, "]")
+		if a, err := netip.ParseAddr(literal); err == nil {
+			host = strings.ReplaceAll(a.StringExpanded(), ":", "-")
+		}
+		port = strings.TrimPrefix(after, ":")
+	}
+	if port != "" {
+		host += "_" + port
+	}
+	return host + "/" + r.Name
+}

@@ -1,0 +1,234 @@
+package verify
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+)
+
+// Policy is what the site demands of a bundle. The zero value accepts nothing,
+// because it trusts no key.
+type Policy struct {
+	Keys        []Key            // trusted; two entries with one fingerprint count once
+	Threshold   int              // distinct keys that must have signed; 0 means 1
+	MinSequence map[string]int64 // channel → lowest acceptable sequence
+}
+
+// ErrNoKeys says that the site trusts no key at all, so that nothing can pass.
+var ErrNoKeys = fmt.Errorf("%w: no trusted keys", bundle.ErrPolicy)
+
+// SignatureReport tells what became of one line of the slot.
+type SignatureReport struct {
+	Fingerprint bundle.Fingerprint
+	Trusted     bool // the key is one of the policy's, and may sign for the channel
+	Valid       bool // the signature is good; false also where the key is unknown
+}
+
+// Verified is a bundle whose signatures, policy, headers and manifests are
+// good. Only Open makes one.
+type Verified struct {
+	*bundle.Reader
+	Identity   bundle.Digest
+	Slot       []byte // the content of signatures.jsonl
+	Signatures []SignatureReport
+	Deployment *bundle.Deployment
+}
+
+// Open verifies everything of a bundle that is not payload. Errors wrap
+// ErrSignature, ErrPolicy, ErrFormat, ErrDigest, ErrLimit or ErrNewer of package
+// bundle, or are those of r.
+func Open(ctx context.Context, r io.ReaderAt, size int64, policy Policy) (*Verified, error) {
+	if len(policy.Keys) == 0 {
+		return nil, ErrNoKeys
+	}
+	head, err := bundle.ReadHead(r, size)
+	if err != nil {
+		return nil, err
+	}
+	reports, err := checkSignatures(head, policy)
+	if err != nil {
+		return nil, err
+	}
+	_, info, err := bundle.ParseIndex(head.Root)
+	if err != nil {
+		return nil, err
+	}
+	if err := policy.check(info, reports); err != nil {
+		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, context.Cause(ctx)
+	}
+	reader, err := bundle.NewReader(r, size, head)
+	if err != nil {
+		return nil, err
+	}
+	deployment, err := reader.Deployment()
+	if err != nil {
+		return nil, err
+	}
+	for _, i := range deployment.Images {
+		if i.Partial {
+			if _, _, err := reader.PartialIndex(i); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return &Verified{
+		Reader: reader, Identity: head.Identity(), Slot: head.Slot, Signatures: reports, Deployment: deployment,
+	}, nil
+}
+
+// checkSignatures judges every line of the slot. A line that names a trusted
+// key and is wrong refuses the bundle, whatever the others say; a line by an
+// unknown key cannot be judged and counts for nothing.
+func checkSignatures(head *bundle.Head, policy Policy) ([]SignatureReport, error) {
+	signatures, err := bundle.ParseSlot(head.Slot)
+	if err != nil {
+		return nil, err
+	}
+	identity := head.Identity()
+	reports := make([]SignatureReport, len(signatures))
+	good := 0
+	for i, s := range signatures {
+		reports[i].Fingerprint = s.Key
+		if s.Digest != identity {
+			return nil, fmt.Errorf("%w: line %d, by %s, is over %s; index.json is %s: one of the two was changed",
+				bundle.ErrSignature, i+1, s.Key, s.Digest, identity)
+		}
+		k, ok := policy.key(s.Key)
+		if !ok {
+			continue
+		}
+		if err := k.verify(head.Root, s.Bytes); err != nil {
+			return nil, fmt.Errorf("%w: line %d, by the trusted key %s, is wrong: index.json or the signature was changed", err, i+1, s.Key)
+		}
+		reports[i].Trusted, reports[i].Valid = true, true
+		good++
+	}
+	if good == 0 {
+		return nil, fmt.Errorf("%w: it is signed by %s, and none of that is a trusted key", bundle.ErrSignature, fingerprints(reports))
+	}
+	return reports, nil
+}
+
+func fingerprints(reports []SignatureReport) string {
+	names := make([]string, len(reports))
+	for i, r := range reports {
+		names[i] = r.Fingerprint.String()
+	}
+	return strings.Join(names, ", ")
+}
+
+func (p Policy) key(f bundle.Fingerprint) (Key, bool) {
+	i := slices.IndexFunc(p.Keys, func(k Key) bool { return k.Fingerprint == f })
+	if i < 0 {
+		return Key{}, false
+	}
+	return p.Keys[i], true
+}
+
+// check applies the rules that need the root's own words. Reports of keys that
+// may not sign for the channel lose their Trusted.
+func (p Policy) check(info bundle.Info, reports []SignatureReport) error {
+	distinct := map[bundle.Fingerprint]bool{}
+	for i, r := range reports {
+		if !r.Valid {
+			continue
+		}
+		k, _ := p.key(r.Fingerprint)
+		if reports[i].Trusted = k.maySign(info.Channel); reports[i].Trusted {
+			distinct[r.Fingerprint] = true
+		}
+	}
+	need := max(p.Threshold, 1)
+	switch {
+	case len(distinct) == 0:
+		return fmt.Errorf("%w: no key that signed it is trusted for channel %q", bundle.ErrPolicy, info.Channel)
+	case len(distinct) < need:
+		return fmt.Errorf("%w: %d of the %d required keys signed it for channel %q; add the missing signature with oob-bundle sign",
+			bundle.ErrPolicy, len(distinct), need, info.Channel)
+	}
+	if lowest, ok := p.MinSequence[info.Channel]; ok && info.Sequence < lowest {
+		return fmt.Errorf("%w: its sequence %d on channel %q is below %d, the lowest that this site accepts",
+			bundle.ErrPolicy, info.Sequence, info.Channel, lowest)
+	}
+	return nil
+}
+
+// maySign reports whether one of the key's globs matches the channel: * stands
+// for any characters, also slashes, ? for one.
+func (k Key) maySign(channel string) bool {
+	return len(k.Channels) == 0 || slices.ContainsFunc(k.Channels, func(glob string) bool {
+		expr := strings.NewReplacer(`\*`, `.*`, `\?`, `.`).Replace(regexp.QuoteMeta(glob))
+		return regexp.MustCompile(`^(?:` + expr + `)$`).MatchString(channel)
+	})
+}
+
+// Payload reads every blob once and compares it with its digest, several at a
+// time. Done, which may be nil, is called with each number of bytes that were
+// read, from several goroutines. Errors wrap bundle.ErrDigest or ErrFormat, or
+// are the medium's; the first one ends the work.
+func (v *Verified) Payload(ctx context.Context, done func(bytes int)) error {
+	g, ctx := errgroup.WithContext(ctx)
+	blobs := v.Blobs()
+	var next atomic.Int64
+	for range min(runtime.GOMAXPROCS(0), len(blobs)) {
+		g.Go(func() error {
+			buf := make([]byte, 256<<10)
+			for i := next.Add(1) - 1; i < int64(len(blobs)); i = next.Add(1) - 1 {
+				if err := v.hash(ctx, blobs[i], buf, done); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+func (v *Verified) hash(ctx context.Context, m bundle.Member, buf []byte, done func(int)) error {
+	h := sha256.New()
+	r := v.Content(m)
+	var total int64
+	for {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		n, err := r.Read(buf)
+		h.Write(buf[:n])
+		total += int64(n)
+		if done != nil {
+			done(n)
+		}
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return fmt.Errorf("reading %s: %w", v.Describe(m), err)
+		}
+	}
+	if total != m.Size {
+		return fmt.Errorf("%w: the file became shorter while it was read", bundle.ErrFormat)
+	}
+	if bundle.DigestFrom(h.Sum(nil)) != m.Digest {
+		return v.Mismatch(m)
+	}
+	return nil
+}
+
+// Mismatch is the error for a blob whose content is not what the signed tree says.
+func (v *Verified) Mismatch(m bundle.Member) error {
+	return fmt.Errorf("%w: %s does not match its digest", bundle.ErrDigest, v.Describe(m))
+}
