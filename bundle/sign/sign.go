@@ -1,0 +1,152 @@
+// Package sign makes keys and signatures, and puts signatures into the slot of
+// a bundle. Keys are in cosign's formats, a signature is a Sigstore bundle over
+// the bytes of index.json: cosign checks what this package signs, and the other
+// way round.
+package sign
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/elliptic"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"runtime"
+
+	"github.com/sigstore/sigstore/pkg/cryptoutils"
+	"github.com/sigstore/sigstore/pkg/signature"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/verify"
+)
+
+// Password returns the password of a private key; confirm asks for it twice.
+// An empty password is []byte{}, never nil.
+type Password func(confirm bool) ([]byte, error)
+
+// ErrKey says that a key file cannot be used; the message says why.
+var ErrKey = errors.New("unusable key")
+
+// ErrReadable says that others can read a private key.
+var ErrReadable = errors.New("others can read it")
+
+// maxKeyFile bounds a private key file, in bytes.
+const maxKeyFile = 64 << 10
+
+// Generate writes a new ECDSA P-256 pair: PREFIX.key, encrypted and with mode
+// 0600, and PREFIX.pub. Files that exist are never written over.
+func Generate(prefix string, password Password) (private, public string, err error) {
+	private, public = prefix+".key", prefix+".pub"
+	for _, path := range []string{private, public} {
+		if _, err := os.Lstat(path); err == nil {
+			return "", "", fmt.Errorf("%w: %s exists already; move it away, or choose another --output-prefix", fs.ErrExist, path)
+		}
+	}
+	key, pub, err := cryptoutils.GeneratePEMEncodedECDSAKeyPair(elliptic.P256(), cryptoutils.PassFunc(password))
+	if err != nil {
+		return "", "", err
+	}
+	if err := create(private, key, 0o600); err != nil {
+		return "", "", err
+	}
+	if err := create(public, pub, 0o644); err != nil {
+		return "", "", errors.Join(err, os.Remove(private))
+	}
+	return private, public, nil
+}
+
+func create(path string, data []byte, mode os.FileMode) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return errors.Join(err, os.Remove(path))
+	}
+	return nil
+}
+
+// Signer is a private key ready for use.
+type Signer struct {
+	signer      signature.Signer
+	Fingerprint bundle.Fingerprint
+}
+
+// Load reads a private key: cosign's encrypted form, PKCS #8 (encrypted or not),
+// or the older EC and RSA forms. Password is called only if the key needs one.
+// Errors wrap ErrKey, ErrReadable or the file's.
+func Load(path string, password Password) (*Signer, error) {
+	fi, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if runtime.GOOS != "windows" && fi.Mode().Perm()&0o077 != 0 {
+		return nil, fmt.Errorf("%s is a private key and %w (mode %04o); run chmod 600 %s", path, ErrReadable, fi.Mode().Perm(), path)
+	}
+	if fi.Size() > maxKeyFile {
+		return nil, fmt.Errorf("%w: %s has %d bytes; that is no key", ErrKey, path, fi.Size())
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	s, err := parse(data, password)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return s, nil
+}
+
+func parse(data []byte, password Password) (*Signer, error) {
+	block, rest := pem.Decode(data)
+	switch {
+	case block == nil:
+		return nil, fmt.Errorf("%w: no PEM block in it", ErrKey)
+	case block.Type == "PUBLIC KEY":
+		return nil, fmt.Errorf("%w: it is a public key; signing needs the private one (.key)", ErrKey)
+	case block.Type == "OPENSSH PRIVATE KEY":
+		return nil, fmt.Errorf("%w: it is an OpenSSH key; make one with oob-bundle key generate", ErrKey)
+	case len(bytes.TrimSpace(rest)) > 0:
+		return nil, fmt.Errorf("%w: something follows the key; one file holds one key", ErrKey)
+	}
+	var refused error // by password: no terminal, or interrupted
+	private, err := cryptoutils.UnmarshalPEMToPrivateKey(data, func(confirm bool) ([]byte, error) {
+		p, err := password(confirm)
+		refused = err
+		if p == nil {
+			p = []byte{} // nil would skip decryption
+		}
+		return p, err
+	})
+	if refused != nil {
+		return nil, refused
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: wrong password, or a damaged key (%w)", ErrKey, err)
+	}
+	public, ok := private.(interface{ Public() crypto.PublicKey })
+	if !ok {
+		return nil, fmt.Errorf("%w: keys of type %T cannot sign", ErrKey, private)
+	}
+	if err := verify.CheckAlgorithm(public.Public()); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrKey, err)
+	}
+	signer, err := signature.LoadSigner(private, crypto.SHA256)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrKey, err)
+	}
+	fp, err := verify.FingerprintOf(public.Public())
+	return &Signer{signer, fp}, err
+}
+
+// Sign signs the bytes of index.json.
+func (s *Signer) Sign(root []byte) (bundle.Signature, error) {
+	sig, err := s.signer.SignMessage(bytes.NewReader(root))
+	if err != nil {
+		return bundle.Signature{}, err
+	}
+	return bundle.Signature{Key: s.Fingerprint, Digest: bundle.DigestOf(root), Bytes: sig}, nil
+}

@@ -1,0 +1,139 @@
+package sign
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+)
+
+// Result tells what Add found and did.
+type Result struct {
+	Identity   bundle.Digest
+	Signatures []bundle.Fingerprint // all, in the order of the slot
+	Already    bool                 // the key had signed before; nothing was changed
+	Recovered  bool                 // an interrupted run was completed first
+}
+
+// SlotFile returns the name of the file that holds the new slot while it is
+// being written into the bundle at path.
+func SlotFile(path string) string { return path + ".slot" }
+
+// Add signs the bundle at path in place. The new slot is written to
+// SlotFile(path) and synced before the old one is touched, so a run that ends
+// at any moment leaves either a good slot, or a good SlotFile from which the
+// next run completes the bundle. Nothing of the bundle is parsed but the slot.
+func Add(path string, signer *Signer) (result Result, err error) {
+	f, size, err := bundle.OpenFile(path, os.O_RDWR)
+	if err != nil {
+		return Result{}, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	head, err := bundle.ReadHead(f, size)
+	if err != nil {
+		return Result{}, err
+	}
+	result.Identity = head.Identity()
+	if result.Recovered, err = recoverSlot(f, path, head); err != nil {
+		return result, err
+	}
+	signatures, err := signaturesOver(head, head.Slot)
+	if err != nil {
+		return result, err
+	}
+	if slices.ContainsFunc(signatures, func(s bundle.Signature) bool { return s.Key == signer.Fingerprint }) {
+		result.Already = true
+	} else {
+		own, err := signer.Sign(head.Root)
+		if err != nil {
+			return result, err
+		}
+		signatures = append(signatures, own)
+		slot, err := bundle.EncodeSlot(signatures)
+		if err != nil {
+			return result, err
+		}
+		if err := replaceSlot(f, path, head.SlotOffset(), slot); err != nil {
+			return result, err
+		}
+	}
+	for _, s := range signatures {
+		result.Signatures = append(result.Signatures, s.Key)
+	}
+	return result, nil
+}
+
+// signaturesOver reads a slot whose every line is over this bundle's root.
+func signaturesOver(head *bundle.Head, slot []byte) ([]bundle.Signature, error) {
+	signatures, err := bundle.ParseSlot(slot)
+	if err != nil {
+		return nil, err
+	}
+	for i, s := range signatures {
+		if s.Digest != head.Identity() {
+			return nil, fmt.Errorf("%w: line %d is over %s and index.json is %s; it is not signed again", bundle.ErrSignature, i+1, s.Digest, head.Identity())
+		}
+	}
+	return signatures, nil
+}
+
+// recoverSlot completes what an interrupted run began: a SlotFile that belongs
+// to this bundle is the new slot, whatever state the old one is in.
+func recoverSlot(f *os.File, path string, head *bundle.Head) (recovered bool, err error) {
+	slot, err := os.ReadFile(SlotFile(path))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	pending, err := signaturesOver(head, slot)
+	if err != nil {
+		return false, fmt.Errorf("%s is left from an interrupted run and does not belong to this bundle; remove it and sign again: %w", SlotFile(path), err)
+	}
+	// A run that ended before the slot was touched, and another that completed
+	// since, would make the file the older of the two.
+	if old, err := signaturesOver(head, head.Slot); err == nil && !covers(pending, old) {
+		return false, fmt.Errorf("%w: %s lacks signatures that the bundle has; remove it and sign again", bundle.ErrSignature, SlotFile(path))
+	}
+	if err := writeSlot(f, head.SlotOffset(), slot); err != nil {
+		return false, err
+	}
+	if err := removeSlotFile(path); err != nil {
+		return false, err
+	}
+	head.Slot = slot
+	return true, nil
+}
+
+func covers(more, less []bundle.Signature) bool {
+	for _, s := range less {
+		if !slices.ContainsFunc(more, func(o bundle.Signature) bool { return o.Key == s.Key && bytes.Equal(o.Bytes, s.Bytes) }) {
+			return false
+		}
+	}
+	return true
+}
+
+func replaceSlot(f *os.File, path string, off int64, slot []byte) error {
+	if err := bundle.WriteFile(SlotFile(path), slot, 0o644); err != nil {
+		return err
+	}
+	if err := writeSlot(f, off, slot); err != nil {
+		return fmt.Errorf("%w; run sign again to complete it from %s", err, SlotFile(path))
+	}
+	return removeSlotFile(path)
+}
+
+func writeSlot(f *os.File, off int64, slot []byte) error {
+	if _, err := f.WriteAt(slot, off); err != nil {
+		return err
+	}
+	return f.Sync()
+}
+
+func removeSlotFile(path string) error { return os.Remove(SlotFile(path)) }

@@ -1,0 +1,267 @@
+// Package trust is the site's directory of public keys and the policy beside
+// them. It lives on the isolated side, below the root directory:
+//
+//	trust/KEY.pub      one public key each, PEM
+//	trust/policy.json  threshold, lowest sequences, and which channels a key may sign for
+//
+// A directory or file that others can write is refused: whoever can add a key
+// can install anything.
+package trust
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/verify"
+)
+
+// ErrWritable says that others could change what the site trusts.
+var ErrWritable = errors.New("others can write it")
+
+// ErrUsage says that the request makes no sense for the keys that are there.
+var ErrUsage = errors.New("not possible")
+
+// policyFile is trust/policy.json.
+type policyFile struct {
+	APIVersion  string              `json:"apiVersion"`
+	Kind        string              `json:"kind"` // "TrustPolicy"
+	Threshold   int                 `json:"threshold"`
+	MinSequence map[string]int64    `json:"minSequence"`
+	Channels    map[string][]string `json:"channels"` // fingerprint → globs; none means all
+}
+
+// Store is the trust directory of one root. A directory that does not exist is
+// an empty one.
+type Store struct{ dir string }
+
+// Open returns the store below root.
+func Open(root string) Store { return Store{filepath.Join(root, "trust")} }
+
+// Policy reads the kept keys and rules. Errors wrap ErrWritable, fs.ErrPermission
+// or bundle.ErrFormat.
+func (s Store) Policy() (verify.Policy, error) {
+	p, _, err := s.load()
+	return p, err
+}
+
+func (s Store) load() (verify.Policy, policyFile, error) {
+	file := policyFile{APIVersion: bundle.APIVersion, Kind: "TrustPolicy", MinSequence: map[string]int64{}, Channels: map[string][]string{}}
+	entries, err := os.ReadDir(s.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return verify.Policy{}, file, nil
+	}
+	if err != nil {
+		return verify.Policy{}, file, err
+	}
+	for _, path := range []string{filepath.Dir(s.dir), s.dir} {
+		if err := refuseWritable(path); err != nil {
+			return verify.Policy{}, file, err
+		}
+	}
+	var policy verify.Policy
+	for _, e := range entries {
+		if filepath.Ext(e.Name()) != ".pub" {
+			continue
+		}
+		k, err := s.readKey(e.Name())
+		if err != nil {
+			return verify.Policy{}, file, err
+		}
+		policy.Keys = append(policy.Keys, k)
+	}
+	if err := s.readPolicy(&file); err != nil {
+		return verify.Policy{}, file, err
+	}
+	for i, k := range policy.Keys {
+		policy.Keys[i].Channels = file.Channels[k.Fingerprint.String()]
+	}
+	policy.Threshold, policy.MinSequence = file.Threshold, file.MinSequence
+	if n := distinct(policy.Keys); len(policy.Keys) > 0 && policy.Threshold > n {
+		return verify.Policy{}, file, fmt.Errorf("%w: %s asks for %d keys and the site trusts %d; add keys with oob-bundle trust add",
+			ErrUsage, s.policyPath(), policy.Threshold, n)
+	}
+	return policy, file, nil
+}
+
+func distinct(keys []verify.Key) int {
+	set := map[bundle.Fingerprint]bool{}
+	for _, k := range keys {
+		set[k.Fingerprint] = true
+	}
+	return len(set)
+}
+
+func (s Store) policyPath() string { return filepath.Join(s.dir, "policy.json") }
+
+func (s Store) readKey(name string) (verify.Key, error) {
+	path := filepath.Join(s.dir, name)
+	if err := refuseWritable(path); err != nil {
+		return verify.Key{}, err
+	}
+	k, err := ReadKey(path)
+	k.Name = name
+	return k, err
+}
+
+// ReadKey reads a public key file.
+func ReadKey(path string) (verify.Key, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return verify.Key{}, err
+	}
+	k, err := verify.ParseKey(data)
+	if err != nil {
+		return verify.Key{}, fmt.Errorf("%w: %s is not a public key that can be used: %w", ErrUsage, path, err)
+	}
+	k.Name = path
+	return k, nil
+}
+
+func (s Store) readPolicy(file *policyFile) error {
+	data, err := os.ReadFile(s.policyPath())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := refuseWritable(s.policyPath()); err != nil {
+		return err
+	}
+	if err := bundle.DecodeStrict(data, file); err != nil {
+		return fmt.Errorf("%s: %w", s.policyPath(), err)
+	}
+	if file.APIVersion != bundle.APIVersion || file.Kind != "TrustPolicy" {
+		return fmt.Errorf("%w: %s is a %q of %q", bundle.ErrNewer, s.policyPath(), file.Kind, file.APIVersion)
+	}
+	if file.Threshold < 0 {
+		return fmt.Errorf("%w: %s has the threshold %d", ErrUsage, s.policyPath(), file.Threshold)
+	}
+	return nil
+}
+
+// Add trusts a key, for channels that match the glob, or for all if it is empty.
+// Adding a key again replaces its channels by the new one added to the old.
+func (s Store) Add(pem []byte, glob string) (verify.Key, error) {
+	k, err := verify.ParseKey(pem)
+	if err != nil {
+		return k, fmt.Errorf("%w: it is not a public key that can be used: %w", ErrUsage, err)
+	}
+	policy, file, err := s.load()
+	if err != nil {
+		return k, err
+	}
+	if err := os.MkdirAll(s.dir, 0o755); err != nil {
+		return k, err
+	}
+	known := slices.ContainsFunc(policy.Keys, func(o verify.Key) bool { return o.Fingerprint == k.Fingerprint })
+	id := k.Fingerprint.String()
+	switch old := file.Channels[id]; {
+	case glob == "":
+		delete(file.Channels, id)
+	case known && len(old) == 0: // trusted for everything, and now for less
+		file.Channels[id] = []string{glob}
+	case !slices.Contains(old, glob):
+		file.Channels[id] = append(old, glob)
+	}
+	k.Channels = file.Channels[id]
+	// The policy goes first: a key must never stand there without its limits.
+	if err := s.write(file); err != nil {
+		return k, err
+	}
+	if known {
+		return k, nil
+	}
+	k.Name = hex.EncodeToString(k.Fingerprint[:8]) + ".pub"
+	return k, bundle.WriteFile(filepath.Join(s.dir, k.Name), pem, 0o644)
+}
+
+// Remove stops trusting a key, given by its fingerprint or the beginning of it.
+func (s Store) Remove(fingerprint string) (verify.Key, error) {
+	policy, file, err := s.load()
+	if err != nil {
+		return verify.Key{}, err
+	}
+	var found []verify.Key
+	for _, k := range policy.Keys {
+		id := k.Fingerprint.String()
+		if len(fingerprint) >= len("SHA256:")+6 && strings.HasPrefix(id, fingerprint) {
+			found = append(found, k)
+		}
+	}
+	switch n := distinct(found); {
+	case n == 0:
+		return verify.Key{}, fmt.Errorf("%w: no trusted key has the fingerprint %q; oob-bundle trust list shows them", ErrUsage, fingerprint)
+	case n > 1:
+		return verify.Key{}, fmt.Errorf("%w: %q is the beginning of %d fingerprints; give more of it", ErrUsage, fingerprint, n)
+	}
+	if left := distinct(policy.Keys) - 1; left < file.Threshold {
+		return verify.Key{}, fmt.Errorf("%w: %d keys would be left and the threshold is %d; lower it first with oob-bundle trust policy --threshold",
+			ErrUsage, left, file.Threshold)
+	}
+	for _, k := range found {
+		if err := os.Remove(filepath.Join(s.dir, k.Name)); err != nil {
+			return verify.Key{}, err
+		}
+	}
+	delete(file.Channels, found[0].Fingerprint.String())
+	return found[0], s.write(file)
+}
+
+// SetPolicy changes the kept threshold (0 keeps it) and lowest sequences.
+func (s Store) SetPolicy(threshold int, minSequence map[string]int64) (verify.Policy, error) {
+	policy, file, err := s.load()
+	if err != nil {
+		return verify.Policy{}, err
+	}
+	if n := distinct(policy.Keys); threshold > n {
+		return verify.Policy{}, fmt.Errorf("%w: a threshold of %d with %d trusted keys would refuse everything; add the keys first", ErrUsage, threshold, n)
+	}
+	if threshold > 0 {
+		file.Threshold = threshold
+	}
+	maps.Copy(file.MinSequence, minSequence)
+	if err := os.MkdirAll(s.dir, 0o755); err != nil {
+		return verify.Policy{}, err
+	}
+	if err := s.write(file); err != nil {
+		return verify.Policy{}, err
+	}
+	return s.Policy()
+}
+
+func (s Store) write(file policyFile) error {
+	data, err := bundle.Encode(file)
+	if err != nil {
+		return err
+	}
+	return bundle.WriteFile(s.policyPath(), append(data, '\n'), 0o644)
+}
+
+// Tighten returns the kept policy with what the command line adds: keys that
+// are given replace the kept ones, but a kept key's channels and every kept
+// limit stay in force.
+func Tighten(kept verify.Policy, given []verify.Key, threshold int) verify.Policy {
+	p := kept
+	p.Threshold = max(kept.Threshold, threshold)
+	if len(given) == 0 {
+		return p
+	}
+	p.Keys = slices.Clone(given)
+	for i, k := range p.Keys {
+		for _, o := range kept.Keys {
+			if o.Fingerprint == k.Fingerprint {
+				p.Keys[i].Channels = o.Channels
+			}
+		}
+	}
+	return p
+}
