@@ -1,0 +1,153 @@
+package remote
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+)
+
+// Resolve returns the digest that a tag has, or bundle.Digest("") if there is
+// no such tag or repository.
+func (r *Repository) Resolve(ctx context.Context, tag string) (bundle.Digest, error) {
+	d, _, err := r.Manifest(ctx, tag)
+	if errors.Is(err, ErrNotFound) {
+		return "", nil
+	}
+	return d.Digest, err
+}
+
+// HasBlob reports whether the repository has the blob, with its size.
+func (r *Repository) HasBlob(ctx context.Context, d bundle.Descriptor) (has bool, err error) {
+	err = retry(ctx, func() error {
+		req, err := http.NewRequestWithContext(ctx, http.MethodHead, r.url("blobs/%s", d.Digest), nil)
+		if err != nil {
+			return err
+		}
+		res, err := r.do(req, http.StatusOK, http.StatusNotFound)
+		if err != nil {
+			return r.failed(fmt.Sprintf("looking for blob %s in %s", d.Digest, r.name), err)
+		}
+		has = res.StatusCode == http.StatusOK && (res.ContentLength < 0 || res.ContentLength == d.Size)
+		return res.Body.Close()
+	})
+	return has, err
+}
+
+// PushBlob uploads a blob, or has the registry mount it from another of its
+// repositories if from is not empty and the registry can. Open is called for
+// each attempt and yields the d.Size bytes; an error of the reader ends the
+// work and comes back as it is.
+func (r *Repository) PushBlob(ctx context.Context, d bundle.Descriptor, from string, open func() io.Reader) error {
+	return retry(ctx, func() error {
+		err := r.pushBlob(ctx, d, from, open)
+		if err != nil {
+			return r.failed(fmt.Sprintf("pushing blob %s to %s", d.Digest, r.name), err)
+		}
+		return nil
+	})
+}
+
+func (r *Repository) pushBlob(ctx context.Context, d bundle.Descriptor, from string, open func() io.Reader) error {
+	start := r.url("blobs/uploads/")
+	if from != "" {
+		start += "?" + url.Values{"mount": {string(d.Digest)}, "from": {from}}.Encode()
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, start, nil)
+	if err != nil {
+		return err
+	}
+	res, err := r.do(req, http.StatusAccepted, http.StatusCreated)
+	if err != nil {
+		return err
+	}
+	if err := res.Body.Close(); err != nil {
+		return err
+	}
+	if res.StatusCode == http.StatusCreated {
+		return nil // mounted
+	}
+	to, err := r.uploadURL(res, d.Digest)
+	if err != nil {
+		return err
+	}
+	body := &failingReader{r: open()}
+	if req, err = http.NewRequestWithContext(ctx, http.MethodPut, to, io.NopCloser(body)); err != nil {
+		return err
+	}
+	if d.Size == 0 {
+		req.Body = http.NoBody
+	}
+	req.ContentLength = d.Size
+	req.Header.Set("Content-Type", "application/octet-stream")
+	res, err = r.do(req, http.StatusCreated)
+	if body.err != nil {
+		return &localError{body.err} // the registry's complaint would only follow from it
+	}
+	if err != nil {
+		return err
+	}
+	return res.Body.Close()
+}
+
+// uploadURL resolves the Location of an upload. It must stay on the registry's
+// host: data is not sent where an answer points.
+func (r *Repository) uploadURL(res *http.Response, d bundle.Digest) (string, error) {
+	u, err := res.Location()
+	if err != nil {
+		return "", fmt.Errorf("%w: no place to upload to", errContent)
+	}
+	if u.Hostname() != hostname(r.registry) {
+		return "", fmt.Errorf("%w: it wants the upload sent to another host, %s", errRefused, u.Host)
+	}
+	u.Scheme, u.Host = r.scheme, r.registry // some registries behind a proxy name an inner port
+	q := u.Query()
+	q.Set("digest", string(d))
+	u.RawQuery = q.Encode()
+	return u.String(), nil
+}
+
+// PushManifest puts a manifest under a tag, or under its digest if ref is empty.
+func (r *Repository) PushManifest(ctx context.Context, ref string, d bundle.Descriptor, data []byte) error {
+	if ref == "" {
+		ref = string(d.Digest)
+	}
+	return retry(ctx, func() error {
+		req, err := http.NewRequestWithContext(ctx, http.MethodPut, r.url("manifests/%s", ref), bytes.NewReader(data))
+		if err != nil {
+			return err
+		}
+		req.Header.Set("Content-Type", d.MediaType)
+		res, err := r.do(req, http.StatusCreated, http.StatusAccepted, http.StatusOK)
+		if err != nil {
+			return r.failed(fmt.Sprintf("pushing the manifest %s to %s", ref, r.name), err)
+		}
+		return res.Body.Close()
+	})
+}
+
+// Refused reports whether the registry understood a manifest and did not want
+// it, as it may an index whose children it does not have.
+func Refused(err error) bool {
+	var status *statusError
+	return errors.As(err, &status) && (status.code == http.StatusBadRequest || status.code == http.StatusNotFound || status.code == http.StatusUnprocessableEntity)
+}
+
+// failingReader remembers an error other than io.EOF.
+type failingReader struct {
+	r   io.Reader
+	err error
+}
+
+func (f *failingReader) Read(p []byte) (int, error) {
+	n, err := f.r.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		f.err = err
+	}
+	return n, err
+}

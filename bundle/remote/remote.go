@@ -1,0 +1,258 @@
+// Package remote talks to OCI registries: it fetches for create, and pushes for
+// install --registry. It is the only code that opens connections.
+//
+// go-containerregistry does the names, the logins (Docker's configuration and
+// credential helpers) and the token exchange. Around it this package puts what
+// the library leaves open: a host is contacted in plain http only if it was
+// named for that, passwords go nowhere but to the registry's own domain,
+// redirects are few and never from https to http, every body is bounded by what
+// the descriptor says, a silent connection is given up after IdleTimeout, and
+// failures that may pass are tried again as the registry asks (Retry-After).
+package remote
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+	"golang.org/x/net/publicsuffix"
+)
+
+// ErrRegistry says that a registry could not be reached, refused, or sent
+// something that it should not have sent.
+var ErrRegistry = errors.New("registry problem")
+
+// ErrNotFound says that the registry answered, and has no such thing. It comes
+// wrapped together with ErrRegistry.
+var ErrNotFound = errors.New("not found")
+
+const (
+	// IdleTimeout is how long a connection may be silent.
+	IdleTimeout = 60 * time.Second
+	// maxRedirects bounds the hops of one request.
+	maxRedirects = 5
+)
+
+// Options say how registries are reached. The zero value uses https, the
+// system's certificates and Docker's logins.
+type Options struct {
+	PlainHTTP []string       // HOST[:PORT] that is spoken to without TLS
+	CAFile    string         // PEM certificates accepted besides the system's
+	Keychain  authn.Keychain // nil means Docker's configuration
+	UserAgent string
+	// Connections that stay open per host; 0 means 8.
+	Connections int
+}
+
+// Client reaches registries. It may be used by many goroutines.
+type Client struct {
+	options Options
+	roots   *x509.CertPool
+	mu      sync.Mutex
+	bases   map[string]*http.Transport // per host: certificates may differ
+}
+
+// New returns a client. The error is about Options.CAFile.
+func New(o Options) (*Client, error) {
+	roots, err := x509.SystemCertPool()
+	if err != nil {
+		roots = x509.NewCertPool()
+	}
+	if o.CAFile != "" {
+		pem, err := os.ReadFile(o.CAFile)
+		if err != nil {
+			return nil, err
+		}
+		if !roots.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("%s holds no PEM certificate", o.CAFile)
+		}
+	}
+	if o.Keychain == nil {
+		o.Keychain = authn.DefaultKeychain
+	}
+	if o.Connections == 0 {
+		o.Connections = 8
+	}
+	return &Client{options: o, roots: roots, bases: map[string]*http.Transport{}}, nil
+}
+
+// base returns the transport for one host, with the certificates that Docker
+// and podman would use for it (certs.d/HOST/*.crt).
+func (c *Client) base(host string) (*http.Transport, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if t := c.bases[host]; t != nil {
+		return t, nil
+	}
+	roots, err := c.rootsFor(host)
+	if err != nil {
+		return nil, err
+	}
+	t := &http.Transport{
+		Proxy:                 http.ProxyFromEnvironment,
+		DialContext:           (&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+		TLSClientConfig:       &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
+		TLSHandshakeTimeout:   30 * time.Second,
+		ResponseHeaderTimeout: IdleTimeout,
+		ExpectContinueTimeout: time.Second,
+		IdleConnTimeout:       90 * time.Second,
+		MaxIdleConnsPerHost:   c.options.Connections,
+		DisableCompression:    true, // blobs are carried as they are
+		ForceAttemptHTTP2:     true,
+		ReadBufferSize:        64 << 10,
+		WriteBufferSize:       64 << 10,
+	}
+	c.bases[host] = t
+	return t, nil
+}
+
+func (c *Client) rootsFor(host string) (*x509.CertPool, error) {
+	roots := c.roots
+	for _, dir := range []string{"/etc/docker/certs.d", "/etc/containers/certs.d"} {
+		files, err := filepath.Glob(filepath.Join(dir, host, "*.crt"))
+		if err != nil || strings.ContainsAny(host, `*?[\/`) {
+			continue
+		}
+		for _, f := range files {
+			pem, err := os.ReadFile(f)
+			if err != nil {
+				return nil, err
+			}
+			if roots == c.roots {
+				roots = c.roots.Clone()
+			}
+			roots.AppendCertsFromPEM(pem)
+		}
+	}
+	return roots, nil
+}
+
+// Action is what a login has to permit.
+type Action int
+
+// Pull fetches, Push also writes.
+const (
+	Pull Action = iota
+	Push
+)
+
+// Repository connects to HOST[:PORT]/NAME and logs in if the registry asks for
+// it. From names further repositories of the same registry that blobs may be
+// mounted from.
+func (c *Client) Repository(ctx context.Context, host, repository string, action Action, from ...string) (*Repository, error) {
+	plain := slices.Contains(c.options.PlainHTTP, host)
+	opts := []name.Option{name.WeakValidation}
+	if plain {
+		opts = append(opts, name.Insecure)
+	}
+	repo, err := name.NewRepository(host+"/"+repository, opts...)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s/%s: %w", ErrRegistry, host, repository, err)
+	}
+	r := &Repository{host: host, name: repo.RepositoryStr(), scheme: "https", registry: repo.RegistryStr(), auth: "nobody (no login for it in Docker's configuration)"}
+	if plain {
+		r.scheme = "http"
+	}
+	base, err := c.base(host)
+	if err != nil {
+		return nil, err
+	}
+	authenticator, err := authn.Resolve(ctx, c.options.Keychain, repo.Registry)
+	if err != nil {
+		return nil, fmt.Errorf("%w: the login for %s: %w", ErrRegistry, host, err)
+	}
+	if config, err := authn.Authorization(ctx, authenticator); err != nil {
+		return nil, fmt.Errorf("%w: the login for %s: %w", ErrRegistry, host, err)
+	} else if config.Username != "" {
+		r.auth = fmt.Sprintf("user %q of Docker's configuration", config.Username)
+	}
+	scopes := []string{repo.Scope(transport.PullScope)}
+	if action == Push {
+		scopes[0] = repo.Scope(transport.PushScope)
+	}
+	for _, f := range from {
+		if other, err := name.NewRepository(host+"/"+f, opts...); err == nil && f != repository {
+			scopes = append(scopes, other.Scope(transport.PullScope))
+		}
+	}
+	var inner http.RoundTripper = guard{registry: r.registry, plain: plain, next: base}
+	inner = transport.NewUserAgent(inner, c.options.UserAgent)
+	err = retry(ctx, func() error {
+		rt, err := transport.NewWithContext(ctx, repo.Registry, authenticator, inner, scopes)
+		if err != nil {
+			return r.failed("logging in", err)
+		}
+		r.client = &http.Client{Transport: rt, CheckRedirect: checkRedirect}
+		return nil
+	})
+	return r, err
+}
+
+// checkRedirect bounds the hops and keeps what began encrypted encrypted.
+func checkRedirect(req *http.Request, via []*http.Request) error {
+	if len(via) > maxRedirects {
+		return fmt.Errorf("more than %d redirects", maxRedirects)
+	}
+	if via[0].URL.Scheme == "https" && req.URL.Scheme != "https" {
+		return fmt.Errorf("it redirects from https to %s", req.URL.Redacted())
+	}
+	return nil
+}
+
+// guard sees every request before it leaves, whichever library made it.
+type guard struct {
+	registry string // host as the library spells it
+	plain    bool
+	next     http.RoundTripper
+}
+
+// errRefused marks what this side refuses to send; trying again is no use.
+var errRefused = errors.New("refused by this side")
+
+func (g guard) RoundTrip(req *http.Request) (*http.Response, error) {
+	own := req.URL.Host == g.registry
+	switch {
+	case own && g.plain && req.URL.Scheme == "https":
+		return nil, fmt.Errorf("%w: %s was given as --plain-http", errRefused, g.registry)
+	case req.URL.Scheme == "http" && !g.plain:
+		return nil, fmt.Errorf("%w: %s would be spoken to without encryption; allow it with --plain-http %s", errRefused, req.URL.Host, req.URL.Host)
+	case own || sameDomain(req.URL.Hostname(), hostname(g.registry)):
+	case strings.HasPrefix(req.Header.Get("Authorization"), "Basic ") || req.Method != http.MethodGet && req.Method != http.MethodHead:
+		return nil, fmt.Errorf("%w: %s wants the login, or data, sent to another host, %s", errRefused, g.registry, req.URL.Host)
+	}
+	return g.next.RoundTrip(req)
+}
+
+func hostname(hostport string) string {
+	if h, _, err := net.SplitHostPort(hostport); err == nil {
+		return h
+	}
+	return hostport
+}
+
+// sameDomain reports whether two hosts belong to one registrable domain, as
+// registry-1.docker.io and auth.docker.io do.
+func sameDomain(a, b string) bool {
+	if a == b {
+		return true
+	}
+	if net.ParseIP(a) != nil || net.ParseIP(b) != nil {
+		return false
+	}
+	da, errA := publicsuffix.EffectiveTLDPlusOne(a)
+	db, errB := publicsuffix.EffectiveTLDPlusOne(b)
+	return errA == nil && errB == nil && da == db
+}
