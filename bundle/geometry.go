@@ -25,8 +25,7 @@ type Member struct {
 	Data   int64  // of the content, bytes from the start of the bundle
 	Size   int64  // of the content, bytes
 	Type   string // media type under which a blob was first met
-
-	root int // which manifest of the root it was first met under
+	Root   int    // which manifest of the index a blob was first met under
 }
 
 // end is the offset behind content and padding.
@@ -109,7 +108,7 @@ func (w *walk) visit(d Descriptor, depth int) error {
 		}
 		i = len(w.Members)
 		w.places[d.Digest] = i
-		w.add(Member{Name: blobDir + d.Digest.Hex(), Digest: d.Digest, Size: d.Size, Type: d.MediaType, root: w.root})
+		w.add(Member{Name: blobDir + d.Digest.Hex(), Digest: d.Digest, Size: d.Size, Type: d.MediaType, Root: w.root})
 	} else if w.Members[i].Size != d.Size {
 		return fmt.Errorf("%w: blob %s is listed with %d and with %d bytes", ErrFormat, d.Digest, w.Members[i].Size, d.Size)
 	}
@@ -183,7 +182,7 @@ func (g *Geometry) Describe(m Member) string {
 		what = "a layer"
 	}
 	of := "the bundle"
-	if d := g.Index.Manifests[m.root]; d.Annotations[AnnotationRef] != "" {
+	if d := g.Index.Manifests[m.Root]; d.Annotations[AnnotationRef] != "" {
 		of = d.Annotations[AnnotationRef]
 	} else if d.ArtifactType != "" {
 		of = d.ArtifactType

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"sync"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
@@ -86,8 +87,8 @@ func (r *Repository) pushBlob(ctx context.Context, d bundle.Descriptor, from str
 	req.ContentLength = d.Size
 	req.Header.Set("Content-Type", "application/octet-stream")
 	res, err = r.do(req, http.StatusCreated)
-	if body.err != nil {
-		return &localError{body.err} // the registry's complaint would only follow from it
+	if cause := body.failure(); cause != nil {
+		return &localError{cause} // the registry's complaint would only follow from it
 	}
 	if err != nil {
 		return err
@@ -138,16 +139,26 @@ func Refused(err error) bool {
 	return errors.As(err, &status) && (status.code == http.StatusBadRequest || status.code == http.StatusNotFound || status.code == http.StatusUnprocessableEntity)
 }
 
-// failingReader remembers an error other than io.EOF.
+// failingReader remembers an error other than io.EOF. The transport may read
+// in a goroutine of its own, also after the answer has come.
 type failingReader struct {
 	r   io.Reader
+	mu  sync.Mutex
 	err error
 }
 
 func (f *failingReader) Read(p []byte) (int, error) {
 	n, err := f.r.Read(p)
 	if err != nil && !errors.Is(err, io.EOF) {
+		f.mu.Lock()
 		f.err = err
+		f.mu.Unlock()
 	}
 	return n, err
+}
+
+func (f *failingReader) failure() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.err
 }
