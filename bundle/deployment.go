@@ -51,9 +51,10 @@ func NewDeployment(name, version string) Deployment {
 // emptyConfig is the content of OCI's empty descriptor (image-spec, manifest.md).
 const emptyConfig = "{}"
 
-// NewArtifact returns the manifest of an artifact with one layer and the
-// blobs it needs besides that layer (the empty config), by digest.
-func NewArtifact(artifactType string, layer Descriptor) (manifest []byte, d Descriptor, blobs map[Digest][]byte) {
+// NewArtifact returns the descriptor of an artifact with one layer, which may
+// refer to a subject, and the blobs it consists of besides that layer: its
+// manifest and the empty config.
+func NewArtifact(artifactType string, layer Descriptor, subject *Descriptor) (d Descriptor, blobs map[Digest][]byte) {
 	config := []byte(emptyConfig)
 	doc := struct {
 		SchemaVersion int          `json:"schemaVersion"`
@@ -61,17 +62,19 @@ func NewArtifact(artifactType string, layer Descriptor) (manifest []byte, d Desc
 		ArtifactType  string       `json:"artifactType"`
 		Config        Descriptor   `json:"config"`
 		Layers        []Descriptor `json:"layers"`
+		Subject       *Descriptor  `json:"subject,omitempty"`
 	}{
 		2, TypeOCIManifest, artifactType,
 		Descriptor{MediaType: TypeEmpty, Digest: DigestOf(config), Size: int64(len(config))},
 		[]Descriptor{layer},
+		subject,
 	}
 	manifest, err := Encode(doc)
 	if err != nil {
 		panic("bundle: " + err.Error()) // strings and numbers only
 	}
 	d = Descriptor{MediaType: TypeOCIManifest, Digest: DigestOf(manifest), Size: int64(len(manifest)), ArtifactType: artifactType}
-	return manifest, d, map[Digest][]byte{DigestOf(config): config, d.Digest: manifest}
+	return d, map[Digest][]byte{DigestOf(config): config, d.Digest: manifest}
 }
 
 // onlyLayer returns the layer of an artifact with exactly one of that type.

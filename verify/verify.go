@@ -56,15 +56,8 @@ func Open(ctx context.Context, r io.ReaderAt, size int64, policy Policy) (*Verif
 	if err != nil {
 		return nil, err
 	}
-	reports, err := checkSignatures(head, policy)
+	_, reports, err := Root(head, policy)
 	if err != nil {
-		return nil, err
-	}
-	_, info, err := bundle.ParseIndex(head.Root)
-	if err != nil {
-		return nil, err
-	}
-	if err := policy.check(info, reports); err != nil {
 		return nil, err
 	}
 	if err := ctx.Err(); err != nil {
@@ -88,6 +81,20 @@ func Open(ctx context.Context, r io.ReaderAt, size int64, policy Policy) (*Verif
 	return &Verified{
 		Reader: reader, Identity: head.Identity(), Slot: head.Slot, Signatures: reports, Deployment: deployment,
 	}, nil
+}
+
+// Root verifies signatures and policy alone, for a root that is not in a bundle
+// file: one that was found on a registry.
+func Root(head *bundle.Head, policy Policy) (bundle.Info, []SignatureReport, error) {
+	reports, err := checkSignatures(head, policy)
+	if err != nil {
+		return bundle.Info{}, nil, err
+	}
+	_, info, err := bundle.ParseIndex(head.Root)
+	if err != nil {
+		return bundle.Info{}, nil, err
+	}
+	return info, reports, policy.check(info, reports)
 }
 
 // checkSignatures judges every line of the slot. A line that names a trusted

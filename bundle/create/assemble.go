@@ -2,6 +2,7 @@ package create
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/bundle/pull"
@@ -116,7 +117,7 @@ func (r *rootList) addArtifact(artifactType string, document []byte, annotations
 	layer := bundle.Descriptor{
 		MediaType: artifactType + "+json", Digest: bundle.DigestOf(document), Size: int64(len(document)), Annotations: annotations,
 	}
-	_, d, blobs := bundle.NewArtifact(artifactType, layer)
+	d, blobs := bundle.NewArtifact(artifactType, layer, nil)
 	blobs[layer.Digest] = document
 	for digest, data := range blobs {
 		r.documents[digest] = data
@@ -132,7 +133,13 @@ func (r *rootList) addImage(i *pull.Image) {
 		}, i)
 	}
 	for _, d := range i.Attestations {
-		r.add(bundle.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size, Platform: d.Platform, Annotations: d.Annotations}, i)
+		annotations := map[string]string{} // what BuildKit says, and nothing that could pass for ours
+		for k, v := range d.Annotations {
+			if strings.HasPrefix(k, "vnd.docker.reference.") {
+				annotations[k] = v
+			}
+		}
+		r.add(bundle.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size, Platform: d.Platform, Annotations: annotations}, i)
 	}
 	if i.Partial {
 		r.addArtifact(bundle.TypePartialIndex, i.Documents[i.Top.Digest], map[string]string{bundle.AnnotationMediaType: i.Top.MediaType})

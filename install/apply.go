@@ -1,0 +1,445 @@
+package install
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+)
+
+// ErrIncomplete says that the installation has begun to switch and did not
+// finish; the same command finishes it.
+var ErrIncomplete = errors.New("installation incomplete")
+
+// writers is how many blobs are stored at a time.
+const writers = 4
+
+// Result is what Apply did.
+type Result struct {
+	Receipt *Receipt
+	Nothing bool // everything was in place already
+}
+
+// Apply carries the plan out. Until every byte is stored and good no tag moves;
+// a bad byte takes back what this run added. Errors wrap bundle.ErrDigest,
+// ErrIncomplete, or are the target's or the file system's.
+func (p *Plan) Apply(ctx context.Context, done func(bytes int)) (*Result, error) {
+	if r, err := p.already(ctx); r != nil || err != nil {
+		return r, err
+	}
+	if err := p.takeBack(ctx); err != nil {
+		return nil, err
+	}
+	repos := p.repositories()
+	stored, err := p.store(ctx, repos, done)
+	if err != nil {
+		if errors.Is(err, bundle.ErrDigest) || errors.Is(err, bundle.ErrFormat) {
+			err = errors.Join(err, p.Target.Undo(ctx))
+		}
+		return nil, err
+	}
+	if err := p.Target.Sync(); err != nil {
+		return nil, err
+	}
+	moves, err := p.moves(ctx, repos, stored)
+	if err != nil {
+		return nil, err
+	}
+	receipt, err := p.switchOver(ctx, moves, stored)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w; run the same command again to finish it", ErrIncomplete, err)
+	}
+	return &Result{Receipt: receipt}, nil
+}
+
+// already reports whether the bundle is installed as it stands.
+func (p *Plan) already(ctx context.Context) (*Result, error) {
+	info := p.Bundle.Info
+	have, ok := p.state.Deployments[info.Name]
+	if !ok || p.journal != nil || have.Identity != p.Bundle.Identity || have.Registry != p.Target.Name() || have.Channel != info.Channel {
+		return nil, nil
+	}
+	receipt, err := ReadReceipt(p.Root, have.Receipt)
+	if err != nil {
+		return nil, nil //nolint:nilerr // a lost receipt is written again
+	}
+	for _, i := range receipt.Images {
+		image, ok := p.image(i.Upstream)
+		if !ok || image.Tag == "" {
+			continue
+		}
+		d, err := p.Target.Resolve(ctx, image.Repository, image.Tag)
+		if err != nil {
+			return nil, err
+		}
+		if d != i.Digest {
+			return nil, nil
+		}
+	}
+	root, err := p.Target.Resolve(ctx, p.central, retentionTag(p.Bundle.Identity, 0))
+	if err != nil || root != p.Bundle.Identity {
+		return nil, err
+	}
+	return &Result{Receipt: receipt, Nothing: true}, nil
+}
+
+func (p *Plan) image(reference string) (bundle.Image, bool) {
+	i := slices.IndexFunc(p.images, func(i bundle.Image) bool { return i.Reference == reference })
+	if i < 0 {
+		return bundle.Image{}, false
+	}
+	return p.images[i], true
+}
+
+// takeBack undoes the tags of another bundle's installation that never finished.
+func (p *Plan) takeBack(ctx context.Context) error {
+	j := p.journal
+	if j == nil || j.Identity == p.Bundle.Identity && j.Registry == p.Target.Name() {
+		return nil
+	}
+	if j.Registry != p.Target.Name() {
+		return fmt.Errorf("%w: the installation of %s %s into %s was interrupted; finish it with the same command first",
+			ErrIncomplete, j.Name, j.Version, j.Registry)
+	}
+	for _, m := range j.Tags {
+		now, err := p.Target.Resolve(ctx, m.Repository, m.Tag)
+		if err != nil {
+			return err
+		}
+		if now != m.To {
+			continue // it had not come to this one
+		}
+		if err := p.Target.Retag(ctx, m.Repository, m.Tag, m.From); err != nil {
+			return err
+		}
+	}
+	if c := p.state.Channels[j.Channel]; c.Pending == j.Identity {
+		c.Pending = "" // the sequence stays: what was begun is not a way back
+		p.state.Channels[j.Channel] = c
+		if err := p.state.write(p.Root); err != nil {
+			return err
+		}
+	}
+	p.journal = nil
+	return removeJournal(p.Root)
+}
+
+// stored tells where things that depend on the target ended up.
+type stored struct {
+	mu      sync.Mutex
+	partial map[string]bool // reference → its partial index was accepted
+	slot    bundle.Descriptor
+	slotDoc []byte
+}
+
+// store puts all content into the target: the whole tree into the central
+// repository, and from there what each image's repository needs.
+func (p *Plan) store(ctx context.Context, repos []*repository, done func(int)) (*stored, error) {
+	s := &stored{partial: map[string]bool{}}
+	central := repos[0]
+	if err := p.storeBlobs(ctx, central, "", done); err != nil {
+		return nil, err
+	}
+	if err := p.storeManifests(ctx, central); err != nil {
+		return nil, err
+	}
+	root := bundle.Descriptor{MediaType: bundle.TypeOCIIndex, Digest: p.Bundle.Identity, Size: int64(len(p.Bundle.Root))}
+	rootManifest := &bundle.Manifest{Descriptor: root, ArtifactType: bundle.TypeBundle, Annotations: p.Bundle.Index.Annotations}
+	if err := p.Target.PutManifest(ctx, p.central, rootManifest, p.Bundle.Root); err != nil {
+		return nil, err
+	}
+	if err := p.storeSlot(ctx, s, root); err != nil {
+		return nil, err
+	}
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(writers)
+	for _, r := range repos[1:] {
+		g.Go(func() error {
+			if err := p.storeBlobs(gctx, r, p.central, nil); err != nil {
+				return err
+			}
+			if err := p.storeManifests(gctx, r); err != nil {
+				return err
+			}
+			return p.storePartial(gctx, r, s)
+		})
+	}
+	return s, g.Wait()
+}
+
+func (p *Plan) storeBlobs(ctx context.Context, r *repository, from string, done func(int)) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(writers)
+	for _, d := range r.blobs {
+		if ctx.Err() != nil {
+			break
+		}
+		g.Go(func() error {
+			m, ok := p.Bundle.Place(d.Digest)
+			if !ok {
+				return fmt.Errorf("%w: blob %s is not in the bundle", bundle.ErrFormat, d.Digest)
+			}
+			has, err := p.Target.HasBlob(ctx, r.name, d)
+			if err != nil || has {
+				count(done, d.Size)
+				return err
+			}
+			err = p.Target.PutBlob(ctx, r.name, d, from, func() io.Reader { return counting{p.Bundle.Content(m), done} })
+			if errors.Is(err, bundle.ErrDigest) {
+				return fmt.Errorf("%w; the signature is good: the file was changed after it was signed, or the medium is failing", errors.Join(p.Bundle.Mismatch(m), err))
+			}
+			return err
+		})
+	}
+	return g.Wait()
+}
+
+type counting struct {
+	r    io.Reader
+	done func(int)
+}
+
+func (c counting) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	count(c.done, int64(n))
+	return n, err
+}
+
+func count(done func(int), n int64) {
+	if done != nil {
+		done(int(n))
+	}
+}
+
+func (p *Plan) storeManifests(ctx context.Context, r *repository) error {
+	for _, d := range r.manifests {
+		m := p.Bundle.Manifests[d]
+		data, err := p.Bundle.ReadBlob(m.Descriptor, bundle.MaxManifest)
+		if err != nil {
+			return err
+		}
+		if err := p.Target.PutManifest(ctx, r.name, m, data); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *Plan) storePartial(ctx context.Context, r *repository, s *stored) error {
+	for _, i := range r.partial {
+		data, mediaType, err := p.Bundle.PartialIndex(i)
+		if err != nil {
+			return err
+		}
+		d := bundle.Descriptor{MediaType: mediaType, Digest: i.Digest, Size: int64(len(data))}
+		m, err := bundle.ParseManifest(d, data)
+		if err != nil {
+			return err
+		}
+		accepted, err := p.Target.PutPartial(ctx, r.name, m, data)
+		if err != nil {
+			return err
+		}
+		s.mu.Lock()
+		s.partial[i.Reference] = accepted
+		s.mu.Unlock()
+	}
+	return nil
+}
+
+// storeSlot puts the signatures beside the root, as an artifact that refers to
+// it: whoever shares the registry can check what is installed there.
+func (p *Plan) storeSlot(ctx context.Context, s *stored, root bundle.Descriptor) error {
+	layer := bundle.Descriptor{MediaType: bundle.TypeSignatures + "+jsonl", Digest: bundle.DigestOf(p.Bundle.Slot), Size: bundle.SlotSize}
+	d, blobs := bundle.NewArtifact(bundle.TypeSignatures, layer, &root)
+	s.slot, s.slotDoc = d, blobs[d.Digest]
+	blobs[layer.Digest] = p.Bundle.Slot
+	delete(blobs, d.Digest)
+	for digest, data := range blobs {
+		b := bundle.Descriptor{MediaType: layer.MediaType, Digest: digest, Size: int64(len(data))}
+		has, err := p.Target.HasBlob(ctx, p.central, b)
+		if err == nil && !has {
+			err = p.Target.PutBlob(ctx, p.central, b, "", func() io.Reader { return bytes.NewReader(data) })
+		}
+		if err != nil {
+			return err
+		}
+	}
+	m, err := bundle.ParseManifest(d, s.slotDoc)
+	if err != nil {
+		return err
+	}
+	return p.Target.PutManifest(ctx, p.central, m, s.slotDoc)
+}
+
+// move is a tag on its way.
+type move struct {
+	TagMove
+	descriptor bundle.Descriptor
+	data       []byte // of the manifest
+}
+
+// moves lists the tags in the order in which they are switched: first those
+// that only keep content alive, then those that people use, then the one by
+// which other hosts learn of it.
+func (p *Plan) moves(ctx context.Context, repos []*repository, s *stored) ([]move, error) {
+	root := bundle.Descriptor{MediaType: bundle.TypeOCIIndex, Digest: p.Bundle.Identity, Size: int64(len(p.Bundle.Root))}
+	list := []move{{TagMove{Repository: p.central, Tag: retentionTag(p.Bundle.Identity, 0), To: root.Digest}, root, p.Bundle.Root}}
+	add := func(repo, name string, to bundle.Digest) error {
+		d, data, err := p.manifestBytes(to)
+		list = append(list, move{TagMove{Repository: repo, Tag: name, To: to}, d, data})
+		return err
+	}
+	for _, r := range repos[1:] {
+		for n, d := range r.retain {
+			if err := add(r.name, retentionTag(p.Bundle.Identity, n), d); err != nil {
+				return nil, err
+			}
+		}
+	}
+	for _, r := range repos[1:] {
+		for _, t := range r.tags {
+			if err := p.addTag(t, r.name, s, add); err != nil {
+				return nil, err
+			}
+		}
+	}
+	list = append(list, move{TagMove{Repository: p.central, Tag: channelTag(p.Bundle.Info.Channel), To: s.slot.Digest}, s.slot, s.slotDoc})
+	for i := range list {
+		var err error
+		if list[i].From, err = p.Target.Resolve(ctx, list[i].Repository, list[i].Tag); err != nil {
+			return nil, err
+		}
+	}
+	return list, nil
+}
+
+// addTag decides what an image's tag points to: the complete index, or the one
+// carried manifest. Of several, the index serves every platform if the target
+// took it; if not, the tag is the first platform's and each has one of its own.
+func (p *Plan) addTag(t tag, repo string, s *stored, add func(repo, name string, to bundle.Digest) error) error {
+	if !t.image.Partial || len(t.image.Manifests) == 1 {
+		return add(repo, t.name, t.digest)
+	}
+	if s.partial[t.image.Reference] {
+		return add(repo, t.name, t.image.Digest)
+	}
+	for _, d := range p.Bundle.Index.Manifests {
+		if d.Annotations[bundle.AnnotationRef] == t.image.Reference && d.Platform != nil {
+			if err := add(repo, platformTag(t.name, d.Platform), d.Digest); err != nil {
+				return err
+			}
+		}
+	}
+	return add(repo, t.name, t.digest)
+}
+
+// manifestBytes reads a manifest of the bundle, also an index that is carried
+// as a layer.
+func (p *Plan) manifestBytes(digest bundle.Digest) (bundle.Descriptor, []byte, error) {
+	if m := p.Bundle.Manifests[digest]; m != nil {
+		data, err := p.Bundle.ReadBlob(m.Descriptor, bundle.MaxManifest)
+		return m.Descriptor, data, err
+	}
+	for _, i := range p.images {
+		if i.Digest == digest && i.Partial {
+			data, mediaType, err := p.Bundle.PartialIndex(i)
+			return bundle.Descriptor{MediaType: mediaType, Digest: digest, Size: int64(len(data))}, data, err
+		}
+	}
+	return bundle.Descriptor{}, nil, fmt.Errorf("%w: manifest %s is not in the bundle", bundle.ErrFormat, digest)
+}
+
+// switchOver is the part that cannot be left half done: journal and sequence
+// first, then the tags, then the record of what is installed.
+func (p *Plan) switchOver(ctx context.Context, moves []move, s *stored) (*Receipt, error) {
+	info, identity := p.Bundle.Info, p.Bundle.Identity
+	if p.journal == nil {
+		j := &Journal{
+			APIVersion: bundle.APIVersion, Kind: "Journal", Identity: identity, Name: info.Name, Version: info.Version,
+			Channel: info.Channel, Sequence: info.Sequence, Registry: p.Target.Name(), Started: time.Now().UTC().Truncate(time.Second),
+		}
+		for _, m := range moves {
+			j.Tags = append(j.Tags, m.TagMove)
+		}
+		if err := writeJSON(journalPath(p.Root), j); err != nil {
+			return nil, err
+		}
+	}
+	channel := p.state.Channels[info.Channel]
+	channel.Sequence, channel.Pending = info.Sequence, identity
+	p.state.Channels[info.Channel] = channel
+	if err := p.state.write(p.Root); err != nil {
+		return nil, err
+	}
+	for _, m := range moves {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		if m.From == m.To {
+			continue
+		}
+		if err := p.Target.Tag(ctx, m.Repository, m.Tag, m.descriptor, m.data); err != nil {
+			return nil, fmt.Errorf("tagging %s:%s: %w", m.Repository, m.Tag, err)
+		}
+	}
+	if err := p.Target.Sync(); err != nil {
+		return nil, err
+	}
+	receipt := p.receipt(moves, s)
+	name := receiptName(info.Name, identity)
+	if err := writeJSON(receiptPath(p.Root, name), receipt); err != nil {
+		return nil, err
+	}
+	p.state.Channels[info.Channel] = Channel{Sequence: info.Sequence, Identity: identity}
+	p.state.Deployments[info.Name] = Installed{
+		Channel: info.Channel, Identity: identity, Version: info.Version, Registry: p.Target.Name(), Receipt: name,
+	}
+	owned := p.owned()
+	maps.DeleteFunc(p.state.Owners, func(key, owner string) bool { return owner == info.Channel && !slices.Contains(owned, key) })
+	for _, key := range owned {
+		p.state.Owners[key] = info.Channel
+	}
+	if err := p.state.write(p.Root); err != nil {
+		return nil, err
+	}
+	return receipt, removeJournal(p.Root)
+}
+
+func (p *Plan) receipt(moves []move, s *stored) *Receipt {
+	info := p.Bundle.Info
+	r := &Receipt{
+		APIVersion: bundle.APIVersion, Kind: "Receipt", Registry: p.Target.Address(),
+		Bundle:  ReceiptBundle{Digest: p.Bundle.Identity, Name: info.Name, Version: info.Version, Channel: info.Channel, Sequence: info.Sequence},
+		Signers: []string{}, Images: []ReceiptImage{}, Files: []ReceiptFile{},
+		Installed: time.Now().UTC().Format(time.RFC3339),
+	}
+	for _, sig := range p.Bundle.Signatures {
+		if sig.Trusted {
+			r.Signers = append(r.Signers, sig.Fingerprint.String())
+		}
+	}
+	for _, i := range p.images {
+		image := ReceiptImage{Upstream: i.Reference, Digest: i.Manifests[0], Manifests: i.Manifests}
+		for _, m := range moves {
+			if m.Repository == i.Repository && m.Tag == i.Tag {
+				image.Digest = m.To
+			}
+		}
+		image.Reference = p.siteReference(i, image.Digest)
+		if i.Partial {
+			image.Index, image.IndexStored = i.Digest, s.partial[i.Reference]
+		}
+		r.Images = append(r.Images, image)
+	}
+	return r
+}

@@ -1,0 +1,75 @@
+package install
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/gofrs/flock"
+)
+
+// ErrLocked says that another run is changing the same root.
+var ErrLocked = errors.New("another run holds the lock")
+
+// Lock is the right to change a root. The kernel gives it back when the process
+// ends, however it ends.
+type Lock struct {
+	flock *flock.Flock
+	note  string // who holds it, for the one that has to wait
+	made  string // the outermost directory that taking the lock made, or ""
+}
+
+// Acquire locks a root and makes its directory if need be. Errors wrap ErrLocked.
+func Acquire(root string) (*Lock, error) {
+	l := &Lock{note: filepath.Join(root, "lock")}
+	for dir := filepath.Clean(root); ; dir = filepath.Dir(dir) {
+		if _, err := os.Lstat(dir); !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		l.made = dir
+	}
+	if err := os.MkdirAll(root, 0o755); err != nil {
+		return nil, err
+	}
+	// The directory itself is what is locked: it leaves no file behind. Windows
+	// cannot open one.
+	l.flock = flock.New(root, flock.SetFlag(os.O_RDONLY))
+	if runtime.GOOS == "windows" {
+		l.flock = flock.New(filepath.Join(root, ".lock"))
+	}
+	ok, err := l.flock.TryLock()
+	if err != nil {
+		return nil, fmt.Errorf("locking %s: %w", root, err)
+	}
+	if !ok {
+		who, err := os.ReadFile(l.note)
+		if err != nil {
+			who = []byte("process unknown")
+		}
+		return nil, fmt.Errorf("%w on %s (%s); wait until it has ended", ErrLocked, root, strings.TrimSpace(string(who)))
+	}
+	text := fmt.Sprintf("process %d since %s\n", os.Getpid(), time.Now().UTC().Format(time.RFC3339))
+	if err := os.WriteFile(l.note, []byte(text), 0o644); err != nil {
+		return nil, errors.Join(err, l.flock.Unlock())
+	}
+	return l, nil
+}
+
+// Release gives the lock back and removes what taking it made, if nothing else
+// came to stand there.
+func (l *Lock) Release() error {
+	err := os.Remove(l.note)
+	if l.made != "" {
+		for dir := filepath.Dir(l.note); ; dir = filepath.Dir(dir) {
+			if os.Remove(dir) != nil || dir == l.made { // not empty: something was installed
+				break
+			}
+		}
+	}
+	return errors.Join(err, l.flock.Unlock())
+}

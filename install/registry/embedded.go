@@ -1,0 +1,309 @@
+// Package registry holds the places where install puts images: the embedded
+// registry below the root directory, and any registry on the site's network.
+//
+// The embedded registry is CNCF distribution's storage, used in process; Serve
+// offers it, read-only, to container engines.
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+
+	"github.com/distribution/distribution/v3"
+	_ "github.com/distribution/distribution/v3/manifest/manifestlist" // the manifest types that may be stored
+	_ "github.com/distribution/distribution/v3/manifest/ocischema"
+	_ "github.com/distribution/distribution/v3/manifest/schema2"
+	"github.com/distribution/distribution/v3/registry/storage"
+	"github.com/distribution/distribution/v3/registry/storage/driver"
+	"github.com/distribution/distribution/v3/registry/storage/driver/filesystem"
+	"github.com/distribution/reference"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/sirupsen/logrus"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+)
+
+// Embedded is the registry below a root directory, opened for writing. The
+// caller holds the lock of the root.
+type Embedded struct {
+	dir       string // ROOT/registry
+	recorder  *recorder
+	namespace distribution.Namespace
+}
+
+// Dir returns where the embedded registry of a root is kept.
+func Dir(root string) string { return filepath.Join(root, "registry") }
+
+// OpenEmbedded opens, or begins, the registry below root.
+func OpenEmbedded(ctx context.Context, root string) (*Embedded, error) {
+	quiet()
+	dir := Dir(root)
+	r := &recorder{StorageDriver: filesystem.New(filesystem.DriverParameters{RootDirectory: dir, MaxThreads: 100})}
+	n, err := storage.NewRegistry(ctx, r, storage.EnableDelete, storage.DisableDigestResumption)
+	if err != nil {
+		return nil, err
+	}
+	return &Embedded{dir, r, n}, dropUploads(dir)
+}
+
+// dropUploads removes what an interrupted run left half written.
+func dropUploads(dir string) error {
+	repositories := filepath.Join(dir, filepath.FromSlash(storageRoot), "repositories")
+	err := filepath.WalkDir(repositories, func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case !d.IsDir():
+			return nil
+		case d.Name() == "_uploads":
+			if err := os.RemoveAll(path); err != nil {
+				return err
+			}
+			return fs.SkipDir
+		case d.Name()[0] == '_':
+			return fs.SkipDir
+		}
+		return nil
+	})
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// quiet keeps distribution's log off stderr: what it has to say comes back as
+// errors, and stderr is for people.
+func quiet() { logrus.SetOutput(io.Discard) }
+
+// Name is how the target is called in the state and in messages.
+func (e *Embedded) Name() string { return "embedded" }
+
+// Address is what references on the site begin with: the address at which
+// registry serve listens unless told otherwise.
+func (e *Embedded) Address() string { return DefaultListen }
+
+func (e *Embedded) repository(ctx context.Context, name string) (distribution.Repository, error) {
+	named, err := reference.WithName(name)
+	if err != nil {
+		return nil, fmt.Errorf("repository %q: %w", name, err)
+	}
+	return e.namespace.Repository(ctx, named)
+}
+
+// HasBlob reports whether the repository has the blob with its full size.
+func (e *Embedded) HasBlob(ctx context.Context, repo string, d bundle.Descriptor) (bool, error) {
+	r, err := e.repository(ctx, repo)
+	if err != nil {
+		return false, err
+	}
+	have, err := r.Blobs(ctx).Stat(ctx, digest.Digest(d.Digest))
+	if errors.Is(err, distribution.ErrBlobUnknown) {
+		return false, nil
+	}
+	return err == nil && have.Size == d.Size, err
+}
+
+// PutBlob stores a blob, hashing it on its way to its final place, or links it
+// to one that the repository from has. An error wraps bundle.ErrDigest if the
+// content is not what d says; then nothing of it is kept.
+func (e *Embedded) PutBlob(ctx context.Context, repo string, d bundle.Descriptor, from string, open func() io.Reader) error {
+	r, err := e.repository(ctx, repo)
+	if err != nil {
+		return err
+	}
+	if err := e.dropWrongSize(ctx, d); err != nil {
+		return err
+	}
+	var options []distribution.BlobCreateOption
+	if from != "" {
+		named, err := reference.WithName(from)
+		if err != nil {
+			return err
+		}
+		canonical, err := reference.WithDigest(named, digest.Digest(d.Digest))
+		if err != nil {
+			return err
+		}
+		options = append(options, storage.WithMountFrom(canonical))
+	}
+	w, err := r.Blobs(ctx).Create(ctx, options...)
+	var mounted distribution.ErrBlobMounted
+	if errors.As(err, &mounted) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	n, err := w.ReadFrom(contextReader{ctx, open()})
+	if err == nil && n != d.Size {
+		err = fmt.Errorf("%w: %s has %d bytes instead of %d", bundle.ErrFormat, d.Digest, n, d.Size)
+	}
+	if err != nil {
+		return errors.Join(err, w.Cancel(context.WithoutCancel(ctx)))
+	}
+	if _, err := w.Commit(ctx, ocispec.Descriptor{Digest: digest.Digest(d.Digest), Size: d.Size}); err != nil {
+		if errors.As(err, new(distribution.ErrBlobInvalidDigest)) {
+			err = fmt.Errorf("%w: %s", bundle.ErrDigest, d.Digest)
+		}
+		return errors.Join(err, e.dropUpload(ctx, repo, w.ID()))
+	}
+	return nil
+}
+
+// dropUpload removes an upload that was complete and then not accepted.
+func (e *Embedded) dropUpload(ctx context.Context, repo, id string) error {
+	err := e.recorder.Delete(context.WithoutCancel(ctx), path.Join(storageRoot, "repositories", repo, "_uploads", id))
+	if errors.As(err, new(driver.PathNotFoundError)) {
+		return nil
+	}
+	return err
+}
+
+// dropWrongSize removes a blob whose file has another size than its name
+// promises: distribution would take it for good, whatever is sent.
+func (e *Embedded) dropWrongSize(ctx context.Context, d bundle.Descriptor) error {
+	have, err := e.namespace.BlobStatter().Stat(ctx, digest.Digest(d.Digest))
+	if errors.Is(err, distribution.ErrBlobUnknown) || err == nil && have.Size == d.Size {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return storage.NewVacuum(ctx, e.recorder).RemoveBlob(string(d.Digest))
+}
+
+// PutManifest stores a manifest whose children are there, and remembers what it
+// refers to for the referrers endpoint.
+func (e *Embedded) PutManifest(ctx context.Context, repo string, m *bundle.Manifest, data []byte) error {
+	r, err := e.repository(ctx, repo)
+	if err != nil {
+		return err
+	}
+	ms, err := r.Manifests(ctx)
+	if err != nil {
+		return err
+	}
+	parsed, _, err := distribution.UnmarshalManifest(m.Descriptor.MediaType, data)
+	if err != nil {
+		return fmt.Errorf("%w: manifest %s: %w", bundle.ErrFormat, m.Descriptor.Digest, err)
+	}
+	got, err := ms.Put(ctx, parsed)
+	if err != nil {
+		return fmt.Errorf("storing manifest %s in %s: %w", m.Descriptor.Digest, repo, err)
+	}
+	if bundle.Digest(got) != m.Descriptor.Digest {
+		return fmt.Errorf("%w: manifest %s was stored as %s", bundle.ErrDigest, m.Descriptor.Digest, got)
+	}
+	return e.recordReferrer(ctx, repo, m)
+}
+
+// PutPartial stores an index of which not all manifests are there.
+func (e *Embedded) PutPartial(ctx context.Context, repo string, m *bundle.Manifest, data []byte) (accepted bool, err error) {
+	return true, e.PutManifest(ctx, repo, m, data) // the storage does not look at an index's children
+}
+
+// Resolve returns the digest that a tag has, or "".
+func (e *Embedded) Resolve(ctx context.Context, repo, tag string) (bundle.Digest, error) {
+	r, err := e.repository(ctx, repo)
+	if err != nil {
+		return "", err
+	}
+	d, err := r.Tags(ctx).Get(ctx, tag)
+	if errors.As(err, new(distribution.ErrTagUnknown)) {
+		return "", nil
+	}
+	return bundle.Digest(d.Digest), err
+}
+
+// Tag points a tag to a manifest that is there.
+func (e *Embedded) Tag(ctx context.Context, repo, tag string, d bundle.Descriptor, _ []byte) error {
+	r, err := e.repository(ctx, repo)
+	if err != nil {
+		return err
+	}
+	return r.Tags(ctx).Tag(ctx, tag, ocispec.Descriptor{MediaType: d.MediaType, Digest: digest.Digest(d.Digest), Size: d.Size})
+}
+
+// Retag points a tag back to the manifest with the given digest, or removes the
+// tag if that is "".
+func (e *Embedded) Retag(ctx context.Context, repo, tag string, to bundle.Digest) error {
+	if to != "" {
+		return e.Tag(ctx, repo, tag, bundle.Descriptor{Digest: to}, nil)
+	}
+	r, err := e.repository(ctx, repo)
+	if err != nil {
+		return err
+	}
+	err = r.Tags(ctx).Untag(ctx, tag)
+	if errors.As(err, new(driver.PathNotFoundError)) {
+		return nil
+	}
+	return err
+}
+
+// Root returns nil: the state beside the registry knows what is installed.
+func (e *Embedded) Root(context.Context, string, string) (*bundle.Head, error) {
+	return nil, nil
+}
+
+// Sync makes everything that was stored durable.
+func (e *Embedded) Sync() error {
+	if _, err := os.Stat(e.dir); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return syncFilesystem(e.dir)
+}
+
+// Undo removes what was stored since the registry was opened.
+func (e *Embedded) Undo(ctx context.Context) error {
+	err := e.recorder.undo(context.WithoutCancel(ctx))
+	return errors.Join(err, pruneEmpty(e.dir))
+}
+
+// pruneEmpty removes the directories below and including dir that hold nothing.
+func pruneEmpty(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return err
+	}
+	left := len(entries)
+	for _, entry := range entries {
+		if !entry.IsDir() {
+			continue
+		}
+		sub := filepath.Join(dir, entry.Name())
+		if err := pruneEmpty(sub); err != nil {
+			return err
+		}
+		if _, err := os.Lstat(sub); errors.Is(err, fs.ErrNotExist) {
+			left--
+		}
+	}
+	if left > 0 {
+		return nil
+	}
+	return os.Remove(dir)
+}
+
+// contextReader ends a copy when the context ends.
+type contextReader struct {
+	ctx context.Context //nolint:containedctx // an io.Reader has nowhere else to take it from
+	r   io.Reader
+}
+
+func (c contextReader) Read(p []byte) (int, error) {
+	if c.ctx.Err() != nil {
+		return 0, context.Cause(c.ctx)
+	}
+	return c.r.Read(p)
+}

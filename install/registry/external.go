@@ -1,0 +1,201 @@
+package registry
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"strings"
+	"sync"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/remote"
+)
+
+// External is a registry on the site's network.
+type External struct {
+	client *remote.Client
+	host   string // HOST[:PORT]
+	prefix string // empty, or a path that ends in a slash
+
+	mu    sync.Mutex
+	repos map[string]*remote.Repository
+	from  []string // repositories to mount from, without prefix
+}
+
+// OpenExternal returns the registry at HOST[:PORT][/PREFIX]. Mounting names the
+// repositories that PutBlob will be told to mount from.
+func OpenExternal(client *remote.Client, address string, mounting ...string) *External {
+	host, prefix, _ := strings.Cut(address, "/")
+	if prefix = strings.Trim(prefix, "/"); prefix != "" {
+		prefix += "/"
+	}
+	e := &External{client: client, host: host, prefix: prefix, repos: map[string]*remote.Repository{}}
+	for _, m := range mounting {
+		e.from = append(e.from, prefix+m)
+	}
+	return e
+}
+
+// Name is how the target is called in the state and in messages.
+func (e *External) Name() string { return e.Address() }
+
+// Address is what references on the site begin with.
+func (e *External) Address() string { return strings.TrimSuffix(e.host+"/"+e.prefix, "/") }
+
+func (e *External) repository(ctx context.Context, name string) (*remote.Repository, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if r := e.repos[name]; r != nil {
+		return r, nil
+	}
+	r, err := e.client.Repository(ctx, e.host, e.prefix+name, remote.Push, e.from...)
+	if err == nil {
+		e.repos[name] = r
+	}
+	return r, err
+}
+
+// HasBlob reports whether the repository has the blob with its full size.
+func (e *External) HasBlob(ctx context.Context, repo string, d bundle.Descriptor) (bool, error) {
+	r, err := e.repository(ctx, repo)
+	if err != nil {
+		return false, err
+	}
+	return r.HasBlob(ctx, d)
+}
+
+// PutBlob uploads a blob, or mounts it. An error wraps bundle.ErrDigest if the
+// content is not what d says; then the upload was not completed.
+func (e *External) PutBlob(ctx context.Context, repo string, d bundle.Descriptor, from string, open func() io.Reader) error {
+	r, err := e.repository(ctx, repo)
+	if err != nil {
+		return err
+	}
+	if from != "" {
+		from = e.prefix + from
+	}
+	return r.PushBlob(ctx, d, from, func() io.Reader { return &verifying{r: open(), d: d, hash: sha256.New()} })
+}
+
+// verifying passes bytes on and fails at their end if they are not d's, before
+// an upload could be complete: the last read returns no bytes with the error.
+type verifying struct {
+	r    io.Reader
+	d    bundle.Descriptor
+	hash hash.Hash
+	n    int64
+}
+
+func (v *verifying) Read(p []byte) (int, error) {
+	n, err := v.r.Read(p)
+	v.hash.Write(p[:n])
+	v.n += int64(n)
+	if v.n < v.d.Size && !errors.Is(err, io.EOF) {
+		return n, err
+	}
+	if v.n != v.d.Size {
+		return 0, fmt.Errorf("%w: %s ended after %d of %d bytes", bundle.ErrFormat, v.d.Digest, v.n, v.d.Size)
+	}
+	if bundle.DigestFrom(v.hash.Sum(nil)) != v.d.Digest {
+		return 0, fmt.Errorf("%w: %s", bundle.ErrDigest, v.d.Digest)
+	}
+	return n, err
+}
+
+// PutManifest pushes a manifest whose children are there.
+func (e *External) PutManifest(ctx context.Context, repo string, m *bundle.Manifest, data []byte) error {
+	r, err := e.repository(ctx, repo)
+	if err != nil {
+		return err
+	}
+	return r.PushManifest(ctx, "", m.Descriptor, data)
+}
+
+// PutPartial offers an index of which not all manifests are there; many
+// registries refuse that, which is not an error.
+func (e *External) PutPartial(ctx context.Context, repo string, m *bundle.Manifest, data []byte) (accepted bool, err error) {
+	err = e.PutManifest(ctx, repo, m, data)
+	if remote.Refused(err) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// Resolve returns the digest that a tag has, or "".
+func (e *External) Resolve(ctx context.Context, repo, tag string) (bundle.Digest, error) {
+	r, err := e.repository(ctx, repo)
+	if err != nil {
+		return "", err
+	}
+	return r.Resolve(ctx, tag)
+}
+
+// Tag puts a manifest under a tag.
+func (e *External) Tag(ctx context.Context, repo, tag string, d bundle.Descriptor, data []byte) error {
+	r, err := e.repository(ctx, repo)
+	if err != nil {
+		return err
+	}
+	return r.PushManifest(ctx, tag, d, data)
+}
+
+// Retag points a tag back to the manifest with the given digest. Removing a tag
+// is not something registries agree on, so a new tag stays where it is.
+func (e *External) Retag(ctx context.Context, repo, tag string, to bundle.Digest) error {
+	if to == "" {
+		return nil
+	}
+	r, err := e.repository(ctx, repo)
+	if err != nil {
+		return err
+	}
+	d, data, err := r.Manifest(ctx, string(to))
+	if err != nil {
+		return err
+	}
+	return r.PushManifest(ctx, tag, d, data)
+}
+
+// Root reads what the tag of a channel says is installed: the root and its
+// signature slot. Nil means that there is none, or that it is not of our making.
+func (e *External) Root(ctx context.Context, repo, tag string) (*bundle.Head, error) {
+	r, err := e.repository(ctx, repo)
+	if err != nil {
+		return nil, err
+	}
+	d, data, err := r.Manifest(ctx, tag)
+	if errors.Is(err, remote.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	m, err := bundle.ParseManifest(d, data)
+	if err != nil || m.ArtifactType != bundle.TypeSignatures || m.Subject == nil || len(m.Layers) != 1 || m.Layers[0].Size != bundle.SlotSize {
+		return nil, nil //nolint:nilerr // somebody else's; it proves nothing either way
+	}
+	_, root, err := r.Manifest(ctx, string(m.Subject.Digest))
+	if err != nil {
+		return nil, err
+	}
+	slot := buffer(make([]byte, bundle.SlotSize))
+	if err := r.Fetch(ctx, m.Layers[0], slot, nil); err != nil {
+		return nil, err
+	}
+	return &bundle.Head{Root: root, Slot: slot}, nil
+}
+
+// buffer is an io.WriterAt of fixed length.
+type buffer []byte
+
+func (b buffer) WriteAt(p []byte, off int64) (int, error) { return copy(b[off:], p), nil }
+
+// Sync has nothing to do: a registry that says 201 has it.
+func (e *External) Sync() error { return nil }
+
+// Undo has nothing to do: blobs become part of a registry only when complete
+// and good, and no registry lets them be taken back for certain.
+func (e *External) Undo(context.Context) error { return nil }

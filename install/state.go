@@ -1,0 +1,183 @@
+package install
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+)
+
+// State is ROOT/state.json: what this host knows about what is installed.
+type State struct {
+	APIVersion string             `json:"apiVersion"` // bundle.APIVersion
+	Kind       string             `json:"kind"`       // "State"
+	Channels   map[string]Channel `json:"channels"`
+	// Owners says which channel something belongs to: "deployment NAME" or
+	// "tag TARGET REPOSITORY:TAG".
+	Owners map[string]string `json:"owners"`
+	// Deployments are the installed ones, by name.
+	Deployments map[string]Installed `json:"deployments"`
+}
+
+// Channel is how far a channel has come.
+type Channel struct {
+	Sequence int64 `json:"sequence"` // the highest; lower ones are refused
+	// Identity is the bundle that is installed, or "".
+	Identity bundle.Digest `json:"identity,omitempty"`
+	// Pending is the bundle whose installation has begun to switch, or "".
+	Pending bundle.Digest `json:"pending,omitempty"`
+}
+
+// Installed is a deployment that is in place.
+type Installed struct {
+	Channel  string        `json:"channel"`
+	Identity bundle.Digest `json:"identity"`
+	Version  string        `json:"version"`
+	Registry string        `json:"registry"` // name of the target
+	Receipt  string        `json:"receipt"`  // file name below receipts/
+}
+
+func statePath(root string) string { return filepath.Join(root, "state.json") }
+
+// ReadState reads the state of a root; one that does not exist is empty.
+func ReadState(root string) (*State, error) {
+	s := &State{
+		APIVersion: bundle.APIVersion, Kind: "State",
+		Channels: map[string]Channel{}, Owners: map[string]string{}, Deployments: map[string]Installed{},
+	}
+	if err := readJSON(statePath(root), s); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	if s.APIVersion != bundle.APIVersion || s.Kind != "State" {
+		return nil, fmt.Errorf("%w: %s is a %q of %q", bundle.ErrNewer, statePath(root), s.Kind, s.APIVersion)
+	}
+	return s, nil
+}
+
+func (s *State) write(root string) error { return writeJSON(statePath(root), s) }
+
+func readJSON(path string, v any) error {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	if err := bundle.DecodeStrict(data, v); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return nil
+}
+
+func writeJSON(path string, v any) error {
+	data, err := bundle.Encode(v)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	return bundle.WriteFile(path, append(data, '\n'), 0o644)
+}
+
+// Receipt says what an installation left behind.
+type Receipt struct {
+	APIVersion string         `json:"apiVersion"` // bundle.APIVersion
+	Kind       string         `json:"kind"`       // "Receipt"
+	Bundle     ReceiptBundle  `json:"bundle"`
+	Signers    []string       `json:"signers"` // fingerprints of the trusted keys
+	Registry   string         `json:"registry"`
+	Images     []ReceiptImage `json:"images"`
+	Files      []ReceiptFile  `json:"files"`
+	Installed  string         `json:"installed"` // RFC 3339, by this host's clock
+}
+
+// ReceiptBundle identifies the bundle.
+type ReceiptBundle struct {
+	Digest   bundle.Digest `json:"digest"`
+	Name     string        `json:"name"`
+	Version  string        `json:"version"`
+	Channel  string        `json:"channel"`
+	Sequence int64         `json:"sequence"`
+}
+
+// ReceiptImage is an image on the site.
+type ReceiptImage struct {
+	Reference string        `json:"reference"` // on the site
+	Upstream  string        `json:"upstream"`
+	Digest    bundle.Digest `json:"digest"` // what the reference resolves to
+	// Index is upstream's index where only some of its manifests are here, and
+	// IndexStored says whether the registry took it nevertheless.
+	Index       bundle.Digest   `json:"index,omitempty"`
+	IndexStored bool            `json:"indexStored,omitempty"`
+	Manifests   []bundle.Digest `json:"manifests"` // by which hosts pin it, a platform each
+}
+
+// ReceiptFile is a file on the host.
+type ReceiptFile struct {
+	Path   string        `json:"path"`
+	Mode   string        `json:"mode"`
+	SHA256 bundle.Digest `json:"sha256"`
+}
+
+func receiptName(name string, identity bundle.Digest) string {
+	return name + "-" + identity.Short() + ".json"
+}
+
+func receiptPath(root, name string) string { return filepath.Join(root, "receipts", name) }
+
+// ReadReceipt reads a receipt by the name in the state.
+func ReadReceipt(root, name string) (*Receipt, error) {
+	var r Receipt
+	return &r, readJSON(receiptPath(root, name), &r)
+}
+
+// Journal is ROOT/journal/install.json: an installation that has stored all its
+// content and is moving tags.
+type Journal struct {
+	APIVersion string        `json:"apiVersion"` // bundle.APIVersion
+	Kind       string        `json:"kind"`       // "Journal"
+	Identity   bundle.Digest `json:"identity"`
+	Name       string        `json:"name"`
+	Version    string        `json:"version"`
+	Channel    string        `json:"channel"`
+	Sequence   int64         `json:"sequence"`
+	Registry   string        `json:"registry"` // name of the target
+	Started    time.Time     `json:"started"`
+	Tags       []TagMove     `json:"tags"`
+}
+
+// TagMove is one tag before and after.
+type TagMove struct {
+	Repository string        `json:"repository"`
+	Tag        string        `json:"tag"`
+	From       bundle.Digest `json:"from,omitempty"` // "" if the tag is new
+	To         bundle.Digest `json:"to"`
+}
+
+func journalPath(root string) string { return filepath.Join(root, "journal", "install.json") }
+
+// ReadJournal returns the journal of an unfinished installation, or nil.
+func ReadJournal(root string) (*Journal, error) {
+	var j Journal
+	err := readJSON(journalPath(root), &j)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if j.APIVersion != bundle.APIVersion || j.Kind != "Journal" {
+		return nil, fmt.Errorf("%w: %s is a %q of %q", bundle.ErrNewer, journalPath(root), j.Kind, j.APIVersion)
+	}
+	return &j, nil
+}
+
+func removeJournal(root string) error {
+	if err := os.Remove(journalPath(root)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return bundle.SyncDir(filepath.Dir(journalPath(root)))
+}
