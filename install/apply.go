@@ -68,7 +68,7 @@ func (p *Plan) already(ctx context.Context) (*Result, error) {
 	if !ok || p.journal != nil || have.Identity != p.Bundle.Identity || have.Registry != p.Target.Name() || have.Channel != info.Channel {
 		return nil, nil
 	}
-	receipt, err := ReadReceipt(p.Root, have.Receipt)
+	receipt, err := ReadReceipt(p.Options.Root, have.Receipt)
 	if err != nil {
 		return nil, nil //nolint:nilerr // a lost receipt is written again
 	}
@@ -125,12 +125,12 @@ func (p *Plan) takeBack(ctx context.Context) error {
 	if c := p.state.Channels[j.Channel]; c.Pending == j.Identity {
 		c.Pending = "" // the sequence stays: what was begun is not a way back
 		p.state.Channels[j.Channel] = c
-		if err := p.state.write(p.Root); err != nil {
+		if err := p.state.write(p.Options.Root); err != nil {
 			return err
 		}
 	}
 	p.journal = nil
-	return removeJournal(p.Root)
+	return removeJournal(p.Options.Root)
 }
 
 // stored tells where things that depend on the target ended up.
@@ -371,14 +371,17 @@ func (p *Plan) switchOver(ctx context.Context, moves []move, s *stored) (*Receip
 		for _, m := range moves {
 			j.Tags = append(j.Tags, m.TagMove)
 		}
-		if err := writeJSON(journalPath(p.Root), j); err != nil {
+		if err := writeJSON(journalPath(p.Options.Root), j); err != nil {
 			return nil, err
 		}
 	}
 	channel := p.state.Channels[info.Channel]
-	channel.Sequence, channel.Pending = info.Sequence, identity
+	if info.Sequence > channel.Sequence || p.Options.AllowDowngrade {
+		channel.Sequence = info.Sequence // before anything is switched: a power cut is no way back
+	}
+	channel.Pending = identity
 	p.state.Channels[info.Channel] = channel
-	if err := p.state.write(p.Root); err != nil {
+	if err := p.state.write(p.Options.Root); err != nil {
 		return nil, err
 	}
 	for _, m := range moves {
@@ -397,10 +400,10 @@ func (p *Plan) switchOver(ctx context.Context, moves []move, s *stored) (*Receip
 	}
 	receipt := p.receipt(moves, s)
 	name := receiptName(info.Name, identity)
-	if err := writeJSON(receiptPath(p.Root, name), receipt); err != nil {
+	if err := writeJSON(receiptPath(p.Options.Root, name), receipt); err != nil {
 		return nil, err
 	}
-	p.state.Channels[info.Channel] = Channel{Sequence: info.Sequence, Identity: identity}
+	p.state.Channels[info.Channel] = Channel{Sequence: channel.Sequence, Identity: identity}
 	p.state.Deployments[info.Name] = Installed{
 		Channel: info.Channel, Identity: identity, Version: info.Version, Registry: p.Target.Name(), Receipt: name,
 	}
@@ -409,10 +412,10 @@ func (p *Plan) switchOver(ctx context.Context, moves []move, s *stored) (*Receip
 	for _, key := range owned {
 		p.state.Owners[key] = info.Channel
 	}
-	if err := p.state.write(p.Root); err != nil {
+	if err := p.state.write(p.Options.Root); err != nil {
 		return nil, err
 	}
-	return receipt, removeJournal(p.Root)
+	return receipt, removeJournal(p.Options.Root)
 }
 
 func (p *Plan) receipt(moves []move, s *stored) *Receipt {

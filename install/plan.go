@@ -47,10 +47,9 @@ type Target interface {
 
 // Plan is what an installation will do.
 type Plan struct {
-	Root     string // directory
-	Bundle   *verify.Verified
-	Target   Target
-	TakeOver bool // whether names of other channels may be taken
+	Bundle  *verify.Verified
+	Target  Target
+	Options Options
 
 	state   *State
 	journal *Journal
@@ -82,10 +81,10 @@ func NewPlan(ctx context.Context, v *verify.Verified, target Target, o Options) 
 		return nil, err
 	}
 	p := &Plan{
-		Root: o.Root, Bundle: v, Target: target, TakeOver: o.TakeOver,
+		Bundle: v, Target: target, Options: o,
 		state: state, journal: journal, images: v.Deployment.Images, central: CentralRepository(v.Info.Name),
 	}
-	if err := p.checkSequence(ctx, o); err != nil {
+	if err := p.checkSequence(ctx); err != nil {
 		return nil, err
 	}
 	return p, p.checkOwners()
@@ -93,7 +92,8 @@ func NewPlan(ctx context.Context, v *verify.Verified, target Target, o Options) 
 
 // checkSequence refuses to go back, by what this host knows and by what the
 // target's own verified root says.
-func (p *Plan) checkSequence(ctx context.Context, o Options) error {
+func (p *Plan) checkSequence(ctx context.Context) error {
+	o := p.Options
 	info, identity := p.Bundle.Info, p.Bundle.Identity
 	known := p.state.Channels[info.Channel]
 	_, installed := p.state.Channels[info.Channel]
@@ -117,7 +117,7 @@ func (p *Plan) checkSequence(ctx context.Context, o Options) error {
 		return nil
 	case info.Sequence > known.Sequence:
 		return nil
-	case info.Sequence == known.Sequence && known.Identity == "":
+	case info.Sequence == known.Sequence && known.Identity == "" && known.Pending == "":
 		return nil
 	case o.AllowDowngrade:
 		o.Warn("going back on channel %q from sequence %d to %d, as --allow-downgrade says", info.Channel, known.Sequence, info.Sequence)
@@ -132,7 +132,7 @@ func (p *Plan) checkSequence(ctx context.Context, o Options) error {
 
 // checkOwners refuses to change what another channel installed.
 func (p *Plan) checkOwners() error {
-	if p.TakeOver {
+	if p.Options.TakeOver {
 		return nil
 	}
 	for _, key := range p.owned() {

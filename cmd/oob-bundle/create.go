@@ -1,0 +1,154 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/create"
+	"github.com/oob-bundle/oob-bundle/bundle/pull"
+	"github.com/oob-bundle/oob-bundle/bundle/remote"
+	"github.com/oob-bundle/oob-bundle/bundle/sign"
+	"github.com/oob-bundle/oob-bundle/manifests"
+)
+
+type createFlags struct {
+	key, output, lock, channel, caFile string
+	platforms, mirrors, plainHTTP      []string
+	sequence                           int64
+	jobs                               int
+}
+
+func createCommand(u *ui) *cobra.Command {
+	var f createFlags
+	c := &cobra.Command{
+		Use:     "create MANIFEST.yaml --key KEY",
+		Short:   "Pull what a manifest names into one signed file",
+		Example: "  oob-bundle create app.yaml --key oob.key -o app.oob.tar --platform linux/amd64",
+		Args:    cobra.ExactArgs(1),
+		RunE:    func(c *cobra.Command, args []string) error { return u.create(c, args[0], f) },
+	}
+	c.Flags().StringVar(&f.key, "key", "", "private key that signs (needed)")
+	c.Flags().StringVarP(&f.output, "output", "o", "", "file to write (default NAME_VERSION_OS-ARCH.oob.tar)")
+	c.Flags().StringArrayVar(&f.platforms, "platform", nil, "platform to carry, OS/ARCH[/VARIANT]; may be repeated (default linux on this machine's architecture)")
+	c.Flags().StringVar(&f.lock, "lock", "", "reproduce the bundle of this lock file")
+	c.Flags().StringVar(&f.channel, "channel", "", "line of succession (default NAME/PLATFORM)")
+	c.Flags().Int64Var(&f.sequence, "sequence", 0, "place in the channel (default the creation time in Unix seconds)")
+	c.Flags().StringArrayVar(&f.mirrors, "mirror", nil, "fetch an upstream host from elsewhere, UPSTREAM=HOST[:PORT][/PREFIX]; may be repeated")
+	c.Flags().StringArrayVar(&f.plainHTTP, "plain-http", nil, "speak to HOST[:PORT] without TLS; may be repeated")
+	c.Flags().StringVar(&f.caFile, "ca-file", "", "PEM file with further certificate authorities")
+	c.Flags().IntVar(&f.jobs, "jobs", 4, "connections at a time")
+	u.jsonFlag(c)
+	return c
+}
+
+// createJSON is the result of create.
+type createJSON struct {
+	Bundle bundleJSON        `json:"bundle"`
+	File   string            `json:"file"`
+	Bytes  int64             `json:"bytes"`
+	Images []createImageJSON `json:"images"`
+	Lock   string            `json:"lock"`
+}
+
+type createImageJSON struct {
+	Reference string        `json:"reference"`
+	Digest    bundle.Digest `json:"digest"`
+}
+
+func (u *ui) create(c *cobra.Command, manifestPath string, f createFlags) error {
+	o, err := f.options(c, manifestPath)
+	if err != nil {
+		return err
+	}
+	if f.key == "" {
+		return fmt.Errorf("%w: a bundle is always signed; give --key KEY, or make one with oob-bundle key generate", errUsage)
+	}
+	if o.Signer, err = sign.Load(f.key, u.password); err != nil {
+		return err
+	}
+	begun := time.Now()
+	o.Resolved = func(images int, size int64) {
+		u.note("Resolved %d images for %s in %.1f s: %s", images, strings.Join(platformNames(o, f), ", "), time.Since(begun).Seconds(), human(size))
+	}
+	r, err := create.Run(c.Context(), o)
+	if err != nil {
+		return err
+	}
+	out := createJSON{
+		Bundle: describeBundle(r.Identity, r.Geometry.Info), File: r.Output, Bytes: r.Geometry.Size,
+		Images: []createImageJSON{}, Lock: r.LockFile,
+	}
+	for _, i := range r.Lock.Images {
+		out.Images = append(out.Images, createImageJSON{i.Reference, i.Digest})
+	}
+	return u.result(out, func(w io.Writer) {
+		fmt.Fprintf(w, "%s   %s bytes\n", out.File, commas(out.Bytes))
+		out.Bundle.print(w)
+		fmt.Fprintf(w, "  signed    %s  (%s)\n", o.Signer.Fingerprint, f.key)
+		fmt.Fprintf(w, "  lock      %s\n", out.Lock)
+		fmt.Fprintf(w, "On the isolated side: oob-bundle install %s --key %s\n", out.File, strings.TrimSuffix(f.key, ".key")+".pub")
+	})
+}
+
+func platformNames(o create.Options, f createFlags) []string {
+	if o.Lock != nil {
+		return o.Lock.Platforms
+	}
+	if len(f.platforms) > 0 {
+		return f.platforms
+	}
+	return []string{"this machine's architecture"}
+}
+
+func (f createFlags) options(c *cobra.Command, manifestPath string) (create.Options, error) {
+	o := create.Options{Channel: f.channel, Output: f.output, Jobs: f.jobs, Program: buildVersion(), Now: time.Now()}
+	if f.jobs < 1 || f.jobs > 64 {
+		return o, fmt.Errorf("%w: --jobs %d must be between 1 and 64", errUsage, f.jobs)
+	}
+	if c.Flags().Changed("sequence") {
+		if f.sequence < 0 {
+			return o, fmt.Errorf("%w: --sequence %d must not be negative", errUsage, f.sequence)
+		}
+		o.Sequence = &f.sequence
+	}
+	for _, s := range f.platforms {
+		p, err := bundle.ParsePlatform(s)
+		if err != nil {
+			return o, fmt.Errorf("%w: --platform: %w", errUsage, err)
+		}
+		o.Platforms = append(o.Platforms, p)
+	}
+	mirrors, err := parseMirrors(f.mirrors)
+	if err != nil {
+		return o, err
+	}
+	client, err := remote.New(remote.Options{PlainHTTP: f.plainHTTP, CAFile: f.caFile, UserAgent: userAgent(), Connections: f.jobs})
+	if err != nil {
+		return o, err
+	}
+	o.Source = &pull.Source{Client: client, Mirrors: mirrors}
+	if o.Manifest, err = manifests.Read(manifestPath); err != nil {
+		return o, err
+	}
+	if f.lock != "" {
+		o.Lock, err = manifests.ReadLock(f.lock)
+	}
+	return o, err
+}
+
+func parseMirrors(list []string) (map[string]string, error) {
+	mirrors := map[string]string{}
+	for _, s := range list {
+		from, to, ok := strings.Cut(s, "=")
+		if !ok || from == "" || to == "" || strings.Contains(from, "/") || strings.Contains(to, "://") {
+			return nil, fmt.Errorf("%w: --mirror %q is not UPSTREAM=HOST[:PORT][/PREFIX], such as docker.io=mirror.example.com:5000/hub", errUsage, s)
+		}
+		mirrors[from] = to
+	}
+	return mirrors, nil
+}

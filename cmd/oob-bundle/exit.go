@@ -1,0 +1,89 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"syscall"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/create"
+	"github.com/oob-bundle/oob-bundle/bundle/remote"
+	"github.com/oob-bundle/oob-bundle/bundle/sign"
+	"github.com/oob-bundle/oob-bundle/install"
+	"github.com/oob-bundle/oob-bundle/install/registry"
+	"github.com/oob-bundle/oob-bundle/manifests"
+	"github.com/oob-bundle/oob-bundle/verify/trust"
+)
+
+var (
+	// errUsage says that the command line makes no sense.
+	errUsage = errors.New("usage")
+	// errInterrupted is the cause of a context that a signal ended.
+	errInterrupted = errors.New("interrupted")
+)
+
+// exitStatus is one row of the contract: help, the handbook and the program
+// itself read it here.
+type exitStatus struct {
+	code    int
+	meaning string
+	errors  []error // the first row that has a matching one decides
+}
+
+// exitTable is in the order in which errors are matched: an interruption is one
+// whatever it broke, and an incomplete installation is incomplete whatever
+// stopped it.
+func exitTable() []exitStatus {
+	return []exitStatus{
+		{130, "interrupted", []error{errInterrupted}},
+		{6, "install incomplete; the same command resumes it", []error{install.ErrIncomplete}},
+		{8, "no space, no permission, or another run holds the lock", []error{
+			syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS, fs.ErrPermission, create.ErrLocked, install.ErrLocked,
+			sign.ErrReadable, trust.ErrWritable,
+		}},
+		{5, "refused by policy: older than installed, wrong platform, threshold, another channel's, a lock that no longer fits, a newer format", []error{
+			bundle.ErrPolicy, bundle.ErrNewer,
+		}},
+		{4, "signature missing, wrong, or by a key that is not trusted", []error{bundle.ErrSignature}},
+		{7, "a source or the target registry could not be reached, refused, or sent something wrong", []error{remote.ErrRegistry}},
+		{3, "damaged, or not a bundle", []error{bundle.ErrFormat, bundle.ErrDigest, bundle.ErrLimit}},
+		{2, "usage", []error{
+			errUsage, manifests.ErrInvalid, trust.ErrUsage, sign.ErrKey, bundle.ErrNotFile, registry.ErrNothingInstalled, fs.ErrNotExist, fs.ErrExist,
+		}},
+		{1, "a failure not listed below", nil},
+		{0, "done", nil},
+	}
+}
+
+// exitCode returns the status for an error, which may be nil.
+func exitCode(err error) int {
+	if err == nil {
+		return 0
+	}
+	for _, s := range exitTable() {
+		for _, e := range s.errors {
+			if errors.Is(err, e) {
+				return s.code
+			}
+		}
+	}
+	return 1
+}
+
+// exitHelp is the table as text, in the order of the codes.
+func exitHelp() string {
+	var b strings.Builder
+	b.WriteString("Exit status:\n")
+	rows := map[int]string{}
+	for _, s := range exitTable() {
+		rows[s.code] = s.meaning
+	}
+	for code := range 131 {
+		if meaning, ok := rows[code]; ok {
+			fmt.Fprintf(&b, "  %-4d %s\n", code, meaning)
+		}
+	}
+	return b.String()
+}

@@ -1,0 +1,40 @@
+package main
+
+import (
+	"errors"
+	"os"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/sign"
+	"github.com/oob-bundle/oob-bundle/verify"
+)
+
+// bundleError says which bundle an error is about.
+type bundleError struct {
+	path string
+	err  error
+}
+
+func (e *bundleError) Error() string { return e.path + ": " + e.err.Error() }
+func (e *bundleError) Unwrap() error { return e.err }
+
+// hint says what to do about an error, or nothing.
+func hint(err error) string {
+	var b *bundleError
+	if errors.As(err, &b) {
+		if _, statErr := os.Lstat(sign.SlotFile(b.path)); statErr == nil && errors.Is(err, bundle.ErrSignature) {
+			return "A run of oob-bundle sign was interrupted: " + sign.SlotFile(b.path) + " is still there. Run it again; it completes the bundle."
+		}
+	}
+	switch {
+	case errors.Is(err, verify.ErrNoKeys):
+		return "Give the public key of whoever made the bundle with --key, or keep it with oob-bundle trust add."
+	case b != nil && errors.Is(err, bundle.ErrSignature):
+		return "Make sure that this is the file you were sent and that the key is its maker's; nothing of it was used."
+	case b != nil && errors.Is(err, bundle.ErrDigest):
+		return "The signature is good: the file was changed after it was signed, or the medium is failing. Copy it again; it need not be built again."
+	case b != nil && (errors.Is(err, bundle.ErrFormat) || errors.Is(err, bundle.ErrLimit)):
+		return "Copy the file again and compare its size with the original's."
+	}
+	return ""
+}

@@ -1,0 +1,53 @@
+package main
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/oob-bundle/oob-bundle/bundle/sign"
+	"github.com/oob-bundle/oob-bundle/verify/trust"
+)
+
+func keyCommand(u *ui) *cobra.Command {
+	c := &cobra.Command{Use: "key", Short: "Make keys"}
+	var prefix string
+	generate := &cobra.Command{
+		Use:   "generate",
+		Short: "Make a key pair in cosign's formats: PREFIX.key and PREFIX.pub",
+		Long: `Make a key pair in cosign's formats: PREFIX.key, encrypted with a password, and
+PREFIX.pub. Files that exist are never written over. The password is asked for,
+or taken from OOB_BUNDLE_PASSWORD or COSIGN_PASSWORD.`,
+		Example: "  oob-bundle key generate --output-prefix builder",
+		Args:    cobra.NoArgs,
+		RunE:    func(*cobra.Command, []string) error { return u.generateKey(prefix) },
+	}
+	generate.Flags().StringVar(&prefix, "output-prefix", "oob", "beginning of both file names")
+	u.jsonFlag(generate)
+	c.AddCommand(generate)
+	return c
+}
+
+type keyJSON struct {
+	Private     string `json:"private"`
+	Public      string `json:"public"`
+	Fingerprint string `json:"fingerprint"`
+}
+
+func (u *ui) generateKey(prefix string) error {
+	private, public, err := sign.Generate(prefix, u.password)
+	if err != nil {
+		return err
+	}
+	k, err := trust.ReadKey(public)
+	if err != nil {
+		return err
+	}
+	out := keyJSON{private, public, k.Fingerprint.String()}
+	return u.result(out, func(w io.Writer) {
+		fmt.Fprintf(w, "%s   keep it on the connected side, and a copy in a safe\n", out.Private)
+		fmt.Fprintf(w, "%s   carry it to the isolated side by another way than the bundles\n", out.Public)
+		fmt.Fprintf(w, "  fingerprint  %s   compare it there by voice\n", out.Fingerprint)
+	})
+}

@@ -1,0 +1,66 @@
+package main
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/sign"
+)
+
+func signCommand(u *ui) *cobra.Command {
+	var key string
+	c := &cobra.Command{
+		Use:   "sign BUNDLE --key KEY",
+		Short: "Add a signature to a bundle, in place",
+		Long: `Add a signature to a bundle, in place. Verify the bundle first: a signature says
+that you stand for it. If a run is interrupted, run it again: it completes what
+the first one began.`,
+		Example: "  oob-bundle verify app.oob.tar --key builder.pub && oob-bundle sign app.oob.tar --key officer.key",
+		Args:    cobra.ExactArgs(1),
+		RunE:    func(_ *cobra.Command, args []string) error { return u.sign(args[0], key) },
+	}
+	c.Flags().StringVar(&key, "key", "", "private key that signs (needed)")
+	u.jsonFlag(c)
+	return c
+}
+
+type signJSON struct {
+	Digest     bundle.Digest `json:"digest"` // the identity of the bundle
+	Added      bool          `json:"added"`
+	Signatures []string      `json:"signatures"` // fingerprints
+}
+
+func (u *ui) sign(path, key string) error {
+	if key == "" {
+		return fmt.Errorf("%w: give the private key with --key KEY", errUsage)
+	}
+	signer, err := sign.Load(key, u.password)
+	if err != nil {
+		return err
+	}
+	r, err := sign.Add(path, signer)
+	if err != nil {
+		return &bundleError{path, err}
+	}
+	if r.Recovered {
+		u.note("Completed an interrupted run from %s", sign.SlotFile(path))
+	}
+	out := signJSON{Digest: r.Identity, Added: !r.Already, Signatures: []string{}}
+	for _, f := range r.Signatures {
+		out.Signatures = append(out.Signatures, f.String())
+	}
+	return u.result(out, func(w io.Writer) {
+		if r.Already {
+			fmt.Fprintf(w, "%s was signed with this key before; nothing to do.\n", path)
+		} else {
+			fmt.Fprintf(w, "Signed %s\n", path)
+		}
+		fmt.Fprintf(w, "  identity  %s\n", out.Digest)
+		for _, s := range out.Signatures {
+			fmt.Fprintf(w, "  signed    %s\n", s)
+		}
+	})
+}

@@ -1,0 +1,141 @@
+package main
+
+// Output rules:
+//   - Results go to stdout, everything else to stderr.
+//   - With --json, stdout is one JSON document; errors stay text on stderr.
+//   - --quiet leaves errors and warnings, and results on stdout.
+//   - Nothing depends on colour, and none is used.
+//   - Text that comes out of a bundle that is not verified is quoted.
+//   - An error says what failed, where, and what to do; a hint follows on its
+//     own line, indented under the text.
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/term"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+)
+
+type ui struct {
+	out, err    io.Writer
+	quiet, json bool
+}
+
+// note tells what is going on.
+func (u *ui) note(format string, args ...any) {
+	if !u.quiet {
+		fmt.Fprintf(u.err, format+"\n", args...)
+	}
+}
+
+// warn tells what the operator should know, also with --quiet.
+func (u *ui) warn(format string, args ...any) {
+	fmt.Fprintf(u.err, "warning: "+format+"\n", args...)
+}
+
+// fail prints an error and its hint.
+func (u *ui) fail(err error) {
+	text := strings.ReplaceAll(err.Error(), "\n", "\n       ")
+	fmt.Fprintf(u.err, "error: %s\n", text)
+	if h := hint(err); h != "" {
+		fmt.Fprintf(u.err, "       %s\n", h)
+	}
+}
+
+// result prints v as JSON, or calls text.
+func (u *ui) result(v any, text func(w io.Writer)) error {
+	var b strings.Builder
+	if u.json {
+		e := json.NewEncoder(&b)
+		e.SetEscapeHTML(false)
+		e.SetIndent("", "  ")
+		if err := e.Encode(v); err != nil {
+			return err
+		}
+	} else {
+		text(&b)
+	}
+	_, err := io.WriteString(u.out, b.String())
+	return err
+}
+
+// commas writes a number with thousands separators.
+func commas(n int64) string {
+	s := strconv.FormatInt(n, 10)
+	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}
+
+// human writes a number of bytes as people say it.
+func human(n int64) string {
+	switch {
+	case n >= 1e9:
+		return fmt.Sprintf("%.1f GB", float64(n)/1e9)
+	case n >= 1e6:
+		return fmt.Sprintf("%.1f MB", float64(n)/1e6)
+	case n >= 1e3:
+		return fmt.Sprintf("%.1f kB", float64(n)/1e3)
+	}
+	return fmt.Sprintf("%d bytes", n)
+}
+
+// password takes a private key's password from the environment, or asks.
+func (u *ui) password(confirm bool) ([]byte, error) {
+	for _, name := range []string{"OOB_BUNDLE_PASSWORD", "COSIGN_PASSWORD"} {
+		if p, ok := os.LookupEnv(name); ok {
+			return append([]byte{}, p...), nil
+		}
+	}
+	fd := int(os.Stdin.Fd())
+	if !term.IsTerminal(fd) {
+		return nil, fmt.Errorf("%w: the private key needs a password, and there is neither a terminal to ask on nor OOB_BUNDLE_PASSWORD (which may be empty)", errUsage)
+	}
+	ask := func(prompt string) ([]byte, error) {
+		fmt.Fprint(u.err, prompt)
+		p, err := term.ReadPassword(fd)
+		fmt.Fprintln(u.err)
+		return p, err
+	}
+	p, err := ask("Password for the private key: ")
+	if err != nil || !confirm {
+		return p, err
+	}
+	again, err := ask("The same again: ")
+	if err == nil && string(p) != string(again) {
+		err = errors.New("the two passwords differ; nothing was written")
+	}
+	return p, err
+}
+
+// bundleJSON is the part that create, verify and inspect print alike.
+type bundleJSON struct {
+	Digest    bundle.Digest `json:"digest"`
+	Name      string        `json:"name"`
+	Version   string        `json:"version"`
+	Channel   string        `json:"channel"`
+	Sequence  int64         `json:"sequence"`
+	Created   string        `json:"created"` // RFC 3339, UTC
+	Platforms []string      `json:"platforms"`
+}
+
+func describeBundle(identity bundle.Digest, i bundle.Info) bundleJSON {
+	return bundleJSON{
+		Digest: identity, Name: i.Name, Version: i.Version, Channel: i.Channel, Sequence: i.Sequence,
+		Created: i.Created.UTC().Format("2006-01-02T15:04:05Z"), Platforms: i.PlatformNames(),
+	}
+}
+
+func (b bundleJSON) print(w io.Writer) {
+	fmt.Fprintf(w, "  identity  %s\n", b.Digest)
+	fmt.Fprintf(w, "  bundle    %s %s for %s\n", b.Name, b.Version, strings.Join(b.Platforms, ", "))
+	fmt.Fprintf(w, "  channel   %s, sequence %d, created %s\n", b.Channel, b.Sequence, b.Created)
+}

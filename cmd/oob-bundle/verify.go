@@ -1,0 +1,123 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/verify"
+	"github.com/oob-bundle/oob-bundle/verify/trust"
+)
+
+// trustFlags say whom to believe; verify and install share them.
+type trustFlags struct {
+	root      string
+	keys      []string
+	threshold int
+}
+
+func (f *trustFlags) add(c *cobra.Command) {
+	rootFlag(c, &f.root)
+	c.Flags().StringArrayVar(&f.keys, "key", nil, "public key to trust instead of those below ROOT/trust; may be repeated")
+	c.Flags().IntVar(&f.threshold, "threshold", 1, "how many different keys must have signed; the kept policy may ask for more")
+}
+
+func (f *trustFlags) policy() (verify.Policy, error) {
+	if f.threshold < 1 {
+		return verify.Policy{}, fmt.Errorf("%w: --threshold %d must be at least 1", errUsage, f.threshold)
+	}
+	kept, err := trust.Open(f.root).Policy()
+	if err != nil {
+		return verify.Policy{}, err
+	}
+	var given []verify.Key
+	for _, path := range f.keys {
+		k, err := trust.ReadKey(path)
+		if err != nil {
+			return verify.Policy{}, err
+		}
+		given = append(given, k)
+	}
+	return trust.Tighten(kept, given, f.threshold), nil
+}
+
+func verifyCommand(u *ui) *cobra.Command {
+	var f trustFlags
+	c := &cobra.Command{
+		Use:     "verify BUNDLE [--key PUB]...",
+		Short:   "Check signatures, policy and every byte of a bundle",
+		Example: "  oob-bundle verify /media/disk/app.oob.tar --key oob.pub",
+		Args:    cobra.ExactArgs(1),
+		RunE:    func(c *cobra.Command, args []string) error { return u.verify(c, args[0], f) },
+	}
+	f.add(c)
+	u.jsonFlag(c)
+	return c
+}
+
+type verifyJSON struct {
+	Bundle     bundleJSON      `json:"bundle"`
+	Signatures []signatureJSON `json:"signatures"`
+	Blobs      int             `json:"blobs"`
+	Bytes      int64           `json:"bytes"` // of the blobs
+	Verified   bool            `json:"verified"`
+}
+
+type signatureJSON struct {
+	Fingerprint string `json:"fingerprint"`
+	Trusted     bool   `json:"trusted"`
+	Valid       bool   `json:"valid"`
+}
+
+func (u *ui) verify(c *cobra.Command, path string, f trustFlags) (err error) {
+	policy, err := f.policy()
+	if err != nil {
+		return err
+	}
+	file, size, err := bundle.OpenFile(path, os.O_RDONLY)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	v, err := verify.Open(c.Context(), file, size, policy)
+	if err != nil {
+		return &bundleError{path, err}
+	}
+	if err := v.Payload(c.Context(), nil); err != nil {
+		return &bundleError{path, err}
+	}
+	out := verifyJSON{
+		Bundle: describeBundle(v.Identity, v.Info), Signatures: describeSignatures(v.Signatures),
+		Blobs: len(v.Blobs()), Bytes: v.PayloadSize(), Verified: true,
+	}
+	return u.result(out, func(w io.Writer) {
+		fmt.Fprintf(w, "%s is good: %s bytes\n", path, commas(size))
+		out.Bundle.print(w)
+		for _, s := range out.Signatures {
+			fmt.Fprintf(w, "  signed    %s  (%s)\n", s.Fingerprint, s.word())
+		}
+		fmt.Fprintf(w, "  verified  %d blobs, %s bytes\n", out.Blobs, commas(out.Bytes))
+	})
+}
+
+func (s signatureJSON) word() string {
+	switch {
+	case s.Trusted && s.Valid:
+		return "trusted"
+	case s.Valid:
+		return "known, but not trusted for this channel"
+	}
+	return "unknown key, not counted"
+}
+
+func describeSignatures(reports []verify.SignatureReport) []signatureJSON {
+	list := []signatureJSON{}
+	for _, r := range reports {
+		list = append(list, signatureJSON{r.Fingerprint.String(), r.Trusted, r.Valid})
+	}
+	return list
+}
