@@ -11,15 +11,15 @@ import (
 // Annotations. Those that begin with Prefix are ours; a reader that meets one
 // it does not know refuses the bundle with ErrNewer.
 const (
-	Prefix               = "dev.oobbundle."
-	AnnotationName       = Prefix + "name"
-	AnnotationVersion    = Prefix + "version"
-	AnnotationChannel    = Prefix + "channel"
-	AnnotationSequence   = Prefix + "sequence"
-	AnnotationPlatforms  = Prefix + "platforms"
-	AnnotationMediaType  = Prefix + "media-type" // of an upstream index carried as an opaque layer
-	AnnotationCreated    = "org.opencontainers.image.created"
-	AnnotationRef        = "org.opencontainers.image.ref.name"
+	Prefix              = "dev.oobbundle."
+	AnnotationName      = Prefix + "name"
+	AnnotationVersion   = Prefix + "version"
+	AnnotationChannel   = Prefix + "channel"
+	AnnotationSequence  = Prefix + "sequence"
+	AnnotationPlatforms = Prefix + "platforms"
+	AnnotationMediaType = Prefix + "media-type" // of an upstream index carried as an opaque layer
+	AnnotationCreated   = "org.opencontainers.image.created"
+	AnnotationRef       = "org.opencontainers.image.ref.name"
 )
 
 var knownAnnotations = map[string]bool{

@@ -177,10 +177,10 @@ func (p *Plan) store(ctx context.Context, repos []*repository, done func(int)) (
 }
 
 func (p *Plan) storeBlobs(ctx context.Context, r *repository, from string, done func(int)) error {
-	g, ctx := errgroup.WithContext(ctx)
+	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(writers)
 	for _, d := range r.blobs {
-		if ctx.Err() != nil {
+		if gctx.Err() != nil {
 			break
 		}
 		g.Go(func() error {
@@ -188,19 +188,22 @@ func (p *Plan) storeBlobs(ctx context.Context, r *repository, from string, done 
 			if !ok {
 				return fmt.Errorf("%w: blob %s is not in the bundle", bundle.ErrFormat, d.Digest)
 			}
-			has, err := p.Target.HasBlob(ctx, r.name, d)
+			has, err := p.Target.HasBlob(gctx, r.name, d)
 			if err != nil || has {
 				count(done, d.Size)
 				return err
 			}
-			err = p.Target.PutBlob(ctx, r.name, d, from, func() io.Reader { return counting{p.Bundle.Content(m), done} })
+			err = p.Target.PutBlob(gctx, r.name, d, from, func() io.Reader { return counting{p.Bundle.Content(m), done} })
 			if errors.Is(err, bundle.ErrDigest) {
 				return fmt.Errorf("%w; the signature is good: the file was changed after it was signed, or the medium is failing", errors.Join(p.Bundle.Mismatch(m), err))
 			}
 			return err
 		})
 	}
-	return g.Wait()
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	return context.Cause(ctx)
 }
 
 type counting struct {

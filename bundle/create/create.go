@@ -45,7 +45,7 @@ type Options struct {
 	Now       time.Time         // only used where there is no lock
 
 	// Resolved, if not nil, is called when every size is known.
-	Resolved func(images int, bytes int64)
+	Resolved func(g *bundle.Geometry, images int)
 	// Done, if not nil, is called with each number of payload bytes that were
 	// written, negative where some have to be written again.
 	Done func(bytes int64)
@@ -92,7 +92,7 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 		return nil, err
 	}
 	if o.Resolved != nil {
-		o.Resolved(len(images), geometry.PayloadSize())
+		o.Resolved(geometry, len(images))
 	}
 	if err := o.write(ctx, geometry, content, lock); err != nil {
 		return nil, err
@@ -296,10 +296,10 @@ func (o *Options) fill(ctx context.Context, f *os.File, g *bundle.Geometry, c *c
 func (o *Options) fetch(ctx context.Context, f *os.File, g *bundle.Geometry, c *content) error {
 	blobs := slices.Clone(g.Blobs())
 	slices.SortStableFunc(blobs, func(a, b bundle.Member) int { return int(min(max(b.Size-a.Size, -1), 1)) })
-	group, ctx := errgroup.WithContext(ctx)
+	group, gctx := errgroup.WithContext(ctx)
 	group.SetLimit(o.Jobs)
 	for _, m := range blobs {
-		if ctx.Err() != nil {
+		if gctx.Err() != nil {
 			break
 		}
 		group.Go(func() error {
@@ -314,7 +314,7 @@ func (o *Options) fetch(ctx context.Context, f *os.File, g *bundle.Geometry, c *
 				return fmt.Errorf("%w: nothing says where %s comes from", bundle.ErrFormat, g.Describe(m))
 			}
 			d := bundle.Descriptor{MediaType: m.Type, Digest: m.Digest, Size: m.Size}
-			if err := image.Repository.Fetch(ctx, d, at, o.done); err != nil {
+			if err := image.Repository.Fetch(gctx, d, at, o.done); err != nil {
 				return fmt.Errorf("%s: %w", image.Reference, err)
 			}
 			return nil

@@ -149,6 +149,7 @@ func (r *Repository) failed(doing string, err error) error {
 	case errors.As(err, &dns):
 		hint = "; check the name, and this machine's network"
 	case strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
+		err = errors.New("it speaks plain http, without encryption")
 		hint = fmt.Sprintf("; if that is meant, allow it with --plain-http %s", r.host)
 	}
 	return fmt.Errorf("%w: %s at %s: %w%s", ErrRegistry, doing, r.host, err, hint)

@@ -72,8 +72,8 @@ func (u *ui) create(c *cobra.Command, manifestPath string, f createFlags) error 
 		return err
 	}
 	begun := time.Now()
-	o.Resolved = func(images int, size int64) {
-		u.note("Resolved %d images for %s in %.1f s: %s", images, strings.Join(platformNames(o, f), ", "), time.Since(begun).Seconds(), human(size))
+	o.Resolved = func(g *bundle.Geometry, images int) {
+		u.note("Resolved %d images for %s in %.1f s: %s", images, strings.Join(g.Info.PlatformNames(), ", "), time.Since(begun).Seconds(), human(g.PayloadSize()))
 	}
 	r, err := create.Run(c.Context(), o)
 	if err != nil {
@@ -93,16 +93,6 @@ func (u *ui) create(c *cobra.Command, manifestPath string, f createFlags) error 
 		fmt.Fprintf(w, "  lock      %s\n", out.Lock)
 		fmt.Fprintf(w, "On the isolated side: oob-bundle install %s --key %s\n", out.File, strings.TrimSuffix(f.key, ".key")+".pub")
 	})
-}
-
-func platformNames(o create.Options, f createFlags) []string {
-	if o.Lock != nil {
-		return o.Lock.Platforms
-	}
-	if len(f.platforms) > 0 {
-		return f.platforms
-	}
-	return []string{"this machine's architecture"}
 }
 
 func (f createFlags) options(c *cobra.Command, manifestPath string) (create.Options, error) {

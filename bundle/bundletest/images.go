@@ -1,0 +1,122 @@
+package bundletest
+
+import (
+	"archive/tar"
+	"bytes"
+	"fmt"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/static"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+	"github.com/klauspost/compress/zstd"
+)
+
+// File is one file of an image.
+type File struct {
+	Name string
+	Mode int64
+	Data []byte
+}
+
+// tarOf returns a layer's tar with the given files.
+func tarOf(files ...File) []byte {
+	var buf bytes.Buffer
+	w := tar.NewWriter(&buf)
+	for _, f := range files {
+		h := &tar.Header{Typeflag: tar.TypeReg, Name: f.Name, Mode: f.Mode, Size: int64(len(f.Data))}
+		must(w.WriteHeader(h))
+		_, err := w.Write(f.Data)
+		must(err)
+	}
+	must(w.Close())
+	return buf.Bytes()
+}
+
+// must ends the program on errors that writing to memory cannot have.
+func must(err error) {
+	if err != nil {
+		panic(err)
+	}
+}
+
+// Layer returns a gzip layer with the given files.
+func Layer(files ...File) v1.Layer {
+	data := tarOf(files...)
+	l, err := tarball.LayerFromReader(bytes.NewReader(data)) //nolint:staticcheck // an opener would be the same bytes
+	must(err)
+	return l
+}
+
+// ZstdLayer returns a zstd layer with the given files.
+func ZstdLayer(files ...File) v1.Layer {
+	e, err := zstd.NewWriter(nil)
+	must(err)
+	return static.NewLayer(e.EncodeAll(tarOf(files...), nil), types.OCILayerZStd)
+}
+
+// Image returns an OCI image for OS/ARCHITECTURE with the given layers.
+func Image(platform string, layers ...v1.Layer) v1.Image {
+	img := mutate.MediaType(empty.Image, types.OCIManifestSchema1)
+	img = mutate.ConfigMediaType(img, types.OCIConfigJSON)
+	img, err := mutate.AppendLayers(img, layers...)
+	must(err)
+	config, err := img.ConfigFile()
+	must(err)
+	config = config.DeepCopy()
+	config.OS, config.Architecture, _ = strings.Cut(platform, "/")
+	config.Config.Entrypoint = []string{"/app"}
+	img, err = mutate.ConfigFile(img, config)
+	must(err)
+	return img
+}
+
+// DockerImage returns the image as Docker's schema 2.
+func DockerImage(platform string, layers ...v1.Layer) v1.Image {
+	img := Image(platform, layers...)
+	img = mutate.MediaType(img, types.DockerManifestSchema2)
+	return mutate.ConfigMediaType(img, types.DockerConfigJSON)
+}
+
+// Artifact returns an OCI artifact that is not an image, with one layer.
+func Artifact(data []byte) v1.Image {
+	img := mutate.MediaType(empty.Image, types.OCIManifestSchema1)
+	img = mutate.ConfigMediaType(img, "application/vnd.example.config")
+	img, err := mutate.AppendLayers(img, static.NewLayer(data, "application/vnd.example.data"))
+	must(err)
+	return img
+}
+
+// Index returns an OCI index of images, each with the platform of its config.
+func Index(images ...v1.Image) v1.ImageIndex {
+	index := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
+	for _, img := range images {
+		config, err := img.ConfigFile()
+		must(err)
+		index = mutate.AppendManifests(index, mutate.IndexAddendum{
+			Add: img, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: config.OS, Architecture: config.Architecture}},
+		})
+	}
+	return index
+}
+
+// WithAttestation adds to an index what BuildKit adds for an image in it.
+func WithAttestation(index v1.ImageIndex, about v1.Image) v1.ImageIndex {
+	d, err := about.Digest()
+	must(err)
+	statement := fmt.Sprintf(`{"_type":"https://in-toto.io/Statement/v0.1","subject":[{"digest":{"sha256":%q}}]}`, d.Hex)
+	img := mutate.MediaType(empty.Image, types.OCIManifestSchema1)
+	img = mutate.ConfigMediaType(img, types.OCIConfigJSON)
+	img, err = mutate.AppendLayers(img, static.NewLayer([]byte(statement), "application/vnd.in-toto+json"))
+	must(err)
+	return mutate.AppendManifests(index, mutate.IndexAddendum{Add: img, Descriptor: v1.Descriptor{
+		Platform: &v1.Platform{OS: "unknown", Architecture: "unknown"},
+		Annotations: map[string]string{
+			"vnd.docker.reference.type":   "attestation-manifest",
+			"vnd.docker.reference.digest": d.String(),
+		},
+	}})
+}

@@ -1,0 +1,99 @@
+// Package bundletest is the world in which tests happen: registries with real
+// images in them, keys, finished bundles, and what attackers do to them.
+// Nothing but tests and the demonstration uses it.
+package bundletest
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/distribution/distribution/v3/configuration"
+	"github.com/distribution/distribution/v3/registry/handlers"
+	_ "github.com/distribution/distribution/v3/registry/storage/driver/filesystem" // where the demonstration keeps its upstream
+	_ "github.com/distribution/distribution/v3/registry/storage/driver/inmemory"   // where tests keep theirs
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	ggcr "github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/sirupsen/logrus"
+)
+
+// NewHandler returns a registry, CNCF distribution v3, that keeps its content
+// below dir, or in memory if dir is empty.
+func NewHandler(ctx context.Context, dir string) http.Handler {
+	logrus.SetOutput(io.Discard)
+	c := &configuration.Configuration{}
+	c.Version = configuration.MajorMinorVersion(0, 1)
+	c.Storage = configuration.Storage{
+		"inmemory":    configuration.Parameters{},
+		"delete":      configuration.Parameters{"enabled": true},
+		"maintenance": configuration.Parameters{"uploadpurging": map[any]any{"enabled": false}},
+	}
+	if dir != "" {
+		delete(c.Storage, "inmemory")
+		c.Storage["filesystem"] = configuration.Parameters{"rootdirectory": dir}
+	}
+	c.Catalog.MaxEntries = 1000
+	c.HTTP.Secret = "a registry for tests"
+	return handlers.NewApp(ctx, c)
+}
+
+// Registry is a registry on loopback, without TLS.
+type Registry struct {
+	Host string // HOST:PORT
+}
+
+// NewRegistry starts a registry that ends with the test. Wrap, which may be
+// nil, comes before it: that is where a test misbehaves, or counts.
+func NewRegistry(tb testing.TB, wrap func(http.Handler) http.Handler) *Registry {
+	tb.Helper()
+	h := NewHandler(context.WithoutCancel(tb.Context()), "")
+	if wrap != nil {
+		h = wrap(h)
+	}
+	s := httptest.NewServer(h)
+	tb.Cleanup(s.Close)
+	return &Registry{strings.TrimPrefix(s.URL, "http://")}
+}
+
+// Push puts an image or index under HOST/REPOSITORY:TAG, given without host,
+// and returns the full reference.
+func (r *Registry) Push(tb testing.TB, ref string, what ggcr.Taggable) string {
+	tb.Helper()
+	if err := Push(tb.Context(), r.Host+"/"+ref, what); err != nil {
+		tb.Fatal(err)
+	}
+	return r.Host + "/" + ref
+}
+
+// Push pushes an image or index to a registry without TLS.
+func Push(ctx context.Context, ref string, what ggcr.Taggable) error {
+	to, err := name.ParseReference(ref, name.Insecure)
+	if err != nil {
+		return err
+	}
+	switch x := what.(type) {
+	case v1.ImageIndex:
+		return ggcr.WriteIndex(to, x, ggcr.WithContext(ctx))
+	case v1.Image:
+		return ggcr.Write(to, x, ggcr.WithContext(ctx))
+	}
+	return ggcr.Put(to, what, ggcr.WithContext(ctx))
+}
+
+// Digest returns what a reference resolves to, as an independent client sees it.
+func Digest(tb testing.TB, ref string) string {
+	tb.Helper()
+	to, err := name.ParseReference(ref, name.Insecure)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	d, err := ggcr.Get(to)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return d.Digest.String()
+}

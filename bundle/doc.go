@@ -1,0 +1,204 @@
+// Package bundle is the format: what the bytes of a bundle are, and nothing
+// about where they come from, who is believed, or where they go. This comment
+// is the normative text; with it and the specifications it names somebody can
+// write a second implementation. Must, may and should are RFC 2119's.
+//
+// # Overview
+//
+// A bundle is one uncompressed POSIX tar whose bytes are a pure function of
+// three things: index.json, the signature slot, and the blobs. It is an OCI
+// image layout (image-spec 1.1, image-layout.md) and a Docker archive at once.
+// There is exactly one encoding: a reader computes every byte that is not
+// content, and compares. Nothing is skipped, nothing is tolerated.
+//
+// # Members
+//
+// These, in this order, each once, and no others:
+//
+//	oci-layout           {"imageLayoutVersion":"1.0.0"}   (30 bytes)
+//	index.json           the root, at most 4 MiB; the only thing that is signed
+//	signatures.jsonl     the slot, 65,536 bytes
+//	blobs/sha256/HEX     every blob once, in the order of the walk
+//	manifest.json        the load list
+//
+// and then exactly 1,024 zero bytes, and the end of the file.
+//
+// # Headers
+//
+// Each member begins with one USTAR header (POSIX.1-1988) of 512 bytes:
+//
+//	offset  length  content
+//	     0     100  the name, NUL-padded
+//	   100       8  "0000644" NUL (mode)
+//	   108       8  "0000000" NUL (uid), and the same at 116 (gid)
+//	   124      12  the size, eleven octal digits, NUL
+//	   136      12  "00000000000" NUL (mtime)
+//	   148       8  the checksum: six octal digits, NUL, space
+//	   156       1  "0" (regular file)
+//	   157     100  NUL (link name)
+//	   257       8  "ustar" NUL "00"
+//	   265      64  NUL (user and group name)
+//	   329      16  "0000000" NUL, twice (device numbers)
+//	   345     167  NUL (prefix, and the rest of the block)
+//
+// The content follows, then zero bytes up to a multiple of 512. A member larger
+// than 8,589,934,591 bytes has, before its own header, a PAX extended header
+// (POSIX.1-2001) with type "x", the name blobs/sha256/PaxHeaders.0/HEX,
+// everything else as above, and the only record "LENGTH size=SIZE"
+// and a newline, zero-padded to 512; the size field of the member's own header
+// is then "00000000000" NUL.
+//
+// # The root
+//
+// index.json is an OCI image index with artifactType
+// application/vnd.oobbundle.bundle.v1. Its SHA-256 is the identity of the
+// bundle. It is a document of ours (see JSON), with the fields schemaVersion,
+// mediaType, artifactType, manifests and annotations. These annotations must
+// be there:
+//
+//	dev.oobbundle.name                 [a-z0-9]+([._-][a-z0-9]+)*, at most 128 bytes
+//	dev.oobbundle.version              [A-Za-z0-9][A-Za-z0-9._+-]*, at most 128
+//	dev.oobbundle.channel              [A-Za-z0-9][A-Za-z0-9._+/-]*, at most 255
+//	dev.oobbundle.sequence             a decimal number from 0 to 2^63-1, no leading zeros
+//	dev.oobbundle.platforms            OS/ARCHITECTURE[/VARIANT], joined by commas
+//	org.opencontainers.image.created   RFC 3339; nothing but people reads it
+//
+// Any other annotation that begins with dev.oobbundle., in the root, in its
+// descriptors, or in a manifest whose artifactType begins with
+// application/vnd.oobbundle., means a newer format: the reader must refuse it
+// as such, and must not guess.
+//
+// The manifests of the root are, in this order:
+//
+//   - the deployment document: a manifest with artifactType
+//     application/vnd.oobbundle.deployment.v1, OCI's empty config, and one layer
+//     of the type application/vnd.oobbundle.deployment.v1+json;
+//   - for each reference, in the order of the author's document, what is carried
+//     of it. An image, or an index whose manifests are all carried, is one
+//     descriptor with the annotation org.opencontainers.image.ref.name, which is
+//     the upstream reference in full (HOST[:PORT]/NAME[:TAG][@DIGEST]). Of an
+//     index of which only some manifests are carried, each of these is a
+//     descriptor with that annotation and its platform; attestations that speak
+//     of one of them follow, without the annotation; and last a manifest with
+//     artifactType application/vnd.oobbundle.partial-index.v1, whose only layer,
+//     of that type with +json and with the annotation dev.oobbundle.media-type,
+//     is upstream's index, untouched.
+//
+// Every descriptor of the root must be of a manifest type. A reference stands on
+// one descriptor, or on several that all have different platforms.
+//
+// # The walk
+//
+// A depth-first walk of the root gives the blobs their order. Visiting a
+// descriptor:
+//
+//  1. If its digest has no place yet, it gets the next one. If it has one, the
+//     sizes must be equal.
+//  2. If its media type is that of an OCI or Docker (schema 2) manifest or index,
+//     and the digest has not been descended into, its content is verified and
+//     parsed and its children are visited in order: the manifests of an index;
+//     the config, then the layers of a manifest. A subject is not visited.
+//
+// So the tree is closed: everything that is named is there, except subjects. A
+// descriptor with urls must be refused (somebody would have to fetch it), one
+// with data must have the right data. A manifest's own mediaType, if it has one,
+// must be that of its descriptor; Docker's must have one. An index must have
+// manifests and neither config nor layers; a manifest must have a config and no
+// manifests. Schema 1 is refused.
+//
+// # The load list
+//
+// manifest.json is what docker load reads. It is a JSON array, compact, with one
+// object {"Config":…,"RepoTags":[…],"Layers":[…]} for each reference, in the
+// order in which the root first names it. The object describes the first
+// manifest met, in the order of the walk, at or below the first descriptor with
+// that reference, that an engine can run: its config is of OCI's or Docker's
+// image config type, and every layer a tar, plain, gzip or zstd, of OCI's or
+// Docker's layer types. References without one are left out. Paths are
+// blobs/sha256/HEX. The one tag is the reference without its digest; if there is
+// no tag either, "sha256-" and the first 16 digits of the digest of the
+// descriptor.
+//
+// # The slot
+//
+// Each line of signatures.jsonl is a Sigstore bundle v0.3 in JSON (protobuf-specs,
+// sigstore_bundle.proto) with a message signature over the bytes of index.json:
+//
+//	{"mediaType":"application/vnd.dev.sigstore.bundle.v0.3+json",
+//	 "verificationMaterial":{"publicKey":{"hint":"HINT"}},
+//	 "messageSignature":{"messageDigest":{"algorithm":"SHA2_256","digest":"DIGEST"},
+//	 "signature":"SIGNATURE"}}
+//
+// without the line breaks shown here, in this order, without spaces. HINT,
+// DIGEST and SIGNATURE are base64 with padding (RFC 4648 section 4, unused bits
+// zero): the SHA-256 of the key's SubjectPublicKeyInfo in DER, the SHA-256 of
+// index.json, and the signature: ECDSA P-256 with SHA-256 in ASN.1 DER, Ed25519
+// (RFC 8032, not prehashed), or RSASSA-PKCS1-v1_5 with SHA-256 and a modulus of
+// 3,072 bits or more. A line ends in a newline (0x0A). There are 1 to 32, by
+// different keys; every byte behind the last is a newline. A reader must encode
+// each line again and compare.
+//
+// A reader refuses a bundle in which a line is over another digest, or a line by
+// a key that it trusts is wrong, whatever the other lines say. A line by a key
+// that it does not know counts for nothing. The hint finds the key and proves
+// nothing.
+//
+// # The order of reading
+//
+// A reader must verify the signatures with no more than the first three members,
+// of which it parses only the slot; index.json may be parsed when a trusted
+// signature is good, and everything else after that. A manifest is verified
+// against its parent before it is parsed. The size in the header of index.json is
+// the only number taken from an unverified header; the header is then compared
+// like all others.
+//
+// # JSON
+//
+// Documents of ours (index.json, the deployment document, lines of the slot) are
+// refused if they have duplicate keys, also such as differ in case only; unknown
+// fields; null; data behind the document; invalid UTF-8, lone surrogates or NUL;
+// numbers that are not plain integers in range. In upstream's manifests unknown
+// fields and null are let through; duplicate keys, and keys that differ only in
+// case from another or from a field of the OCI specification, are refused.
+// Digests are sha256 in lower case, everywhere.
+//
+// The deployment document is described by [Deployment]. It must name the same
+// references as the root, with the same digests.
+//
+// # Limits
+//
+// index.json, manifests and the deployment document: 4 MiB each. A blob: 16 TiB.
+// Blobs: 100,000. Descriptors met on the walk: 1,000,000. Depth: 6, the root
+// being 0. Their reasons stand beside the constants.
+//
+// # A worked example
+//
+// testdata/example.oob.tar is the bundle of one image with one layer, 1,024 zero
+// bytes. Its members, with the offsets of header and content, and the size:
+//
+//	    0    512     30  oci-layout
+//	 1024   1536    823  index.json
+//	 2560   3072  65536  signatures.jsonl
+//	68608  69120    450  blobs/sha256/db33e400…
+//	69632  70144      2  blobs/sha256/44136fa3…
+//	70656  71168    393  blobs/sha256/830b277b…
+//	71680  72192    396  blobs/sha256/b40b6ae9…
+//	72704  73216     78  blobs/sha256/c5b1d636…
+//	73728  74240   1024  blobs/sha256/5f70bf18…
+//	75264  75776    224  manifest.json
+//
+// The end stands at 76,288, and the file has 77,312 bytes. The first header,
+// without its NULs at the end of the name and behind the version:
+//
+//	  0  6f 63 69 2d 6c 61 79 6f 75 74                     oci-layout
+//	100  30 30 30 30 36 34 34 00  30 30 30 30 30 30 30 00  0000644. 0000000.
+//	116  30 30 30 30 30 30 30 00                           0000000.
+//	124  30 30 30 30 30 30 30 30 30 33 36 00               00000000036.
+//	136  30 30 30 30 30 30 30 30 30 30 30 00               00000000000.
+//	148  30 31 31 32 31 34 00 20  30                       011214.  0
+//	257  75 73 74 61 72 00 30 30                           ustar.00
+//	329  30 30 30 30 30 30 30 00  30 30 30 30 30 30 30 00  0000000. 0000000.
+//
+// The first five blobs are the deployment document's manifest, the empty config
+// and the document itself; then the image's manifest, its config and its layer.
+package bundle
