@@ -40,6 +40,10 @@ func ParseReference(s string) (Reference, error) {
 	if r.Tag == "" && r.Digest == "" {
 		r.Tag = "latest"
 	}
+	// Docker tells a host by its capitals too; without them it must still be one.
+	if again, err := reference.ParseNormalizedNamed(r.String()); err != nil || reference.Domain(again) != r.Host {
+		return Reference{}, fmt.Errorf("%q: write the host in lower case, with a dot or a port", s)
+	}
 	return r, nil
 }
 

@@ -121,13 +121,19 @@ func ParseSlot(slot []byte) ([]Signature, error) {
 	if len(slot) != SlotSize {
 		return bad("%d bytes instead of %d", len(slot), SlotSize)
 	}
+	if slot[0] == '\n' {
+		return bad("no signature")
+	}
+	lines, rest, _ := bytes.Cut(slot, []byte("\n\n"))
+	if len(rest) > 0 && !bytes.Equal(rest, slotPadding[:len(rest)]) {
+		return bad("not only newlines follow the last line")
+	}
+	lines = bytes.TrimSuffix(lines, []byte{'\n'}) // of a slot that is full
+	if len(lines) == SlotSize {
+		return bad("the last line does not end")
+	}
 	var signatures []Signature
-	rest := slot
-	for rest[0] != '\n' {
-		text, after, ok := bytes.Cut(rest, []byte{'\n'})
-		if !ok {
-			return bad("line %d does not end", len(signatures)+1)
-		}
+	for text := range bytes.SplitSeq(lines, []byte{'\n'}) {
 		if len(signatures) == MaxSignatures {
 			return bad("more than %d lines", MaxSignatures)
 		}
@@ -141,15 +147,6 @@ func ParseSlot(slot []byte) ([]Signature, error) {
 			}
 		}
 		signatures = append(signatures, s)
-		if rest = after; len(rest) == 0 {
-			break
-		}
-	}
-	if !bytes.Equal(rest, slotPadding[:len(rest)]) {
-		return bad("not only newlines follow the last line")
-	}
-	if len(signatures) == 0 {
-		return bad("no signature")
 	}
 	return signatures, nil
 }

@@ -1,0 +1,203 @@
+package verify_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"sync/atomic"
+	"testing"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
+	"github.com/oob-bundle/oob-bundle/verify"
+)
+
+// refusedAsDamaged reports whether err has exit class 3 or 4.
+func refusedAsDamaged(err error) bool {
+	return errors.Is(err, bundle.ErrFormat) || errors.Is(err, bundle.ErrDigest) || errors.Is(err, bundle.ErrLimit) || errors.Is(err, bundle.ErrSignature)
+}
+
+// each calls f for 0 to n-1 on all processors, each worker with its own copy of
+// the file.
+func each(t *testing.T, file []byte, n int, f func(mine []byte, i int) error) {
+	t.Helper()
+	var next atomic.Int64
+	var g errgroup.Group
+	for range runtime.GOMAXPROCS(0) {
+		g.Go(func() error {
+			mine := bytes.Clone(file)
+			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
+				if err := f(mine, i); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// change puts a byte into the file, expects a refusal, and puts it back.
+func change(file []byte, at int, to byte, policy verify.Policy) error {
+	was := file[at]
+	file[at] = to
+	defer func() { file[at] = was }()
+	if err := check(file, policy); !refusedAsDamaged(err) {
+		return fmt.Errorf("byte %d: %#02x became %#02x: %w", at, was, to, err)
+	}
+	return nil
+}
+
+// ofLength signs until the signature in DER has that many bytes.
+func ofLength(t *testing.T, file []byte, key *bundletest.Key, length int) []byte {
+	t.Helper()
+	for {
+		file = addSignatures(t, file, key)
+		head, err := bundle.ReadHead(bytes.NewReader(file), int64(len(file)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		list, err := bundle.ParseSlot(head.Slot)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(list[0].Bytes) == length {
+			return file
+		}
+	}
+}
+
+// TestEveryByte changes every byte of a bundle: each bit outside the slot, and
+// all 255 other values inside it, with signatures of each usual length.
+func TestEveryByte(t *testing.T) {
+	key := bundletest.NewKey(t)
+	policy := trusting(key)
+	file := bundletest.Small(t, key)
+	head, err := bundle.ReadHead(bytes.NewReader(file), int64(len(file)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	slot := int(head.SlotOffset())
+	var changed atomic.Int64
+	each(t, file, len(file), func(mine []byte, at int) error {
+		if at >= slot && at < slot+bundle.SlotSize {
+			return nil
+		}
+		for bit := range 8 {
+			changed.Add(1)
+			if err := change(mine, at, mine[at]^1<<bit, policy); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	for _, length := range []int{70, 71, 72} {
+		file := ofLength(t, file, key, length)
+		line := bytes.IndexByte(file[slot:], '\n') + 1
+		each(t, file, line, func(mine []byte, i int) error {
+			for v := 1; v < 256; v++ {
+				changed.Add(1)
+				if err := change(mine, slot+i, mine[slot+i]^byte(v), policy); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		// Of the padding one value goes the whole way, and the others as far as
+		// the slot goes.
+		each(t, file, bundle.SlotSize-line, func(mine []byte, i int) error {
+			at := slot + line + i
+			for v := 1; v < 256 && length == 72; v++ {
+				if v > 1 && testing.Short() {
+					break
+				}
+				changed.Add(1)
+				mine[at] ^= byte(v)
+				_, err := bundle.ParseSlot(mine[slot : slot+bundle.SlotSize])
+				mine[at] ^= byte(v)
+				if !errors.Is(err, bundle.ErrSignature) {
+					return fmt.Errorf("byte %d of the padding, changed by %#02x: %w", i, v, err)
+				}
+			}
+			return change(mine, at, mine[at]^0x20, policy)
+		})
+	}
+	if err := check(file, policy); err != nil {
+		t.Fatalf("the unchanged file: %v", err)
+	}
+	t.Logf("%d changes in %d bytes, all refused", changed.Load(), len(file))
+}
+
+// TestEveryCut cuts a bundle at every offset.
+func TestEveryCut(t *testing.T) {
+	key := bundletest.NewKey(t)
+	policy := trusting(key)
+	file := bundletest.Small(t, key)
+	each(t, file, len(file), func(mine []byte, n int) error {
+		if err := check(mine[:n], policy); !errors.Is(err, bundle.ErrFormat) {
+			return fmt.Errorf("cut to %d bytes: %w", n, err)
+		}
+		return nil
+	})
+}
+
+// TestAppended appends bytes of all values, and blocks.
+func TestAppended(t *testing.T) {
+	key := bundletest.NewKey(t)
+	file := bundletest.Small(t, key)
+	for v := range 256 {
+		for _, n := range []int{1, 511, 512, 1024, 10240} {
+			longer := append(bytes.Clone(file), bytes.Repeat([]byte{byte(v)}, n)...)
+			if err := check(longer, trusting(key)); !errors.Is(err, bundle.ErrFormat) {
+				t.Fatalf("%d times %#02x appended: %v", n, v, err)
+			}
+		}
+	}
+}
+
+// TestMixed takes head and rest from two bundles by the same key.
+func TestMixed(t *testing.T) {
+	key := bundletest.NewKey(t)
+	a, b := bundletest.Small(t, key), bundletest.Small(t, key)
+	head, err := bundle.ReadHead(bytes.NewReader(a), int64(len(a)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cut := head.SlotOffset()
+	for name, file := range map[string][]byte{
+		"root of one, signature of the other": append(bytes.Clone(a[:cut]), b[cut:]...),
+		"head of one, blobs of the other":     append(bytes.Clone(a[:cut+bundle.SlotSize]), b[cut+bundle.SlotSize:]...),
+	} {
+		if bytes.Equal(file, a) || bytes.Equal(file, b) {
+			t.Fatal("the two bundles are the same")
+		}
+		if err := check(file, trusting(key)); !refusedAsDamaged(err) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestCancelled: an interrupted check is no success.
+func TestCancelled(t *testing.T) {
+	key := bundletest.NewKey(t)
+	file := bundletest.Small(t, key)
+	v, err := verify.Open(context.Background(), bytes.NewReader(file), int64(len(file)), trusting(key))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cause := errors.New("somebody pressed a key")
+	ctx, cancel := context.WithCancelCause(context.Background())
+	cancel(cause)
+	if err := v.Payload(ctx, nil); !errors.Is(err, cause) {
+		t.Errorf("payload: %v", err)
+	}
+	if _, err := verify.Open(ctx, bytes.NewReader(file), int64(len(file)), trusting(key)); !errors.Is(err, cause) {
+		t.Errorf("open: %v", err)
+	}
+}

@@ -1,0 +1,192 @@
+package verify_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
+	"github.com/oob-bundle/oob-bundle/verify"
+)
+
+// check verifies a bundle as the command does.
+func check(file []byte, policy verify.Policy) error {
+	v, err := verify.Open(context.Background(), bytes.NewReader(file), int64(len(file)), policy)
+	if err != nil {
+		return err
+	}
+	return v.Payload(context.Background(), nil)
+}
+
+func trusting(keys ...*bundletest.Key) verify.Policy {
+	var p verify.Policy
+	for _, k := range keys {
+		p.Keys = append(p.Keys, k.Trusted)
+	}
+	return p
+}
+
+// addSignatures returns the file with the slot of the given keys.
+func addSignatures(t *testing.T, file []byte, keys ...*bundletest.Key) []byte {
+	t.Helper()
+	head, err := bundle.ReadHead(bytes.NewReader(file), int64(len(file)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bundletest.Resign(t, file, head.Root, keys...)
+}
+
+func TestPolicy(t *testing.T) {
+	a, b, c := bundletest.NewKey(t), bundletest.NewKey(t), bundletest.NewKey(t)
+	byA := bundletest.Small(t, a)
+	byAB := addSignatures(t, byA, a, b)
+	channel := "small/linux/amd64"
+	limited := func(k *bundletest.Key, globs ...string) verify.Key {
+		key := k.Trusted
+		key.Channels = globs
+		return key
+	}
+	tests := []struct {
+		name   string
+		file   []byte
+		policy verify.Policy
+		want   error
+	}{
+		{"the key", byA, trusting(a), nil},
+		{"one of two trusted keys", byA, trusting(a, b), nil},
+		{"no key", byA, verify.Policy{}, verify.ErrNoKeys},
+		{"another key", byA, trusting(b), bundle.ErrSignature},
+		{"two of two", byAB, verify.Policy{Keys: trusting(a, b).Keys, Threshold: 2}, nil},
+		{"one of two needed", byA, verify.Policy{Keys: trusting(a, b).Keys, Threshold: 2}, bundle.ErrPolicy},
+		{"the same key twice", byAB, verify.Policy{Keys: trusting(a, a).Keys, Threshold: 2}, bundle.ErrPolicy},
+		{"an unknown signer in addition", byAB, trusting(a), nil},
+		{"only unknown signers", byAB, trusting(c), bundle.ErrSignature},
+		{"the channel by name", byA, verify.Policy{Keys: []verify.Key{limited(a, channel)}}, nil},
+		{"the channel by glob", byA, verify.Policy{Keys: []verify.Key{limited(a, "other", "small/*")}}, nil},
+		{"a question mark", byA, verify.Policy{Keys: []verify.Key{limited(a, "smal?/linux/amd64")}}, nil},
+		{"a dot is a dot", byA, verify.Policy{Keys: []verify.Key{limited(a, "smal./linux/amd64")}}, bundle.ErrPolicy},
+		{"another channel", byA, verify.Policy{Keys: []verify.Key{limited(a, "other/*")}}, bundle.ErrPolicy},
+		{"one key for the channel, two needed", byAB, verify.Policy{Keys: []verify.Key{a.Trusted, limited(b, "other")}, Threshold: 2}, bundle.ErrPolicy},
+		{"the lowest sequence", byA, verify.Policy{Keys: trusting(a).Keys, MinSequence: map[string]int64{channel: 1767323045}}, nil},
+		{"below the lowest sequence", byA, verify.Policy{Keys: trusting(a).Keys, MinSequence: map[string]int64{channel: 1767323046}}, bundle.ErrPolicy},
+		{"another channel's lowest sequence", byA, verify.Policy{Keys: trusting(a).Keys, MinSequence: map[string]int64{"other": 1 << 60}}, nil},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			if err := check(test.file, test.policy); !errors.Is(err, test.want) {
+				t.Errorf("got %v, want %v", err, test.want)
+			}
+		})
+	}
+}
+
+// TestKnownKeyWrongSignature: a good line does not outweigh a wrong one.
+func TestKnownKeyWrongSignature(t *testing.T) {
+	a, b := bundletest.NewKey(t), bundletest.NewKey(t)
+	file := addSignatures(t, bundletest.Small(t, a), a, b)
+	head, err := bundle.ReadHead(bytes.NewReader(file), int64(len(file)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := bundle.ParseSlot(head.Slot)
+	if err != nil {
+		t.Fatal(err)
+	}
+	list[1].Bytes = list[0].Bytes // a's signature under b's name
+	slot, err := bundle.EncodeSlot(list)
+	if err != nil {
+		t.Fatal(err)
+	}
+	copy(file[head.SlotOffset():], slot)
+	if err := check(file, trusting(a, b)); !errors.Is(err, bundle.ErrSignature) {
+		t.Errorf("both known: %v", err)
+	}
+	if err := check(file, trusting(a)); err != nil {
+		t.Errorf("b unknown: %v", err)
+	}
+}
+
+// TestNothingIsParsedBeforeTrust: a root full of rubbish, with a wrong
+// signature, is refused for the signature.
+func TestNothingIsParsedBeforeTrust(t *testing.T) {
+	a, b := bundletest.NewKey(t), bundletest.NewKey(t)
+	file := bundletest.Resign(t, bundletest.Small(t, a), []byte("{{{ rubbish"), b)
+	if err := check(file, trusting(a)); !errors.Is(err, bundle.ErrSignature) || errors.Is(err, bundle.ErrFormat) {
+		t.Errorf("got %v", err)
+	}
+	file = bundletest.Resign(t, file, []byte("{{{ rubbish"), a)
+	if err := check(file, trusting(a)); !errors.Is(err, bundle.ErrFormat) {
+		t.Errorf("signed rubbish: %v", err)
+	}
+}
+
+func TestAlgorithms(t *testing.T) {
+	_, ed, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rsaKey, err := rsa.GenerateKey(rand.Reader, 3072)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, k := range map[string]*bundletest.Key{"Ed25519": bundletest.KeyOf(t, ed), "RSA": bundletest.KeyOf(t, rsaKey)} {
+		if err := check(bundletest.Small(t, k), trusting(k)); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestParseKeyRefuses(t *testing.T) {
+	pub := func(key any) []byte {
+		der, err := x509.MarshalPKIXPublicKey(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
+	}
+	p384, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p256, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	short, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	good := pub(p256.Public())
+	for name, test := range map[string]struct {
+		data []byte
+		text string
+	}{
+		"nothing":         {nil, "no PEM block"},
+		"P-384":           {pub(p384.Public()), "P-256"},
+		"RSA 2048":        {pub(short.Public()), "3072"},
+		"two keys":        {append(bytes.Clone(good), good...), "one file holds one key"},
+		"a private key":   {pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: []byte("x")}), "private key"},
+		"a cosign key":    {pem.EncodeToMemory(&pem.Block{Type: "ENCRYPTED SIGSTORE PRIVATE KEY", Bytes: []byte("x")}), "private key"},
+		"a certificate":   {pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("x")}), "CERTIFICATE"},
+		"rubbish inside":  {pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: []byte("x")}), ""},
+		"something large": {bytes.Repeat([]byte("x"), 100_000), "100000 bytes"},
+	} {
+		if _, err := verify.ParseKey(test.data); err == nil || !strings.Contains(fmt.Sprint(err), test.text) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := verify.ParseKey(bytes.ReplaceAll(good, []byte("\n"), []byte("\r\n"))); err != nil {
+		t.Errorf("CRLF: %v", err)
+	}
+}
