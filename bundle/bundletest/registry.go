@@ -6,6 +6,7 @@ package bundletest
 import (
 	"context"
 	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -54,7 +55,9 @@ func NewRegistry(tb testing.TB, wrap func(http.Handler) http.Handler) *Registry 
 	if wrap != nil {
 		h = wrap(h)
 	}
-	s := httptest.NewServer(h)
+	s := httptest.NewUnstartedServer(h)
+	s.Config.ErrorLog = log.New(io.Discard, "", 0) // distribution writes a header twice where a body breaks off
+	s.Start()
 	tb.Cleanup(s.Close)
 	return &Registry{strings.TrimPrefix(s.URL, "http://")}
 }

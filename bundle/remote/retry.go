@@ -121,7 +121,7 @@ func passing(err error) bool {
 func (r *Repository) failed(doing string, err error) error {
 	var local *localError
 	if errors.As(err, &local) {
-		return local.err
+		return local // it is not the registry's
 	}
 	var status *statusError
 	var lib *transport.Error

@@ -10,6 +10,7 @@ import (
 	"sort"
 
 	"github.com/distribution/distribution/v3/registry/storage/driver"
+	"github.com/distribution/reference"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
@@ -41,6 +42,10 @@ func referrers(store driver.StorageDriver, next http.Handler) http.Handler {
 		match := referrersPath.FindStringSubmatch(r.URL.Path)
 		if match == nil || r.Method != http.MethodGet && r.Method != http.MethodHead {
 			next.ServeHTTP(w, r)
+			return
+		}
+		if _, err := reference.WithName(match[1]); err != nil {
+			http.Error(w, `{"errors":[{"code":"NAME_INVALID","message":"not a repository name"}]}`, http.StatusBadRequest)
 			return
 		}
 		subject, err := bundle.ParseDigest(match[2])

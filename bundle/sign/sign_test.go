@@ -1,0 +1,251 @@
+package sign_test
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
+	"github.com/oob-bundle/oob-bundle/bundle/sign"
+	"github.com/oob-bundle/oob-bundle/verify"
+)
+
+func password(p string) sign.Password {
+	return func(bool) ([]byte, error) { return []byte(p), nil }
+}
+
+func TestGenerateAndLoad(t *testing.T) {
+	for _, p := range []string{"", "correct horse"} {
+		prefix := filepath.Join(t.TempDir(), "oob")
+		private, public, err := sign.Generate(prefix, password(p))
+		if err != nil {
+			t.Fatal(err)
+		}
+		fi, err := os.Stat(private)
+		if err != nil || fi.Mode().Perm() != 0o600 {
+			t.Fatalf("%v, %v", fi.Mode(), err)
+		}
+		pub, err := os.ReadFile(public)
+		if err != nil {
+			t.Fatal(err)
+		}
+		k, err := verify.ParseKey(pub)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := sign.Load(private, password(p))
+		if err != nil || s.Fingerprint != k.Fingerprint {
+			t.Fatalf("%v, %v", s, err)
+		}
+		if _, err := sign.Load(private, password("wrong")); !errors.Is(err, sign.ErrKey) {
+			t.Errorf("the wrong password: %v", err)
+		}
+		before, err := os.ReadFile(private)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := sign.Generate(prefix, password(p)); !errors.Is(err, fs.ErrExist) {
+			t.Errorf("a second time: %v", err)
+		}
+		if after, err := os.ReadFile(private); err != nil || !bytes.Equal(before, after) {
+			t.Errorf("the key was written over, %v", err)
+		}
+	}
+}
+
+func TestLoadRefuses(t *testing.T) {
+	dir := t.TempDir()
+	p384, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(p384)
+	if err != nil {
+		t.Fatal(err)
+	}
+	block := func(kind string, data []byte) []byte { return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: data}) }
+	scrypt := `{"kdf":{"name":"scrypt","params":{"N":1073741824,"r":8,"p":1},"salt":"AAAA"},"cipher":{"name":"nacl/secretbox","nonce":"AAAA"},"ciphertext":"AAAA"}`
+	for name, test := range map[string]struct {
+		data []byte
+		mode os.FileMode
+		want error
+	}{
+		"nothing":                     {nil, 0o600, sign.ErrKey},
+		"a public key":                {block("PUBLIC KEY", der), 0o600, sign.ErrKey},
+		"an OpenSSH key":              {block("OPENSSH PRIVATE KEY", der), 0o600, sign.ErrKey},
+		"another curve":               {block("PRIVATE KEY", der), 0o600, sign.ErrKey},
+		"two keys":                    {append(block("PRIVATE KEY", der), block("PRIVATE KEY", der)...), 0o600, sign.ErrKey},
+		"expensive scrypt parameters": {block("ENCRYPTED SIGSTORE PRIVATE KEY", []byte(scrypt)), 0o600, sign.ErrKey},
+		"something large":             {bytes.Repeat([]byte("x"), 1<<20), 0o600, sign.ErrKey},
+		"a key that others can read":  {block("PRIVATE KEY", der), 0o644, sign.ErrReadable},
+		"a key that a group can read": {block("PRIVATE KEY", der), 0o640, sign.ErrReadable},
+	} {
+		path := filepath.Join(dir, "key")
+		bundletest.Write(t, path, test.data, test.mode)
+		if _, err := sign.Load(path, password("")); !errors.Is(err, test.want) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestPasswordRefused: what the prompt says is what the caller gets.
+func TestPasswordRefused(t *testing.T) {
+	prefix := filepath.Join(t.TempDir(), "oob")
+	if _, _, err := sign.Generate(prefix, password("x")); err != nil {
+		t.Fatal(err)
+	}
+	want := errors.New("no terminal")
+	if _, err := sign.Load(prefix+".key", func(bool) ([]byte, error) { return nil, want }); !errors.Is(err, want) || errors.Is(err, sign.ErrKey) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// smallFile is a bundle on disk, signed by key.
+func smallFile(t *testing.T, key *bundletest.Key) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "small.oob.tar")
+	bundletest.Write(t, path, bundletest.Small(t, key), 0o644)
+	return path
+}
+
+func check(t *testing.T, path string, threshold int, keys ...*bundletest.Key) error {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := verify.Policy{Threshold: threshold}
+	for _, k := range keys {
+		p.Keys = append(p.Keys, k.Trusted)
+	}
+	v, err := verify.Open(t.Context(), bytes.NewReader(data), int64(len(data)), p)
+	if err != nil {
+		return err
+	}
+	return v.Payload(t.Context(), nil)
+}
+
+func TestSecondSignature(t *testing.T) {
+	a, b := bundletest.NewKey(t), bundletest.NewKey(t)
+	path := smallFile(t, a)
+	if err := check(t, path, 2, a, b); !errors.Is(err, bundle.ErrPolicy) {
+		t.Fatalf("one signature: %v", err)
+	}
+	for i := range 2 {
+		r, err := sign.Add(path, b.Signer)
+		if err != nil || r.Already != (i == 1) || len(r.Signatures) != 2 {
+			t.Fatalf("%+v, %v", r, err)
+		}
+		if err := check(t, path, 2, a, b); err != nil {
+			t.Errorf("two signatures: %v", err)
+		}
+	}
+	if _, err := os.Lstat(sign.SlotFile(path)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the slot file is still there: %v", err)
+	}
+}
+
+// TestPowerCutWhileSigning stops the run at every moment that leaves another
+// file behind: the slot file is complete, and of the slot itself any number of
+// leading bytes has reached the disk.
+func TestPowerCutWhileSigning(t *testing.T) {
+	a, b := bundletest.NewKey(t), bundletest.NewKey(t)
+	path := smallFile(t, a)
+	before, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := sign.Add(path, b.Signer); err != nil {
+		t.Fatal(err)
+	}
+	after, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	head, err := bundle.ReadHead(bytes.NewReader(after), int64(len(after)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	off := int(head.SlotOffset())
+	lines := len(bytes.TrimRight(head.Slot, "\n")) + 1
+	cuts := []int{0, 1, lines / 2, lines / 2 * 2, lines - 1, lines, lines + 1, 4096, bundle.SlotSize}
+	for i := 0; i < lines; i += 7 {
+		cuts = append(cuts, i)
+	}
+	for _, written := range cuts {
+		torn := bytes.Clone(before)
+		copy(torn[off:off+written], head.Slot)
+		bundletest.Write(t, path, torn, 0o644)
+		bundletest.Write(t, sign.SlotFile(path), head.Slot, 0o644)
+		r, err := sign.Add(path, b.Signer)
+		if err != nil || !r.Recovered || !r.Already {
+			t.Fatalf("after %d bytes: %+v, %v", written, r, err)
+		}
+		got, err := os.ReadFile(path)
+		if err != nil || !bytes.Equal(got, after) {
+			t.Fatalf("after %d bytes the file is not the one it should have become, %v", written, err)
+		}
+	}
+}
+
+// TestForeignSlotFile: what lies there by accident or by intent is not taken.
+func TestForeignSlotFile(t *testing.T) {
+	a, b, c := bundletest.NewKey(t), bundletest.NewKey(t), bundletest.NewKey(t)
+	path := smallFile(t, a)
+	other := smallFile(t, b)
+	data, err := os.ReadFile(other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	head, err := bundle.ReadHead(bytes.NewReader(data), int64(len(data)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	own, err := bundle.ReadHead(bytes.NewReader(before), int64(len(before)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	without, err := c.Signer.Sign(own.Root) // good, but a's line is missing
+	if err != nil {
+		t.Fatal(err)
+	}
+	lacking, err := bundle.EncodeSlot([]bundle.Signature{without})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, slot := range map[string][]byte{"another bundle's": head.Slot, "empty": {}, "rubbish": bytes.Repeat([]byte("x"), bundle.SlotSize), "lacking": lacking} {
+		bundletest.Write(t, sign.SlotFile(path), slot, 0o644)
+		if _, err := sign.Add(path, c.Signer); !errors.Is(err, bundle.ErrSignature) || !strings.Contains(err.Error(), "remove it") {
+			t.Errorf("%s: %v", name, err)
+		}
+		if got, err := os.ReadFile(path); err != nil || !bytes.Equal(got, before) {
+			t.Errorf("%s: the bundle was changed, %v", name, err)
+		}
+	}
+}
+
+func TestNotABundle(t *testing.T) {
+	k := bundletest.NewKey(t)
+	path := filepath.Join(t.TempDir(), "x")
+	bundletest.Write(t, path, []byte("hello"), 0o644)
+	if _, err := sign.Add(path, k.Signer); !errors.Is(err, bundle.ErrFormat) {
+		t.Error(err)
+	}
+	if _, err := sign.Add(t.TempDir(), k.Signer); !errors.Is(err, bundle.ErrNotFile) {
+		t.Error(err)
+	}
+}
