@@ -136,7 +136,7 @@ func load(data []byte, out any, kind string) error {
 
 // plain words the library's errors without the names of Go types.
 func plain(err error) string {
-	s := strings.TrimPrefix(err.Error(), "yaml: ")
+	s := strings.TrimPrefix(strings.TrimPrefix(err.Error(), "yaml: "), "construct errors: ")
 	for _, t := range []string{"manifests.Manifest", "manifests.Component", "manifests.Metadata", "manifests.Lock", "manifests.LockedImage"} {
 		s = strings.ReplaceAll(s, "not found in type "+t, "is not known here")
 	}

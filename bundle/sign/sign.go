@@ -83,9 +83,6 @@ func Load(path string, password Password) (*Signer, error) {
 	if err != nil {
 		return nil, err
 	}
-	if runtime.GOOS != "windows" && fi.Mode().Perm()&0o077 != 0 {
-		return nil, fmt.Errorf("%s is a private key and %w (mode %04o); run chmod 600 %s", path, ErrReadable, fi.Mode().Perm(), path)
-	}
 	if fi.Size() > maxKeyFile {
 		return nil, fmt.Errorf("%w: %s has %d bytes; that is no key", ErrKey, path, fi.Size())
 	}
@@ -93,25 +90,36 @@ func Load(path string, password Password) (*Signer, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := parse(data, password)
+	if err := checkPEM(data); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if runtime.GOOS != "windows" && fi.Mode().Perm()&0o077 != 0 {
+		return nil, fmt.Errorf("%s is a private key and %w (mode %04o); run chmod 600 %s", path, ErrReadable, fi.Mode().Perm(), path)
+	}
+	s, err := decode(data, password)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return s, nil
 }
 
-func parse(data []byte, password Password) (*Signer, error) {
+// checkPEM names what is not a private key, before anything secret is touched.
+func checkPEM(data []byte) error {
 	block, rest := pem.Decode(data)
 	switch {
 	case block == nil:
-		return nil, fmt.Errorf("%w: no PEM block in it", ErrKey)
+		return fmt.Errorf("%w: no PEM block in it", ErrKey)
 	case block.Type == "PUBLIC KEY":
-		return nil, fmt.Errorf("%w: it is a public key; signing needs the private one (.key)", ErrKey)
+		return fmt.Errorf("%w: it is a public key; signing needs the private one (.key)", ErrKey)
 	case block.Type == "OPENSSH PRIVATE KEY":
-		return nil, fmt.Errorf("%w: it is an OpenSSH key; make one with oob-bundle key generate", ErrKey)
+		return fmt.Errorf("%w: it is an OpenSSH key; make one with oob-bundle key generate", ErrKey)
 	case len(bytes.TrimSpace(rest)) > 0:
-		return nil, fmt.Errorf("%w: something follows the key; one file holds one key", ErrKey)
+		return fmt.Errorf("%w: something follows the key; one file holds one key", ErrKey)
 	}
+	return nil
+}
+
+func decode(data []byte, password Password) (*Signer, error) {
 	var refused error // by password: no terminal, or interrupted
 	private, err := cryptoutils.UnmarshalPEMToPrivateKey(data, func(confirm bool) ([]byte, error) {
 		p, err := password(confirm)

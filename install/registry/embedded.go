@@ -253,10 +253,14 @@ func (e *Embedded) Root(context.Context, string, string) (*bundle.Head, error) {
 	return nil, nil
 }
 
-// Sync makes everything that was stored durable.
+// Sync makes everything that was stored durable, and leaves nothing of the
+// storing behind.
 func (e *Embedded) Sync() error {
 	if _, err := os.Stat(e.dir); errors.Is(err, fs.ErrNotExist) {
 		return nil
+	}
+	if err := dropUploads(e.dir); err != nil {
+		return err
 	}
 	return syncFilesystem(e.dir)
 }

@@ -1,0 +1,497 @@
+package create_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-containerregistry/pkg/authn"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
+	"github.com/oob-bundle/oob-bundle/bundle/create"
+	"github.com/oob-bundle/oob-bundle/bundle/pull"
+	"github.com/oob-bundle/oob-bundle/bundle/remote"
+	"github.com/oob-bundle/oob-bundle/manifests"
+)
+
+func file(text string) bundletest.File {
+	return bundletest.File{Name: "app", Mode: 0o755, Data: []byte(text)}
+}
+
+// read opens a bundle that this test trusts.
+func read(t *testing.T, path string) (*bundle.Reader, *bundle.Deployment, []byte) {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	head, err := bundle.ReadHead(bytes.NewReader(data), int64(len(data)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := bundle.NewReader(bytes.NewReader(data), int64(len(data)), head)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := r.Deployment()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r, d, data
+}
+
+// TestSameLockSameBytes writes a bundle from a lock, later, when upstream's tag
+// has moved on, and expects the same bytes outside the slot.
+func TestSameLockSameBytes(t *testing.T) {
+	up, key := bundletest.NewRegistry(t, nil), bundletest.NewKey(t)
+	one := bundletest.Image("linux/amd64", bundletest.Layer(file("one")))
+	index := bundletest.Index(bundletest.Image("linux/amd64", bundletest.Layer(file("a"))), bundletest.Image("linux/arm64", bundletest.Layer(file("b"))))
+	m := bundletest.Manifest(t, "demo", up.Push(t, "team/app:1", one), up.Push(t, "team/multi:1", index))
+	first := bundletest.Create(t, bundletest.Options(t, m, key, up))
+	up.Push(t, "team/app:1", bundletest.Image("linux/amd64", bundletest.Layer(file("two"))))
+	lock, err := manifests.ReadLock(create.LockFile(first))
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := bundletest.Options(t, m, key, up)
+	o.Lock, o.Now, o.Platforms = lock, time.Now(), nil
+	second := bundletest.Create(t, o)
+	_, _, a := read(t, first)
+	_, _, b := read(t, second)
+	head, err := bundle.ReadHead(bytes.NewReader(a), int64(len(a)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	slot := head.SlotOffset()
+	if !bytes.Equal(a[:slot], b[:slot]) || !bytes.Equal(a[slot+bundle.SlotSize:], b[slot+bundle.SlotSize:]) {
+		t.Error("the same lock gave other bytes")
+	}
+	if bytes.Equal(a, b) {
+		t.Error("two ECDSA signatures are the same")
+	}
+	la, errA := os.ReadFile(create.LockFile(first))
+	lb, errB := os.ReadFile(create.LockFile(second))
+	if errA != nil || errB != nil || !bytes.Equal(la, lb) {
+		t.Errorf("the locks differ: %s %s", la, lb)
+	}
+}
+
+func TestLockThatDoesNotFit(t *testing.T) {
+	up, key := bundletest.NewRegistry(t, nil), bundletest.NewKey(t)
+	ref := up.Push(t, "team/app:1", bundletest.Image("linux/amd64", bundletest.Layer(file("one"))))
+	m := bundletest.Manifest(t, "demo", ref)
+	lock, err := manifests.ReadLock(create.LockFile(bundletest.Create(t, bundletest.Options(t, m, key, up))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	number := int64(99)
+	for name, change := range map[string]func(o *create.Options){
+		"another manifest": func(o *create.Options) { o.Manifest = bundletest.Manifest(t, "other", ref) },
+		"another platform": func(o *create.Options) { o.Platforms[0].Architecture = "arm64" },
+		"another channel":  func(o *create.Options) { o.Channel = "elsewhere" },
+		"another sequence": func(o *create.Options) { o.Sequence = &number },
+		"another size":     func(o *create.Options) { o.Lock.Images[0].Size++ },
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := bundletest.Options(t, m, key, up)
+			copied := *lock
+			copied.Images = append([]manifests.LockedImage{}, lock.Images...)
+			o.Lock = &copied
+			change(&o)
+			if _, err := create.Run(t.Context(), o); !errors.Is(err, manifests.ErrMismatch) || !errors.Is(err, bundle.ErrPolicy) {
+				t.Errorf("got %v", err)
+			}
+			if left, err := os.ReadDir(filepath.Dir(o.Output)); err != nil || len(left) > 0 {
+				t.Errorf("left behind: %v, %v", left, err)
+			}
+		})
+	}
+}
+
+// TestWhatIsCarried checks each kind of content for what the root and the
+// deployment document say of it.
+func TestWhatIsCarried(t *testing.T) {
+	up, key := bundletest.NewRegistry(t, nil), bundletest.NewKey(t)
+	amd := bundletest.Image("linux/amd64", bundletest.Layer(file("amd64")))
+	arm := bundletest.Image("linux/arm64", bundletest.Layer(file("arm64")))
+	both := bundletest.WithAttestation(bundletest.WithAttestation(bundletest.Index(amd, arm), amd), arm)
+	alone := bundletest.WithAttestation(bundletest.Index(amd), amd)
+	refs := map[string]string{
+		"docker":   up.Push(t, "team/docker:1", bundletest.DockerImage("linux/amd64", bundletest.Layer(file("d")))),
+		"zstd":     up.Push(t, "team/zstd:1", bundletest.Image("linux/amd64", bundletest.ZstdLayer(file("z")))),
+		"artifact": up.Push(t, "team/artifact:1", bundletest.Artifact([]byte("data"))),
+		"partial":  up.Push(t, "team/partial:1", both),
+		"complete": up.Push(t, "team/complete:1", alone),
+	}
+	refs["digest"] = up.Host + "/team/docker@" + bundletest.Digest(t, refs["docker"])
+	refs["tag and digest"] = refs["zstd"] + "@" + bundletest.Digest(t, refs["zstd"])
+	order := []string{"docker", "zstd", "artifact", "partial", "complete", "digest", "tag and digest"}
+	var list []string
+	for _, name := range order {
+		list = append(list, refs[name])
+	}
+	path := bundletest.Create(t, bundletest.Options(t, bundletest.Manifest(t, "demo", list...), key, up))
+	r, d, data := read(t, path)
+	for i, name := range order {
+		image := d.Images[i]
+		if image.Reference != refs[name] || string(image.Digest) != bundletest.Digest(t, refs[name]) {
+			t.Errorf("%s: %+v", name, image)
+		}
+		if image.Partial != (name == "partial") || len(image.Manifests) != 1 || len(image.Attestations) != map[bool]int{true: 1}[image.Partial] {
+			t.Errorf("%s: %+v", name, image)
+		}
+	}
+	armDigest, err := arm.Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := r.Place(bundle.Digest(armDigest.String())); ok {
+		t.Error("the other platform's manifest is carried")
+	}
+	original, mediaType, err := r.PartialIndex(d.Images[3])
+	if err != nil || bundle.DigestOf(original) != d.Images[3].Digest || mediaType != bundle.TypeOCIIndex {
+		t.Errorf("the partial index: %s, %v", mediaType, err)
+	}
+	var tags []string
+	for _, part := range strings.Split(string(r.LoadList), `"RepoTags":["`)[1:] {
+		tag, _, _ := strings.Cut(part, `"`)
+		tags = append(tags, strings.TrimPrefix(tag, up.Host+"/team/"))
+	}
+	want := []string{"docker:1", "zstd:1", "partial:1", "complete:1", "docker:sha256-" + bundle.Digest(bundletest.Digest(t, refs["docker"])).Short(), "zstd:1"}
+	if diff := cmp.Diff(want, tags); diff != "" {
+		t.Errorf("load list: %s", diff)
+	}
+	// The slot, the frame of the tar, and a header with padding for each blob.
+	if over := int64(len(data)) - r.PayloadSize(); over > 72<<10+1024*int64(len(r.Blobs())) {
+		t.Errorf("%d bytes more than the payload", over)
+	}
+}
+
+// TestPlatforms carries both platforms of three, and refuses what is not there.
+func TestPlatforms(t *testing.T) {
+	up, key := bundletest.NewRegistry(t, nil), bundletest.NewKey(t)
+	image := func(p string) string {
+		return up.Push(t, "team/"+strings.ReplaceAll(p, "/", "-")+":1", bundletest.Image(p, bundletest.Layer(file(p))))
+	}
+	three := up.Push(t, "team/three:1", bundletest.Index(
+		bundletest.Image("linux/amd64", bundletest.Layer(file("1"))), bundletest.Image("linux/arm64", bundletest.Layer(file("2"))), bundletest.Image("linux/s390x", bundletest.Layer(file("3")))))
+	o := bundletest.Options(t, bundletest.Manifest(t, "demo", three), key, up)
+	o.Platforms = []bundle.Platform{{OS: "linux", Architecture: "arm64"}, {OS: "linux", Architecture: "amd64"}}
+	r, d, _ := read(t, bundletest.Create(t, o))
+	if len(d.Images) != 1 || len(d.Images[0].Manifests) != 2 || !d.Images[0].Partial {
+		t.Errorf("%+v", d.Images)
+	}
+	var got []string
+	for _, m := range r.Index.Manifests {
+		if m.Annotations[bundle.AnnotationRef] == three {
+			got = append(got, m.Platform.String())
+		}
+	}
+	if diff := cmp.Diff([]string{"linux/arm64", "linux/amd64"}, got); diff != "" {
+		t.Error(diff)
+	}
+	if r.Info.Channel != "demo/linux/arm64/linux/amd64" {
+		t.Errorf("channel %q", r.Info.Channel)
+	}
+	for name, ref := range map[string]string{"an image of another platform": image("linux/riscv64"), "an index without it": three} {
+		o := bundletest.Options(t, bundletest.Manifest(t, "demo", ref), key, up)
+		o.Platforms = []bundle.Platform{{OS: "linux", Architecture: "ppc64le"}}
+		if _, err := create.Run(t.Context(), o); !errors.Is(err, bundle.ErrPolicy) || !strings.Contains(err.Error(), "linux/ppc64le") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestSharedLayers: a layer of two images is fetched once and stands once.
+func TestSharedLayers(t *testing.T) {
+	var gets atomic.Int64
+	base := bundletest.Layer(file("shared"))
+	digest, err := base.Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	up := bundletest.NewRegistry(t, func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Method == http.MethodGet && strings.HasSuffix(r.URL.Path, digest.String()) {
+				gets.Add(1)
+			}
+			next.ServeHTTP(w, r)
+		})
+	})
+	a := up.Push(t, "team/a:1", bundletest.Image("linux/amd64", base, bundletest.Layer(file("a"))))
+	b := up.Push(t, "team/b:1", bundletest.Image("linux/amd64", base, bundletest.Layer(file("b"))))
+	r, _, data := read(t, bundletest.Create(t, bundletest.Options(t, bundletest.Manifest(t, "demo", a, b), bundletest.NewKey(t), up)))
+	if _, ok := r.Place(bundle.Digest(digest.String())); !ok || gets.Load() != 1 || bytes.Count(data, []byte("blobs/sha256/"+digest.Hex+"\x00")) != 1 {
+		t.Errorf("fetched %d times, stands %d times", gets.Load(), bytes.Count(data, []byte("blobs/sha256/"+digest.Hex+"\x00")))
+	}
+}
+
+// TestMirror fetches from elsewhere; the name stays upstream's.
+func TestMirror(t *testing.T) {
+	up, key := bundletest.NewRegistry(t, nil), bundletest.NewKey(t)
+	up.Push(t, "hub/library/nginx:1", bundletest.Image("linux/amd64", bundletest.Layer(file("n"))))
+	o := bundletest.Options(t, bundletest.Manifest(t, "demo", "nginx:1"), key, up)
+	o.Source.Mirrors = map[string]string{"docker.io": up.Host + "/hub"}
+	_, d, _ := read(t, bundletest.Create(t, o))
+	if i := d.Images[0]; i.Reference != "docker.io/library/nginx:1" || i.Repository != "docker.io/library/nginx" {
+		t.Errorf("%+v", i)
+	}
+}
+
+// login is a keychain with one user.
+type login struct{ user, password string }
+
+func (l login) Resolve(authn.Resource) (authn.Authenticator, error) {
+	return authn.FromConfig(authn.AuthConfig{Username: l.user, Password: l.password}), nil
+}
+
+// TestPrivateRegistry: TLS with a certificate authority of its own, and a login.
+func TestPrivateRegistry(t *testing.T) {
+	open := bundletest.NewRegistry(t, nil) // seeded without obstacles
+	open.Push(t, "team/app:1", bundletest.Image("linux/amd64", bundletest.Layer(file("private"))))
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if user, password, _ := r.BasicAuth(); user != "me" || password != "canary-secret" {
+			w.Header().Set("WWW-Authenticate", `Basic realm="private"`)
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		http.Redirect(w, r, "http://"+open.Host+r.URL.Path, http.StatusTemporaryRedirect)
+	}))
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	s.StartTLS()
+	defer s.Close()
+	host := strings.TrimPrefix(s.URL, "https://")
+	ca := filepath.Join(t.TempDir(), "ca.pem")
+	bundletest.Write(t, ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}), 0o644)
+	run := func(o remote.Options) error {
+		client, err := remote.New(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		options := bundletest.Options(t, bundletest.Manifest(t, "demo", host+"/team/app:1"), bundletest.NewKey(t))
+		options.Source = &pull.Source{Client: client}
+		_, err = create.Run(t.Context(), options)
+		if err != nil && strings.Contains(err.Error(), "canary-secret") {
+			t.Errorf("the password is in the message: %v", err)
+		}
+		return err
+	}
+	for name, test := range map[string]struct {
+		options remote.Options
+		text    string
+	}{
+		"unknown authority": {remote.Options{Keychain: login{"me", "canary-secret"}}, "--ca-file"},
+		"no login":          {remote.Options{CAFile: ca, Keychain: login{}}, "docker login " + host},
+		"wrong password":    {remote.Options{CAFile: ca, Keychain: login{"me", "canary-secret-2"}}, `user "me"`},
+		"redirect to http":  {remote.Options{CAFile: ca, Keychain: login{"me", "canary-secret"}}, "from https to http"},
+	} {
+		if err := run(test.options); !errors.Is(err, remote.ErrRegistry) || !strings.Contains(fmt.Sprint(err), test.text) {
+			t.Errorf("%s: %v; want %q", name, err, test.text)
+		}
+	}
+	s.Config.Handler = reverse(open.Host, s.Config.Handler)
+	if err := run(remote.Options{CAFile: ca, Keychain: login{"me", "canary-secret"}}); err != nil {
+		t.Error(err)
+	}
+}
+
+// reverse serves what is behind once the first handler has let a request in.
+func reverse(host string, first http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		probe := httptest.NewRecorder()
+		if first.ServeHTTP(probe, r); probe.Code == http.StatusUnauthorized {
+			first.ServeHTTP(w, r)
+			return
+		}
+		(&proxy{host}).ServeHTTP(w, r)
+	})
+}
+
+// TestTokenElsewhere: a login is not sent to a host that the registry names.
+func TestTokenElsewhere(t *testing.T) {
+	var asked atomic.Int64
+	thief := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") != "" || r.Method == http.MethodPost {
+			asked.Add(1)
+		}
+		fmt.Fprint(w, `{"token":"x"}`)
+	}))
+	defer thief.Close()
+	realm := strings.Replace(thief.URL, "127.0.0.1", "localhost", 1)
+	up := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm=%q,service="x"`, realm))
+		w.WriteHeader(http.StatusUnauthorized)
+	}))
+	defer up.Close()
+	host := strings.TrimPrefix(up.URL, "http://")
+	client, err := remote.New(remote.Options{PlainHTTP: []string{host}, Keychain: login{"me", "canary-secret"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := bundletest.Options(t, bundletest.Manifest(t, "demo", host+"/team/app:1"), bundletest.NewKey(t))
+	o.Source = &pull.Source{Client: client}
+	if _, err := create.Run(t.Context(), o); !errors.Is(err, remote.ErrRegistry) {
+		t.Error(err)
+	}
+	if asked.Load() > 0 {
+		t.Error("the login went to another host")
+	}
+}
+
+// TestDroppedConnections: a registry that ends every connection after some
+// bytes is enough, and nothing is fetched twice.
+func TestDroppedConnections(t *testing.T) {
+	var sent atomic.Int64
+	const each = 100_000
+	up := bundletest.NewRegistry(t, func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/blobs/") {
+				w = &dropping{ResponseWriter: w, left: each, sent: &sent}
+			}
+			next.ServeHTTP(w, r)
+		})
+	})
+	random := make([]byte, 1_000_000)
+	for i := range random {
+		random[i] = byte(i * i >> 3)
+	}
+	ref := up.Push(t, "team/app:1", bundletest.Artifact(random))
+	r, _, _ := read(t, bundletest.Create(t, bundletest.Options(t, bundletest.Manifest(t, "demo", ref), bundletest.NewKey(t), up)))
+	if sent.Load() < 1_000_000 || sent.Load() > 1_100_000 {
+		t.Errorf("%d bytes were sent for %d", sent.Load(), r.PayloadSize())
+	}
+}
+
+// TestRefusingRegistries: each misbehaviour has its class, and leaves no bundle.
+func TestRefusingRegistries(t *testing.T) {
+	wrongBytes := func(w http.ResponseWriter, r *http.Request) bool {
+		if !strings.Contains(r.URL.Path, "/blobs/") {
+			return false
+		}
+		fmt.Fprint(w, "something else")
+		return true
+	}
+	for name, test := range map[string]struct {
+		misbehave func(w http.ResponseWriter, r *http.Request) bool
+		text      string
+	}{
+		"wrong bytes": {wrongBytes, "blob sha256:"},
+		"a web page": {func(w http.ResponseWriter, r *http.Request) bool {
+			w.Header().Set("Content-Type", "text/html")
+			fmt.Fprint(w, "<html>sign in</html>")
+			return true
+		}, "text/html"},
+		"no such tag": {func(w http.ResponseWriter, r *http.Request) bool {
+			if strings.Contains(r.URL.Path, "/manifests/") {
+				w.WriteHeader(http.StatusNotFound)
+			}
+			return strings.Contains(r.URL.Path, "/manifests/")
+		}, "404"},
+		"a redirect loop": {func(w http.ResponseWriter, r *http.Request) bool {
+			if strings.Contains(r.URL.Path, "/blobs/") {
+				http.Redirect(w, r, r.URL.Path, http.StatusTemporaryRedirect)
+			}
+			return strings.Contains(r.URL.Path, "/blobs/")
+		}, "redirects"},
+		"another digest than it says": {func(w http.ResponseWriter, r *http.Request) bool {
+			if strings.Contains(r.URL.Path, "/manifests/") {
+				w.Header().Set("Content-Type", bundle.TypeOCIManifest)
+				w.Header().Set("Docker-Content-Digest", "sha256:"+strings.Repeat("0", 64))
+				fmt.Fprint(w, "{}")
+			}
+			return strings.Contains(r.URL.Path, "/manifests/")
+		}, "it says sha256:0000"},
+		"a manifest without end": {func(w http.ResponseWriter, r *http.Request) bool {
+			if strings.Contains(r.URL.Path, "/manifests/") {
+				w.Header().Set("Content-Type", bundle.TypeOCIManifest)
+				_, _ = w.Write(make([]byte, bundle.MaxManifest+1))
+			}
+			return strings.Contains(r.URL.Path, "/manifests/")
+		}, "more than"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var on atomic.Bool
+			up := bundletest.NewRegistry(t, func(next http.Handler) http.Handler {
+				return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					if !on.Load() || !test.misbehave(w, r) {
+						next.ServeHTTP(w, r)
+					}
+				})
+			})
+			ref := up.Push(t, "team/app:1", bundletest.Image("linux/amd64", bundletest.Layer(file("x"))))
+			on.Store(true)
+			o := bundletest.Options(t, bundletest.Manifest(t, "demo", ref), bundletest.NewKey(t), up)
+			if _, err := create.Run(t.Context(), o); !errors.Is(err, remote.ErrRegistry) || !strings.Contains(err.Error(), test.text) {
+				t.Errorf("got %v", err)
+			}
+			for _, path := range []string{o.Output, create.LockFile(o.Output)} {
+				if _, err := os.Lstat(path); err == nil {
+					t.Errorf("%s was written", path)
+				}
+			}
+		})
+	}
+}
+
+// TestRetryAfter: a registry that is busy for a moment is waited for.
+func TestRetryAfter(t *testing.T) {
+	var asked atomic.Int64
+	up := bundletest.NewRegistry(t, func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/manifests/") && asked.Add(1) == 1 {
+				w.Header().Set("Retry-After", "1")
+				w.WriteHeader(http.StatusTooManyRequests)
+				return
+			}
+			next.ServeHTTP(w, r)
+		})
+	})
+	ref := up.Push(t, "team/app:1", bundletest.Image("linux/amd64", bundletest.Layer(file("x"))))
+	bundletest.Create(t, bundletest.Options(t, bundletest.Manifest(t, "demo", ref), bundletest.NewKey(t), up))
+	if asked.Load() != 2 {
+		t.Errorf("asked %d times", asked.Load())
+	}
+}
+
+// TestTwoAtOnce: the second run on the same file says so.
+func TestTwoAtOnce(t *testing.T) {
+	hold, held := make(chan struct{}), make(chan struct{})
+	var once atomic.Bool
+	up := bundletest.NewRegistry(t, func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/blobs/") && r.Header.Get("User-Agent") != "" && once.CompareAndSwap(false, true) {
+				close(held)
+				<-hold
+			}
+			next.ServeHTTP(w, r)
+		})
+	})
+	ref := up.Push(t, "team/app:1", bundletest.Artifact([]byte("no config is read while it is resolved")))
+	o := bundletest.Options(t, bundletest.Manifest(t, "demo", ref), bundletest.NewKey(t), up)
+	var g errgroup.Group
+	g.Go(func() error { _, err := create.Run(context.Background(), o); return err })
+	<-held
+	if _, err := create.Run(t.Context(), o); !errors.Is(err, create.ErrLocked) {
+		t.Errorf("got %v", err)
+	}
+	close(hold)
+	if err := g.Wait(); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,120 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
+	"github.com/oob-bundle/oob-bundle/bundle/sign"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"oob-bundle": func() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) },
+	})
+}
+
+// TestScripts runs testdata/script. Each script has an upstream of its own at
+// $UP, with team/app:1 (linux/amd64), team/app:2, and team/multi:1 (linux/amd64
+// and linux/arm64), and a site's registry at $SITE.
+func TestScripts(t *testing.T) {
+	up, site := bundletest.NewRegistry(t, nil), bundletest.NewRegistry(t, nil)
+	layer := func(text string) bundletest.File {
+		return bundletest.File{Name: "app", Mode: 0o755, Data: []byte(text)}
+	}
+	up.Push(t, "team/app:1", bundletest.Image("linux/amd64", bundletest.Layer(layer("one"))))
+	up.Push(t, "team/app:2", bundletest.Image("linux/amd64", bundletest.Layer(layer("two"))))
+	up.Push(t, "team/multi:1", bundletest.Index(bundletest.Image("linux/amd64", bundletest.Layer(layer("a"))), bundletest.Image("linux/arm64", bundletest.Layer(layer("b")))))
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("UP", up.Host)
+			e.Setenv("SITE", site.Host)
+			e.Setenv("OOB_BUNDLE_PASSWORD", "")
+			return nil
+		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"exits": cmdExits,
+			"flip":  cmdFlip,
+			"tear":  cmdTear,
+			"expand": func(ts *testscript.TestScript, _ bool, args []string) {
+				for _, a := range args {
+					data := os.Expand(ts.ReadFile(a), ts.Getenv)
+					ts.Check(os.WriteFile(ts.MkAbs(a), []byte(data), 0o644))
+				}
+			},
+		},
+	})
+}
+
+// cmdExits runs a program and wants an exit status: exits N PROGRAM ARG...
+func cmdExits(ts *testscript.TestScript, _ bool, args []string) {
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	err = ts.Exec(args[1], args[2:]...)
+	got := 0
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		got = exit.ExitCode()
+	} else {
+		ts.Check(err)
+	}
+	if got != want {
+		ts.Fatalf("exit status %d, want %d", got, want)
+	}
+}
+
+// cmdFlip copies a bundle with one bit changed: flip FROM TO PLACE, where the
+// place is head, slot or payload (the last byte of the last blob).
+func cmdFlip(ts *testscript.TestScript, _ bool, args []string) {
+	data := []byte(ts.ReadFile(args[0]))
+	head, err := bundle.ReadHead(bytes.NewReader(data), int64(len(data)))
+	ts.Check(err)
+	r, err := bundle.NewReader(bytes.NewReader(data), int64(len(data)), head)
+	ts.Check(err)
+	last := r.Blobs()[len(r.Blobs())-1]
+	at, ok := map[string]int64{"head": 1536, "slot": head.SlotOffset() + 300, "payload": last.Data + last.Size - 1}[args[2]]
+	if !ok {
+		ts.Fatalf("no place %q", args[2])
+	}
+	data[at] ^= 1
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), data, 0o644))
+}
+
+// cmdTear undoes half of a signature that was added, as a power cut would:
+// tear SIGNED BEFORE makes BEFORE the torn file, with the slot file beside it.
+func cmdTear(ts *testscript.TestScript, _ bool, args []string) {
+	after, before := []byte(ts.ReadFile(args[0])), []byte(ts.ReadFile(args[1]))
+	head, err := bundle.ReadHead(bytes.NewReader(after), int64(len(after)))
+	ts.Check(err)
+	off := head.SlotOffset()
+	n := bytes.IndexByte(head.Slot, '\n') + 200 // into the second line
+	copy(before[off:], head.Slot[:n])
+	path := ts.MkAbs(args[1])
+	ts.Check(os.WriteFile(path, before, 0o644))
+	ts.Check(os.WriteFile(sign.SlotFile(path), head.Slot, 0o644))
+}
+
+// TestExitCodes compares the handbook with the table.
+func TestExitCodes(t *testing.T) {
+	path := filepath.Join("..", "..", "docs", "exit-codes.md")
+	if *updateDocs {
+		if err := os.WriteFile(path, []byte(exitPage()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	page, err := os.ReadFile(path)
+	if err != nil || string(page) != exitPage() {
+		t.Errorf("docs/exit-codes.md is not what the table says (go test ./cmd/oob-bundle -run ExitCodes -update): %v", err)
+	}
+}

@@ -1,0 +1,488 @@
+package install_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
+	"github.com/oob-bundle/oob-bundle/bundle/create"
+	"github.com/oob-bundle/oob-bundle/bundle/remote"
+	"github.com/oob-bundle/oob-bundle/install"
+	"github.com/oob-bundle/oob-bundle/install/registry"
+	"github.com/oob-bundle/oob-bundle/verify"
+)
+
+// world is an upstream, a maker's key, and a site.
+type world struct {
+	t    *testing.T
+	up   *bundletest.Registry
+	key  *bundletest.Key
+	root string
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	return &world{t, bundletest.NewRegistry(t, nil), bundletest.NewKey(t), filepath.Join(t.TempDir(), "site")}
+}
+
+// push puts an image whose content is the text under REPOSITORY:TAG.
+func (w *world) push(ref, text string) string {
+	return w.up.Push(w.t, ref, bundletest.Image("linux/amd64", bundletest.Layer(bundletest.File{Name: "app", Mode: 0o755, Data: []byte(text)})))
+}
+
+// bundle makes a bundle of the references.
+func (w *world) bundle(name string, sequence int64, refs ...string) []byte {
+	return w.bundleWith(name, refs, func(o *create.Options) { o.Sequence = &sequence })
+}
+
+func (w *world) bundleWith(name string, refs []string, change func(*create.Options)) []byte {
+	w.t.Helper()
+	o := bundletest.Options(w.t, bundletest.Manifest(w.t, name, refs...), w.key, w.up)
+	change(&o)
+	data, err := os.ReadFile(bundletest.Create(w.t, o))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return data
+}
+
+type choice func(*site)
+
+// site is how one installation is made.
+type site struct {
+	install.Options
+	target func(ctx context.Context, root string) (install.Target, error)
+	ctx    context.Context
+}
+
+func allowDowngrade(s *site) { s.AllowDowngrade = true }
+func takeOver(s *site)       { s.TakeOver = true }
+
+// wrapped puts something between the installation and the embedded registry.
+func wrapped(wrap func(install.Target) install.Target) choice {
+	return func(s *site) {
+		s.target = func(ctx context.Context, root string) (install.Target, error) {
+			e, err := registry.OpenEmbedded(ctx, root)
+			return wrap(e), err
+		}
+	}
+}
+
+// install does what the command does.
+func (w *world) install(file []byte, choices ...choice) (*install.Result, error) {
+	w.t.Helper()
+	policy := verify.Policy{Keys: []verify.Key{w.key.Trusted}}
+	s := site{
+		Options: install.Options{Root: w.root, Policy: policy, Warn: w.t.Logf}, ctx: context.Background(),
+		target: func(ctx context.Context, root string) (install.Target, error) { return registry.OpenEmbedded(ctx, root) },
+	}
+	for _, c := range choices {
+		c(&s)
+	}
+	v, err := verify.Open(s.ctx, bytes.NewReader(file), int64(len(file)), policy)
+	if err != nil {
+		return nil, err
+	}
+	lock, err := install.Acquire(w.root)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err := lock.Release(); err != nil {
+			w.t.Error(err)
+		}
+	}()
+	target, err := s.target(s.ctx, w.root)
+	if err != nil {
+		return nil, err
+	}
+	plan, err := install.NewPlan(s.ctx, v, target, s.Options)
+	if err != nil {
+		return nil, err
+	}
+	return plan.Apply(s.ctx, nil)
+}
+
+func (w *world) must(r *install.Result, err error) *install.Result {
+	w.t.Helper()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return r
+}
+
+// tags returns what every tag of the site's registry resolves to.
+func (w *world) tags() map[string]string {
+	w.t.Helper()
+	tags := map[string]string{}
+	err := filepath.WalkDir(w.root, func(path string, _ fs.DirEntry, err error) error {
+		if err == nil && strings.HasSuffix(path, "/current/link") {
+			data, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			name := strings.TrimSuffix(path[strings.Index(path, "/repositories/")+len("/repositories/"):], "/current/link")
+			tags[strings.Replace(name, "/_manifests/tags/", ":", 1)] = string(data)
+		}
+		return err
+	})
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		w.t.Fatal(err)
+	}
+	return tags
+}
+
+// tree returns everything below the site's root.
+func (w *world) tree() map[string]string {
+	w.t.Helper()
+	files := map[string]string{}
+	err := filepath.WalkDir(filepath.Dir(w.root), func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		files[path] = ""
+		if !d.IsDir() {
+			data, err := os.ReadFile(path)
+			files[path] = string(data)
+			return err
+		}
+		return nil
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return files
+}
+
+func (w *world) siteName(ref string) string {
+	r, err := bundle.ParseReference(ref)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return r.SiteRepository() + ":" + r.Tag
+}
+
+func TestInstall(t *testing.T) {
+	w := newWorld(t)
+	ref := w.push("team/app:1", "one")
+	file := w.bundle("demo", 1, ref)
+	r := w.must(w.install(file))
+	if r.Nothing || len(r.Receipt.Images) != 1 || string(r.Receipt.Images[0].Digest) != bundletest.Digest(t, ref) {
+		t.Errorf("%+v", r.Receipt)
+	}
+	if got := w.tags()[w.siteName(ref)]; got != bundletest.Digest(t, ref) {
+		t.Errorf("the tag is %q", got)
+	}
+	before := w.tree()
+	again := w.must(w.install(file))
+	if !again.Nothing {
+		t.Error("the second installation did something")
+	}
+	if diff := cmp.Diff(r.Receipt, again.Receipt); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff(before, w.tree()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// TestTagsThatWereTurned: the same bundle puts them right again.
+func TestTagsThatWereTurned(t *testing.T) {
+	w := newWorld(t)
+	ref := w.push("team/app:1", "one")
+	file := w.bundle("demo", 1, ref)
+	w.must(w.install(file))
+	want := w.tags()
+	e, err := registry.OpenEmbedded(t.Context(), w.root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Retag(t.Context(), strings.TrimSuffix(w.siteName(ref), ":1"), "1", ""); err != nil {
+		t.Fatal(err)
+	}
+	if r := w.must(w.install(file)); r.Nothing {
+		t.Error("a missing tag was not noticed")
+	}
+	if diff := cmp.Diff(want, w.tags()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestSequences(t *testing.T) {
+	w := newWorld(t)
+	ref := w.push("team/app:1", "one")
+	one := w.bundle("demo", 1, ref)
+	ref = w.push("team/app:1", "two")
+	two := w.bundle("demo", 2, ref)
+	ref = w.push("team/app:1", "other two")
+	otherTwo := w.bundle("demo", 2, ref)
+	w.must(w.install(one))
+	w.must(w.install(two))
+	for name, file := range map[string][]byte{"older": one, "same sequence, another bundle": otherTwo} {
+		before := w.tree()
+		if _, err := w.install(file); !errors.Is(err, bundle.ErrPolicy) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if diff := cmp.Diff(before, w.tree()); diff != "" {
+			t.Errorf("%s: %s", name, diff)
+		}
+	}
+	if r := w.must(w.install(two)); !r.Nothing {
+		t.Error("the installed one was installed again")
+	}
+	w.must(w.install(one, allowDowngrade))
+	if state, err := install.ReadState(w.root); err != nil || state.Channels["demo/linux/amd64"].Sequence != 1 {
+		t.Errorf("after going back: %+v, %v", state, err)
+	}
+	w.must(w.install(otherTwo))
+}
+
+func TestOwners(t *testing.T) {
+	w := newWorld(t)
+	ref := w.push("team/app:1", "one")
+	w.must(w.install(w.bundle("demo", 1, ref)))
+	ref = w.push("team/app:1", "two")
+	for name, file := range map[string][]byte{
+		"a tag":             w.bundle("other", 2, ref),
+		"a deployment name": w.bundleWith("demo", []string{w.push("team/else:1", "x")}, func(o *create.Options) { o.Channel = "foreign" }),
+	} {
+		before := w.tree()
+		if _, err := w.install(file); !errors.Is(err, bundle.ErrPolicy) || !strings.Contains(err.Error(), "--take-over") {
+			t.Errorf("%s: %v", name, err)
+		}
+		if diff := cmp.Diff(before, w.tree()); diff != "" {
+			t.Errorf("%s: %s", name, diff)
+		}
+		w.must(w.install(file, takeOver))
+	}
+}
+
+// TestEveryPayloadByte changes each byte that verify.Open does not read: what
+// is refused while it is stored must leave no trace.
+func TestEveryPayloadByte(t *testing.T) {
+	w := newWorld(t)
+	file := w.bundle("demo", 1, w.push("team/app:1", "one"))
+	reader, err := verify.Open(t.Context(), bytes.NewReader(file), int64(len(file)), verify.Policy{Keys: []verify.Key{w.key.Trusted}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := w.tree()
+	refused := 0
+	for _, m := range reader.Blobs() {
+		for at := m.Data; at < m.Data+m.Size; at++ {
+			if testing.Short() && at%16 != 0 {
+				continue
+			}
+			file[at] ^= 1 << (at % 8)
+			_, err := w.install(file)
+			file[at] ^= 1 << (at % 8)
+			if !errors.Is(err, bundle.ErrDigest) {
+				t.Fatalf("byte %d: %v", at, err)
+			}
+			if diff := cmp.Diff(before, w.tree()); diff != "" {
+				t.Fatalf("byte %d: %s", at, diff)
+			}
+			refused++
+		}
+	}
+	t.Logf("%d changed bytes, all refused without a trace", refused)
+	w.must(w.install(file))
+}
+
+// TestBadByteInAnUpgrade: the old state stays, to the byte.
+func TestBadByteInAnUpgrade(t *testing.T) {
+	w := newWorld(t)
+	w.must(w.install(w.bundle("demo", 1, w.push("team/app:1", "one"))))
+	before := w.tree()
+	file := w.bundle("demo", 2, w.push("team/app:1", "two"), w.push("team/new:1", "new"))
+	reader, err := verify.Open(t.Context(), bytes.NewReader(file), int64(len(file)), verify.Policy{Keys: []verify.Key{w.key.Trusted}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	blobs := reader.Blobs()
+	last := blobs[len(blobs)-1]
+	file[last.Data] ^= 1
+	if _, err := w.install(file); !errors.Is(err, bundle.ErrDigest) {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(before, w.tree()); diff != "" {
+		t.Error(diff)
+	}
+	file[last.Data] ^= 1
+	w.must(w.install(file))
+}
+
+// failing is a target whose calls fail from the n-th on.
+type failing struct {
+	install.Target
+	left  *int
+	fired *bool
+}
+
+var errPulled = errors.New("the plug was pulled")
+
+func (f failing) step() error {
+	if *f.left == 0 {
+		*f.fired = true
+		return errPulled
+	}
+	*f.left--
+	return nil
+}
+
+func (f failing) PutBlob(ctx context.Context, repo string, d bundle.Descriptor, from string, open func() io.Reader) error {
+	if err := f.step(); err != nil {
+		return err
+	}
+	return f.Target.PutBlob(ctx, repo, d, from, open)
+}
+
+func (f failing) PutManifest(ctx context.Context, repo string, m *bundle.Manifest, data []byte) error {
+	if err := f.step(); err != nil {
+		return err
+	}
+	return f.Target.PutManifest(ctx, repo, m, data)
+}
+
+func (f failing) Tag(ctx context.Context, repo, tag string, d bundle.Descriptor, data []byte) error {
+	if err := f.step(); err != nil {
+		return err
+	}
+	return f.Target.Tag(ctx, repo, tag, d, data)
+}
+
+func (f failing) Sync() error {
+	if err := f.step(); err != nil {
+		return err
+	}
+	return f.Target.Sync()
+}
+
+// TestInterruptedAnywhere ends an upgrade at each of its steps. The same
+// command then finishes it; or the old bundle, which stays welcome, or a third
+// one takes back what it began.
+func TestInterruptedAnywhere(t *testing.T) {
+	w := newWorld(t)
+	w.up.Push(t, "team/same:1", bundletest.Image("linux/amd64", bundletest.Layer(bundletest.File{Name: "s", Data: []byte("same")})))
+	same := w.up.Host + "/team/same:1"
+	one := w.bundle("demo", 1, w.push("team/app:1", "one"), same)
+	two := w.bundle("demo", 2, w.push("team/app:1", "two"), same, w.push("team/new:1", "new"))
+	three := w.bundle("demo", 3, w.push("team/app:1", "three"), same)
+	w.must(w.install(one))
+	oldTags := w.tags()
+	w.must(w.install(two))
+	newTags := w.tags()
+	for step := 0; ; step++ {
+		for name, then := range map[string][]byte{"the same": two, "the old": one, "a third": three} {
+			w.root = filepath.Join(t.TempDir(), "site")
+			w.must(w.install(one))
+			left, fired := step, false
+			_, err := w.install(two, wrapped(func(t install.Target) install.Target { return failing{t, &left, &fired} }))
+			if !fired {
+				if err != nil || step < 10 {
+					t.Fatalf("step %d: %v", step, err)
+				}
+				t.Logf("an upgrade has %d steps", step)
+				return
+			}
+			if !errors.Is(err, errPulled) {
+				t.Fatalf("step %d: %v", step, err)
+			}
+			for tag, digest := range w.tags() {
+				if digest != oldTags[tag] && digest != newTags[tag] {
+					t.Errorf("step %d: %s is %s, neither old nor new", step, tag, digest)
+				}
+			}
+			w.must(w.install(then))
+			if j, err := install.ReadJournal(w.root); j != nil || err != nil {
+				t.Fatalf("step %d, then %s: the journal is still there: %v, %v", step, name, j, err)
+			}
+			switch name {
+			case "the same":
+				if diff := cmp.Diff(newTags, w.tags()); diff != "" {
+					t.Fatalf("step %d: %s", step, diff)
+				}
+			case "the old":
+				if got := w.tags(); got[w.siteName(w.up.Host+"/team/app:1")] != oldTags[w.siteName(w.up.Host+"/team/app:1")] || got[w.siteName(w.up.Host+"/team/new:1")] != "" {
+					t.Fatalf("step %d: %v", step, got)
+				}
+			}
+		}
+	}
+}
+
+// TestExternalSequence: a host that knows nothing cannot put an older bundle
+// into a registry that it shares.
+func TestExternalSequence(t *testing.T) {
+	w := newWorld(t)
+	shared := bundletest.NewRegistry(t, nil)
+	client, err := remote.New(remote.Options{PlainHTTP: []string{shared.Host}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	external := func(s *site) {
+		s.target = func(context.Context, string) (install.Target, error) {
+			return registry.OpenExternal(client, shared.Host+"/mirror", install.CentralRepository("demo")), nil
+		}
+	}
+	one := w.bundle("demo", 1, w.push("team/app:1", "one"))
+	ref := w.push("team/app:1", "two")
+	two := w.bundle("demo", 2, ref)
+	w.must(w.install(two, external))
+	onSite := shared.Host + "/mirror/" + w.siteName(ref)
+	if got := bundletest.Digest(t, onSite); got != bundletest.Digest(t, ref) {
+		t.Errorf("%s is %s", onSite, got)
+	}
+	w.root = filepath.Join(t.TempDir(), "second host")
+	if _, err := w.install(one, external); !errors.Is(err, bundle.ErrPolicy) {
+		t.Errorf("older: %v", err)
+	}
+	w.must(w.install(two, external))
+	w.root = filepath.Join(t.TempDir(), "third host")
+	w.must(w.install(one, external, allowDowngrade))
+}
+
+func TestLocked(t *testing.T) {
+	root := t.TempDir()
+	first, err := install.Acquire(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := install.Acquire(root); !errors.Is(err, install.ErrLocked) || !strings.Contains(err.Error(), "process") {
+		t.Errorf("got %v", err)
+	}
+	if err := first.Release(); err != nil {
+		t.Fatal(err)
+	}
+	second, err := install.Acquire(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := second.Release(); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := os.ReadDir(root); err != nil || len(left) != 0 {
+		t.Errorf("%v, %v", left, err)
+	}
+}
+
+// TestNewerState: documents of a later program are not guessed at.
+func TestNewerState(t *testing.T) {
+	w := newWorld(t)
+	file := w.bundle("demo", 1, w.push("team/app:1", "one"))
+	w.must(w.install(file))
+	bundletest.Write(t, filepath.Join(w.root, "state.json"), []byte(`{"apiVersion":"oobbundle.dev/v2","kind":"State"}`), 0o644)
+	if _, err := w.install(file); !errors.Is(err, bundle.ErrNewer) {
+		t.Errorf("got %v", err)
+	}
+}
