@@ -9,7 +9,7 @@ var (
 	// short, extended, or never one.
 	ErrFormat = errors.New("damaged, or not a bundle")
 	// ErrDigest says that bytes do not have the digest that their parent names.
-	ErrDigest = errors.New("digest mismatch")
+	ErrDigest = errors.New("damaged")
 	// ErrLimit says that a size or a count is beyond what a bundle may have.
 	ErrLimit = errors.New("over a limit")
 	// ErrSignature says that a signature is missing, malformed or wrong.

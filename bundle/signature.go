@@ -115,35 +115,35 @@ func EncodeSlot(signatures []Signature) ([]byte, error) {
 // Signature writes them, by different keys, then nothing but newlines. Every
 // error wraps ErrSignature.
 func ParseSlot(slot []byte) ([]Signature, error) {
-	bad := func(format string, args ...any) ([]Signature, error) {
-		return nil, fmt.Errorf("%w: signatures.jsonl: %w", ErrSignature, fmt.Errorf(format, args...))
+	bad := func(format string, args ...any) error {
+		return fmt.Errorf("%w: signatures.jsonl: %w", ErrSignature, fmt.Errorf(format, args...))
 	}
 	if len(slot) != SlotSize {
-		return bad("%d bytes instead of %d", len(slot), SlotSize)
+		return nil, bad("%d bytes instead of %d", len(slot), SlotSize)
 	}
 	if slot[0] == '\n' {
-		return bad("no signature")
+		return nil, bad("no signature")
 	}
 	lines, rest, _ := bytes.Cut(slot, []byte("\n\n"))
 	if len(rest) > 0 && !bytes.Equal(rest, slotPadding[:len(rest)]) {
-		return bad("not only newlines follow the last line")
+		return nil, bad("not only newlines follow the last line")
 	}
 	lines = bytes.TrimSuffix(lines, []byte{'\n'}) // of a slot that is full
 	if len(lines) == SlotSize {
-		return bad("the last line does not end")
+		return nil, bad("the last line does not end")
 	}
 	var signatures []Signature
 	for text := range bytes.SplitSeq(lines, []byte{'\n'}) {
 		if len(signatures) == MaxSignatures {
-			return bad("more than %d lines", MaxSignatures)
+			return nil, bad("more than %d lines", MaxSignatures)
 		}
 		s, err := parseSignature(text)
 		if err != nil {
-			return bad("line %d: %w", len(signatures)+1, err)
+			return nil, bad("line %d: %w", len(signatures)+1, err)
 		}
 		for _, other := range signatures {
 			if other.Key == s.Key {
-				return bad("line %d is by the same key as another", len(signatures)+1)
+				return nil, bad("line %d is by the same key as another", len(signatures)+1)
 			}
 		}
 		signatures = append(signatures, s)

@@ -195,7 +195,7 @@ func (p *Plan) storeBlobs(ctx context.Context, r *repository, from string, done 
 			}
 			err = p.Target.PutBlob(gctx, r.name, d, from, func() io.Reader { return counting{p.Bundle.Content(m), done} })
 			if errors.Is(err, bundle.ErrDigest) {
-				return fmt.Errorf("%w; the signature is good: the file was changed after it was signed, or the medium is failing", errors.Join(p.Bundle.Mismatch(m), err))
+				return p.Bundle.Mismatch(m)
 			}
 			return err
 		})

@@ -84,7 +84,9 @@ func (w *world) install(file []byte, choices ...choice) (*install.Result, error)
 	policy := verify.Policy{Keys: []verify.Key{w.key.Trusted}}
 	s := site{
 		Options: install.Options{Root: w.root, Policy: policy, Warn: w.t.Logf}, ctx: context.Background(),
-		target: func(ctx context.Context, root string) (install.Target, error) { return registry.OpenEmbedded(ctx, root) },
+		target: func(ctx context.Context, root string) (install.Target, error) {
+			return registry.OpenEmbedded(ctx, root)
+		},
 	}
 	for _, c := range choices {
 		c(&s)

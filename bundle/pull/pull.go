@@ -3,7 +3,6 @@
 package pull
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -148,10 +147,10 @@ func (i *Image) platform(ctx context.Context, m *bundle.Manifest) (*bundle.Platf
 	}
 	i.Documents[m.Config.Digest] = buf.data
 	var p bundle.Platform
-	if err := json.NewDecoder(bytes.NewReader(buf.data)).Decode(&p); err != nil || p.OS == "" || p.Architecture == "" {
-		return nil, nil // taken as it is
+	if json.Unmarshal(buf.data, &p) == nil && p.OS != "" && p.Architecture != "" {
+		return &p, nil
 	}
-	return &p, nil
+	return nil, nil // it says none, and is taken as it is
 }
 
 // memory is an io.WriterAt that is written from front to back.
@@ -200,7 +199,7 @@ func (i *Image) choose(ctx context.Context, index *bundle.Manifest, platforms []
 				chosen[d.Digest] = true
 			}
 		}
-		if !found && slices.ContainsFunc(index.Manifests, func(d bundle.Descriptor) bool { return isImage(d) }) {
+		if !found && slices.ContainsFunc(index.Manifests, isImage) {
 			return fmt.Errorf("%w: there is none for %s, only for %s", bundle.ErrPolicy, p, offered(index))
 		}
 	}

@@ -98,7 +98,7 @@ func passing(err error) bool {
 	var wrongHost x509.HostnameError
 	var badCert x509.CertificateInvalidError
 	var local *localError
-	code := 0
+	var code int
 	switch {
 	case errors.As(err, &local):
 		return false
