@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"runtime"
 	"sync/atomic"
 	"testing"
@@ -199,5 +200,96 @@ func TestCancelled(t *testing.T) {
 	}
 	if _, err := verify.Open(ctx, bytes.NewReader(file), int64(len(file)), trusting(key)); !errors.Is(err, cause) {
 		t.Errorf("open: %v", err)
+	}
+}
+
+// sparse is a file of which only some stretches are not zero.
+type sparse struct {
+	at   map[int64][]byte
+	size int64
+}
+
+func (s sparse) ReadAt(p []byte, off int64) (int, error) {
+	n := int(min(int64(len(p)), max(s.size-off, 0)))
+	clear(p[:n])
+	for at, data := range s.at {
+		if from := max(at, off); from < min(at+int64(len(data)), off+int64(n)) {
+			copy(p[from-off:n], data[from-at:])
+		}
+	}
+	if n < len(p) {
+		return n, io.EOF
+	}
+	return n, nil
+}
+
+func (s sparse) WriteAt(p []byte, off int64) (int, error) {
+	s.at[off] = bytes.Clone(p)
+	return len(p), nil
+}
+
+// TestLargeBlob verifies a bundle with a blob of more than 8 GiB, all zeros,
+// and notices a bit at its end.
+func TestLargeBlob(t *testing.T) {
+	if testing.Short() {
+		t.Skip("hashes 16 GiB")
+	}
+	const size, digest = 8<<30 + 4096, "sha256:bd0081473232a4f7d35db8ad2e3f5626ff9d57aa618a9a23e58b234943e3e418"
+	key := bundletest.NewKey(t)
+	config := []byte("{}")
+	layer := bundle.Descriptor{MediaType: "application/vnd.oci.image.layer.v1.tar", Digest: digest, Size: size}
+	d, blobs := bundle.NewArtifact("application/vnd.example.large", layer, nil)
+	document, err := bundle.Encode(bundle.Deployment{
+		APIVersion: bundle.APIVersion, Kind: "Deployment", Name: "large", Version: "1", Components: []bundle.Component{},
+		Images: []bundle.Image{{Reference: "example.com/large:1", Repository: "example.com/large", Tag: "1", Digest: d.Digest, Manifests: []bundle.Digest{d.Digest}}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc := bundle.Descriptor{MediaType: bundle.TypeDeployment + "+json", Digest: bundle.DigestOf(document), Size: int64(len(document))}
+	root, more := bundle.NewArtifact(bundle.TypeDeployment, doc, nil)
+	for digest, data := range more {
+		blobs[digest] = data
+	}
+	blobs[doc.Digest], blobs[bundle.DigestOf(config)] = document, config
+	d.ArtifactType, d.Annotations = "", map[string]string{bundle.AnnotationRef: "example.com/large:1"}
+	info := bundle.Info{Name: "large", Version: "1", Channel: "large", Platforms: []bundle.Platform{{OS: "linux", Architecture: "amd64"}}}
+	index, err := bundle.Encode(bundle.NewIndex(info, []bundle.Descriptor{root, d}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, err := bundle.NewGeometry(index, func(m bundle.Member) ([]byte, error) { return blobs[m.Digest], nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	signature, err := key.Signer.Sign(index)
+	if err != nil {
+		t.Fatal(err)
+	}
+	slot, err := bundle.EncodeSlot([]bundle.Signature{signature})
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := sparse{map[int64][]byte{}, g.Size}
+	if err := g.WriteFrame(file, slot); err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range g.Blobs() {
+		if data := blobs[m.Digest]; data != nil {
+			file.at[m.Data] = data
+		}
+	}
+	policy := trusting(key)
+	v, err := verify.Open(t.Context(), file, g.Size, policy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := v.Payload(t.Context(), nil); err != nil {
+		t.Error(err)
+	}
+	large, _ := v.Place(digest)
+	file.at[large.Data+size-1] = []byte{1}
+	if err := v.Payload(t.Context(), nil); !errors.Is(err, bundle.ErrDigest) {
+		t.Errorf("a bit at the end: %v", err)
 	}
 }

@@ -3,10 +3,15 @@ package main
 import (
 	"bytes"
 	"errors"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -24,9 +29,11 @@ func TestMain(m *testing.M) {
 
 // TestScripts runs testdata/script. Each script has an upstream of its own at
 // $UP, with team/app:1 (linux/amd64), team/app:2, and team/multi:1 (linux/amd64
-// and linux/arm64), and a site's registry at $SITE.
+// and linux/arm64), and a site's registry at $SITE. $PRIVATE is the upstream
+// behind the login me:secret, and $STALLED never sends a blob.
 func TestScripts(t *testing.T) {
 	up, site := bundletest.NewRegistry(t, nil), bundletest.NewRegistry(t, nil)
+	private, stalled := behindLogin(t, up.Host), withoutBlobs(t, up.Host)
 	layer := func(text string) bundletest.File {
 		return bundletest.File{Name: "app", Mode: 0o755, Data: []byte(text)}
 	}
@@ -40,6 +47,8 @@ func TestScripts(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("UP", up.Host)
 			e.Setenv("SITE", site.Host)
+			e.Setenv("PRIVATE", private)
+			e.Setenv("STALLED", stalled)
 			e.Setenv("OOB_BUNDLE_PASSWORD", "")
 			return nil
 		},
@@ -55,6 +64,38 @@ func TestScripts(t *testing.T) {
 			},
 		},
 	})
+}
+
+// forward passes requests on to a registry.
+func forward(host string) http.Handler {
+	return httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: host})
+}
+
+func behindLogin(t *testing.T, host string) string {
+	next := forward(host)
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if user, password, _ := r.BasicAuth(); user != "me" || password != "secret" {
+			w.Header().Set("WWW-Authenticate", `Basic realm="private"`)
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		next.ServeHTTP(w, r)
+	}))
+	t.Cleanup(s.Close)
+	return strings.TrimPrefix(s.URL, "http://")
+}
+
+func withoutBlobs(t *testing.T, host string) string {
+	next := forward(host)
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.Contains(r.URL.Path, "/blobs/") {
+			<-r.Context().Done()
+			return
+		}
+		next.ServeHTTP(w, r)
+	}))
+	t.Cleanup(s.Close)
+	return strings.TrimPrefix(s.URL, "http://")
 }
 
 // cmdExits runs a program and wants an exit status: exits N PROGRAM ARG...

@@ -1,0 +1,260 @@
+//go:build interop
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
+)
+
+// side is a directory in which real programs run.
+type side struct {
+	*testing.T
+	dir string
+}
+
+// sh runs a shell line in the directory and returns what it prints on stdout.
+func (s side) sh(line string) string {
+	s.Helper()
+	out, err := s.try(line)
+	if err != nil {
+		s.Fatalf("%s: %v", line, err)
+	}
+	return out
+}
+
+func (s side) try(line string) (string, error) {
+	s.Helper()
+	ctx, cancel := context.WithTimeout(s.Context(), 10*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", line)
+	cmd.Dir = s.dir
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		s.Logf("%s\n%s%s", line, out, stderr.String())
+	}
+	return strings.TrimSpace(string(out)), err
+}
+
+func (s side) write(name, text string) {
+	s.Helper()
+	bundletest.Write(s.T, filepath.Join(s.dir, name), []byte(text), 0o644)
+}
+
+// serve starts a stock distribution registry and returns its address.
+func (s side) serve(addr string) string {
+	s.Helper()
+	config := "registry-" + strings.ReplaceAll(addr, ":", "-")
+	s.write(config+".yml", "version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\nstorage: {filesystem: {rootdirectory: "+s.dir+"/"+config+"}, delete: {enabled: true}}\nhttp: {addr: "+addr+"}\n")
+	cmd := exec.Command("registry", "serve", config+".yml")
+	cmd.Dir = s.dir
+	if err := cmd.Start(); err != nil {
+		s.Fatal(err)
+	}
+	s.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	s.sh("for _ in $(seq 100); do (exec 3<>/dev/tcp/" + strings.ReplaceAll(addr, ":", "/") + ") 2>/dev/null && exit 0; sleep 0.1; done; exit 1")
+	return addr
+}
+
+// upstream builds real images and pushes them: Debian from debootstrap,
+// PostgreSQL and nginx from Debian's packages (Docker's schema 2), one with zstd
+// layers, a complete index, an index of which one platform will be carried, with
+// attestations, and an artifact.
+func (s side) upstream(up string) {
+	s.Helper()
+	s.sh("[ -f /var/cache/oob-interop/rootfs.tar.gz ] || { mkdir -p /var/cache/oob-interop; d=$(mktemp -d); debootstrap --variant=minbase bookworm $d; tar -C $d -czf rootfs.tar.gz .; rm -rf $d; mv rootfs.tar.gz /var/cache/oob-interop/; }")
+	s.sh("mkdir -p debian postgres nginx && cp /var/cache/oob-interop/rootfs.tar.gz debian/")
+	s.write("debian/Dockerfile", "FROM scratch\nADD rootfs.tar.gz /\nCMD [\"/bin/bash\"]\n")
+	s.write("postgres/Dockerfile", "FROM "+up+"/real/debian:bookworm\nRUN apt-get update && apt-get install -y --no-install-recommends postgresql-15 && apt-get clean && rm -rf /var/lib/apt/lists/*\nUSER postgres\nENV PATH=/usr/lib/postgresql/15/bin:/usr/bin:/bin PGDATA=/var/lib/postgresql/data\nRUN initdb -A trust\nCMD [\"postgres\"]\n")
+	s.write("nginx/Dockerfile", "FROM "+up+"/real/debian:bookworm\nRUN apt-get update && apt-get install -y --no-install-recommends nginx-light && apt-get clean && rm -rf /var/lib/apt/lists/*\n")
+	s.sh("docker build -q --network host -t " + up + "/real/debian:bookworm debian")
+	s.sh("docker build -q --network host -t " + up + "/real/postgres:15 postgres")
+	s.sh("docker build -q --network host -t " + up + "/real/nginx:1.22 nginx")
+	for _, ref := range []string{"debian:bookworm", "postgres:15", "nginx:1.22"} {
+		s.sh("docker push -q " + up + "/real/" + ref)
+	}
+	s.sh("skopeo copy -q docker-daemon:" + up + "/real/debian:bookworm oci:zstd:1 --format oci --dest-compress-format zstd && skopeo copy -q oci:zstd:1 docker://" + up + "/real/debian:zstd --dest-tls-verify=false")
+	var layers []bundletest.File
+	for _, arch := range []string{"amd64", "arm64"} {
+		s.sh("cd " + s.source() + " && CGO_ENABLED=0 GOARCH=" + arch + " go build -o " + s.dir + "/tool-" + arch + " ./cmd/oob-bundle")
+		program, err := os.ReadFile(filepath.Join(s.dir, "tool-"+arch))
+		if err != nil {
+			s.Fatal(err)
+		}
+		layers = append(layers, bundletest.File{Name: "app", Mode: 0o755, Data: program})
+	}
+	amd, arm := bundletest.Image("linux/amd64", bundletest.Layer(layers[0])), bundletest.Image("linux/arm64", bundletest.Layer(layers[1]))
+	r := &bundletest.Registry{Host: up}
+	r.Push(s.T, "real/tool:1", bundletest.WithAttestation(bundletest.WithAttestation(bundletest.Index(amd, arm), amd), arm))
+	r.Push(s.T, "real/both:1", bundletest.WithAttestation(bundletest.Index(amd), amd))
+	s.write("artifact.txt", "not an image\n")
+	s.sh("oras push --plain-http " + up + "/real/artifact:1 --artifact-type application/vnd.example.notes artifact.txt:text/plain")
+}
+
+func (s side) source() string {
+	s.Helper()
+	_, file, _, _ := runtime.Caller(0)
+	return filepath.Dir(filepath.Dir(filepath.Dir(file)))
+}
+
+// references of the bundle, without host.
+var real = []string{"debian:bookworm", "postgres:15", "nginx:1.22", "debian:zstd", "tool:1", "both:1", "artifact:1"}
+
+// TestInterop is the main job with real images, real registries and everybody
+// else's programs.
+func TestInterop(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Fatal("needs root: it starts a Docker engine in a network namespace")
+	}
+	s := side{t, t.TempDir()}
+	bin := t.TempDir()
+	t.Setenv("PATH", bin+":"+filepath.Join(s.source(), "bin/tools")+":"+os.Getenv("PATH"))
+	t.Setenv("OOB_BUNDLE_PASSWORD", "")
+	t.Setenv("COSIGN_PASSWORD", "")
+	t.Setenv("REGCTL_CONFIG", filepath.Join(s.dir, "regctl.json"))
+	s.sh("cd " + s.source() + " && CGO_ENABLED=0 go build -o " + bin + "/oob-bundle ./cmd/oob-bundle")
+	const up = "127.0.0.1:5701"
+	s.serve(up)
+	s.upstream(up)
+
+	manifest := "apiVersion: oobbundle.dev/v1\nkind: Manifest\nmetadata: {name: real, version: 1.0.0}\ncomponents:\n  - name: all\n    images:\n"
+	for _, ref := range real {
+		manifest += "      - " + up + "/real/" + ref + "\n"
+	}
+	s.write("real.yaml", manifest)
+	s.sh("oob-bundle key generate && oob-bundle create real.yaml --key oob.key --platform linux/amd64 --plain-http " + up + " -o real.oob.tar")
+	s.sh("tar -xOf real.oob.tar index.json >index.json && tar -xOf real.oob.tar signatures.jsonl | sed -n 1p >s.json && sha256sum index.json >identity")
+
+	t.Run("cosign", func(t *testing.T) { side{t, s.dir}.cosign() })
+	t.Run("archives", func(t *testing.T) { side{t, s.dir}.archives(up) })
+	t.Run("layout", func(t *testing.T) { side{t, s.dir}.layout(up) })
+	t.Run("stock registry", func(t *testing.T) { side{t, s.dir}.stockRegistry(up) })
+	t.Run("isolated", func(t *testing.T) {
+		out := side{t, s.dir}.sh("unshare -n -m bash " + s.source() + "/cmd/oob-bundle/testdata/isolated.sh " + s.dir + " " + strings.ReplaceAll(up, ":", "_") + "/real 2>&1")
+		t.Log(out)
+		if !strings.Contains(out, "isolated: all is well") {
+			t.Error("the script ended early")
+		}
+	})
+	t.Run("digests", func(t *testing.T) { side{t, s.dir}.digests(up) })
+}
+
+// cosign accepts our signature and refuses a changed index; each signs with the
+// other's keys.
+func (s side) cosign() {
+	const check = "cosign verify-blob --key oob.pub --bundle s.json --insecure-ignore-tlog "
+	s.sh(check + "index.json")
+	s.sh("sed 's/real/reel/' index.json >changed.json")
+	if _, err := s.try(check + "changed.json"); err == nil {
+		s.Error("cosign accepted a changed index")
+	}
+	s.sh("rm -f cosign.*; cosign generate-key-pair && cp real.oob.tar second.oob.tar && oob-bundle sign second.oob.tar --key cosign.key")
+	s.sh("oob-bundle verify second.oob.tar --key oob.pub --key cosign.pub --threshold 2 --root nowhere")
+	s.sh("tar -xOf second.oob.tar signatures.jsonl | sed -n 2p >s2.json && cosign verify-blob --key cosign.pub --bundle s2.json --insecure-ignore-tlog index.json")
+	s.sh("cosign sign-blob --key oob.key --use-signing-config=false --tlog-upload=false --bundle ours.json --yes index.json && cosign verify-blob --key oob.pub --bundle ours.json --insecure-ignore-tlog index.json")
+	s.sh("openssl genpkey -algorithm ed25519 -out ed.pem && openssl pkey -in ed.pem -pubout -out ed.pub && chmod 600 ed.pem && oob-bundle sign second.oob.tar --key ed.pem")
+	s.sh("tar -xOf second.oob.tar signatures.jsonl | sed -n 3p >s3.json && cosign verify-blob --key ed.pub --bundle s3.json --insecure-ignore-tlog index.json")
+}
+
+// archives: what reads a docker save reads a bundle.
+func (s side) archives(up string) {
+	images := []string{"debian:bookworm", "postgres:15", "nginx:1.22", "debian:zstd", "tool:1", "both:1"}
+	for _, ref := range images { // what was built here must not stand in for what is loaded
+		s.sh("docker rmi -f " + up + "/real/" + ref + " >/dev/null 2>&1 || :; podman rmi -f " + up + "/real/" + ref + " >/dev/null 2>&1 || :")
+	}
+	s.sh("docker load -i real.oob.tar && podman load -i real.oob.tar")
+	for _, ref := range images {
+		s.sh("docker image inspect " + up + "/real/" + ref)
+		s.sh("podman image inspect " + up + "/real/" + ref)
+		s.sh("rm -rf copy && skopeo copy -q docker-archive:real.oob.tar:" + up + "/real/" + ref + " dir:copy")
+	}
+	s.sh("docker run --rm --network none " + up + "/real/debian:bookworm cat /etc/debian_version")
+}
+
+// layout: what reads an OCI layout reads a bundle, packed or not.
+func (s side) layout(up string) {
+	s.sh("rm -rf layout && mkdir layout && tar -xf real.oob.tar -C layout")
+	s.sh("oras manifest fetch --oci-layout-path real.oob.tar " + up + "/real/nginx:1.22")
+	s.sh("oras manifest fetch --oci-layout layout@" + bundletest.Digest(s.T, up+"/real/nginx:1.22"))
+	s.sh("skopeo inspect --raw oci-archive:real.oob.tar:" + up + "/real/debian:zstd")
+	s.sh("regctl manifest get ocidir://layout@" + bundletest.Digest(s.T, up+"/real/both:1"))
+	s.sh("crane push --insecure --index layout " + up + "/from/layout:1")
+	identity := "sha256:" + strings.Fields(s.sh("cat identity"))[0]
+	if got := bundletest.Digest(s.T, up+"/from/layout:1"); got != identity {
+		s.Errorf("crane pushed %s, and the bundle is %s", got, identity)
+	}
+}
+
+// stockRegistry: distribution as it comes takes the whole tree, root included.
+func (s side) stockRegistry(up string) {
+	const site = "127.0.0.1:5702"
+	s.serve(site)
+	s.sh("oob-bundle install real.oob.tar --key oob.pub --root host --registry " + site + "/mirror --plain-http " + site)
+	for _, ref := range real {
+		there := site + "/mirror/" + strings.ReplaceAll(up, ":", "_") + "/real/" + ref
+		if ref == "tool:1" {
+			continue // partial: the tag is the platform's manifest, see digests
+		}
+		if want, got := bundletest.Digest(s.T, up+"/real/"+ref), bundletest.Digest(s.T, there); got != want {
+			s.Errorf("%s is %s and upstream %s", there, got, want)
+		}
+	}
+	identity := strings.Fields(s.sh("cat identity"))[0]
+	if got := bundletest.Digest(s.T, site+"/mirror/oob-bundle/real:oob-"+identity[:16]); got != "sha256:"+identity {
+		s.Errorf("the root is %s", got)
+	}
+	s.sh("crane validate --insecure --remote " + site + "/mirror/" + strings.ReplaceAll(up, ":", "_") + "/real/postgres:15")
+}
+
+// digests compares upstream, the bundle, and what the isolated side installed.
+func (s side) digests(up string) {
+	data, err := os.ReadFile(filepath.Join(s.dir, "real.oob.tar"))
+	if err != nil {
+		s.Fatal(err)
+	}
+	receipts, err := filepath.Glob(filepath.Join(s.dir, "site/receipts/*.json"))
+	if err != nil || len(receipts) != 1 {
+		s.Fatalf("%v, %v", receipts, err)
+	}
+	var receipt struct {
+		Images []struct {
+			Upstream, Index string
+			Digest          bundle.Digest
+		}
+	}
+	text, err := os.ReadFile(receipts[0])
+	if err != nil {
+		s.Fatal(err)
+	}
+	if err := json.Unmarshal(text, &receipt); err != nil || len(receipt.Images) != len(real) {
+		s.Fatalf("%d images, %v", len(receipt.Images), err)
+	}
+	for _, i := range receipt.Images {
+		want := bundletest.Digest(s.T, i.Upstream)
+		got := string(i.Digest)
+		if strings.HasSuffix(i.Upstream, "tool:1") {
+			if got == want {
+				s.Errorf("%s should be partial", i.Upstream)
+			}
+			got = i.Index
+		}
+		if got != want {
+			s.Errorf("%s: upstream %s, on the site %s", i.Upstream, want, got)
+		}
+		if !strings.Contains(string(data), i.Digest.Hex()) {
+			s.Errorf("%s is not in the bundle", i.Digest)
+		}
+	}
+}
