@@ -52,7 +52,8 @@ echo "PostgreSQL answers"
 
 echo "== podman pull and podman run"
 podman --root "$dir/podman" --runroot "$dir/podman-run" pull -q --tls-verify=false "$here/$images/debian:zstd"
-podman --root "$dir/podman" --runroot "$dir/podman-run" run --rm --network host --cgroups=disabled "$here/$images/debian:zstd" cat /etc/debian_version
+podman --root "$dir/podman" --runroot "$dir/podman-run" --cgroup-manager cgroupfs run --rm --network host \
+	--ulimit nofile=1024:1024 --ulimit nproc=1024:1024 "$here/$images/debian:zstd" cat /etc/debian_version
 
 echo "== skopeo, crane, regctl, oras"
 skopeo inspect --tls-verify=false "docker://$here/$images/debian:bookworm" >/dev/null
