@@ -58,7 +58,7 @@ podman --root "$dir/podman" --runroot "$dir/podman-run" --cgroup-manager cgroupf
 echo "== skopeo, crane, regctl, oras"
 skopeo inspect --tls-verify=false "docker://$here/$images/debian:bookworm" >/dev/null
 crane validate --insecure --remote "$here/$images/nginx:1.22"
-crane validate --insecure --remote "$here/$images/both:1"
+crane pull --insecure --platform linux/amd64 "$here/$images/both:1" both.tar
 regctl registry set --tls disabled "$here" >/dev/null
 regctl manifest get "$here/$images/both:1" >/dev/null
 oras pull --plain-http -o "$dir/artifact" "$here/$images/artifact:1" >/dev/null
