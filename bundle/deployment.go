@@ -128,6 +128,7 @@ func (d *Deployment) check(g *Geometry) error {
 		return err
 	}
 	listed := map[string]bool{}
+	onSite := map[string]Digest{} // REPOSITORY:TAG → what it means
 	for _, i := range d.Images {
 		ref, err := ParseReference(i.Reference)
 		if err != nil || listed[i.Reference] {
@@ -142,6 +143,13 @@ func (d *Deployment) check(g *Geometry) error {
 		}
 		if _, ok := indexes[i.Digest]; i.Partial && !ok || !i.Partial && !slices.Equal(i.Manifests, []Digest{i.Digest}) {
 			return bad("it and the root disagree about the digest of %s", i.Reference)
+		}
+		if i.Tag != "" {
+			name := i.Repository + ":" + i.Tag
+			if other, ok := onSite[name]; ok && other != i.Digest {
+				return bad("%s would be %s and %s on the site", name, other, i.Digest)
+			}
+			onSite[name] = i.Digest
 		}
 		for _, a := range i.Attestations {
 			if !slices.Contains(inRoot[""], a) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
@@ -137,7 +138,10 @@ func (p *Plan) switchOver(ctx context.Context, moves []move, s *stored) (*Receip
 		Channel: info.Channel, Identity: identity, Version: info.Version, Registry: p.Target.Name(), Receipt: name,
 	}
 	owned := p.owned()
-	maps.DeleteFunc(p.state.Owners, func(key, owner string) bool { return owner == info.Channel && !slices.Contains(owned, key) })
+	tags := "tag " + p.Target.Name() + " "
+	maps.DeleteFunc(p.state.Owners, func(key, owner string) bool {
+		return owner == info.Channel && strings.HasPrefix(key, tags) && !slices.Contains(owned, key)
+	})
 	for _, key := range owned {
 		p.state.Owners[key] = info.Channel
 	}

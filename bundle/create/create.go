@@ -211,6 +211,9 @@ func (o *Options) lock(images []*pull.Image) (*manifests.Lock, error) {
 		}
 		l.Images = append(l.Images, locked)
 	}
+	if err := sameTags(images); err != nil {
+		return nil, err
+	}
 	if o.Lock == nil {
 		return l, nil
 	}
@@ -227,6 +230,24 @@ func (o *Options) lock(images []*pull.Image) (*manifests.Lock, error) {
 		return nil, fmt.Errorf("%w: resolving it gives another result (%s); create without --lock makes a new one", manifests.ErrMismatch, firstOther(string(want), string(got)))
 	}
 	return o.Lock, nil
+}
+
+// sameTags refuses two references that would be one tag on the site and are not
+// one image, such as app:1 and app:1@sha256:… of last year.
+func sameTags(images []*pull.Image) error {
+	seen := map[string]*pull.Image{}
+	for _, i := range images {
+		if i.Reference.Tag == "" {
+			continue
+		}
+		name := i.Reference.Repository() + ":" + i.Reference.Tag
+		if other := seen[name]; other != nil && other.Top.Digest != i.Top.Digest {
+			return fmt.Errorf("%w: %s and %s are different images with one name; leave one of them out, or give one by its digest alone",
+				manifests.ErrInvalid, other.Reference, i.Reference)
+		}
+		seen[name] = i
+	}
+	return nil
 }
 
 func firstOther(want, got string) string {

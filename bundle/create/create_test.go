@@ -217,6 +217,20 @@ func TestPlatforms(t *testing.T) {
 	}
 }
 
+// TestOneNameTwoImages: two references must not fight for one tag on the site.
+func TestOneNameTwoImages(t *testing.T) {
+	up, key := bundletest.NewRegistry(t, nil), bundletest.NewKey(t)
+	ref := up.Push(t, "team/app:1", bundletest.Image("linux/amd64", bundletest.Layer(file("old"))))
+	pinned := ref + "@" + bundletest.Digest(t, ref)
+	o := bundletest.Options(t, bundletest.Manifest(t, "demo", ref, pinned), key, up)
+	bundletest.Create(t, o) // they agree
+	up.Push(t, "team/app:1", bundletest.Image("linux/amd64", bundletest.Layer(file("new"))))
+	o = bundletest.Options(t, bundletest.Manifest(t, "demo", ref, pinned), key, up)
+	if _, err := create.Run(t.Context(), o); !errors.Is(err, manifests.ErrInvalid) || !strings.Contains(err.Error(), "one name") {
+		t.Errorf("got %v", err)
+	}
+}
+
 // TestSharedLayers: a layer of two images is fetched once and stands once.
 func TestSharedLayers(t *testing.T) {
 	var gets atomic.Int64
