@@ -136,28 +136,28 @@ func (d *Deployment) check(g *Geometry) error {
 		}
 		listed[i.Reference] = true
 		if i.Repository != ref.SiteRepository() || i.Tag != ref.Tag {
-			return bad("%s would be %q:%q on the site", i.Reference, i.Repository, i.Tag)
+			return bad("%q would be %q:%q on the site", i.Reference, i.Repository, i.Tag)
 		}
 		if !slices.Equal(i.Manifests, inRoot[i.Reference]) || len(i.Manifests) == 0 {
-			return bad("it and the root disagree about %s", i.Reference)
+			return bad("it and the root disagree about %q", i.Reference)
 		}
 		if _, ok := indexes[i.Digest]; i.Partial && !ok || !i.Partial && !slices.Equal(i.Manifests, []Digest{i.Digest}) {
-			return bad("it and the root disagree about the digest of %s", i.Reference)
+			return bad("it and the root disagree about the digest of %q", i.Reference)
 		}
 		if i.Tag != "" {
 			name := i.Repository + ":" + i.Tag
 			if other, ok := onSite[name]; ok && other != i.Digest {
-				return bad("%s would be %s and %s on the site", name, other, i.Digest)
+				return bad("%s would be %q and %q on the site", name, other, i.Digest)
 			}
 			onSite[name] = i.Digest
 		}
 		for _, a := range i.Attestations {
 			if !slices.Contains(inRoot[""], a) {
-				return bad("the attestation %s of %s is not in the root", a, i.Reference)
+				return bad("the attestation %q of %s is not in the root", a, i.Reference)
 			}
 		}
 		if ref.Digest != "" && ref.Digest != i.Digest {
-			return bad("it says %s for %s", i.Digest, i.Reference)
+			return bad("it says %q for %s", i.Digest, i.Reference)
 		}
 	}
 	if len(listed) != len(inRoot)-1 { // the deployment document itself has no reference

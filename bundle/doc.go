@@ -159,7 +159,8 @@
 // fields; null; data behind the document; invalid UTF-8, lone surrogates or NUL;
 // numbers that are not plain integers in range. In upstream's manifests unknown
 // fields and null are let through; duplicate keys, and keys that differ only in
-// case from another or from a field of the OCI specification, are refused.
+// case from another or from a field of the OCI specification, or that are not
+// ASCII, are refused (annotations may have any key).
 // Digests are sha256 in lower case, everywhere.
 //
 // The deployment document is described by [Deployment]. It must name the same
@@ -168,8 +169,8 @@
 // # Limits
 //
 // index.json, manifests and the deployment document: 4 MiB each. A blob: 16 TiB.
-// Blobs: 100,000. Descriptors met on the walk: 1,000,000. Depth: 6, the root
-// being 0. Their reasons stand beside the constants.
+// Blobs: 100,000. Descriptors in the root: 2,000; met on the walk: 1,000,000.
+// Depth: 6, the root being 0. Their reasons stand beside the constants.
 //
 // # A worked example
 //

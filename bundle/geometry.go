@@ -2,6 +2,7 @@ package bundle
 
 import (
 	"fmt"
+	"strconv"
 )
 
 // Names of the members that are not blobs, in the order of the file; the blobs
@@ -185,7 +186,7 @@ func (g *Geometry) Describe(m Member) string {
 	if d := g.Index.Manifests[m.Root]; d.Annotations[AnnotationRef] != "" {
 		of = d.Annotations[AnnotationRef]
 	} else if d.ArtifactType != "" {
-		of = d.ArtifactType
+		of = strconv.Quote(d.ArtifactType)
 	}
 	return fmt.Sprintf("blob %s, %s of %s (bytes %d to %d of the file)", m.Digest, what, of, m.Data, m.Data+m.Size-1)
 }
@@ -201,12 +202,13 @@ func (g *Geometry) loadList() []byte {
 	}
 	entries := []entry{}
 	seen := map[string]bool{}
+	found := map[Digest]*Manifest{}
 	for _, d := range g.Index.Manifests {
 		ref := d.Annotations[AnnotationRef]
 		if ref == "" || seen[ref] {
 			continue
 		}
-		m := g.firstRunnable(d, map[Digest]bool{})
+		m := g.firstRunnable(d, found)
 		if m == nil {
 			continue
 		}
@@ -225,18 +227,23 @@ func (g *Geometry) loadList() []byte {
 }
 
 // firstRunnable returns the first image that an engine could run at or below d,
-// or nil. Seen holds what was looked at, as indexes may share children.
-func (g *Geometry) firstRunnable(d Descriptor, seen map[Digest]bool) *Manifest {
+// or nil. Found remembers the answers, as indexes may share children.
+func (g *Geometry) firstRunnable(d Descriptor, found map[Digest]*Manifest) *Manifest {
+	if r, ok := found[d.Digest]; ok {
+		return r
+	}
 	m := g.Manifests[d.Digest]
-	if m == nil || seen[d.Digest] {
+	found[d.Digest] = nil
+	if m == nil {
 		return nil
 	}
-	seen[d.Digest] = true
 	if m.Runnable() {
+		found[d.Digest] = m
 		return m
 	}
 	for _, c := range m.Manifests {
-		if r := g.firstRunnable(c, seen); r != nil {
+		if r := g.firstRunnable(c, found); r != nil {
+			found[d.Digest] = r
 			return r
 		}
 	}

@@ -171,6 +171,9 @@ func (x *Index) checkManifests() error {
 	if len(x.Manifests) == 0 || x.Manifests[0].ArtifactType != TypeDeployment {
 		return fmt.Errorf("%w: index.json does not begin with a deployment document", ErrFormat)
 	}
+	if len(x.Manifests) > MaxReferences {
+		return fmt.Errorf("%w: index.json lists %d manifests, at most %d are allowed", ErrLimit, len(x.Manifests), MaxReferences)
+	}
 	seen := map[string]map[string]bool{} // reference → platforms
 	for i := range x.Manifests {
 		d := &x.Manifests[i]
@@ -190,6 +193,9 @@ func (x *Index) checkManifests() error {
 		}
 		platform := "" // an index, or an image that says none: the reference is its alone
 		if d.Platform != nil {
+			if _, err := ParsePlatform(d.Platform.String()); err != nil {
+				return fmt.Errorf("%w: index.json: %w", ErrFormat, err)
+			}
 			platform = d.Platform.String() + " " + d.Platform.OSVersion
 		}
 		others := seen[ref]

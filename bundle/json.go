@@ -61,6 +61,10 @@ var ociFields = map[string]bool{
 
 var exactFields = map[string]bool{"schemaVersion": true, "mediaType": true, "artifactType": true}
 
+func isASCII(s string) bool {
+	return strings.IndexFunc(s, func(r rune) bool { return r > 0x7f }) < 0
+}
+
 func foldsToField(key string) bool {
 	low := strings.ToLower(key)
 	return ociFields[low] && key != low && !exactFields[key]
@@ -115,8 +119,8 @@ func checkTokens(data []byte, who author) error {
 			if stack[top].keys[low] {
 				return fmt.Errorf("keys that differ in case only at %s", dec.StackPointer())
 			}
-			if !stack[top].free && foldsToField(s) {
-				return fmt.Errorf("key %q, which some parsers take for %q", s, low)
+			if !stack[top].free && (foldsToField(s) || !isASCII(s)) { // Unicode folds too: layerſ is layers
+				return fmt.Errorf("key %q, which some parsers take for another", s)
 			}
 			stack[top].keys[low] = true
 			stack[top].name = s

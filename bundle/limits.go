@@ -19,6 +19,9 @@ const (
 	// MaxDescriptors bounds the descriptors met on the walk, repeated ones
 	// included: manifests may share children, and time grows with the edges.
 	MaxDescriptors = 1_000_000
+	// MaxReferences bounds the descriptors of the root: installing looks at the
+	// tree below each of them.
+	MaxReferences = 2_000
 	// MaxDepth bounds the nesting of indexes. The root is 0; an image in an
 	// index in the root is 2.
 	MaxDepth = 6

@@ -40,6 +40,12 @@ func ParseReference(s string) (Reference, error) {
 	if r.Tag == "" && r.Digest == "" {
 		r.Tag = "latest"
 	}
+	if literal, ok := strings.CutPrefix(r.Host, "["); ok {
+		literal, _, _ = strings.Cut(literal, "]")
+		if a, err := netip.ParseAddr(literal); err != nil || !a.Is6() || a.Zone() != "" {
+			return Reference{}, fmt.Errorf("%q: %q is not an IPv6 address", s, literal)
+		}
+	}
 	// Docker tells a host by its capitals too; without them it must still be one.
 	if again, err := reference.ParseNormalizedNamed(r.String()); err != nil || reference.Domain(again) != r.Host {
 		return Reference{}, fmt.Errorf("%q: write the host in lower case, with a dot or a port", s)

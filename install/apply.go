@@ -34,10 +34,10 @@ func (p *Plan) Apply(ctx context.Context, done func(bytes int)) (*Result, error)
 	if r, err := p.already(ctx); r != nil || err != nil {
 		return r, err
 	}
-	if err := p.takeBack(ctx); err != nil {
+	repos, err := p.repositories()
+	if err != nil {
 		return nil, err
 	}
-	repos := p.repositories()
 	stored, err := p.store(ctx, repos, done)
 	if err != nil {
 		if errors.Is(err, bundle.ErrDigest) || errors.Is(err, bundle.ErrFormat) {
@@ -46,6 +46,9 @@ func (p *Plan) Apply(ctx context.Context, done func(bytes int)) (*Result, error)
 		return nil, err
 	}
 	if err := p.Target.Sync(); err != nil {
+		return nil, err
+	}
+	if err := p.takeBack(ctx); err != nil {
 		return nil, err
 	}
 	moves, err := p.moves(ctx, repos, stored)
@@ -62,7 +65,7 @@ func (p *Plan) Apply(ctx context.Context, done func(bytes int)) (*Result, error)
 // already reports whether the bundle is installed as it stands.
 func (p *Plan) already(ctx context.Context) (*Result, error) {
 	info := p.Bundle.Info
-	have, ok := p.state.Deployments[info.Name]
+	have, ok := p.state.Deployments[deploymentKey(info.Name, p.Target.Name())]
 	if !ok || p.journal != nil || have.Identity != p.Bundle.Identity || have.Registry != p.Target.Name() || have.Channel != info.Channel {
 		return nil, nil
 	}
@@ -101,12 +104,8 @@ func (p *Plan) image(reference string) (bundle.Image, bool) {
 // takeBack undoes the tags of another bundle's installation that never finished.
 func (p *Plan) takeBack(ctx context.Context) error {
 	j := p.journal
-	if j == nil || j.Identity == p.Bundle.Identity && j.Registry == p.Target.Name() {
+	if j == nil || j.Identity == p.Bundle.Identity {
 		return nil
-	}
-	if j.Registry != p.Target.Name() {
-		return fmt.Errorf("%w: the installation of %s %s into %s was interrupted; finish it with the same command first",
-			ErrIncomplete, j.Name, j.Version, j.Registry)
 	}
 	for _, m := range j.Tags {
 		now, err := p.Target.Resolve(ctx, m.Repository, m.Tag)
@@ -120,15 +119,8 @@ func (p *Plan) takeBack(ctx context.Context) error {
 			return err
 		}
 	}
-	if c := p.state.Channels[j.Channel]; c.Pending == j.Identity {
-		c.Pending = "" // the sequence stays: what was begun is not a way back
-		p.state.Channels[j.Channel] = c
-		if err := p.state.write(p.Options.Root); err != nil {
-			return err
-		}
-	}
-	p.journal = nil
-	return removeJournal(p.Options.Root)
+	p.journal = nil // the record of its sequence stays, and it stays welcome
+	return removeJournal(p.Options.Root, p.Target.Name())
 }
 
 // stored tells where things that depend on the target ended up.
@@ -187,9 +179,14 @@ func (p *Plan) storeBlobs(ctx context.Context, r *repository, from string, done 
 				return fmt.Errorf("%w: blob %s is not in the bundle", bundle.ErrFormat, d.Digest)
 			}
 			has, err := p.Target.HasBlob(gctx, r.name, d)
-			if err != nil || has {
-				count(done, d.Size)
+			if err != nil {
 				return err
+			}
+			if has && from != "" {
+				return nil
+			}
+			if has { // it need not be stored, and the bundle still has to be good
+				return p.Bundle.Hash(gctx, m, done)
 			}
 			err = p.Target.PutBlob(gctx, r.name, d, from, func() io.Reader { return counting{p.Bundle.Content(m), done} })
 			if errors.Is(err, bundle.ErrDigest) {

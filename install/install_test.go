@@ -406,7 +406,7 @@ func TestInterruptedAnywhere(t *testing.T) {
 				}
 			}
 			w.must(w.install(then))
-			if j, err := install.ReadJournal(w.root); j != nil || err != nil {
+			if j, err := install.ReadJournals(w.root); len(j) > 0 || err != nil {
 				t.Fatalf("step %d, then %s: the journal is still there: %v, %v", step, name, j, err)
 			}
 			switch name {
@@ -415,6 +415,15 @@ func TestInterruptedAnywhere(t *testing.T) {
 					t.Fatalf("step %d: %s", step, diff)
 				}
 			case "the old":
+				w.must(w.install(two)) // what was begun stays welcome
+				w.must(w.install(two))
+				w.root = filepath.Join(t.TempDir(), "site")
+				w.must(w.install(one))
+				left, fired = step, false
+				if _, err := w.install(two, wrapped(func(t install.Target) install.Target { return failing{t, &left, &fired} })); !errors.Is(err, errPulled) {
+					t.Fatalf("step %d again: %v", step, err)
+				}
+				w.must(w.install(one))
 				if got := w.tags(); got[w.siteName(w.up.Host+"/team/app:1")] != oldTags[w.siteName(w.up.Host+"/team/app:1")] || got[w.siteName(w.up.Host+"/team/new:1")] != "" {
 					t.Fatalf("step %d: %v", step, got)
 				}
@@ -452,6 +461,77 @@ func TestExternalSequence(t *testing.T) {
 	w.must(w.install(two, external))
 	w.root = filepath.Join(t.TempDir(), "third host")
 	w.must(w.install(one, external, allowDowngrade))
+}
+
+// TestExternalSameSequence: the registry's word counts besides the host's own.
+func TestExternalSameSequence(t *testing.T) {
+	w := newWorld(t)
+	shared := bundletest.NewRegistry(t, nil)
+	client, err := remote.New(remote.Options{PlainHTTP: []string{shared.Host}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	external := func(s *site) {
+		s.target = func(context.Context, string) (install.Target, error) {
+			return registry.OpenExternal(client, shared.Host, install.CentralRepository("demo")), nil
+		}
+	}
+	one := w.bundle("demo", 1, w.push("team/app:1", "one"))
+	two := w.bundle("demo", 2, w.push("team/app:1", "two"))
+	other := w.bundle("demo", 2, w.push("team/app:1", "other two"))
+	w.must(w.install(one, external))
+	first := w.root
+	w.root = filepath.Join(t.TempDir(), "second host")
+	w.must(w.install(two, external))
+	w.root = first
+	if _, err := w.install(other, external); !errors.Is(err, bundle.ErrPolicy) {
+		t.Errorf("the registry has another bundle with that sequence: %v", err)
+	}
+	if _, err := w.install(one, external); !errors.Is(err, bundle.ErrPolicy) {
+		t.Errorf("the registry is further: %v", err)
+	}
+}
+
+// TestPresentBlobs: a damaged bundle is refused also where the site has the
+// damaged blob already, and nothing that a broken run began is touched by it.
+func TestPresentBlobs(t *testing.T) {
+	w := newWorld(t)
+	one := w.bundle("demo", 1, w.push("team/app:1", "one"))
+	two := w.bundle("demo", 2, w.push("team/app:1", "one"), w.push("team/b:1", "b"))
+	w.must(w.install(one))
+	left, fired := 14, false
+	if _, err := w.install(two, wrapped(func(t install.Target) install.Target { return failing{t, &left, &fired} })); !errors.Is(err, errPulled) {
+		t.Fatal(err)
+	}
+	before := w.tree()
+	three := w.bundle("demo", 3, w.up.Host+"/team/app:1")
+	v, err := verify.Open(t.Context(), bytes.NewReader(three), int64(len(three)), verify.Policy{Keys: []verify.Key{w.key.Trusted}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := v.Blobs()[len(v.Blobs())-1] // the layer, which the site has
+	three[last.Data] ^= 1
+	if _, err := w.install(three); !errors.Is(err, bundle.ErrDigest) {
+		t.Errorf("got %v", err)
+	}
+	if diff := cmp.Diff(before, w.tree()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// TestTwoDeploymentsOfAChannel: each keeps what it owns.
+func TestTwoDeploymentsOfAChannel(t *testing.T) {
+	w := newWorld(t)
+	onX := func(sequence int64) func(*create.Options) {
+		return func(o *create.Options) { o.Channel, o.Sequence = "x", &sequence }
+	}
+	ref := w.push("team/app:1", "one")
+	w.must(w.install(w.bundleWith("aaa", []string{ref}, onX(1))))
+	w.must(w.install(w.bundleWith("bbb", []string{w.push("team/b:1", "b")}, onX(2))))
+	ref = w.push("team/app:1", "evil")
+	if _, err := w.install(w.bundle("evil", 1, ref)); !errors.Is(err, bundle.ErrPolicy) {
+		t.Errorf("got %v", err)
+	}
 }
 
 func TestLocked(t *testing.T) {

@@ -6,11 +6,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"time"
 
-	"github.com/gofrs/flock"
+	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
 // ErrLocked says that another run is changing the same root.
@@ -19,9 +18,9 @@ var ErrLocked = errors.New("another run holds the lock")
 // Lock is the right to change a root. The kernel gives it back when the process
 // ends, however it ends.
 type Lock struct {
-	flock *flock.Flock
-	note  string // who holds it, for the one that has to wait
-	made  string // the outermost directory that taking the lock made, or ""
+	release func() error
+	note    string // who holds it, for the one that has to wait
+	made    string // the outermost directory that taking the lock made, or ""
 }
 
 // Acquire locks a root and makes its directory if need be. Errors wrap ErrLocked.
@@ -36,17 +35,12 @@ func Acquire(root string) (*Lock, error) {
 	if err := os.MkdirAll(root, 0o755); err != nil {
 		return nil, err
 	}
-	// The directory itself is what is locked: it leaves no file behind. Windows
-	// cannot open one.
-	l.flock = flock.New(root, flock.SetFlag(os.O_RDONLY))
-	if runtime.GOOS == "windows" {
-		l.flock = flock.New(filepath.Join(root, ".lock"))
-	}
-	ok, err := l.flock.TryLock()
+	release, err := bundle.TryLock(root) // the directory itself: it leaves no file behind
 	if err != nil {
 		return nil, fmt.Errorf("locking %s: %w", root, err)
 	}
-	if !ok {
+	l.release = release
+	if release == nil {
 		who, err := os.ReadFile(l.note)
 		if err != nil {
 			who = []byte("process unknown")
@@ -55,7 +49,7 @@ func Acquire(root string) (*Lock, error) {
 	}
 	text := fmt.Sprintf("process %d since %s\n", os.Getpid(), time.Now().UTC().Format(time.RFC3339))
 	if err := os.WriteFile(l.note, []byte(text), 0o644); err != nil {
-		return nil, errors.Join(err, l.flock.Unlock())
+		return nil, errors.Join(err, l.release())
 	}
 	return l, nil
 }
@@ -71,5 +65,5 @@ func (l *Lock) Release() error {
 			}
 		}
 	}
-	return errors.Join(err, l.flock.Unlock())
+	return errors.Join(err, l.release())
 }

@@ -1,6 +1,7 @@
 package install
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -76,7 +77,7 @@ func NewPlan(ctx context.Context, v *verify.Verified, target Target, o Options) 
 	if err != nil {
 		return nil, err
 	}
-	journal, err := ReadJournal(o.Root)
+	journal, err := readJournal(journalPath(o.Root, target.Name()))
 	if err != nil {
 		return nil, err
 	}
@@ -87,72 +88,115 @@ func NewPlan(ctx context.Context, v *verify.Verified, target Target, o Options) 
 	if err := p.checkSequence(ctx); err != nil {
 		return nil, err
 	}
-	return p, p.checkOwners()
+	return p, p.checkOwners(ctx)
 }
 
 // checkSequence refuses to go back, by what this host knows and by what the
 // target's own verified root says.
 func (p *Plan) checkSequence(ctx context.Context) error {
-	o := p.Options
-	info, identity := p.Bundle.Info, p.Bundle.Identity
-	known := p.state.Channels[info.Channel]
-	_, installed := p.state.Channels[info.Channel]
-	where := "on this host"
-	head, err := p.Target.Root(ctx, p.central, channelTag(info.Channel))
-	if err != nil {
-		return err
-	}
-	if head != nil {
-		found, _, err := verify.Root(head, o.Policy)
-		switch {
-		case err != nil:
-			o.Warn("the bundle found on %s is not signed by a trusted key and is not taken into account: %v", p.Target.Name(), err)
-		case found.Channel == info.Channel && (!installed || found.Sequence > known.Sequence):
-			known = Channel{Sequence: found.Sequence, Identity: head.Identity()}
-			installed, where = true, "on "+p.Target.Name()
+	info := p.Bundle.Info
+	if known, ok := p.state.Channels[info.Channel]; ok {
+		if err := p.checkAgainst(known, "on this host"); err != nil {
+			return err
 		}
 	}
+	head, err := p.Target.Root(ctx, p.central, channelTag(info.Channel))
+	if err != nil || head == nil {
+		return err
+	}
+	found, _, err := verify.Root(head, p.Options.Policy)
+	if err != nil {
+		p.Options.Warn("the bundle found on %s is not signed by a trusted key and is not taken into account: %v", p.Target.Name(), err)
+		return nil
+	}
+	if found.Channel != info.Channel {
+		return nil
+	}
+	return p.checkAgainst(Channel{Sequence: found.Sequence, Identity: head.Identity(), Pending: p.state.Channels[info.Channel].Pending}, "on "+p.Target.Name())
+}
+
+// checkAgainst compares the bundle with how far its channel is known to be. What
+// is installed, or was begun, is never refused.
+func (p *Plan) checkAgainst(known Channel, where string) error {
+	info, identity := p.Bundle.Info, p.Bundle.Identity
 	switch {
-	case !installed || identity == known.Identity || identity == known.Pending:
+	case identity == known.Identity || identity == known.Pending || info.Sequence > known.Sequence:
 		return nil
-	case info.Sequence > known.Sequence:
-		return nil
-	case info.Sequence == known.Sequence && known.Identity == "" && known.Pending == "":
-		return nil
-	case o.AllowDowngrade:
-		o.Warn("going back on channel %q from sequence %d to %d, as --allow-downgrade says", info.Channel, known.Sequence, info.Sequence)
+	case p.Options.AllowDowngrade:
+		p.Options.Warn("going back on channel %q from sequence %d to %d, as --allow-downgrade says", info.Channel, known.Sequence, info.Sequence)
 		return nil
 	case info.Sequence == known.Sequence:
-		return fmt.Errorf("%w: another bundle with the same sequence %d is installed %s on channel %q (%s)",
-			bundle.ErrPolicy, info.Sequence, where, info.Channel, known.Identity)
+		return fmt.Errorf("%w: another bundle of channel %q with the same sequence %d is installed %s (%s)",
+			bundle.ErrPolicy, info.Channel, info.Sequence, where, cmp.Or(known.Pending, known.Identity))
 	}
 	return fmt.Errorf("%w: it is older than the one installed %s on channel %q (sequence %d, installed %d); --allow-downgrade installs it all the same",
 		bundle.ErrPolicy, where, info.Channel, info.Sequence, known.Sequence)
 }
 
-// checkOwners refuses to change what another channel installed.
-func (p *Plan) checkOwners() error {
+// checkOwners refuses to change what another channel installed. A tag that
+// means the same already is not changed.
+func (p *Plan) checkOwners(ctx context.Context) error {
 	if p.Options.TakeOver {
 		return nil
 	}
-	for _, key := range p.owned() {
-		if owner, ok := p.state.Owners[key]; ok && owner != p.Bundle.Info.Channel {
-			return fmt.Errorf("%w: %q belongs to channel %q, and this bundle is of channel %q; --take-over gives it to this one",
-				bundle.ErrPolicy, key, owner, p.Bundle.Info.Channel)
+	for _, o := range p.owned() {
+		owner, ok := p.state.Owners[o.key]
+		if !ok || owner.Channel == p.Bundle.Info.Channel {
+			continue
+		}
+		if o.tag == "" {
+			return fmt.Errorf("%w: the deployment name %q belongs to channel %q, and this bundle is of channel %q; --take-over gives it to this one",
+				bundle.ErrPolicy, p.Bundle.Info.Name, owner.Channel, p.Bundle.Info.Channel)
+		}
+		now, err := p.Target.Resolve(ctx, o.image.Repository, o.tag)
+		if err != nil {
+			return err
+		}
+		if now != o.image.Digest && !slices.Contains(o.image.Manifests, now) {
+			return fmt.Errorf("%w: %s/%s:%s belongs to %s (channel %q), and this bundle of channel %q would change it; --take-over allows that",
+				bundle.ErrPolicy, p.Target.Address(), o.image.Repository, o.tag, owner.Deployment, owner.Channel, p.Bundle.Info.Channel)
 		}
 	}
 	return nil
 }
 
-// owned returns what the bundle will own, as keys of State.Owners.
-func (p *Plan) owned() []string {
-	keys := []string{"deployment " + p.Bundle.Info.Name}
+// owned is something that the bundle will own.
+type owned struct {
+	key   string // of State.Owners
+	tag   string // empty for the deployment name
+	image bundle.Image
+}
+
+func (p *Plan) owned() []owned {
+	list := []owned{{key: "deployment " + p.Bundle.Info.Name}}
 	for _, i := range p.images {
-		if i.Tag != "" {
-			keys = append(keys, fmt.Sprintf("tag %s %s:%s", p.Target.Name(), i.Repository, i.Tag))
+		if i.Tag == "" {
+			continue
+		}
+		list = append(list, owned{p.tagKey(i.Repository, i.Tag), i.Tag, i})
+		if i.Partial && len(i.Manifests) > 1 { // they may get tags of their own
+			for _, d := range p.platforms(i) {
+				name := platformTag(i.Tag, d.Platform)
+				list = append(list, owned{p.tagKey(i.Repository, name), name, i})
+			}
 		}
 	}
-	return keys
+	return list
+}
+
+func (p *Plan) tagKey(repo, tag string) string {
+	return fmt.Sprintf("tag %s %s:%s", p.Target.Name(), repo, tag)
+}
+
+// platforms returns the root's descriptors of an image that say a platform.
+func (p *Plan) platforms(i bundle.Image) []bundle.Descriptor {
+	var list []bundle.Descriptor
+	for _, d := range p.Bundle.Index.Manifests {
+		if d.Annotations[bundle.AnnotationRef] == i.Reference && d.Platform != nil {
+			list = append(list, d)
+		}
+	}
+	return list
 }
 
 // channelTag is the tag under which the newest root of a channel is found.
@@ -177,7 +221,7 @@ type tag struct {
 
 // repositories returns the central repository first, with everything, and then
 // one for each repository that images ask for.
-func (p *Plan) repositories() []*repository {
+func (p *Plan) repositories() ([]*repository, error) {
 	central := &repository{name: p.central}
 	all := collector{g: p.Bundle.Geometry, into: central, seen: map[bundle.Digest]bool{}}
 	for _, d := range p.Bundle.Index.Manifests {
@@ -185,6 +229,7 @@ func (p *Plan) repositories() []*repository {
 	}
 	list := []*repository{central}
 	collectors := map[string]*collector{}
+	total := 0
 	for _, i := range p.images {
 		c := collectors[i.Repository]
 		if c == nil {
@@ -207,8 +252,12 @@ func (p *Plan) repositories() []*repository {
 		if i.Tag != "" {
 			r.tags = append(r.tags, tag{name: i.Tag, image: i, digest: i.Manifests[0]})
 		}
+		// Many repositories may need the same many blobs.
+		if total += len(r.blobs) + len(r.manifests); total > bundle.MaxDescriptors {
+			return nil, fmt.Errorf("%w: the repositories need more than %d blobs in all", bundle.ErrLimit, bundle.MaxDescriptors)
+		}
 	}
-	return list
+	return list, nil
 }
 
 // collector gathers what a repository needs, each digest once per role.

@@ -16,11 +16,17 @@ type State struct {
 	APIVersion string             `json:"apiVersion"` // bundle.APIVersion
 	Kind       string             `json:"kind"`       // "State"
 	Channels   map[string]Channel `json:"channels"`
-	// Owners says which channel something belongs to: "deployment NAME" or
+	// Owners says whose something is: "deployment NAME" or
 	// "tag TARGET REPOSITORY:TAG".
-	Owners map[string]string `json:"owners"`
-	// Deployments are the installed ones, by name.
+	Owners map[string]Owner `json:"owners"`
+	// Deployments are the installed ones, by name and target (see deploymentKey).
 	Deployments map[string]Installed `json:"deployments"`
+}
+
+// Owner is what may change something without --take-over.
+type Owner struct {
+	Channel    string `json:"channel"`
+	Deployment string `json:"deployment"`
 }
 
 // Channel is how far a channel has come.
@@ -28,12 +34,14 @@ type Channel struct {
 	Sequence int64 `json:"sequence"` // the highest; lower ones are refused
 	// Identity is the bundle that is installed, or "".
 	Identity bundle.Digest `json:"identity,omitempty"`
-	// Pending is the bundle whose installation has begun to switch, or "".
+	// Pending is the bundle whose installation has begun to switch and did not
+	// finish, or "". It stays welcome, whatever was installed since.
 	Pending bundle.Digest `json:"pending,omitempty"`
 }
 
 // Installed is a deployment that is in place.
 type Installed struct {
+	Name     string        `json:"name"`
 	Channel  string        `json:"channel"`
 	Identity bundle.Digest `json:"identity"`
 	Version  string        `json:"version"`
@@ -47,7 +55,7 @@ func statePath(root string) string { return filepath.Join(root, "state.json") }
 func ReadState(root string) (*State, error) {
 	s := &State{
 		APIVersion: bundle.APIVersion, Kind: "State",
-		Channels: map[string]Channel{}, Owners: map[string]string{}, Deployments: map[string]Installed{},
+		Channels: map[string]Channel{}, Owners: map[string]Owner{}, Deployments: map[string]Installed{},
 	}
 	if err := readJSON(statePath(root), s); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
@@ -122,8 +130,11 @@ type ReceiptFile struct {
 	SHA256 bundle.Digest `json:"sha256"`
 }
 
-func receiptName(name string, identity bundle.Digest) string {
-	return name + "-" + identity.Short() + ".json"
+// deploymentKey tells one deployment on several registries apart.
+func deploymentKey(name, target string) string { return name + " " + target }
+
+func receiptName(name, target string, identity bundle.Digest) string {
+	return name + "-" + identity.Short() + "-" + bundle.DigestOf([]byte(target)).Short()[:8] + ".json"
 }
 
 func receiptPath(root, name string) string { return filepath.Join(root, "receipts", name) }
@@ -134,8 +145,8 @@ func ReadReceipt(root, name string) (*Receipt, error) {
 	return &r, readJSON(receiptPath(root, name), &r)
 }
 
-// Journal is ROOT/journal/install.json: an installation that has stored all its
-// content and is moving tags.
+// Journal is a file below ROOT/journal, one for each target: an installation that
+// has stored all its content and is moving tags.
 type Journal struct {
 	APIVersion string        `json:"apiVersion"` // bundle.APIVersion
 	Kind       string        `json:"kind"`       // "Journal"
@@ -157,12 +168,16 @@ type TagMove struct {
 	To         bundle.Digest `json:"to"`
 }
 
-func journalPath(root string) string { return filepath.Join(root, "journal", "install.json") }
+// journalPath names the journal of a target, whose name may hold anything.
+func journalPath(root, target string) string {
+	return filepath.Join(root, "journal", bundle.DigestOf([]byte(target)).Short()+".json")
+}
 
-// ReadJournal returns the journal of an unfinished installation, or nil.
-func ReadJournal(root string) (*Journal, error) {
+// readJournal returns the journal of an unfinished installation into a target,
+// or nil.
+func readJournal(path string) (*Journal, error) {
 	var j Journal
-	err := readJSON(journalPath(root), &j)
+	err := readJSON(path, &j)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -170,14 +185,34 @@ func ReadJournal(root string) (*Journal, error) {
 		return nil, err
 	}
 	if j.APIVersion != bundle.APIVersion || j.Kind != "Journal" {
-		return nil, fmt.Errorf("%w: %s is a %q of %q", bundle.ErrNewer, journalPath(root), j.Kind, j.APIVersion)
+		return nil, fmt.Errorf("%w: %s is a %q of %q", bundle.ErrNewer, path, j.Kind, j.APIVersion)
 	}
 	return &j, nil
 }
 
-func removeJournal(root string) error {
-	if err := os.Remove(journalPath(root)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+// ReadJournals returns the journals of all unfinished installations.
+func ReadJournals(root string) ([]*Journal, error) {
+	paths, err := filepath.Glob(filepath.Join(root, "journal", "*.json"))
+	if err != nil {
+		return nil, err
+	}
+	var list []*Journal
+	for _, path := range paths {
+		j, err := readJournal(path)
+		if err != nil {
+			return nil, err
+		}
+		if j != nil {
+			list = append(list, j)
+		}
+	}
+	return list, nil
+}
+
+func removeJournal(root, target string) error {
+	path := journalPath(root, target)
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return bundle.SyncDir(filepath.Dir(journalPath(root)))
+	return bundle.SyncDir(filepath.Dir(path))
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"slices"
 	"strings"
 	"time"
 
@@ -63,11 +62,13 @@ func (p *Plan) addTag(t tag, repo string, s *stored, add func(repo, name string,
 	if s.partial[t.image.Reference] {
 		return add(repo, t.name, t.image.Digest)
 	}
-	for _, d := range p.Bundle.Index.Manifests {
-		if d.Annotations[bundle.AnnotationRef] == t.image.Reference && d.Platform != nil {
-			if err := add(repo, platformTag(t.name, d.Platform), d.Digest); err != nil {
-				return err
-			}
+	for _, d := range p.platforms(t.image) {
+		name := platformTag(t.name, d.Platform)
+		if len(name) > 128 {
+			continue // no registry takes it (distribution-spec); the digest remains
+		}
+		if err := add(repo, name, d.Digest); err != nil {
+			return err
 		}
 	}
 	return add(repo, t.name, t.digest)
@@ -101,15 +102,16 @@ func (p *Plan) switchOver(ctx context.Context, moves []move, s *stored) (*Receip
 		for _, m := range moves {
 			j.Tags = append(j.Tags, m.TagMove)
 		}
-		if err := writeJSON(journalPath(p.Options.Root), j); err != nil {
+		if err := writeJSON(journalPath(p.Options.Root, p.Target.Name()), j); err != nil {
 			return nil, err
 		}
 	}
 	channel := p.state.Channels[info.Channel]
-	if info.Sequence > channel.Sequence || p.Options.AllowDowngrade {
-		channel.Sequence = info.Sequence // before anything is switched: a power cut is no way back
+	// Before anything is switched: a power cut is no way back. An older bundle
+	// that is put back after a newer one was begun leaves the record alone.
+	if info.Sequence >= channel.Sequence || p.Options.AllowDowngrade {
+		channel.Sequence, channel.Pending = info.Sequence, identity
 	}
-	channel.Pending = identity
 	p.state.Channels[info.Channel] = channel
 	if err := p.state.write(p.Options.Root); err != nil {
 		return nil, err
@@ -129,26 +131,36 @@ func (p *Plan) switchOver(ctx context.Context, moves []move, s *stored) (*Receip
 		return nil, err
 	}
 	receipt := p.receipt(moves, s)
-	name := receiptName(info.Name, identity)
+	name := receiptName(info.Name, p.Target.Name(), identity)
 	if err := writeJSON(receiptPath(p.Options.Root, name), receipt); err != nil {
 		return nil, err
 	}
-	p.state.Channels[info.Channel] = Channel{Sequence: channel.Sequence, Identity: identity}
-	p.state.Deployments[info.Name] = Installed{
-		Channel: info.Channel, Identity: identity, Version: info.Version, Registry: p.Target.Name(), Receipt: name,
+	channel.Identity = identity
+	if channel.Pending == identity {
+		channel.Pending = ""
 	}
-	owned := p.owned()
+	p.state.Channels[info.Channel] = channel
+	p.state.Deployments[deploymentKey(info.Name, p.Target.Name())] = Installed{
+		Name: info.Name, Channel: info.Channel, Identity: identity, Version: info.Version, Registry: p.Target.Name(), Receipt: name,
+	}
+	mine := map[string]bool{}
+	for _, o := range p.owned() {
+		mine[o.key] = true
+	}
 	tags := "tag " + p.Target.Name() + " "
-	maps.DeleteFunc(p.state.Owners, func(key, owner string) bool {
-		return owner == info.Channel && strings.HasPrefix(key, tags) && !slices.Contains(owned, key)
+	self := Owner{Channel: info.Channel, Deployment: info.Name}
+	maps.DeleteFunc(p.state.Owners, func(key string, owner Owner) bool {
+		return owner == self && strings.HasPrefix(key, tags) && !mine[key]
 	})
-	for _, key := range owned {
-		p.state.Owners[key] = info.Channel
+	for key := range mine {
+		if other, ok := p.state.Owners[key]; !ok || other.Channel == info.Channel || p.Options.TakeOver {
+			p.state.Owners[key] = self
+		}
 	}
 	if err := p.state.write(p.Options.Root); err != nil {
 		return nil, err
 	}
-	return receipt, removeJournal(p.Options.Root)
+	return receipt, removeJournal(p.Options.Root, p.Target.Name())
 }
 
 func (p *Plan) receipt(moves []move, s *stored) *Receipt {

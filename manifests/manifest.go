@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"regexp"
 	"strings"
 
 	"go.yaml.in/yaml/v4"
@@ -70,8 +71,11 @@ func readDocument(path string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !fi.Mode().IsRegular() || fi.Size() > maxDocument {
-		return nil, fmt.Errorf("%w: %s is not a file of at most %d bytes", ErrInvalid, path, maxDocument)
+	if !fi.Mode().IsRegular() {
+		return nil, fmt.Errorf("%w: %s is not a file; give the document itself", ErrInvalid, path)
+	}
+	if fi.Size() > maxDocument {
+		return nil, fmt.Errorf("%w: %s has %d bytes, at most %d are read", ErrInvalid, path, fi.Size(), maxDocument)
 	}
 	return os.ReadFile(path)
 }
@@ -86,6 +90,10 @@ func Parse(data []byte) (*Manifest, error) {
 	var problems []error
 	problem := func(format string, args ...any) {
 		problems = append(problems, fmt.Errorf("%w: %s", ErrInvalid, fmt.Sprintf(format, args...)))
+	}
+	any := bundle.Info{Name: m.Metadata.Name, Version: m.Metadata.Version, Channel: "any", Platforms: make([]bundle.Platform, 1)}
+	if err := any.Check(); err != nil {
+		problem("metadata: %v", err)
 	}
 	if len(m.Components) == 0 {
 		problem("it has no components")
@@ -106,7 +114,7 @@ func Parse(data []byte) (*Manifest, error) {
 				problem("line %d: component %q: this version carries images only, not %s", node.Line, c.Name, kind)
 			}
 		}
-		if len(c.Images) == 0 {
+		if len(c.Images) == 0 && c.Plugins.IsZero() && c.Charts.IsZero() && c.Files.IsZero() {
 			problem("component %q has no images", c.Name)
 		}
 	}
@@ -134,9 +142,16 @@ func load(data []byte, out any, kind string) error {
 	return nil
 }
 
+// construct is how the library says that a list or a map was expected.
+var construct = regexp.MustCompile("cannot construct !![a-z]+ (`[^`]*`) into .*")
+
 // plain words the library's errors without the names of Go types.
 func plain(err error) string {
 	s := strings.TrimPrefix(strings.TrimPrefix(err.Error(), "yaml: "), "construct errors: ")
+	if strings.Contains(s, "no documents in stream") {
+		return "it is empty"
+	}
+	s = construct.ReplaceAllString(s, "$1 cannot stand here: another shape is expected, see the example in the README")
 	for _, t := range []string{"manifests.Manifest", "manifests.Component", "manifests.Metadata", "manifests.Lock", "manifests.LockedImage"} {
 		s = strings.ReplaceAll(s, "not found in type "+t, "is not known here")
 	}

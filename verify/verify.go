@@ -162,16 +162,33 @@ func (p Policy) check(info bundle.Info, reports []SignatureReport) error {
 	need := max(p.Threshold, 1)
 	switch {
 	case len(distinct) == 0:
-		return fmt.Errorf("%w: no key that signed it is trusted for channel %q", bundle.ErrPolicy, info.Channel)
+		return fmt.Errorf("%w: no key that signed it is trusted for channel %q (%s)", bundle.ErrPolicy, info.Channel, p.whoSigned(reports))
 	case len(distinct) < need:
-		return fmt.Errorf("%w: %d of the %d required keys signed it for channel %q; add the missing signature with oob-bundle sign",
-			bundle.ErrPolicy, len(distinct), need, info.Channel)
+		return fmt.Errorf("%w: %d of the %d required keys signed it for channel %q (%s)",
+			bundle.ErrPolicy, len(distinct), need, info.Channel, p.whoSigned(reports))
 	}
 	if lowest, ok := p.MinSequence[info.Channel]; ok && info.Sequence < lowest {
 		return fmt.Errorf("%w: its sequence %d on channel %q is below %d, the lowest that this site accepts",
 			bundle.ErrPolicy, info.Sequence, info.Channel, lowest)
 	}
 	return nil
+}
+
+// whoSigned says of each signature why it counts or does not.
+func (p Policy) whoSigned(reports []SignatureReport) string {
+	var words []string
+	for _, r := range reports {
+		k, known := p.key(r.Fingerprint)
+		switch {
+		case r.Trusted:
+			words = append(words, r.Fingerprint.String()+" counts")
+		case known:
+			words = append(words, fmt.Sprintf("%s is trusted for %s only", r.Fingerprint, strings.Join(k.Channels, ", ")))
+		default:
+			words = append(words, r.Fingerprint.String()+" is not a trusted key")
+		}
+	}
+	return strings.Join(words, "; ")
 }
 
 // maySign reports whether one of the key's globs matches the channel: * stands
@@ -203,6 +220,11 @@ func (v *Verified) Payload(ctx context.Context, done func(bytes int)) error {
 		})
 	}
 	return g.Wait()
+}
+
+// Hash reads one blob and compares it with its digest, as Payload does for all.
+func (v *Verified) Hash(ctx context.Context, m bundle.Member, done func(bytes int)) error {
+	return v.hash(ctx, m, make([]byte, min(256<<10, m.Size+1)), done)
 }
 
 func (v *Verified) hash(ctx context.Context, m bundle.Member, buf []byte, done func(int)) error {

@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -18,8 +19,6 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
-
-	"github.com/gofrs/flock"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/bundle/pull"
@@ -139,10 +138,33 @@ func (o *Options) setDefaults() error {
 	if err := o.info().Check(); err != nil {
 		return fmt.Errorf("%w: %w", manifests.ErrInvalid, err)
 	}
-	if fi, err := os.Lstat(o.Output); err == nil && !fi.Mode().IsRegular() {
-		return fmt.Errorf("%w: %s exists and is not a file; choose another name with -o", manifests.ErrInvalid, o.Output)
+	return checkOutput(o.Output)
+}
+
+// checkOutput refuses to replace what is not a bundle, before anything is fetched.
+func checkOutput(path string) error {
+	if fi, err := os.Stat(filepath.Dir(path)); err != nil || !fi.IsDir() {
+		return fmt.Errorf("%w: there is no directory %s to write to; make it, or choose another place with -o", manifests.ErrInvalid, filepath.Dir(path))
 	}
-	return nil
+	fi, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if !fi.Mode().IsRegular() {
+		return fmt.Errorf("%w: %s exists and is not a file; choose another name with -o", manifests.ErrInvalid, path)
+	}
+	f, size, err := bundle.OpenFile(path, os.O_RDONLY)
+	if err != nil {
+		return err
+	}
+	_, err = bundle.ReadHead(f, size)
+	if err != nil {
+		err = fmt.Errorf("%w: %s exists and is not a bundle; move it away, or choose another name with -o", manifests.ErrInvalid, path)
+	}
+	return errors.Join(err, f.Close())
 }
 
 func (o *Options) followLock() error {
@@ -263,20 +285,21 @@ func firstOther(want, got string) string {
 // write fetches every blob to its place in OUTPUT.partial, signs, and renames.
 func (o *Options) write(ctx context.Context, g *bundle.Geometry, c *content, lock *manifests.Lock) (err error) {
 	partial := o.Output + ".partial"
-	held := flock.New(partial, flock.SetPermissions(0o644))
-	if ok, err := held.TryLock(); err != nil {
-		return err
-	} else if !ok {
-		return fmt.Errorf("%w on %s; wait for it, or choose another name with -o", ErrLocked, partial)
-	}
-	defer func() { err = errors.Join(err, held.Unlock()) }()
-	f, err := os.OpenFile(partial, os.O_RDWR, 0)
+	f, err := os.OpenFile(partial, os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
 		return err
 	}
+	release, err := bundle.TryLock(partial)
+	if err != nil || release == nil {
+		if err == nil {
+			err = fmt.Errorf("%w on %s; wait for it, or choose another name with -o", ErrLocked, partial)
+		}
+		return errors.Join(err, f.Close())
+	}
+	defer func() { err = errors.Join(err, release()) }()
 	err = o.fill(ctx, f, g, c)
 	if err = errors.Join(err, f.Close()); err != nil {
-		return err
+		return errors.Join(err, os.Remove(partial)) // nothing would read it again
 	}
 	lockData, err := lock.Encode()
 	if err != nil {

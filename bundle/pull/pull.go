@@ -121,7 +121,7 @@ func (s *Source) resolve(ctx context.Context, ref bundle.Reference, platforms []
 	image := &Image{Reference: ref, Top: top, Documents: map[bundle.Digest][]byte{top.Digest: data}, Repository: repo}
 	m, err := bundle.ParseManifest(top, data)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: it sent what no bundle can carry: %w", remote.ErrRegistry, err)
 	}
 	if !bundle.IsIndex(top.MediaType) {
 		if image.Top.Platform, err = image.platform(ctx, m); err != nil {
@@ -259,7 +259,7 @@ func (i *Image) fetchManifests(ctx context.Context, d bundle.Descriptor, depth i
 	i.Documents[d.Digest] = data
 	m, err := bundle.ParseManifest(d, data)
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: it sent what no bundle can carry: %w", remote.ErrRegistry, err)
 	}
 	for _, c := range m.Manifests {
 		if err := i.fetchManifests(ctx, c, depth+1); err != nil {

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"sync"
+	"time"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
@@ -77,7 +78,11 @@ func (r *Repository) pushBlob(ctx context.Context, d bundle.Descriptor, from str
 	if err != nil {
 		return err
 	}
-	body := &failingReader{r: open()}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	idle := time.AfterFunc(IdleTimeout, func() { cancel(fmt.Errorf("it took no byte for %s", IdleTimeout)) })
+	defer idle.Stop()
+	body := &uploadBody{r: open(), progress: func() { idle.Reset(IdleTimeout) }}
 	if req, err = http.NewRequestWithContext(ctx, http.MethodPut, to, io.NopCloser(body)); err != nil {
 		return err
 	}
@@ -91,7 +96,13 @@ func (r *Repository) pushBlob(ctx context.Context, d bundle.Descriptor, from str
 		return &localError{cause} // the registry's complaint would only follow from it
 	}
 	if err != nil {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
 		return err
+	}
+	if sent := body.sent(); sent != d.Size {
+		return errors.Join(fmt.Errorf("%w: it had enough after %d of %d bytes", errContent, sent, d.Size), res.Body.Close())
 	}
 	return res.Body.Close()
 }
@@ -139,26 +150,37 @@ func Refused(err error) bool {
 	return errors.As(err, &status) && (status.code == http.StatusBadRequest || status.code == http.StatusNotFound || status.code == http.StatusUnprocessableEntity)
 }
 
-// failingReader remembers an error other than io.EOF. The transport may read
-// in a goroutine of its own, also after the answer has come.
-type failingReader struct {
-	r   io.Reader
-	mu  sync.Mutex
-	err error
+// uploadBody counts what is read from it and remembers an error other than
+// io.EOF. The transport may read in a goroutine of its own, also after the
+// answer has come.
+type uploadBody struct {
+	r        io.Reader
+	progress func() // called at each read
+	mu       sync.Mutex
+	n        int64
+	err      error
 }
 
-func (f *failingReader) Read(p []byte) (int, error) {
-	n, err := f.r.Read(p)
+func (b *uploadBody) Read(p []byte) (int, error) {
+	b.progress()
+	n, err := b.r.Read(p)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.n += int64(n)
 	if err != nil && !errors.Is(err, io.EOF) {
-		f.mu.Lock()
-		f.err = err
-		f.mu.Unlock()
+		b.err = err
 	}
 	return n, err
 }
 
-func (f *failingReader) failure() error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.err
+func (b *uploadBody) failure() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.err
+}
+
+func (b *uploadBody) sent() int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.n
 }

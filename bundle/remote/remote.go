@@ -162,6 +162,11 @@ func (c *Client) Repository(ctx context.Context, host, repository string, action
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s/%s: %w", ErrRegistry, host, repository, err)
 	}
+	if repo.RegistryStr() != host && host != "docker.io" {
+		// The library takes a first component without dot and port for a part of
+		// Docker Hub's names, and would go there, with the login for it.
+		return nil, fmt.Errorf("%w: %q is not a registry's host; write it with a dot or a port, such as %s:443", ErrRegistry, host, host)
+	}
 	r := &Repository{host: host, name: repo.RepositoryStr(), scheme: "https", registry: repo.RegistryStr(), auth: "nobody (no login for it in Docker's configuration)"}
 	if plain {
 		r.scheme = "http"

@@ -151,6 +151,9 @@ func (f *fetch) restart() {
 
 // more asks for what is missing and reads as far as the connection goes.
 func (f *fetch) more(ctx context.Context) (err error) {
+	if f.have > 0 && f.have == f.d.Size { // the connection broke behind the last byte
+		return f.finish()
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, f.repo.url("blobs/%s", f.d.Digest), nil)

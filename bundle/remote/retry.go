@@ -3,6 +3,7 @@ package remote
 import (
 	"context"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -44,6 +46,15 @@ func statusOf(res *http.Response) *statusError {
 	body, _ := io.ReadAll(io.LimitReader(res.Body, 2048)) // only to show it
 	_ = res.Body.Close()
 	e := &statusError{code: res.StatusCode}
+	var doc struct { // distribution-spec, error codes
+		Errors []struct{ Code, Message string } `json:"errors"`
+	}
+	if json.Unmarshal(body, &doc) == nil && len(doc.Errors) > 0 {
+		body = []byte(doc.Errors[0].Message)
+		if len(body) == 0 {
+			body = []byte(doc.Errors[0].Code)
+		}
+	}
 	if !strings.Contains(res.Header.Get("Content-Type"), "html") {
 		e.text = strings.TrimSpace(strings.Map(func(r rune) rune {
 			if r < ' ' || r == 0x7f {
@@ -136,6 +147,8 @@ func (r *Repository) failed(doing string, err error) error {
 	var badCert x509.CertificateInvalidError
 	var dns *net.DNSError
 	switch {
+	case errors.Is(err, syscall.ECONNREFUSED):
+		err, hint = errors.New("nothing answers there (connection refused)"), "; is it running?"
 	case code == http.StatusUnauthorized || code == http.StatusForbidden:
 		hint = fmt.Sprintf("; asked as %s: log in with docker login %s", r.auth, r.host)
 	case code == http.StatusNotFound:

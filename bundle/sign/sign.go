@@ -41,7 +41,7 @@ func Generate(prefix string, password Password) (private, public string, err err
 	private, public = prefix+".key", prefix+".pub"
 	for _, path := range []string{private, public} {
 		if _, err := os.Lstat(path); err == nil {
-			return "", "", fmt.Errorf("%w: %s exists already; move it away, or choose another --output-prefix", fs.ErrExist, path)
+			return "", "", fmt.Errorf("%w: %s; move it away, or choose another --output-prefix", fs.ErrExist, path)
 		}
 	}
 	key, pub, err := cryptoutils.GeneratePEMEncodedECDSAKeyPair(elliptic.P256(), cryptoutils.PassFunc(password))

@@ -11,6 +11,9 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
+// ErrLocked says that somebody else is signing the same bundle.
+var ErrLocked = errors.New("another run is at work")
+
 // Result tells what Add found and did.
 type Result struct {
 	Identity   bundle.Digest
@@ -33,6 +36,14 @@ func Add(path string, signer *Signer) (result Result, err error) {
 		return Result{}, err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
+	release, err := bundle.TryLock(path)
+	if err != nil {
+		return Result{}, err
+	}
+	if release == nil {
+		return Result{}, fmt.Errorf("%w on %s; sign again when it has ended", ErrLocked, path)
+	}
+	defer func() { err = errors.Join(err, release()) }()
 	head, err := bundle.ReadHead(f, size)
 	if err != nil {
 		return Result{}, err

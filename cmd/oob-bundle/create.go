@@ -29,7 +29,7 @@ func createCommand(u *ui) *cobra.Command {
 		Use:     "create MANIFEST.yaml --key KEY",
 		Short:   "Pull what a manifest names into one signed file",
 		Example: "  oob-bundle create app.yaml --key oob.key -o app.oob.tar --platform linux/amd64",
-		Args:    cobra.ExactArgs(1),
+		Args:    needs("MANIFEST.yaml"),
 		RunE:    func(c *cobra.Command, args []string) error { return u.create(c, args[0], f) },
 	}
 	c.Flags().StringVar(&f.key, "key", "", "private key that signs (needed)")
@@ -68,7 +68,7 @@ func (u *ui) create(c *cobra.Command, manifestPath string, f createFlags) error 
 	if f.key == "" {
 		return fmt.Errorf("%w: a bundle is always signed; give --key KEY, or make one with oob-bundle key generate", errUsage)
 	}
-	if o.Signer, err = sign.Load(f.key, u.password); err != nil {
+	if o.Signer, err = sign.Load(f.key, u.password(c.Context())); err != nil {
 		return err
 	}
 	begun := time.Now()
@@ -99,6 +99,14 @@ func (f createFlags) options(c *cobra.Command, manifestPath string) (create.Opti
 	o := create.Options{Channel: f.channel, Output: f.output, Jobs: f.jobs, Program: buildVersion(), Now: time.Now()}
 	if f.jobs < 1 || f.jobs > 64 {
 		return o, fmt.Errorf("%w: --jobs %d must be between 1 and 64", errUsage, f.jobs)
+	}
+	if c.Flags().Changed("output") && (f.output == "" || f.output == "-") {
+		return o, fmt.Errorf("%w: -o %q is not a file name; a bundle is written to a file, because its parts arrive in any order", errUsage, f.output)
+	}
+	for _, h := range f.plainHTTP {
+		if strings.Contains(h, "/") {
+			return o, fmt.Errorf("%w: --plain-http %q is not HOST[:PORT]", errUsage, h)
+		}
 	}
 	if c.Flags().Changed("sequence") {
 		if f.sequence < 0 {
@@ -135,7 +143,8 @@ func parseMirrors(list []string) (map[string]string, error) {
 	mirrors := map[string]string{}
 	for _, s := range list {
 		from, to, ok := strings.Cut(s, "=")
-		if !ok || from == "" || to == "" || strings.Contains(from, "/") || strings.Contains(to, "://") {
+		host, _, _ := strings.Cut(to, "/")
+		if !ok || from == "" || !isHost(host) || strings.Contains(from, "/") || strings.Contains(to, "://") {
 			return nil, fmt.Errorf("%w: --mirror %q is not UPSTREAM=HOST[:PORT][/PREFIX], such as docker.io=mirror.example.com:5000/hub", errUsage, s)
 		}
 		mirrors[from] = to

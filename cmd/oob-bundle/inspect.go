@@ -16,7 +16,7 @@ func inspectCommand(u *ui) *cobra.Command {
 		Use:     "inspect BUNDLE",
 		Short:   "Show what is inside, without claiming that it can be trusted",
 		Example: "  oob-bundle inspect /media/disk/app.oob.tar",
-		Args:    cobra.ExactArgs(1),
+		Args:    needs("BUNDLE"),
 		RunE:    func(_ *cobra.Command, args []string) error { return u.inspect(args[0]) },
 	}
 	u.jsonFlag(c)

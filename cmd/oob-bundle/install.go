@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -35,7 +34,7 @@ func installCommand(u *ui) *cobra.Command {
 verified. Installing the same bundle again does nothing.`,
 		Example: `  oob-bundle install /media/disk/app.oob.tar --key oob.pub
   oob-bundle install /media/disk/app.oob.tar --registry registry.site:5000/mirror`,
-		Args: cobra.ExactArgs(1),
+		Args: needs("BUNDLE"),
 		RunE: func(c *cobra.Command, args []string) error { return u.install(c.Context(), args[0], f) },
 	}
 	f.add(c)
@@ -80,7 +79,7 @@ func (u *ui) install(ctx context.Context, path string, f installFlags) (err erro
 	if err != nil {
 		return &bundleError{path, err}
 	}
-	u.note("Installing %s %s (%s) into %s: %d images, %s", v.Info.Name, v.Info.Version, v.Identity, target.Name(), len(v.Deployment.Images), human(v.PayloadSize()))
+	u.note("%s is good so far: %s %s, %d images, %s, for %s", path, v.Info.Name, v.Info.Version, len(v.Deployment.Images), human(v.PayloadSize()), target.Name())
 	r, err := plan.Apply(ctx, nil)
 	if err != nil {
 		return &bundleError{path, err}
@@ -97,11 +96,15 @@ func (f installFlags) target(ctx context.Context, v *verify.Verified) (install.T
 		return nil, err
 	}
 	host, _, _ := strings.Cut(f.registry, "/")
-	if host == "" || slices.Contains([]string{".", ".."}, host) {
-		return nil, fmt.Errorf("%w: --registry %q is not HOST[:PORT][/PREFIX]", errUsage, f.registry)
+	if !isHost(host) {
+		return nil, fmt.Errorf("%w: --registry %q is not HOST[:PORT][/PREFIX]; write the host with a dot or a port", errUsage, f.registry)
 	}
 	return registry.OpenExternal(client, f.registry, install.CentralRepository(v.Info.Name)), nil
 }
+
+// isHost reports whether every client takes s for a registry's host and not for
+// a part of a name: it has a dot or a port, or is localhost.
+func isHost(s string) bool { return strings.ContainsAny(s, ".:") || s == "localhost" }
 
 func (u *ui) printReceipt(w io.Writer, r *install.Result, f installFlags) {
 	b := r.Receipt.Bundle

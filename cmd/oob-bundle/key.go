@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 
@@ -11,7 +12,7 @@ import (
 )
 
 func keyCommand(u *ui) *cobra.Command {
-	c := &cobra.Command{Use: "key", Short: "Make keys"}
+	c := group("key", "Make keys")
 	var prefix string
 	generate := &cobra.Command{
 		Use:   "generate",
@@ -21,7 +22,7 @@ PREFIX.pub. Files that exist are never written over. The password is asked for,
 or taken from OOB_BUNDLE_PASSWORD or COSIGN_PASSWORD.`,
 		Example: "  oob-bundle key generate --output-prefix builder",
 		Args:    cobra.NoArgs,
-		RunE:    func(*cobra.Command, []string) error { return u.generateKey(prefix) },
+		RunE:    func(c *cobra.Command, _ []string) error { return u.generateKey(c.Context(), prefix) },
 	}
 	generate.Flags().StringVar(&prefix, "output-prefix", "oob", "beginning of both file names")
 	u.jsonFlag(generate)
@@ -35,8 +36,8 @@ type keyJSON struct {
 	Fingerprint string `json:"fingerprint"`
 }
 
-func (u *ui) generateKey(prefix string) error {
-	private, public, err := sign.Generate(prefix, u.password)
+func (u *ui) generateKey(ctx context.Context, prefix string) error {
+	private, public, err := sign.Generate(prefix, u.password(ctx))
 	if err != nil {
 		return err
 	}

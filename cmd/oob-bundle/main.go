@@ -5,10 +5,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -37,15 +39,42 @@ func run(args []string, stdout, stderr io.Writer) int {
 	root.SetErr(stderr)
 	cmd, err := root.ExecuteContextC(ctx)
 	if err != nil && !started {
-		err = fmt.Errorf("%w; %s --help shows how it is used", usageError{err}, cmd.CommandPath())
+		err = fmt.Errorf("%w; %s --help shows how it is used", usageError{oneLine(err)}, cmd.CommandPath())
 	}
 	if err != nil && ctx.Err() != nil {
-		err = fmt.Errorf("%w; run the same command again to continue (%w)", errInterrupted, err)
+		err = fmt.Errorf("%w; run the same command again (%w)", errInterrupted, err)
 	}
 	if err != nil {
 		u.fail(err)
 	}
 	return exitCode(err)
+}
+
+// oneLine folds cobra's suggestions into the sentence.
+func oneLine(err error) error { return errors.New(strings.Join(strings.Fields(err.Error()), " ")) }
+
+// needs wants exactly one argument and says which.
+func needs(what string) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if len(args) != 1 {
+			return fmt.Errorf("%s needs one %s, and %d were given", c.CommandPath(), what, len(args))
+		}
+		return nil
+	}
+}
+
+// group is a command that only holds others.
+func group(use, short string) *cobra.Command {
+	return &cobra.Command{Use: use, Short: short, Args: cobra.ArbitraryArgs, RunE: func(c *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return c.Help()
+		}
+		hint := ""
+		if near := c.SuggestionsFor(args[0]); len(near) > 0 {
+			hint = fmt.Sprintf("; did you mean %s?", near[0])
+		}
+		return fmt.Errorf("%w: %s has no command %q%s", errUsage, c.CommandPath(), args[0], hint)
+	}}
 }
 
 // usageError marks what cobra found wrong with the command line.
@@ -66,6 +95,7 @@ func rootCommand(u *ui) *cobra.Command {
 ` + exitHelp(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
+		Version:       buildVersion(),
 	}
 	c.PersistentFlags().BoolVarP(&u.quiet, "quiet", "q", false, "print errors and results only")
 	c.AddCommand(

@@ -11,7 +11,7 @@ import (
 )
 
 func registryCommand(u *ui) *cobra.Command {
-	c := &cobra.Command{Use: "registry", Short: "The registry of this host"}
+	c := group("registry", "The registry of this host")
 	var root, listen string
 	var insecure bool
 	serve := &cobra.Command{

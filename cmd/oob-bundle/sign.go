@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 
@@ -19,8 +20,8 @@ func signCommand(u *ui) *cobra.Command {
 that you stand for it. If a run is interrupted, run it again: it completes what
 the first one began.`,
 		Example: "  oob-bundle verify app.oob.tar --key builder.pub && oob-bundle sign app.oob.tar --key officer.key",
-		Args:    cobra.ExactArgs(1),
-		RunE:    func(_ *cobra.Command, args []string) error { return u.sign(args[0], key) },
+		Args:    needs("BUNDLE"),
+		RunE:    func(c *cobra.Command, args []string) error { return u.sign(c.Context(), args[0], key) },
 	}
 	c.Flags().StringVar(&key, "key", "", "private key that signs (needed)")
 	u.jsonFlag(c)
@@ -33,11 +34,11 @@ type signJSON struct {
 	Signatures []string      `json:"signatures"` // fingerprints
 }
 
-func (u *ui) sign(path, key string) error {
+func (u *ui) sign(ctx context.Context, path, key string) error {
 	if key == "" {
 		return fmt.Errorf("%w: give the private key with --key KEY", errUsage)
 	}
-	signer, err := sign.Load(key, u.password)
+	signer, err := sign.Load(key, u.password(ctx))
 	if err != nil {
 		return err
 	}

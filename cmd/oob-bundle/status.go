@@ -27,7 +27,7 @@ func statusCommand(u *ui) *cobra.Command {
 
 type statusJSON struct {
 	Deployments []deploymentJSON `json:"deployments"`
-	Pending     *pendingJSON     `json:"pending"` // an installation that did not finish, or null
+	Pending     []pendingJSON    `json:"pending"` // installations that did not finish
 }
 
 type deploymentJSON struct {
@@ -41,10 +41,11 @@ type deploymentJSON struct {
 }
 
 type pendingJSON struct {
-	Name    string        `json:"name"`
-	Version string        `json:"version"`
-	Digest  bundle.Digest `json:"digest"`
-	Started string        `json:"started"`
+	Name     string        `json:"name"`
+	Version  string        `json:"version"`
+	Digest   bundle.Digest `json:"digest"`
+	Registry string        `json:"registry"`
+	Started  string        `json:"started"`
 }
 
 func (u *ui) status(root string) error {
@@ -52,30 +53,30 @@ func (u *ui) status(root string) error {
 	if err != nil {
 		return err
 	}
-	journal, err := install.ReadJournal(root)
+	journals, err := install.ReadJournals(root)
 	if err != nil {
 		return err
 	}
-	out := statusJSON{Deployments: []deploymentJSON{}}
-	for _, name := range slices.Sorted(maps.Keys(state.Deployments)) {
-		d := state.Deployments[name]
+	out := statusJSON{Deployments: []deploymentJSON{}, Pending: []pendingJSON{}}
+	for _, key := range slices.Sorted(maps.Keys(state.Deployments)) {
+		d := state.Deployments[key]
 		receipt, err := install.ReadReceipt(root, d.Receipt)
 		if err != nil {
 			return err
 		}
 		out.Deployments = append(out.Deployments, deploymentJSON{
-			Name: name, Version: d.Version, Digest: d.Identity, Channel: d.Channel,
+			Name: d.Name, Version: d.Version, Digest: d.Identity, Channel: d.Channel,
 			Sequence: state.Channels[d.Channel].Sequence, Registry: d.Registry, Images: receipt.Images,
 		})
 	}
-	if j := journal; j != nil {
-		out.Pending = &pendingJSON{j.Name, j.Version, j.Identity, j.Started.Format("2006-01-02T15:04:05Z")}
+	for _, j := range journals {
+		out.Pending = append(out.Pending, pendingJSON{j.Name, j.Version, j.Identity, j.Registry, j.Started.Format("2006-01-02T15:04:05Z")})
 	}
 	return u.result(out, func(w io.Writer) { out.print(w, root) })
 }
 
 func (s statusJSON) print(w io.Writer, root string) {
-	if len(s.Deployments) == 0 && s.Pending == nil {
+	if len(s.Deployments) == 0 && len(s.Pending) == 0 {
 		fmt.Fprintf(w, "Nothing is installed below %s.\n", root)
 	}
 	for _, d := range s.Deployments {
@@ -87,7 +88,7 @@ func (s statusJSON) print(w io.Writer, root string) {
 			fmt.Fprintf(w, "  image     %s\n            %s\n", i.Reference, i.Digest)
 		}
 	}
-	if p := s.Pending; p != nil {
-		fmt.Fprintf(w, "The installation of %s %s, begun %s, did not finish; run the same oob-bundle install again.\n", p.Name, p.Version, p.Started)
+	for _, p := range s.Pending {
+		fmt.Fprintf(w, "The installation of %s %s into %s, begun %s, did not finish; run the same oob-bundle install again.\n", p.Name, p.Version, p.Registry, p.Started)
 	}
 }

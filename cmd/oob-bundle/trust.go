@@ -17,7 +17,7 @@ import (
 )
 
 func trustCommand(u *ui) *cobra.Command {
-	c := &cobra.Command{Use: "trust", Short: "Keep the keys and rules by which this host judges bundles"}
+	c := group("trust", "Keep the keys and rules by which this host judges bundles")
 	c.AddCommand(trustAddCommand(u), trustListCommand(u), trustRemoveCommand(u), trustPolicyCommand(u))
 	return c
 }
@@ -28,7 +28,7 @@ func trustAddCommand(u *ui) *cobra.Command {
 		Use:     "add PUB",
 		Short:   "Trust a public key",
 		Example: `  oob-bundle trust add oob.pub --channel 'app/*'`,
-		Args:    cobra.ExactArgs(1),
+		Args:    needs("PUB"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			pem, err := os.ReadFile(args[0])
 			if err != nil {
@@ -132,7 +132,7 @@ func trustRemoveCommand(u *ui) *cobra.Command {
 		Use:     "remove FINGERPRINT",
 		Short:   "Stop trusting a key",
 		Example: "  oob-bundle trust remove SHA256:Zk2nPq",
-		Args:    cobra.ExactArgs(1),
+		Args:    needs("FINGERPRINT"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			return locked(root, func() error {
 				k, err := trust.Open(root).Remove(args[0])

@@ -10,17 +10,21 @@ package main
 //     own line, indented under the text.
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"golang.org/x/term"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/sign"
 )
 
 type ui struct {
@@ -42,11 +46,30 @@ func (u *ui) warn(format string, args ...any) {
 
 // fail prints an error and its hint.
 func (u *ui) fail(err error) {
-	text := strings.ReplaceAll(err.Error(), "\n", "\n       ")
+	text := strings.ReplaceAll(plainText(err), "\n", "\n       ")
 	fmt.Fprintf(u.err, "error: %s\n", text)
 	if h := hint(err); h != "" {
 		fmt.Fprintf(u.err, "       %s\n", h)
 	}
+}
+
+// plainText words an error without the names of system calls.
+func plainText(err error) string {
+	text := err.Error()
+	var p *fs.PathError
+	if !errors.As(err, &p) {
+		return text
+	}
+	why := p.Err.Error()
+	switch {
+	case errors.Is(p.Err, fs.ErrNotExist):
+		why = "there is no such file or directory"
+	case errors.Is(p.Err, fs.ErrPermission):
+		why = "no permission; run it as another user, or choose another place"
+	case errors.Is(p.Err, syscall.ENOSPC):
+		why = "the disk is full"
+	}
+	return strings.Replace(text, p.Error(), p.Path+": "+why, 1)
 }
 
 // result prints v as JSON, or calls text.
@@ -62,8 +85,10 @@ func (u *ui) result(v any, text func(w io.Writer)) error {
 	} else {
 		text(&b)
 	}
-	_, err := io.WriteString(u.out, b.String())
-	return err
+	if _, err := io.WriteString(u.out, b.String()); err != nil {
+		return fmt.Errorf("the work is done, and only this report could not be written: %v", err) //nolint:errorlint // a full pipe is not a full disk
+	}
+	return nil
 }
 
 // commas writes a number with thousands separators.
@@ -88,8 +113,13 @@ func human(n int64) string {
 	return fmt.Sprintf("%d bytes", n)
 }
 
-// password takes a private key's password from the environment, or asks.
-func (u *ui) password(confirm bool) ([]byte, error) {
+// password returns a function that takes a private key's password from the
+// environment, or asks until ctx ends.
+func (u *ui) password(ctx context.Context) sign.Password {
+	return func(confirm bool) ([]byte, error) { return u.readPassword(ctx, confirm) }
+}
+
+func (u *ui) readPassword(ctx context.Context, confirm bool) ([]byte, error) {
 	for _, name := range []string{"OOB_BUNDLE_PASSWORD", "COSIGN_PASSWORD"} {
 		if p, ok := os.LookupEnv(name); ok {
 			return append([]byte{}, p...), nil
@@ -100,10 +130,27 @@ func (u *ui) password(confirm bool) ([]byte, error) {
 		return nil, fmt.Errorf("%w: the private key needs a password, and there is neither a terminal to ask on nor OOB_BUNDLE_PASSWORD (which may be empty)", errUsage)
 	}
 	ask := func(prompt string) ([]byte, error) {
+		before, err := term.GetState(fd)
+		if err != nil {
+			return nil, err
+		}
 		fmt.Fprint(u.err, prompt)
-		p, err := term.ReadPassword(fd)
-		fmt.Fprintln(u.err)
-		return p, err
+		defer fmt.Fprintln(u.err)
+		type answer struct {
+			p   []byte
+			err error
+		}
+		answers := make(chan answer, 1)
+		go func() { // cannot be interrupted; it ends with the process
+			p, err := term.ReadPassword(fd)
+			answers <- answer{p, err}
+		}()
+		select {
+		case a := <-answers:
+			return a.p, a.err
+		case <-ctx.Done():
+			return nil, errors.Join(context.Cause(ctx), term.Restore(fd, before))
+		}
 	}
 	p, err := ask("Password for the private key: ")
 	if err != nil || !confirm {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -42,7 +43,11 @@ func (f *trustFlags) policy() (verify.Policy, error) {
 		}
 		given = append(given, k)
 	}
-	return trust.Tighten(kept, given, f.threshold), nil
+	p := trust.Tighten(kept, given, f.threshold)
+	if len(p.Keys) == 0 {
+		return p, fmt.Errorf("%w in %s", verify.ErrNoKeys, filepath.Join(f.root, "trust"))
+	}
+	return p, nil
 }
 
 func verifyCommand(u *ui) *cobra.Command {
@@ -51,7 +56,7 @@ func verifyCommand(u *ui) *cobra.Command {
 		Use:     "verify BUNDLE [--key PUB]...",
 		Short:   "Check signatures, policy and every byte of a bundle",
 		Example: "  oob-bundle verify /media/disk/app.oob.tar --key oob.pub",
-		Args:    cobra.ExactArgs(1),
+		Args:    needs("BUNDLE"),
 		RunE:    func(c *cobra.Command, args []string) error { return u.verify(c, args[0], f) },
 	}
 	f.add(c)

@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"errors"
+	"io"
 	"sync"
 
 	"github.com/distribution/distribution/v3/registry/storage/driver"
@@ -28,6 +29,40 @@ func (r *recorder) Move(ctx context.Context, from, to string) error {
 	return r.create(ctx, to, func() error { return r.StorageDriver.Move(ctx, from, to) })
 }
 
+func (r *recorder) Writer(ctx context.Context, path string, add bool) (driver.FileWriter, error) {
+	w, err := r.StorageDriver.Writer(ctx, path, add)
+	return w, cause(err)
+}
+
+func (r *recorder) Reader(ctx context.Context, path string, offset int64) (io.ReadCloser, error) {
+	f, err := r.StorageDriver.Reader(ctx, path, offset)
+	return f, cause(err)
+}
+
+func (r *recorder) GetContent(ctx context.Context, path string) ([]byte, error) {
+	data, err := r.StorageDriver.GetContent(ctx, path)
+	return data, cause(err)
+}
+
+func (r *recorder) Stat(ctx context.Context, path string) (driver.FileInfo, error) {
+	fi, err := r.StorageDriver.Stat(ctx, path)
+	return fi, cause(err)
+}
+
+func (r *recorder) Delete(ctx context.Context, path string) error {
+	return cause(r.StorageDriver.Delete(ctx, path))
+}
+
+// cause returns the file system's own error: distribution's wrapper hides from
+// errors.Is that a disk is full or not writable.
+func cause(err error) error {
+	var wrapped driver.Error
+	if errors.As(err, &wrapped) {
+		return wrapped.Detail
+	}
+	return err
+}
+
 // create calls make and records the path if it was not there before.
 func (r *recorder) create(ctx context.Context, path string, make func() error) error {
 	_, err := r.Stat(ctx, path)
@@ -36,7 +71,7 @@ func (r *recorder) create(ctx context.Context, path string, make func() error) e
 		return err
 	}
 	if err := make(); err != nil {
-		return err
+		return cause(err)
 	}
 	if fresh {
 		r.mu.Lock()

@@ -15,7 +15,7 @@ func refuseWritable(path string) error {
 	if err != nil {
 		return err
 	}
-	if fi.Mode().Perm()&0o022 != 0 && fi.Mode()&os.ModeSticky == 0 {
+	if fi.Mode().Perm()&0o022 != 0 {
 		return fmt.Errorf("%s is not to be trusted: %w (mode %04o); run chmod go-w %s", path, ErrWritable, fi.Mode().Perm(), path)
 	}
 	st, ok := fi.Sys().(*syscall.Stat_t)

@@ -49,7 +49,14 @@ func Open(root string) Store { return Store{filepath.Join(root, "trust")} }
 // or bundle.ErrFormat.
 func (s Store) Policy() (verify.Policy, error) {
 	p, _, err := s.load()
-	return p, err
+	if err != nil {
+		return verify.Policy{}, err
+	}
+	if n := distinct(p.Keys); n > 0 && p.Threshold > n {
+		return verify.Policy{}, fmt.Errorf("%w: %s asks for %d keys and the site trusts %d; add keys with oob-bundle trust add",
+			ErrUsage, s.policyPath(), p.Threshold, n)
+	}
+	return p, nil
 }
 
 func (s Store) load() (verify.Policy, policyFile, error) {
@@ -84,10 +91,6 @@ func (s Store) load() (verify.Policy, policyFile, error) {
 		policy.Keys[i].Channels = file.Channels[k.Fingerprint.String()]
 	}
 	policy.Threshold, policy.MinSequence = file.Threshold, file.MinSequence
-	if n := distinct(policy.Keys); len(policy.Keys) > 0 && policy.Threshold > n {
-		return verify.Policy{}, file, fmt.Errorf("%w: %s asks for %d keys and the site trusts %d; add keys with oob-bundle trust add",
-			ErrUsage, s.policyPath(), policy.Threshold, n)
-	}
 	return policy, file, nil
 }
 
@@ -203,7 +206,7 @@ func (s Store) Remove(fingerprint string) (verify.Key, error) {
 	case n > 1:
 		return verify.Key{}, fmt.Errorf("%w: %q is the beginning of %d fingerprints; give more of it", ErrUsage, fingerprint, n)
 	}
-	if left := distinct(policy.Keys) - 1; left < file.Threshold {
+	if left := distinct(policy.Keys) - 1; left > 0 && left < file.Threshold {
 		return verify.Key{}, fmt.Errorf("%w: %d keys would be left and the threshold is %d; lower it first with oob-bundle trust policy --threshold",
 			ErrUsage, left, file.Threshold)
 	}
