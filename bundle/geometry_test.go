@@ -113,6 +113,9 @@ func TestRefused(t *testing.T) {
 		{"a folded key", func(c *content) {
 			c.add("example.com/a:1", c.blob(bundle.TypeOCIManifest, `{"schemaVersion":2,"Layers":[]}`))
 		}, bundle.ErrFormat, `key "Layers"`},
+		{"a key that folds beyond ASCII", func(c *content) {
+			c.add("example.com/a:1", c.blob(bundle.TypeOCIManifest, `{"schemaVersion":2,"layerſ":[]}`))
+		}, bundle.ErrFormat, "layerſ"},
 		{"a doubled key", func(c *content) {
 			c.add("example.com/a:1", c.blob(bundle.TypeOCIManifest, `{"schemaVersion":2,"layers":[],"layers":[]}`))
 		}, bundle.ErrFormat, "duplicate"},

@@ -79,7 +79,8 @@ func (u *ui) install(ctx context.Context, path string, f installFlags) (err erro
 	if err != nil {
 		return &bundleError{path, err}
 	}
-	u.note("%s is good so far: %s %s, %d images, %s, for %s", path, v.Info.Name, v.Info.Version, len(v.Deployment.Images), human(v.PayloadSize()), target.Name())
+	u.note("%s: signature, headers and manifests are good; storing %s %s (%d images, %s) in %s",
+		path, v.Info.Name, v.Info.Version, len(v.Deployment.Images), human(v.PayloadSize()), target.Address())
 	r, err := plan.Apply(ctx, nil)
 	if err != nil {
 		return &bundleError{path, err}

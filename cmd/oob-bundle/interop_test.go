@@ -148,6 +148,7 @@ func TestInterop(t *testing.T) {
 			t.Error("the script ended early")
 		}
 	})
+	t.Run("full disk", func(t *testing.T) { side{t, s.dir}.fullDisk(up) })
 	t.Run("digests", func(t *testing.T) { side{t, s.dir}.digests(up) })
 }
 
@@ -216,6 +217,30 @@ func (s side) stockRegistry(up string) {
 		s.Errorf("the root is %s", got)
 	}
 	s.sh("crane validate --insecure --remote " + site + "/mirror/" + strings.ReplaceAll(up, ":", "_") + "/real/postgres:15")
+}
+
+// fullDisk: a real file system that is too small, on either side, is exit 8; with
+// room the same command succeeds.
+func (s side) fullDisk(up string) {
+	s.sh("mkdir -p small && mount -t tmpfs -o size=8m tmpfs small")
+	s.Cleanup(func() { s.sh("umount " + s.dir + "/small") })
+	status := func(command, want string) {
+		s.Helper()
+		if got := s.sh("status=0; " + command + " >/dev/null 2>stderr || status=$?; echo $status"); got != want {
+			s.Errorf("%s: exit status %s instead of %s: %s", command, got, want, s.sh("cat stderr"))
+		}
+	}
+	create := "oob-bundle create real.yaml --key oob.key --platform linux/amd64 --plain-http " + up + " -o small/x.oob.tar"
+	install := "oob-bundle install real.oob.tar --key oob.pub --root small/site"
+	status(create, "8")
+	status(install, "8")
+	s.sh("! ls small/x.oob.tar small/x.oob.tar.partial 2>/dev/null")
+	s.sh("oob-bundle status --root small/site | grep 'Nothing is installed'")
+	s.sh("mount -o remount,size=1g small")
+	status(install, "0")
+	status(create, "0")
+	s.sh("mount -o remount,ro small")
+	status("oob-bundle install real.oob.tar --key oob.pub --root small/other", "8")
 }
 
 // digests compares upstream, the bundle, and what the isolated side installed.

@@ -166,6 +166,44 @@ func testInterrupted(t *testing.T, target install.Target) {
 	}
 }
 
+// TestHastyRegistry: one that says it has the blob before it has read it is not
+// believed.
+func TestHastyRegistry(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.Method {
+		case http.MethodPost:
+			w.Header().Set("Location", r.URL.Path+"1")
+			w.WriteHeader(http.StatusAccepted)
+		case http.MethodPut:
+			w.WriteHeader(http.StatusCreated)
+		}
+	}))
+	defer s.Close()
+	host := strings.TrimPrefix(s.URL, "http://")
+	client, err := remote.New(remote.Options{PlainHTTP: []string{host}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	large := make([]byte, 64<<20)
+	err = registry.OpenExternal(client, host).PutBlob(t.Context(), "a/b", descriptor("x", large), "", reader(large))
+	if !errors.Is(err, remote.ErrRegistry) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestShortHost: a host without a dot or a port is never asked, as others would
+// take it for a name on Docker Hub.
+func TestShortHost(t *testing.T) {
+	client, err := remote.New(remote.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = registry.OpenExternal(client, "harbor/mirror").Resolve(t.Context(), "a/b", "1")
+	if !errors.Is(err, remote.ErrRegistry) || !strings.Contains(err.Error(), "harbor:443") {
+		t.Errorf("got %v", err)
+	}
+}
+
 // TestUndo takes back what was added, and nothing else.
 func TestUndo(t *testing.T) {
 	root := t.TempDir()
