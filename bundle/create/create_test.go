@@ -19,6 +19,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-containerregistry/pkg/authn"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
@@ -334,6 +335,28 @@ func reverse(host string, first http.Handler) http.Handler {
 		}
 		(&proxy{host}).ServeHTTP(w, r)
 	})
+}
+
+// TestTokens: bearer tokens from the registry's own host, which expire while the
+// work goes on.
+func TestTokens(t *testing.T) {
+	open := bundletest.NewRegistry(t, nil)
+	layers := []v1.Layer{bundletest.Layer(file("1")), bundletest.Layer(file("2")), bundletest.Layer(file("3"))}
+	open.Push(t, "team/app:1", bundletest.Image("linux/amd64", layers...))
+	k := &tokens{next: &proxy{open.Host}}
+	s := httptest.NewServer(k)
+	defer s.Close()
+	host := strings.TrimPrefix(s.URL, "http://")
+	client, err := remote.New(remote.Options{PlainHTTP: []string{host}, Keychain: login{"me", "canary-secret"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := bundletest.Options(t, bundletest.Manifest(t, "demo", host+"/team/app:1"), bundletest.NewKey(t))
+	o.Source, o.Jobs = &pull.Source{Client: client}, 1
+	bundletest.Create(t, o)
+	if k.issued.Load() < 2 {
+		t.Errorf("%d tokens: none has expired", k.issued.Load())
+	}
 }
 
 // TestTokenElsewhere: a login is not sent to a host that the registry names.

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
@@ -248,4 +249,37 @@ func TestNotABundle(t *testing.T) {
 	if _, err := sign.Add(t.TempDir(), k.Signer); !errors.Is(err, bundle.ErrNotFile) {
 		t.Error(err)
 	}
+}
+
+// TestTwoSigners at once: who is told that the signature was added finds it there.
+func TestTwoSigners(t *testing.T) {
+	a, b, c := bundletest.NewKey(t), bundletest.NewKey(t), bundletest.NewKey(t)
+	path := smallFile(t, a)
+	before, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused := 0
+	for range 20 {
+		bundletest.Write(t, path, before, 0o644)
+		errs := make([]error, 2)
+		var wg sync.WaitGroup
+		for i, k := range []*bundletest.Key{b, c} {
+			wg.Go(func() { _, errs[i] = sign.Add(path, k.Signer) })
+		}
+		wg.Wait()
+		for i, k := range []*bundletest.Key{b, c} {
+			switch {
+			case errors.Is(errs[i], sign.ErrLocked):
+				refused++
+			case errs[i] != nil:
+				t.Fatal(errs[i])
+			default:
+				if err := check(t, path, 2, a, k); err != nil {
+					t.Fatalf("a signature was lost: %v", err)
+				}
+			}
+		}
+	}
+	t.Logf("%d of 40 were told to wait", refused)
 }
