@@ -46,6 +46,9 @@ func ParseReference(s string) (Reference, error) {
 			return Reference{}, fmt.Errorf("%q: %q is not an IPv6 address", s, literal)
 		}
 	}
+	if full := r.String(); len(full) > MaxName {
+		return Reference{}, fmt.Errorf("%q has %d bytes in full, at most %d are allowed", full, len(full), MaxName)
+	}
 	// Docker tells a host by its capitals too; without them it must still be one.
 	if again, err := reference.ParseNormalizedNamed(r.String()); err != nil || reference.Domain(again) != r.Host {
 		return Reference{}, fmt.Errorf("%q: write the host in lower case, with a dot or a port", s)
