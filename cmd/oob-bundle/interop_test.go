@@ -223,7 +223,9 @@ func (s side) stockRegistry(up string) {
 // room the same command succeeds.
 func (s side) fullDisk(up string) {
 	s.sh("mkdir -p small && mount -t tmpfs -o size=8m tmpfs small")
-	s.Cleanup(func() { s.sh("umount " + s.dir + "/small") })
+	defer func() { // not in Cleanup: the test's context has ended there
+		s.sh("umount small")
+	}()
 	status := func(command, want string) {
 		s.Helper()
 		if got := s.sh("status=0; " + command + " >/dev/null 2>stderr || status=$?; echo $status"); got != want {
