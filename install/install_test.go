@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -324,47 +325,61 @@ func TestBadByteInAnUpgrade(t *testing.T) {
 	w.must(w.install(file))
 }
 
-// failing is a target whose calls fail from the n-th on.
-type failing struct {
-	install.Target
-	left  *int
-	fired *bool
+// plug is pulled at a step; several goroutines may come to it.
+type plug struct {
+	mu    sync.Mutex
+	left  int
+	fired bool
 }
 
 var errPulled = errors.New("the plug was pulled")
 
-func (f failing) step() error {
-	if *f.left == 0 {
-		*f.fired = true
+func (p *plug) step() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.left == 0 {
+		p.fired = true
 		return errPulled
 	}
-	*f.left--
+	p.left--
 	return nil
 }
 
+// pulledAt ends an installation at the given step of its target.
+func pulledAt(step int) (choice, *plug) {
+	p := &plug{left: step}
+	return wrapped(func(t install.Target) install.Target { return failing{t, p} }), p
+}
+
+// failing is a target whose calls fail from a step on.
+type failing struct {
+	install.Target
+	plug *plug
+}
+
 func (f failing) PutBlob(ctx context.Context, repo string, d bundle.Descriptor, from string, open func() io.Reader) error {
-	if err := f.step(); err != nil {
+	if err := f.plug.step(); err != nil {
 		return err
 	}
 	return f.Target.PutBlob(ctx, repo, d, from, open)
 }
 
 func (f failing) PutManifest(ctx context.Context, repo string, m *bundle.Manifest, data []byte) error {
-	if err := f.step(); err != nil {
+	if err := f.plug.step(); err != nil {
 		return err
 	}
 	return f.Target.PutManifest(ctx, repo, m, data)
 }
 
 func (f failing) Tag(ctx context.Context, repo, tag string, d bundle.Descriptor, data []byte) error {
-	if err := f.step(); err != nil {
+	if err := f.plug.step(); err != nil {
 		return err
 	}
 	return f.Target.Tag(ctx, repo, tag, d, data)
 }
 
 func (f failing) Sync() error {
-	if err := f.step(); err != nil {
+	if err := f.plug.step(); err != nil {
 		return err
 	}
 	return f.Target.Sync()
@@ -388,9 +403,9 @@ func TestInterruptedAnywhere(t *testing.T) {
 		for name, then := range map[string][]byte{"the same": two, "the old": one, "a third": three} {
 			w.root = filepath.Join(t.TempDir(), "site")
 			w.must(w.install(one))
-			left, fired := step, false
-			_, err := w.install(two, wrapped(func(t install.Target) install.Target { return failing{t, &left, &fired} }))
-			if !fired {
+			pulled, plug := pulledAt(step)
+			_, err := w.install(two, pulled)
+			if !plug.fired {
 				if err != nil || step < 10 {
 					t.Fatalf("step %d: %v", step, err)
 				}
@@ -419,8 +434,8 @@ func TestInterruptedAnywhere(t *testing.T) {
 				w.must(w.install(two))
 				w.root = filepath.Join(t.TempDir(), "site")
 				w.must(w.install(one))
-				left, fired = step, false
-				if _, err := w.install(two, wrapped(func(t install.Target) install.Target { return failing{t, &left, &fired} })); !errors.Is(err, errPulled) {
+				pulled, _ := pulledAt(step)
+				if _, err := w.install(two, pulled); !errors.Is(err, errPulled) {
 					t.Fatalf("step %d again: %v", step, err)
 				}
 				w.must(w.install(one))
@@ -499,8 +514,8 @@ func TestPresentBlobs(t *testing.T) {
 	one := w.bundle("demo", 1, w.push("team/app:1", "one"))
 	two := w.bundle("demo", 2, w.push("team/app:1", "one"), w.push("team/b:1", "b"))
 	w.must(w.install(one))
-	left, fired := 14, false
-	if _, err := w.install(two, wrapped(func(t install.Target) install.Target { return failing{t, &left, &fired} })); !errors.Is(err, errPulled) {
+	pulled, _ := pulledAt(14)
+	if _, err := w.install(two, pulled); !errors.Is(err, errPulled) {
 		t.Fatal(err)
 	}
 	before := w.tree()
