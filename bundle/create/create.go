@@ -289,14 +289,20 @@ func (o *Options) write(ctx context.Context, g *bundle.Geometry, c *content, loc
 	if err != nil {
 		return err
 	}
+	busy := fmt.Errorf("%w on %s; wait for it, or choose another name with -o", ErrLocked, partial)
 	release, err := bundle.TryLock(partial)
-	if err != nil || release == nil {
-		if err == nil {
-			err = fmt.Errorf("%w on %s; wait for it, or choose another name with -o", ErrLocked, partial)
-		}
+	if err == nil && release == nil {
+		err = busy
+	}
+	if err != nil {
 		return errors.Join(err, f.Close())
 	}
 	defer func() { err = errors.Join(err, release()) }()
+	// What was opened may have been another run's, which has finished and renamed
+	// it since: then it is a good bundle, and not ours to fill.
+	if !isAt(f, partial) {
+		return errors.Join(busy, f.Close())
+	}
 	err = o.fill(ctx, f, g, c)
 	if err = errors.Join(err, f.Close()); err != nil {
 		return errors.Join(err, os.Remove(partial)) // nothing would read it again
@@ -312,6 +318,16 @@ func (o *Options) write(ctx context.Context, g *bundle.Geometry, c *content, loc
 		return err
 	}
 	return bundle.SyncDir(filepath.Dir(o.Output))
+}
+
+// isAt reports whether the open file is the one that the path names.
+func isAt(f *os.File, path string) bool {
+	open, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	named, err := os.Stat(path)
+	return err == nil && os.SameFile(open, named)
 }
 
 func (o *Options) fill(ctx context.Context, f *os.File, g *bundle.Geometry, c *content) error {
