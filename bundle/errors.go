@@ -2,8 +2,9 @@ package bundle
 
 import "errors"
 
-// The ways in which a bundle can be refused. Every error of this package
-// wraps exactly one of them; the command line gives each its exit code.
+// The ways in which a bundle can be refused, and ErrSpace where a disk cannot
+// take it. Every error of this package that is not the file system's wraps
+// exactly one of them; the command line gives each its exit code.
 var (
 	// ErrFormat says that the bytes are not a canonical bundle: damaged, cut
 	// short, extended, or never one.
@@ -19,4 +20,7 @@ var (
 	ErrPolicy = errors.New("refused by policy")
 	// ErrNewer says that the document was made by a newer program.
 	ErrNewer = errors.New("made by a newer oob-bundle")
+	// ErrSpace says that a disk has too little room, or that its file system
+	// cannot hold a file of the size.
+	ErrSpace = errors.New("not enough space")
 )

@@ -2,7 +2,6 @@ package bundle
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -42,48 +41,4 @@ func SyncDir(dir string) error {
 		return err
 	}
 	return errors.Join(d.Sync(), d.Close())
-}
-
-// ErrNotFile says that a path does not name a regular file.
-var ErrNotFile = errors.New("not a regular file")
-
-// OpenFile opens a bundle for reading, or for signing in place. It takes a
-// regular file and nothing else: no link that somebody can turn elsewhere, no
-// pipe, no device. The size is that of the opened file, in bytes.
-func OpenFile(path string, flag int) (*os.File, int64, error) {
-	before, err := os.Lstat(path)
-	if err != nil {
-		return nil, 0, err
-	}
-	if !before.Mode().IsRegular() {
-		return nil, 0, fmt.Errorf("%s is %s: %w; give the path of the bundle itself", path, kindOf(before.Mode()), ErrNotFile)
-	}
-	f, err := os.OpenFile(path, flag, 0)
-	if err != nil {
-		return nil, 0, err
-	}
-	after, err := f.Stat()
-	if err != nil {
-		return nil, 0, errors.Join(err, f.Close())
-	}
-	if !os.SameFile(before, after) {
-		return nil, 0, errors.Join(fmt.Errorf("%s was replaced while it was opened: %w", path, ErrNotFile), f.Close())
-	}
-	return f, after.Size(), nil
-}
-
-func kindOf(m os.FileMode) string {
-	switch {
-	case m.IsDir():
-		return "a directory"
-	case m&os.ModeSymlink != 0:
-		return "a symbolic link"
-	case m&os.ModeNamedPipe != 0:
-		return "a pipe"
-	case m&os.ModeDevice != 0:
-		return "a device"
-	case m&os.ModeSocket != 0:
-		return "a socket"
-	}
-	return "something special"
 }

@@ -74,7 +74,7 @@ func NewReader(r io.ReaderAt, size int64, h *Head) (*Reader, error) {
 		return nil, err
 	}
 	if size < g.Size {
-		return nil, cutShort(size, g.Size)
+		return nil, b.cutShort(g.Size)
 	}
 	for _, m := range g.Members {
 		if err := b.compareFrame(m); err != nil {
@@ -88,10 +88,16 @@ func NewReader(r io.ReaderAt, size int64, h *Head) (*Reader, error) {
 		return nil, err
 	}
 	if size > g.Size {
+		if why := b.misfit(g.Size); why != "" {
+			return nil, fmt.Errorf("%w: %s; take it away", ErrFormat, why)
+		}
 		return nil, fmt.Errorf("%w: %d bytes follow the end of the bundle", ErrFormat, size-g.Size)
 	}
 	return &Reader{Geometry: g, b: b}, nil
 }
+
+// Describe names a member for people, and the volumes that it is in.
+func (r *Reader) Describe(m Member) string { return r.Geometry.Describe(m) + r.b.where(m.Data, m.Size) }
 
 // ReadBlob returns the content of a blob of at most limit bytes, verified.
 func (r *Reader) ReadBlob(d Descriptor, limit int64) ([]byte, error) {
@@ -122,13 +128,37 @@ type boundedReader struct {
 	size int64
 }
 
-func cutShort(have, want int64) error {
-	return fmt.Errorf("%w: incomplete: the file has %d bytes where at least %d are needed; copy it again", ErrFormat, have, want)
+// volumes is a file that may consist of several (File does).
+type volumes interface {
+	where(off, n int64) string
+	misfit(want int64) string
+}
+
+// where says which volumes hold some bytes, where there are volumes.
+func (b *boundedReader) where(off, n int64) string {
+	if v, ok := b.r.(volumes); ok {
+		return v.where(off, n)
+	}
+	return ""
+}
+
+func (b *boundedReader) misfit(want int64) string {
+	if v, ok := b.r.(volumes); ok {
+		return v.misfit(want)
+	}
+	return ""
+}
+
+func (b *boundedReader) cutShort(want int64) error {
+	if why := b.misfit(want); why != "" {
+		return fmt.Errorf("%w: incomplete: %s; copy it again", ErrFormat, why)
+	}
+	return fmt.Errorf("%w: incomplete: the file has %d bytes where at least %d are needed; copy it again", ErrFormat, b.size, want)
 }
 
 func (b *boundedReader) read(off, n int64) ([]byte, error) {
 	if off+n > b.size {
-		return nil, cutShort(b.size, off+n)
+		return nil, b.cutShort(off + n)
 	}
 	buf := make([]byte, n)
 	if _, err := io.ReadFull(io.NewSectionReader(b.r, off, n), buf); err != nil {
@@ -146,7 +176,7 @@ func (b *boundedReader) compare(off int64, want []byte, what string) error {
 		return err
 	}
 	if i := firstDifference(got, want); i >= 0 {
-		return fmt.Errorf("%w: %s differs at byte %d of the file", ErrFormat, what, off+int64(i))
+		return fmt.Errorf("%w: %s differs at byte %d of the file%s", ErrFormat, what, off+int64(i), b.where(off+int64(i), 1))
 	}
 	return nil
 }

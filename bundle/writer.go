@@ -1,20 +1,28 @@
 package bundle
 
-import (
-	"io"
-)
+import "io"
 
-// WriteFrame writes everything that is not a blob and not padding to w, which
-// holds zeros: headers, oci-layout, index.json, the slot and the load list.
-// The blobs belong at their members' Data offsets, in any order.
+// WriteFrame writes everything that is not a blob to w: headers, oci-layout,
+// index.json, the slot, the load list, the padding and the end. The blobs belong
+// at their members' Data offsets, in any order; together they are every byte.
 func (g *Geometry) WriteFrame(w io.WriterAt, slot []byte) error {
 	content := map[string][]byte{
 		NameLayout: []byte(layoutDocument), NameIndex: g.Root, NameSignatures: slot, NameLoadList: g.LoadList,
 	}
+	var piece []byte // what stands between two blobs
+	var at int64
 	for _, m := range g.Members {
-		if _, err := w.WriteAt(append(header(m.Name, m.Size), content[m.Name]...), m.Offset); err != nil {
-			return err
+		piece = append(piece, header(m.Name, m.Size)...)
+		if m.Digest != "" {
+			if _, err := w.WriteAt(piece, at); err != nil {
+				return err
+			}
+			piece, at = piece[:0], m.Data+m.Size
+		} else {
+			piece = append(piece, content[m.Name]...)
 		}
+		piece = append(piece, make([]byte, padding(m.Size))...)
 	}
-	return nil
+	_, err := w.WriteAt(append(piece, make([]byte, endSize)...), at)
+	return err
 }

@@ -30,7 +30,7 @@ type Result struct {
 // Apply carries the plan out. Until every byte is stored and good no tag moves;
 // a bad byte takes back what this run added. Errors wrap bundle.ErrDigest,
 // ErrIncomplete, or are the target's or the file system's.
-func (p *Plan) Apply(ctx context.Context, done func(bytes int)) (*Result, error) {
+func (p *Plan) Apply(ctx context.Context, watch bundle.Watch) (*Result, error) {
 	if r, err := p.already(ctx); r != nil || err != nil {
 		return r, err
 	}
@@ -133,7 +133,7 @@ type stored struct {
 
 // store puts all content into the target: the whole tree into the central
 // repository, and from there what each image's repository needs.
-func (p *Plan) store(ctx context.Context, repos []*repository, done func(int)) (*stored, error) {
+func (p *Plan) store(ctx context.Context, repos []*repository, watch bundle.Watch) (*stored, error) {
 	s := &stored{partial: map[string]bool{}}
 	central := repos[0]
 	if err := p.storeBlobs(ctx, central, "", done); err != nil {

@@ -1,6 +1,7 @@
 package verify
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -200,19 +201,20 @@ func (k Key) maySign(channel string) bool {
 	})
 }
 
-// Payload reads every blob once and compares it with its digest, several at a
-// time. Done, which may be nil, is called with each number of bytes that were
-// read, from several goroutines. Errors wrap bundle.ErrDigest or ErrFormat, or
-// are the medium's; the first one ends the work.
-func (v *Verified) Payload(ctx context.Context, done func(bytes int)) error {
+// Payload reads every blob once and compares it with its digest, as many at a
+// time as there are processors, the largest first, so that none is left alone
+// at the end. Errors wrap bundle.ErrDigest or ErrFormat, or are the medium's; the
+// first one ends the work.
+func (v *Verified) Payload(ctx context.Context, watch bundle.Watch) error {
 	g, ctx := errgroup.WithContext(ctx)
-	blobs := v.Blobs()
+	blobs := slices.Clone(v.Blobs())
+	slices.SortStableFunc(blobs, func(a, b bundle.Member) int { return cmp.Compare(b.Size, a.Size) })
 	var next atomic.Int64
 	for range min(runtime.GOMAXPROCS(0), len(blobs)) {
 		g.Go(func() error {
-			buf := make([]byte, 256<<10)
+			buf := make([]byte, bufferSize)
 			for i := next.Add(1) - 1; i < int64(len(blobs)); i = next.Add(1) - 1 {
-				if err := v.hash(ctx, blobs[i], buf, done); err != nil {
+				if err := v.Hash(ctx, blobs[i], buf, watch); err != nil {
 					return err
 				}
 			}
@@ -222,12 +224,13 @@ func (v *Verified) Payload(ctx context.Context, done func(bytes int)) error {
 	return g.Wait()
 }
 
-// Hash reads one blob and compares it with its digest, as Payload does for all.
-func (v *Verified) Hash(ctx context.Context, m bundle.Member, done func(bytes int)) error {
-	return v.hash(ctx, m, make([]byte, min(256<<10, m.Size+1)), done)
-}
+// bufferSize is what is read at a time, in bytes.
+const bufferSize = 256 << 10
 
-func (v *Verified) hash(ctx context.Context, m bundle.Member, buf []byte, done func(int)) error {
+// Hash reads one blob and compares it with its digest, as Payload does for all.
+// Buf is what it reads into.
+func (v *Verified) Hash(ctx context.Context, m bundle.Member, buf []byte, watch bundle.Watch) error {
+	defer watch.Begun(m)()
 	h := sha256.New()
 	r := v.Content(m)
 	var total int64
@@ -238,9 +241,7 @@ func (v *Verified) hash(ctx context.Context, m bundle.Member, buf []byte, done f
 		n, err := r.Read(buf)
 		h.Write(buf[:n])
 		total += int64(n)
-		if done != nil {
-			done(n)
-		}
+		watch.Add(int64(n))
 		if errors.Is(err, io.EOF) {
 			break
 		}

@@ -10,15 +10,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/bundle/pull"
@@ -31,23 +25,24 @@ var ErrLocked = errors.New("another run is at work")
 
 // Options say what to create. Manifest, Source and Signer are needed.
 type Options struct {
-	Manifest  *manifests.Manifest
-	Lock      *manifests.Lock // nil resolves anew
-	Source    *pull.Source
-	Signer    *sign.Signer
-	Platforms []bundle.Platform // none means linux on this machine's architecture, or the lock's
-	Channel   string            // empty means name and platforms joined by /, or the lock's
-	Sequence  *int64            // nil means the creation time in Unix seconds, or the lock's
-	Output    string            // empty means NAME_VERSION_OS-ARCH.oob.tar
-	Jobs      int               // connections at a time; 0 means 4
-	Program   string            // version, for the lock
-	Now       time.Time         // only used where there is no lock
+	Manifest   *manifests.Manifest
+	Lock       *manifests.Lock // nil resolves anew
+	Source     *pull.Source
+	Signer     *sign.Signer
+	Platforms  []bundle.Platform // none means linux on this machine's architecture, or the lock's
+	Channel    string            // empty means name and platforms joined by /, or the lock's
+	Sequence   *int64            // nil means the creation time in Unix seconds, or the lock's
+	Output     string            // empty means NAME_VERSION_OS-ARCH.oob.tar
+	VolumeSize int64             // bytes; 0 means one file
+	Reuse      []string          // earlier bundles, from which blobs are taken
+	Jobs       int               // connections at a time; 0 means 8
+	Program    string            // version, for the lock
+	Now        time.Time         // only used where there is no lock
 
-	// Resolved, if not nil, is called when every size is known.
-	Resolved func(g *bundle.Geometry, images int)
-	// Done, if not nil, is called with each number of payload bytes that were
-	// written, negative where some have to be written again.
-	Done func(bytes int64)
+	// Resolved, if not nil, is called when every size is known. What it returns
+	// is told how the payload comes.
+	Resolved func(g *bundle.Geometry, images int) bundle.Watch
+	Warn     func(format string, args ...any) // nil means that nobody wants to know
 }
 
 // Result describes the finished bundle.
@@ -55,19 +50,41 @@ type Result struct {
 	Geometry *bundle.Geometry
 	Identity bundle.Digest
 	Lock     *manifests.Lock
-	Output   string
+	Output   string   // the path by which the bundle is opened
+	Volumes  []string // the paths of the parts; none for one file
 	LockFile string
 }
 
 // LockFile returns the name of the lock that is written beside a bundle.
 func LockFile(output string) string { return output + ".lock.yaml" }
 
-// Run creates the bundle. Nothing stands under the name of the output until it
-// is complete, signed and durable. Errors wrap manifests.ErrInvalid or
-// ErrMismatch, bundle.ErrPolicy, ErrLimit or ErrFormat, remote.ErrRegistry,
-// ErrLocked, or are the file system's.
-func Run(ctx context.Context, o Options) (*Result, error) {
+// Run creates the bundle, or finishes what an interrupted run began. Nothing
+// stands under the name of the output until it is complete, signed and durable.
+// Errors wrap manifests.ErrInvalid or ErrMismatch, bundle.ErrPolicy, ErrLimit,
+// ErrFormat or ErrSpace, remote.ErrRegistry, ErrLocked, or are the file system's.
+func Run(ctx context.Context, o Options) (result *Result, err error) {
 	if err := o.setDefaults(); err != nil {
+		return nil, err
+	}
+	out, err := openOutput(o.Output, o.VolumeSize)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if result == nil {
+			err = errors.Join(err, out.abandon())
+		}
+	}()
+	if err := o.setTime(out.journal.begun); err != nil {
+		return nil, err
+	}
+	reuse, err := openReusable(o.Reuse)
+	defer func() {
+		for _, r := range reuse {
+			err = errors.Join(err, r.file.Close())
+		}
+	}()
+	if err != nil {
 		return nil, err
 	}
 	refs, err := o.Manifest.References()
@@ -86,27 +103,63 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	geometry, err := bundle.NewGeometry(content.root, content.load)
+	g, err := bundle.NewGeometry(content.root, content.load)
 	if err != nil {
 		return nil, err
 	}
+	f := newFiller(g, content, out)
+	f.reuse, f.warn = reuse, o.Warn
 	if o.Resolved != nil {
-		o.Resolved(geometry, len(images))
+		f.watch = o.Resolved(g, len(images))
 	}
-	if err := o.write(ctx, geometry, content, lock); err != nil {
+	if err := out.begin(o.beginning(), g); err != nil {
 		return nil, err
 	}
-	return &Result{
-		Geometry: geometry, Identity: bundle.DigestOf(geometry.Root), Lock: lock,
-		Output: o.Output, LockFile: LockFile(o.Output),
-	}, nil
+	f.resume()
+	if err := f.run(ctx, o.Jobs); err != nil {
+		return nil, err
+	}
+	result = &Result{
+		Geometry: g, Identity: bundle.DigestOf(g.Root), Lock: lock, Output: out.first(), LockFile: LockFile(o.Output),
+	}
+	if result.Volumes, err = o.finish(out, g, lock); err != nil {
+		return nil, err
+	}
+	return result, nil
+}
+
+// finish signs, writes what is not a blob, and gives the file its name. It
+// returns the names of the volumes, if there are any.
+func (o *Options) finish(out *output, g *bundle.Geometry, lock *manifests.Lock) ([]string, error) {
+	own, err := o.Signer.Sign(g.Root)
+	if err != nil {
+		return nil, err
+	}
+	slot, err := bundle.EncodeSlot([]bundle.Signature{own})
+	if err != nil {
+		return nil, err
+	}
+	if err := g.WriteFrame(out.file, slot); err != nil {
+		return nil, err
+	}
+	lockData, err := lock.Encode()
+	if err != nil {
+		return nil, err
+	}
+	if err := bundle.WriteFile(LockFile(o.Output), lockData, 0o644); err != nil {
+		return nil, err
+	}
+	return out.place()
 }
 
 // setDefaults fills in what was left open, from the lock where there is one,
 // and refuses what contradicts it.
 func (o *Options) setDefaults() error {
 	if o.Jobs == 0 {
-		o.Jobs = 4
+		o.Jobs = 8
+	}
+	if o.Warn == nil {
+		o.Warn = func(string, ...any) {}
 	}
 	if o.Lock != nil {
 		if err := o.followLock(); err != nil {
@@ -123,11 +176,6 @@ func (o *Options) setDefaults() error {
 		}
 		o.Channel = strings.Join(parts, "/")
 	}
-	o.Now = o.Now.UTC().Truncate(time.Second)
-	if o.Sequence == nil {
-		s := o.Now.Unix()
-		o.Sequence = &s
-	}
 	if o.Output == "" {
 		var p []string
 		for _, platform := range o.Platforms {
@@ -135,65 +183,31 @@ func (o *Options) setDefaults() error {
 		}
 		o.Output = fmt.Sprintf("%s_%s_%s.oob.tar", o.Manifest.Metadata.Name, o.Manifest.Metadata.Version, strings.Join(p, "_"))
 	}
+	return nil
+}
+
+// setTime decides about time and sequence: a run that goes on with what an
+// interrupted one began has its time, so that the bundle is the same.
+func (o *Options) setTime(interrupted *beginning) error {
+	if interrupted != nil && o.Lock == nil && o.beginning().continues(*interrupted) {
+		o.Now = interrupted.Created
+	}
+	o.Now = o.Now.UTC().Truncate(time.Second)
+	if o.Sequence == nil {
+		s := o.Now.Unix()
+		o.Sequence = &s
+	}
 	if err := o.info().Check(); err != nil {
 		return fmt.Errorf("%w: %w", manifests.ErrInvalid, err)
 	}
-	return checkOutput(o.Output)
-}
-
-// checkOutput refuses to replace what is not a bundle, before anything is fetched.
-func checkOutput(path string) error {
-	if fi, err := os.Stat(filepath.Dir(path)); err != nil || !fi.IsDir() {
-		return fmt.Errorf("%w: there is no directory %s to write to; make it, or choose another place with -o", manifests.ErrInvalid, filepath.Dir(path))
-	}
-	fi, err := os.Lstat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if !fi.Mode().IsRegular() {
-		return fmt.Errorf("%w: %s exists and is not a file; choose another name with -o", manifests.ErrInvalid, path)
-	}
-	f, size, err := bundle.OpenFile(path, os.O_RDONLY)
-	if err != nil {
-		return err
-	}
-	_, err = bundle.ReadHead(f, size)
-	if err != nil {
-		err = fmt.Errorf("%w: %s exists and is not a bundle; move it away, or choose another name with -o", manifests.ErrInvalid, path)
-	}
-	return errors.Join(err, f.Close())
-}
-
-func (o *Options) followLock() error {
-	l := o.Lock
-	mismatch := func(what string, lock, asked any) error {
-		return fmt.Errorf("%w: it has the %s %v, and %v is asked for; create without --lock makes a new one", manifests.ErrMismatch, what, lock, asked)
-	}
-	if l.Manifest != o.Manifest.Digest {
-		return mismatch("manifest", l.Manifest, o.Manifest.Digest)
-	}
-	var locked []bundle.Platform
-	for _, s := range l.Platforms {
-		p, err := bundle.ParsePlatform(s)
-		if err != nil {
-			return fmt.Errorf("%w: the lock: %w", manifests.ErrInvalid, err)
-		}
-		locked = append(locked, p)
-	}
-	if len(o.Platforms) > 0 && !slices.EqualFunc(o.Platforms, locked, bundle.Platform.Matches) {
-		return mismatch("platforms", l.Platforms, bundle.Info{Platforms: o.Platforms}.PlatformNames())
-	}
-	if o.Channel != "" && o.Channel != l.Channel {
-		return mismatch("channel", l.Channel, o.Channel)
-	}
-	if o.Sequence != nil && *o.Sequence != l.Sequence {
-		return mismatch("sequence", l.Sequence, *o.Sequence)
-	}
-	o.Platforms, o.Channel, o.Sequence, o.Now = locked, l.Channel, &l.Sequence, l.Created
 	return nil
+}
+
+func (o *Options) beginning() beginning {
+	return beginning{
+		APIVersion: bundle.APIVersion, Kind: "CreateJournal", Manifest: o.Manifest.Digest, Program: o.Program,
+		Channel: o.Channel, Platforms: bundle.Info{Platforms: o.Platforms}.PlatformNames(), Created: o.Now, VolumeSize: o.VolumeSize,
+	}
 }
 
 func (o *Options) info() bundle.Info {
@@ -202,200 +216,3 @@ func (o *Options) info() bundle.Info {
 		Channel: o.Channel, Sequence: *o.Sequence, Created: o.Now, Platforms: o.Platforms,
 	}
 }
-
-func (o *Options) pinned(ref bundle.Reference) bundle.Digest {
-	if o.Lock == nil {
-		return ""
-	}
-	i, _ := o.Lock.Image(ref)
-	return i.Digest
-}
-
-// lock returns the lock of what was resolved. If one was given, it is that one,
-// and what was resolved has to agree.
-func (o *Options) lock(images []*pull.Image) (*manifests.Lock, error) {
-	info := o.info()
-	l := &manifests.Lock{
-		APIVersion: bundle.APIVersion, Kind: "Lock", Metadata: o.Manifest.Metadata, Program: o.Program,
-		Manifest: o.Manifest.Digest, Channel: info.Channel, Sequence: info.Sequence, Created: info.Created,
-		Platforms: info.PlatformNames(),
-	}
-	for _, i := range images {
-		locked := manifests.LockedImage{Reference: i.Reference.String(), MediaType: i.Top.MediaType, Digest: i.Top.Digest, Size: i.Top.Size}
-		if i.Partial {
-			for _, d := range slices.Concat(i.Manifests, i.Attestations) {
-				m := manifests.LockedManifest{Digest: d.Digest, Size: d.Size}
-				if d.Platform != nil && d.Platform.OS != "unknown" {
-					m.Platform = d.Platform.String()
-				}
-				locked.Carried = append(locked.Carried, m)
-			}
-		}
-		l.Images = append(l.Images, locked)
-	}
-	if err := sameTags(images); err != nil {
-		return nil, err
-	}
-	if o.Lock == nil {
-		return l, nil
-	}
-	l.Program = o.Lock.Program
-	want, err := o.Lock.Encode()
-	if err != nil {
-		return nil, err
-	}
-	got, err := l.Encode()
-	if err != nil {
-		return nil, err
-	}
-	if string(want) != string(got) {
-		return nil, fmt.Errorf("%w: resolving it gives another result (%s); create without --lock makes a new one", manifests.ErrMismatch, firstOther(string(want), string(got)))
-	}
-	return o.Lock, nil
-}
-
-// sameTags refuses two references that would be one tag on the site and are not
-// one image, such as app:1 and app:1@sha256:… of last year.
-func sameTags(images []*pull.Image) error {
-	seen := map[string]*pull.Image{}
-	for _, i := range images {
-		if i.Reference.Tag == "" {
-			continue
-		}
-		name := i.Reference.Repository() + ":" + i.Reference.Tag
-		if other := seen[name]; other != nil && other.Top.Digest != i.Top.Digest {
-			return fmt.Errorf("%w: %s and %s are different images with one name; leave one of them out, or give one by its digest alone",
-				manifests.ErrInvalid, other.Reference, i.Reference)
-		}
-		seen[name] = i
-	}
-	return nil
-}
-
-func firstOther(want, got string) string {
-	w, g := strings.Split(want, "\n"), strings.Split(got, "\n")
-	for i := range min(len(w), len(g)) {
-		if w[i] != g[i] {
-			return fmt.Sprintf("%q instead of %q", strings.TrimSpace(g[i]), strings.TrimSpace(w[i]))
-		}
-	}
-	return "one has more images than the other"
-}
-
-// write fetches every blob to its place in OUTPUT.partial, signs, and renames.
-func (o *Options) write(ctx context.Context, g *bundle.Geometry, c *content, lock *manifests.Lock) (err error) {
-	partial := o.Output + ".partial"
-	f, err := os.OpenFile(partial, os.O_RDWR|os.O_CREATE, 0o644)
-	if err != nil {
-		return err
-	}
-	busy := fmt.Errorf("%w on %s; wait for it, or choose another name with -o", ErrLocked, partial)
-	release, err := bundle.TryLock(partial)
-	if err == nil && release == nil {
-		err = busy
-	}
-	if err != nil {
-		return errors.Join(err, f.Close())
-	}
-	defer func() { err = errors.Join(err, release()) }()
-	// What was opened may have been another run's, which has finished and renamed
-	// it since: then it is a good bundle, and not ours to fill.
-	if !isAt(f, partial) {
-		return errors.Join(busy, f.Close())
-	}
-	err = o.fill(ctx, f, g, c)
-	if err = errors.Join(err, f.Close()); err != nil {
-		return errors.Join(err, os.Remove(partial)) // nothing would read it again
-	}
-	lockData, err := lock.Encode()
-	if err != nil {
-		return err
-	}
-	if err := bundle.WriteFile(LockFile(o.Output), lockData, 0o644); err != nil {
-		return err
-	}
-	if err := os.Rename(partial, o.Output); err != nil {
-		return err
-	}
-	return bundle.SyncDir(filepath.Dir(o.Output))
-}
-
-// isAt reports whether the open file is the one that the path names.
-func isAt(f *os.File, path string) bool {
-	open, err := f.Stat()
-	if err != nil {
-		return false
-	}
-	named, err := os.Stat(path)
-	return err == nil && os.SameFile(open, named)
-}
-
-func (o *Options) fill(ctx context.Context, f *os.File, g *bundle.Geometry, c *content) error {
-	if err := errors.Join(f.Truncate(0), f.Truncate(g.Size)); err != nil {
-		return fmt.Errorf("%s needs %d bytes: %w", f.Name(), g.Size, err)
-	}
-	if err := o.fetch(ctx, f, g, c); err != nil {
-		return err
-	}
-	own, err := o.Signer.Sign(g.Root)
-	if err != nil {
-		return err
-	}
-	slot, err := bundle.EncodeSlot([]bundle.Signature{own})
-	if err != nil {
-		return err
-	}
-	if err := g.WriteFrame(f, slot); err != nil {
-		return err
-	}
-	return f.Sync()
-}
-
-// fetch puts every blob at its offset, the largest first, so that none of them
-// is left alone at the end.
-func (o *Options) fetch(ctx context.Context, f *os.File, g *bundle.Geometry, c *content) error {
-	blobs := slices.Clone(g.Blobs())
-	slices.SortStableFunc(blobs, func(a, b bundle.Member) int { return int(min(max(b.Size-a.Size, -1), 1)) })
-	group, gctx := errgroup.WithContext(ctx)
-	group.SetLimit(o.Jobs)
-	for _, m := range blobs {
-		if gctx.Err() != nil {
-			break
-		}
-		group.Go(func() error {
-			at := offsetWriter{f, m.Data}
-			if data, ok := c.documents[m.Digest]; ok {
-				_, err := at.WriteAt(data, 0)
-				o.done(m.Size)
-				return err
-			}
-			image := c.images[m.Root]
-			if image == nil {
-				return fmt.Errorf("%w: nothing says where %s comes from", bundle.ErrFormat, g.Describe(m))
-			}
-			d := bundle.Descriptor{MediaType: m.Type, Digest: m.Digest, Size: m.Size}
-			if err := image.Repository.Fetch(gctx, d, at, o.done); err != nil {
-				return fmt.Errorf("%s: %w", image.Reference, err)
-			}
-			return nil
-		})
-	}
-	if err := group.Wait(); err != nil {
-		return err
-	}
-	return context.Cause(ctx)
-}
-
-func (o *Options) done(n int64) {
-	if o.Done != nil {
-		o.Done(n)
-	}
-}
-
-// offsetWriter writes at an offset of a file.
-type offsetWriter struct {
-	f    *os.File
-	base int64
-}
-
-func (w offsetWriter) WriteAt(p []byte, off int64) (int, error) { return w.f.WriteAt(p, w.base+off) }

@@ -104,20 +104,47 @@ func (r *Repository) manifest(ctx context.Context, ref string) (bundle.Descripto
 	return d, data, nil
 }
 
-// Fetch writes the blob that d describes to w, from offset 0, and verifies it.
-// A connection that breaks is taken up again where it broke, if the registry
-// serves ranges. Done, which may be nil, gets each number of bytes; it is
-// negative where bytes have to be fetched again.
-func (r *Repository) Fetch(ctx context.Context, d bundle.Descriptor, w io.WriterAt, done func(bytes int64)) error {
-	if done == nil {
-		done = func(int64) {}
+// Transfer is a blob on its way from a registry. The zero value is its
+// beginning; Hash and Have let it begin where an earlier one ended.
+type Transfer struct {
+	Hash   hash.Hash   // of the first Have bytes; nil means a new sha256
+	Have   int64       // bytes that are written and good as far as anybody knows
+	Buffer []byte      // nil means one of its own
+	Done   func(int64) // gets each number of bytes, negative where they are fetched again; may be nil
+
+	repo     *Repository
+	d        bundle.Descriptor
+	w        io.WriterAt
+	complete bool
+	restarts int
+}
+
+// bufferSize is what one read from a connection can bring, in bytes.
+const bufferSize = 256 << 10
+
+// Fetch writes the blob that d describes to w, from offset t.Have on, and
+// verifies it as a whole. A connection that breaks is taken up again where it
+// broke; from a registry that serves no ranges the blob is fetched from its
+// start. T, which may be nil, tells at any time how far it has come.
+func (r *Repository) Fetch(ctx context.Context, d bundle.Descriptor, w io.WriterAt, t *Transfer) error {
+	if t == nil {
+		t = &Transfer{}
 	}
-	f := &fetch{repo: r, d: d, w: w, done: done, hash: sha256.New()}
+	t.repo, t.d, t.w = r, d, w
+	if t.Hash == nil {
+		t.Hash = sha256.New()
+	}
+	if t.Buffer == nil {
+		t.Buffer = make([]byte, min(bufferSize, d.Size+1))
+	}
+	if t.Done == nil {
+		t.Done = func(int64) {}
+	}
 	for {
-		before := f.have
+		before := t.Have
 		err := retry(ctx, func() error {
-			err := f.more(ctx)
-			if err != nil && f.have > before && ctx.Err() == nil && passing(err) {
+			err := t.more(ctx)
+			if err != nil && t.Have > before && ctx.Err() == nil && passing(err) {
 				return nil // progress: a fresh set of tries
 			}
 			if err != nil {
@@ -125,74 +152,66 @@ func (r *Repository) Fetch(ctx context.Context, d bundle.Descriptor, w io.Writer
 			}
 			return nil
 		})
-		if err != nil || f.complete {
+		if err != nil || t.complete {
 			return err
 		}
 	}
 }
 
-// fetch is a blob on its way: have bytes are written and hashed.
-type fetch struct {
-	repo     *Repository
-	d        bundle.Descriptor
-	w        io.WriterAt
-	done     func(int64)
-	hash     hash.Hash
-	have     int64
-	complete bool
-	restarts int
-}
-
-func (f *fetch) restart() {
-	f.done(-f.have)
-	f.hash.Reset()
-	f.have = 0
+func (t *Transfer) restart() {
+	t.Done(-t.Have)
+	t.Hash.Reset()
+	t.Have = 0
 }
 
 // more asks for what is missing and reads as far as the connection goes.
-func (f *fetch) more(ctx context.Context) (err error) {
-	if f.have > 0 && f.have == f.d.Size { // the connection broke behind the last byte
-		return f.finish()
+func (t *Transfer) more(ctx context.Context) (err error) {
+	if t.Have > 0 && t.Have == t.d.Size { // the connection broke behind the last byte
+		return t.finish()
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, f.repo.url("blobs/%s", f.d.Digest), nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, t.repo.url("blobs/%s", t.d.Digest), nil)
 	if err != nil {
 		return err
 	}
-	if f.have > 0 {
-		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", f.have))
+	if t.Have > 0 {
+		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", t.Have))
 	}
-	res, err := f.repo.do(req, http.StatusOK, http.StatusPartialContent)
+	res, err := t.repo.do(req, http.StatusOK, http.StatusPartialContent)
 	if err != nil {
+		var status *statusError
+		if t.Have > 0 && errors.As(err, &status) && status.code == http.StatusRequestedRangeNotSatisfiable {
+			t.restart() // it does not understand what it was asked
+			return errors.New("it refuses ranges: " + status.Error())
+		}
 		return err
 	}
 	defer func() { err = errors.Join(err, res.Body.Close()) }()
-	if f.have > 0 && res.StatusCode == http.StatusOK {
-		f.restart() // the registry does not serve ranges
-	} else if want := fmt.Sprintf("bytes %d-", f.have); f.have > 0 && !strings.HasPrefix(res.Header.Get("Content-Range"), want) {
+	if t.Have > 0 && res.StatusCode == http.StatusOK {
+		t.restart() // the registry does not serve ranges
+	} else if want := fmt.Sprintf("bytes %d-", t.Have); t.Have > 0 && !strings.HasPrefix(res.Header.Get("Content-Range"), want) {
 		return fmt.Errorf("%w: it was asked for %q and sent %q", errContent, want, res.Header.Get("Content-Range"))
 	}
 	idle := time.AfterFunc(IdleTimeout, func() { cancel(fmt.Errorf("no byte came for %s", IdleTimeout)) })
 	defer idle.Stop()
-	buf := make([]byte, 256<<10)
 	for {
-		n, err := res.Body.Read(buf)
+		n, err := res.Body.Read(t.Buffer)
 		idle.Reset(IdleTimeout)
-		if f.have+int64(n) > f.d.Size {
-			return fmt.Errorf("%w: it sends more than the %d bytes of the blob", errContent, f.d.Size)
+		if t.Have+int64(n) > t.d.Size {
+			return fmt.Errorf("%w: it sends more than the %d bytes of the blob", errContent, t.d.Size)
 		}
 		if n > 0 {
-			if _, err := f.w.WriteAt(buf[:n], f.have); err != nil {
+			if _, err := t.w.WriteAt(t.Buffer[:n], t.Have); err != nil {
 				return &localError{err}
 			}
-			f.hash.Write(buf[:n])
-			f.have += int64(n)
-			f.done(int64(n))
+			t.Hash.Write(t.Buffer[:n])
+			t.Have += int64(n)
+			t.Done(int64(n))
 		}
 		switch {
 		case errors.Is(err, io.EOF):
-			return f.finish()
+			return t.finish()
 		case err != nil && ctx.Err() != nil:
 			return context.Cause(ctx)
 		case err != nil:
@@ -202,18 +221,18 @@ func (f *fetch) more(ctx context.Context) (err error) {
 }
 
 // finish judges what was read when the body ended.
-func (f *fetch) finish() error {
-	if f.have < f.d.Size {
+func (t *Transfer) finish() error {
+	if t.Have < t.d.Size {
 		return io.ErrUnexpectedEOF
 	}
-	if got := bundle.DigestFrom(f.hash.Sum(nil)); got != f.d.Digest {
-		f.restart()
-		if f.restarts++; f.restarts < 2 {
+	if got := bundle.DigestFrom(t.Hash.Sum(nil)); got != t.d.Digest {
+		t.restart()
+		if t.restarts++; t.restarts < 2 {
 			return errors.New("it sent other bytes than the digest says")
 		}
 		return fmt.Errorf("%w: it sent %s instead", errContent, got)
 	}
-	f.complete = true
+	t.complete = true
 	return nil
 }
 

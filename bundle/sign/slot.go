@@ -31,7 +31,7 @@ func SlotFile(path string) string { return path + ".slot" }
 // at any moment leaves either a good slot, or a good SlotFile from which the
 // next run completes the bundle. Nothing of the bundle is parsed but the slot.
 func Add(path string, signer *Signer) (result Result, err error) {
-	f, size, err := bundle.OpenFile(path, os.O_RDWR)
+	f, err := bundle.OpenFile(path, os.O_RDWR)
 	if err != nil {
 		return Result{}, err
 	}
@@ -44,7 +44,7 @@ func Add(path string, signer *Signer) (result Result, err error) {
 		return Result{}, fmt.Errorf("%w on %s; sign again when it has ended", ErrLocked, path)
 	}
 	defer func() { err = errors.Join(err, release()) }()
-	head, err := bundle.ReadHead(f, size)
+	head, err := bundle.ReadHead(f, f.Size())
 	if err != nil {
 		return Result{}, err
 	}
@@ -94,7 +94,7 @@ func signaturesOver(head *bundle.Head, slot []byte) ([]bundle.Signature, error) 
 
 // recoverSlot completes what an interrupted run began: a SlotFile that belongs
 // to this bundle is the new slot, whatever state the old one is in.
-func recoverSlot(f *os.File, path string, head *bundle.Head) (recovered bool, err error) {
+func recoverSlot(f *bundle.File, path string, head *bundle.Head) (recovered bool, err error) {
 	slot, err := os.ReadFile(SlotFile(path))
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
@@ -130,7 +130,7 @@ func covers(more, less []bundle.Signature) bool {
 	return true
 }
 
-func replaceSlot(f *os.File, path string, off int64, slot []byte) error {
+func replaceSlot(f *bundle.File, path string, off int64, slot []byte) error {
 	if err := bundle.WriteFile(SlotFile(path), slot, 0o644); err != nil {
 		return err
 	}
@@ -140,7 +140,7 @@ func replaceSlot(f *os.File, path string, off int64, slot []byte) error {
 	return removeSlotFile(path)
 }
 
-func writeSlot(f *os.File, off int64, slot []byte) error {
+func writeSlot(f *bundle.File, off int64, slot []byte) error {
 	if _, err := f.WriteAt(slot, off); err != nil {
 		return err
 	}

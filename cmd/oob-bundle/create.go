@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
@@ -18,19 +19,28 @@ import (
 
 type createFlags struct {
 	key, output, lock, channel, caFile string
+	volumeSize                         string
 	platforms, mirrors, plainHTTP      []string
+	reuse                              []string
 	sequence                           int64
 	jobs                               int
 }
 
+// minVolume is the smallest part of a bundle that anybody can mean, in bytes.
+const minVolume = 64 << 10
+
 func createCommand(u *ui) *cobra.Command {
 	var f createFlags
 	c := &cobra.Command{
-		Use:     "create MANIFEST.yaml --key KEY",
-		Short:   "Pull what a manifest names into one signed file",
-		Example: "  oob-bundle create app.yaml --key oob.key -o app.oob.tar --platform linux/amd64",
-		Args:    needs("MANIFEST.yaml"),
-		RunE:    func(c *cobra.Command, args []string) error { return u.create(c, args[0], f) },
+		Use:   "create MANIFEST.yaml --key KEY",
+		Short: "Pull what a manifest names into one signed file",
+		Long: `Pull what a manifest names into one signed file. Blobs arrive in FILE.partial and
+get their name when the file is complete. If a run is interrupted, run the same
+command again: it goes on where the first one stopped.`,
+		Example: `  oob-bundle create app.yaml --key oob.key -o app.oob.tar --platform linux/amd64
+  oob-bundle create app.yaml --key oob.key --reuse last-month.oob.tar --volume-size 4GB`,
+		Args: needs("MANIFEST.yaml"),
+		RunE: func(c *cobra.Command, args []string) error { return u.create(c, args[0], f) },
 	}
 	c.Flags().StringVar(&f.key, "key", "", "private key that signs (needed)")
 	c.Flags().StringVarP(&f.output, "output", "o", "", "file to write (default NAME_VERSION_OS-ARCH.oob.tar)")
@@ -41,7 +51,9 @@ func createCommand(u *ui) *cobra.Command {
 	c.Flags().StringArrayVar(&f.mirrors, "mirror", nil, "fetch an upstream host from elsewhere, UPSTREAM=HOST[:PORT][/PREFIX]; may be repeated")
 	c.Flags().StringArrayVar(&f.plainHTTP, "plain-http", nil, "speak to HOST[:PORT] without TLS; may be repeated")
 	c.Flags().StringVar(&f.caFile, "ca-file", "", "PEM file with further certificate authorities")
-	c.Flags().IntVar(&f.jobs, "jobs", 4, "connections at a time")
+	c.Flags().StringArrayVar(&f.reuse, "reuse", nil, "earlier bundle whose blobs need not be fetched; may be repeated")
+	c.Flags().StringVar(&f.volumeSize, "volume-size", "", "write FILE.001, FILE.002 ... of at most so many bytes, such as 4294967295, 4.7GB or 25GB")
+	c.Flags().IntVar(&f.jobs, "jobs", 8, "connections at a time")
 	u.jsonFlag(c)
 	return c
 }
@@ -49,10 +61,12 @@ func createCommand(u *ui) *cobra.Command {
 // createJSON is the result of create.
 type createJSON struct {
 	Bundle bundleJSON        `json:"bundle"`
-	File   string            `json:"file"`
+	File   string            `json:"file"` // the path by which it is opened
 	Bytes  int64             `json:"bytes"`
 	Images []createImageJSON `json:"images"`
 	Lock   string            `json:"lock"`
+	// Volumes are the paths of all parts; none for one file.
+	Volumes []string `json:"volumes,omitempty"`
 }
 
 type createImageJSON struct {
@@ -72,22 +86,32 @@ func (u *ui) create(c *cobra.Command, manifestPath string, f createFlags) error 
 		return err
 	}
 	begun := time.Now()
-	o.Resolved = func(g *bundle.Geometry, images int) {
+	var p *progress
+	o.Warn = u.warn
+	o.Resolved = func(g *bundle.Geometry, images int) bundle.Watch {
 		u.note("Resolved %d images for %s in %.1f s: %s", images, strings.Join(g.Info.PlatformNames(), ", "), time.Since(begun).Seconds(), human(g.PayloadSize()))
+		p = u.progress("fetch", g)
+		return p.watch()
 	}
 	r, err := create.Run(c.Context(), o)
+	if p != nil {
+		p.stop()
+	}
 	if err != nil {
 		return err
 	}
 	out := createJSON{
 		Bundle: describeBundle(r.Identity, r.Geometry.Info), File: r.Output, Bytes: r.Geometry.Size,
-		Images: []createImageJSON{}, Lock: r.LockFile,
+		Images: []createImageJSON{}, Lock: r.LockFile, Volumes: r.Volumes,
 	}
 	for _, i := range r.Lock.Images {
 		out.Images = append(out.Images, createImageJSON{i.Reference, i.Digest})
 	}
 	return u.result(out, func(w io.Writer) {
 		fmt.Fprintf(w, "%s   %s bytes\n", out.File, commas(out.Bytes))
+		for _, v := range out.Volumes {
+			fmt.Fprintf(w, "  volume    %s\n", v)
+		}
 		out.Bundle.print(w)
 		fmt.Fprintf(w, "  signed    %s  (%s)\n", o.Signer.Fingerprint, f.key)
 		fmt.Fprintf(w, "  lock      %s\n", out.Lock)
@@ -96,12 +120,19 @@ func (u *ui) create(c *cobra.Command, manifestPath string, f createFlags) error 
 }
 
 func (f createFlags) options(c *cobra.Command, manifestPath string) (create.Options, error) {
-	o := create.Options{Channel: f.channel, Output: f.output, Jobs: f.jobs, Program: buildVersion(), Now: time.Now()}
+	o := create.Options{Channel: f.channel, Output: f.output, Reuse: f.reuse, Jobs: f.jobs, Program: buildVersion(), Now: time.Now()}
 	if f.jobs < 1 || f.jobs > 64 {
 		return o, fmt.Errorf("%w: --jobs %d must be between 1 and 64", errUsage, f.jobs)
 	}
 	if c.Flags().Changed("output") && (f.output == "" || f.output == "-") {
 		return o, fmt.Errorf("%w: -o %q is not a file name; a bundle is written to a file, because its parts arrive in any order", errUsage, f.output)
+	}
+	if f.volumeSize != "" {
+		n, err := humanize.ParseBytes(f.volumeSize)
+		if err != nil || n < minVolume || n > 1<<60 {
+			return o, fmt.Errorf("%w: --volume-size %q is not a size of at least %s, such as 4GB or 4294967295", errUsage, f.volumeSize, human(minVolume))
+		}
+		o.VolumeSize = int64(n)
 	}
 	for _, h := range f.plainHTTP {
 		if strings.Contains(h, "/") {

@@ -40,7 +40,7 @@ func exitTable() []exitStatus {
 		{130, "interrupted", []error{errInterrupted}},
 		{6, "install incomplete; the same command resumes it", []error{install.ErrIncomplete}},
 		{8, "no space, no permission, or another run holds the lock", []error{
-			syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS, fs.ErrPermission, create.ErrLocked, install.ErrLocked, sign.ErrLocked,
+			bundle.ErrSpace, syscall.ENOSPC, syscall.EFBIG, syscall.EDQUOT, syscall.EROFS, fs.ErrPermission, create.ErrLocked, install.ErrLocked, sign.ErrLocked,
 			sign.ErrReadable, trust.ErrWritable,
 		}},
 		{5, "refused by policy: older than installed, wrong platform, threshold, another channel's, a lock that no longer fits, a newer format", []error{

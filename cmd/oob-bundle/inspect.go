@@ -45,17 +45,17 @@ type inspectManifestJSON struct {
 }
 
 func (u *ui) inspect(path string) (err error) {
-	file, size, err := bundle.OpenFile(path, os.O_RDONLY)
+	file, err := bundle.OpenFile(path, os.O_RDONLY)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
-	out, err := inspectFile(file, size)
+	out, err := inspectFile(file, file.Size())
 	if err != nil {
 		return &bundleError{path, err}
 	}
 	return u.result(out, func(w io.Writer) {
-		fmt.Fprintf(w, "UNVERIFIED  %s   %s bytes\n", path, commas(size))
+		fmt.Fprintf(w, "UNVERIFIED  %s   %s bytes\n", path, commas(file.Size()))
 		fmt.Fprintf(w, "What follows is what the file says of itself. Check it with oob-bundle verify.\n")
 		fmt.Fprintf(w, "  identity  %s\n", out.Bundle.Digest)
 		fmt.Fprintf(w, "  bundle    %q %q for %q\n", out.Bundle.Name, out.Bundle.Version, out.Bundle.Platforms)

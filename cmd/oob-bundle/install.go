@@ -55,12 +55,12 @@ func (u *ui) install(ctx context.Context, path string, f installFlags) (err erro
 	if err != nil {
 		return err
 	}
-	file, size, err := bundle.OpenFile(path, os.O_RDONLY)
+	file, err := bundle.OpenFile(path, os.O_RDONLY)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
-	v, err := verify.Open(ctx, file, size, policy)
+	v, err := verify.Open(ctx, file, file.Size(), policy)
 	if err != nil {
 		return &bundleError{path, err}
 	}

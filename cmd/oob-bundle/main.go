@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 )
@@ -24,13 +25,17 @@ func run(args []string, stdout, stderr io.Writer) int {
 	defer cancel(nil)
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	u := &ui{out: stdout, err: stderr}
 	go func() {
 		<-signals
 		cancel(errInterrupted)
-		<-signals // the second one does not wait
+		select { // nobody waits for a slow disk, nor after a second signal
+		case <-time.After(patience):
+		case <-signals:
+		}
+		fmt.Fprintf(stderr, "error: %v\n", interruption(nil))
 		os.Exit(130)
 	}()
-	u := &ui{out: stdout, err: stderr}
 	started := false
 	root := rootCommand(u)
 	root.PersistentPreRun = func(*cobra.Command, []string) { started = true }
@@ -42,12 +47,24 @@ func run(args []string, stdout, stderr io.Writer) int {
 		err = fmt.Errorf("%w; %s --help shows how it is used", usageError{oneLine(err)}, cmd.CommandPath())
 	}
 	if err != nil && ctx.Err() != nil {
-		err = fmt.Errorf("%w; run the same command again (%w)", errInterrupted, err)
+		err = interruption(err)
 	}
 	if err != nil {
 		u.fail(err)
 	}
 	return exitCode(err)
+}
+
+// patience is how long an interrupted command may take to put its things in order.
+const patience = 900 * time.Millisecond
+
+// interruption says how to go on after a signal. Err is what it broke off, or nil.
+func interruption(err error) error {
+	again := fmt.Errorf("%w; run the same command again, it goes on where this one stopped", errInterrupted)
+	if err == nil || errors.Is(err, errInterrupted) {
+		return again
+	}
+	return fmt.Errorf("%w (%w)", again, err)
 }
 
 // oneLine folds cobra's suggestions into the sentence.

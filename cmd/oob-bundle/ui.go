@@ -2,7 +2,9 @@ package main
 
 // Output rules:
 //   - Results go to stdout, everything else to stderr.
-//   - With --json, stdout is one JSON document; errors stay text on stderr.
+//   - With --json, stdout is one JSON document, and what goes on is told on stderr
+//     in lines that begin with a brace, one event each. Errors and warnings stay text.
+//   - Progress is a bar on a terminal and a line every few seconds elsewhere.
 //   - --quiet leaves errors and warnings, and results on stdout.
 //   - Nothing depends on colour, and none is used.
 //   - Text that comes out of a bundle that is not verified is quoted.
@@ -34,7 +36,14 @@ type ui struct {
 
 // note tells what is going on.
 func (u *ui) note(format string, args ...any) {
-	if !u.quiet {
+	switch {
+	case u.quiet:
+	case u.json:
+		u.event(struct {
+			Event string `json:"event"` // "note"
+			Text  string `json:"text"`
+		}{"note", fmt.Sprintf(format, args...)})
+	default:
 		fmt.Fprintf(u.err, format+"\n", args...)
 	}
 }

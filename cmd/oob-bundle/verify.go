@@ -83,12 +83,12 @@ func (u *ui) verify(c *cobra.Command, path string, f trustFlags) (err error) {
 	if err != nil {
 		return err
 	}
-	file, size, err := bundle.OpenFile(path, os.O_RDONLY)
+	file, err := bundle.OpenFile(path, os.O_RDONLY)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
-	v, err := verify.Open(c.Context(), file, size, policy)
+	v, err := verify.Open(c.Context(), file, file.Size(), policy)
 	if err != nil {
 		return &bundleError{path, err}
 	}
@@ -100,7 +100,7 @@ func (u *ui) verify(c *cobra.Command, path string, f trustFlags) (err error) {
 		Blobs: len(v.Blobs()), Bytes: v.PayloadSize(), Verified: true,
 	}
 	return u.result(out, func(w io.Writer) {
-		fmt.Fprintf(w, "%s is good: %s bytes\n", path, commas(size))
+		fmt.Fprintf(w, "%s is good: %s bytes\n", path, commas(file.Size()))
 		out.Bundle.print(w)
 		for _, s := range out.Signatures {
 			fmt.Fprintf(w, "  signed    %s  (%s)\n", s.Fingerprint, s.word())

@@ -1,0 +1,32 @@
+package bundle
+
+import (
+	"errors"
+	"io"
+)
+
+// CopyAt copies len(buf) bytes, or n if that is less, between two files and
+// returns how many it copied, at least one. Buf has the copied bytes then: what
+// stands in the target, read back if the kernel did the copying.
+func CopyAt(to *File, toOff int64, from *File, fromOff, n int64, buf []byte) (int, error) {
+	n = min(n, int64(len(buf)))
+	if fromOff >= from.size || toOff >= to.size {
+		return 0, io.ErrUnexpectedEOF
+	}
+	dst, dstOff := to.at(toOff)
+	src, srcOff := from.at(fromOff)
+	n = min(n, dst.size-dstOff, src.size-srcOff)
+	copied, err := copyRange(dst.File, dstOff, src.File, srcOff, n)
+	if err == nil {
+		_, err = io.ReadFull(io.NewSectionReader(dst, dstOff, copied), buf[:copied])
+		return int(copied), err
+	}
+	if !errors.Is(err, errNoCopy) {
+		return 0, err
+	}
+	if _, err := io.ReadFull(io.NewSectionReader(src, srcOff, n), buf[:n]); err != nil {
+		return 0, err
+	}
+	_, err = dst.WriteAt(buf[:n], dstOff)
+	return int(n), err
+}

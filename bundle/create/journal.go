@@ -1,0 +1,215 @@
+package create
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+)
+
+// journal is OUTPUT.partial.journal: what of OUTPUT.partial is on the disk for
+// certain. It is one JSON document a line, the first a beginning, the others
+// claims, of which the last about a blob counts. A line is written only after
+// the bytes that it claims were synced, so a power cut can lose lines and never
+// makes one untrue. Who holds its lock may write both files.
+type journal struct {
+	path    string
+	f       *os.File
+	release func() error
+	begun   *beginning // of the run that was interrupted, or nil
+	claims  map[bundle.Digest]claim
+}
+
+// beginning is what decides about index.json besides what upstream says.
+type beginning struct {
+	APIVersion string        `json:"apiVersion"` // bundle.APIVersion
+	Kind       string        `json:"kind"`       // "CreateJournal"
+	Manifest   bundle.Digest `json:"manifest"`
+	Program    string        `json:"program"`
+	Channel    string        `json:"channel"`
+	Platforms  []string      `json:"platforms"`
+	Created    time.Time     `json:"created"`
+	VolumeSize int64         `json:"volumeSize"`
+}
+
+// continues reports whether a run that begins like b goes on with what one that
+// began like other left: then it takes its time of creation too.
+func (b beginning) continues(other beginning) bool {
+	return b.Manifest == other.Manifest && b.Program == other.Program && b.Channel == other.Channel &&
+		slices.Equal(b.Platforms, other.Platforms) && b.VolumeSize == other.VolumeSize
+}
+
+// claim says that the first Have bytes of a blob stand at Offset of the bundle.
+type claim struct {
+	Blob   bundle.Digest `json:"blob"`
+	Offset int64         `json:"offset"` // bytes
+	Have   int64         `json:"have"`   // bytes
+}
+
+// openJournal takes the right to write OUTPUT.partial, and reads how far an
+// interrupted run came. Errors wrap ErrLocked, bundle.ErrNewer, or are the file
+// system's.
+func openJournal(partial string) (*journal, error) {
+	j := &journal{path: partial + ".journal", claims: map[bundle.Digest]claim{}}
+	f, err := os.OpenFile(j.path, os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	j.f = f
+	busy := fmt.Errorf("%w on %s; wait for it, or choose another name with -o", ErrLocked, partial)
+	j.release, err = bundle.TryLock(j.path)
+	if err == nil && j.release == nil {
+		err = busy
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	// What was opened may have been another run's, which has finished and removed
+	// it since.
+	if !isAt(f, j.path) {
+		return nil, errors.Join(busy, j.close())
+	}
+	if err := j.read(); err != nil {
+		return nil, errors.Join(err, j.close())
+	}
+	return j, nil
+}
+
+// isAt reports whether the open file is the one that the path names.
+func isAt(f *os.File, path string) bool {
+	open, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	named, err := os.Stat(path)
+	return err == nil && os.SameFile(open, named)
+}
+
+// read takes in every whole line and cuts off what a power cut tore.
+func (j *journal) read() error {
+	lines := bufio.NewReader(j.f)
+	var good int64
+	for {
+		line, err := lines.ReadSlice('\n')
+		if errors.Is(err, io.EOF) || errors.Is(err, bufio.ErrBufferFull) || err == nil && !j.take(line) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		good += int64(len(line))
+	}
+	if b := j.begun; b != nil && b.APIVersion != bundle.APIVersion {
+		return fmt.Errorf("%w: %s is of %q; finish with that program, or remove it", bundle.ErrNewer, j.path, b.APIVersion)
+	}
+	if err := j.f.Truncate(good); err != nil {
+		return err
+	}
+	_, err := j.f.Seek(good, io.SeekStart)
+	return err
+}
+
+// take reports whether a line is one of a journal.
+func (j *journal) take(line []byte) bool {
+	if j.begun == nil {
+		var b beginning
+		if bundle.DecodeStrict(line, &b) != nil || b.Kind != "CreateJournal" {
+			return false
+		}
+		j.begun = &b
+		return true
+	}
+	var c claim
+	if bundle.DecodeStrict(line, &c) != nil || c.Have < 0 {
+		return false
+	}
+	j.claims[c.Blob] = c
+	return true
+}
+
+// begin makes the journal that of this run. Claims that hold no longer, because
+// the bundle has another shape now, are dropped before anything is overwritten.
+func (j *journal) begin(b beginning, g *bundle.Geometry) error {
+	fits := func(c claim) bool {
+		m, ok := g.Place(c.Blob)
+		return ok && c.Offset == m.Data && c.Have <= m.Size
+	}
+	same := j.begun != nil && b.continues(*j.begun) && b.Created.Equal(j.begun.Created)
+	lost := j.begun != nil && b.VolumeSize != j.begun.VolumeSize
+	for d, c := range j.claims {
+		if lost || !fits(c) {
+			delete(j.claims, d)
+			same = false
+		}
+	}
+	if same {
+		return nil
+	}
+	var lines bytes.Buffer
+	if err := appendLine(&lines, b); err != nil {
+		return err
+	}
+	for _, c := range j.claims {
+		if err := appendLine(&lines, c); err != nil {
+			return err
+		}
+	}
+	j.begun = &b
+	if err := j.f.Truncate(0); err != nil {
+		return err
+	}
+	if _, err := j.f.WriteAt(lines.Bytes(), 0); err != nil {
+		return err
+	}
+	if _, err := j.f.Seek(0, io.SeekEnd); err != nil {
+		return err
+	}
+	return j.f.Sync()
+}
+
+func appendLine(to *bytes.Buffer, v any) error {
+	line, err := bundle.Encode(v)
+	to.Write(line)
+	to.WriteByte('\n')
+	return err
+}
+
+// add claims bytes that the caller has synced.
+func (j *journal) add(claims []claim) error {
+	if len(claims) == 0 {
+		return nil
+	}
+	var lines bytes.Buffer
+	for _, c := range claims {
+		if err := appendLine(&lines, c); err != nil {
+			return err
+		}
+	}
+	if _, err := j.f.Write(lines.Bytes()); err != nil {
+		return err
+	}
+	if err := j.f.Sync(); err != nil {
+		return err
+	}
+	for _, c := range claims {
+		j.claims[c.Blob] = c
+	}
+	return nil
+}
+
+// forget drops all claims, because what they speak of is not there.
+func (j *journal) forget() {
+	j.begun, j.claims = nil, map[bundle.Digest]claim{}
+}
+
+// close gives the lock back and leaves the journal for the next run.
+func (j *journal) close() error { return errors.Join(j.f.Close(), j.release()) }
+
+// remove ends the journal together with the run.
+func (j *journal) remove() error { return errors.Join(os.Remove(j.path), j.close()) }

@@ -1,0 +1,203 @@
+package create
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/manifests"
+)
+
+// output is a bundle that is being written: OUTPUT.partial, or its volumes
+// OUTPUT.partial.001 and so on, with the journal beside it.
+type output struct {
+	path    string // without a volume's number
+	partial string
+	each    int64 // bytes of a volume; 0 means one file
+	journal *journal
+	file    *bundle.File // nil until the size is known
+}
+
+// first returns the path by which the finished bundle is opened.
+func (o *output) first() string {
+	if o.each > 0 {
+		return bundle.VolumeName(o.path, 1)
+	}
+	return o.path
+}
+
+// openOutput takes the right to write, before anything else is done. Errors wrap
+// ErrLocked, manifests.ErrInvalid, or are the file system's.
+func openOutput(path string, each int64) (*output, error) {
+	o := &output{path: path, partial: path + ".partial", each: each}
+	if err := checkPlace(o.first()); err != nil {
+		return nil, err
+	}
+	var err error
+	if o.journal, err = openJournal(o.partial); err != nil {
+		return nil, err
+	}
+	if len(o.leftovers()) == 0 {
+		o.journal.forget()
+	}
+	return o, nil
+}
+
+// checkPlace refuses to replace what is not a bundle, before anything is fetched.
+func checkPlace(path string) error {
+	if fi, err := os.Stat(filepath.Dir(path)); err != nil || !fi.IsDir() {
+		return fmt.Errorf("%w: there is no directory %s to write to; make it, or choose another place with -o", manifests.ErrInvalid, filepath.Dir(path))
+	}
+	fi, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if !fi.Mode().IsRegular() {
+		return fmt.Errorf("%w: %s exists and is not a file; choose another name with -o", manifests.ErrInvalid, path)
+	}
+	other := fmt.Errorf("%w: %s exists and is not a bundle; move it away, or choose another name with -o", manifests.ErrInvalid, path)
+	f, err := bundle.OpenFile(path, os.O_RDONLY)
+	if errors.Is(err, bundle.ErrFormat) {
+		return other
+	}
+	if err != nil {
+		return err
+	}
+	if _, err = bundle.ReadHead(f, f.Size()); err != nil {
+		err = other
+	}
+	return errors.Join(err, f.Close())
+}
+
+// leftovers returns the partial files that are there.
+func (o *output) leftovers() []string {
+	var list []string
+	if _, err := os.Lstat(o.partial); err == nil {
+		list = append(list, o.partial)
+	}
+	for n := 1; n <= bundle.MaxVolumes; n++ {
+		name := bundle.VolumeName(o.partial, n)
+		if _, err := os.Lstat(name); err != nil {
+			break
+		}
+		list = append(list, name)
+	}
+	return list
+}
+
+// begin makes the partial file as large as the bundle will be, if the disk has
+// the room. Errors wrap bundle.ErrSpace, or are the file system's.
+func (o *output) begin(b beginning, g *bundle.Geometry) error {
+	if o.each > 0 && (g.Size+o.each-1)/o.each > bundle.MaxVolumes {
+		return fmt.Errorf("%w: %d bytes in volumes of %d bytes are more than %d files; choose larger volumes", manifests.ErrInvalid, g.Size, o.each, bundle.MaxVolumes)
+	}
+	if was := o.journal.begun; was != nil && was.VolumeSize != o.each {
+		for _, name := range o.leftovers() { // of another shape
+			if err := os.Remove(name); err != nil {
+				return err
+			}
+		}
+		o.journal.forget()
+	}
+	if err := o.checkRoom(g); err != nil {
+		return err
+	}
+	if err := o.journal.begin(b, g); err != nil {
+		return err
+	}
+	var err error
+	o.file, err = bundle.CreateFile(o.partial, g.Size, o.each)
+	return err
+}
+
+// checkRoom compares what is missing of the bundle with what is free.
+func (o *output) checkRoom(g *bundle.Geometry) error {
+	missing, files := g.Size, int64(1)
+	largest := g.Size
+	if o.each > 0 {
+		largest = min(g.Size, o.each)
+		files = (g.Size + o.each - 1) / o.each
+	}
+	for _, name := range o.leftovers() {
+		have, err := bundle.Allocated(name)
+		if err != nil {
+			return err
+		}
+		missing -= have
+		files--
+	}
+	return bundle.Need(filepath.Dir(o.partial), missing, max(files, 0)+2, largest) // two: the lock, and one while it is written
+}
+
+// place syncs the finished file, and gives it its name, or its volumes theirs,
+// which it returns. Of those the first comes last: while it is missing nobody
+// takes the others for a bundle.
+func (o *output) place() (volumes []string, err error) {
+	if err := o.file.Sync(); err != nil {
+		return nil, err
+	}
+	parts := o.file.Parts()
+	if err := o.file.Close(); err != nil {
+		return nil, err
+	}
+	o.file = nil
+	names := []string{o.path}
+	if o.each > 0 {
+		if err := o.removeOld(len(parts)); err != nil {
+			return nil, err
+		}
+		names = nil
+		for n := range parts {
+			names = append(names, bundle.VolumeName(o.path, n+1))
+		}
+		volumes = names
+	}
+	for n := len(parts) - 1; n >= 0; n-- {
+		if err := os.Rename(parts[n], names[n]); err != nil {
+			return nil, err
+		}
+	}
+	return volumes, errors.Join(bundle.SyncDir(filepath.Dir(o.path)), o.journal.remove())
+}
+
+// removeOld takes away an earlier bundle's first volume, so that no old one
+// stands before new ones, and those that the new bundle will not have.
+func (o *output) removeOld(volumes int) error {
+	if err := os.Remove(o.first()); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	for n := volumes + 1; n <= bundle.MaxVolumes; n++ {
+		err := os.Remove(bundle.VolumeName(o.path, n))
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// abandon ends a run that did not finish. What it has stays for the next one, if
+// there is anything.
+func (o *output) abandon() error {
+	var err error
+	if o.file != nil {
+		err = o.file.Close()
+	}
+	if len(o.journal.claims) > 0 {
+		return errors.Join(err, o.journal.close())
+	}
+	for _, name := range o.leftovers() {
+		err = errors.Join(err, os.Remove(name))
+	}
+	return errors.Join(err, o.journal.remove())
+}

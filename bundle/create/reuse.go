@@ -1,0 +1,71 @@
+package create
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/remote"
+)
+
+// reusable is an earlier bundle whose blobs need not be fetched. Nobody has to
+// trust it: what is taken has the digest that this bundle asks for.
+type reusable struct {
+	file *bundle.File
+	*bundle.Reader
+}
+
+// openReusable opens the bundles of --reuse. Errors are those of bundle.OpenFile
+// and bundle.NewReader.
+func openReusable(paths []string) (list []*reusable, err error) {
+	for _, path := range paths {
+		f, err := bundle.OpenFile(path, os.O_RDONLY)
+		if err != nil {
+			return list, err
+		}
+		r := &reusable{file: f}
+		list = append(list, r)
+		head, err := bundle.ReadHead(f, f.Size())
+		if err == nil {
+			r.Reader, err = bundle.NewReader(f, f.Size(), head)
+		}
+		if err != nil {
+			return list, fmt.Errorf("reusing %s: %w", path, err)
+		}
+	}
+	return list, nil
+}
+
+// fromReuse copies a blob out of an earlier bundle. One that is damaged there is
+// told of, and fetched after all.
+func (f *filler) fromReuse(ctx context.Context, i int, t *remote.Transfer) (bool, error) {
+	m := f.blobs[i]
+	for _, r := range f.reuse {
+		old, ok := r.Place(m.Digest)
+		if !ok || old.Size != m.Size {
+			continue
+		}
+		f.again(t) // what an interrupted run has of it is not worth a doubt
+		for t.Have < m.Size {
+			if ctx.Err() != nil {
+				return false, context.Cause(ctx)
+			}
+			n, err := bundle.CopyAt(f.out.file, m.Data+t.Have, r.file, old.Data+t.Have, m.Size-t.Have, t.Buffer)
+			if err != nil {
+				return false, err
+			}
+			t.Hash.Write(t.Buffer[:n])
+			t.Have += int64(n)
+			f.have[i].Store(t.Have)
+			f.written.Add(int64(n))
+			f.watch.Add(int64(n))
+		}
+		if bundle.DigestFrom(t.Hash.Sum(nil)) == m.Digest {
+			return true, nil
+		}
+		f.warn("%s is damaged: %s does not match its digest; it is fetched instead", r.file.Parts()[0], r.Describe(old))
+		f.again(t)
+	}
+	return false, nil
+}

@@ -1,0 +1,54 @@
+package bundle
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"path/filepath"
+	"syscall"
+)
+
+// Room is what a file system can still take.
+type Room struct {
+	Bytes   int64 // free for this user
+	Files   int64 // that can still be made; math.MaxInt64 where it does not count them
+	MaxFile int64 // the largest possible file, bytes
+}
+
+// fat32Max is the largest file on FAT32: its size field has 32 bits.
+const fat32Max = math.MaxUint32
+
+// Need checks that dir has room for so many more bytes and files, the largest
+// of them having largest bytes. Errors wrap ErrSpace.
+func Need(dir string, bytes, files, largest int64) error {
+	room, err := RoomAt(dir)
+	if err != nil {
+		return err
+	}
+	return room.need(dir, bytes, files, largest)
+}
+
+func (r Room) need(dir string, bytes, files, largest int64) error {
+	if abs, err := filepath.Abs(dir); err == nil {
+		dir = abs
+	}
+	switch {
+	case largest > r.MaxFile:
+		return fmt.Errorf("%w: the file has %d bytes, and the file system of %s holds files of at most %d bytes (it is FAT32); write volumes with --volume-size %d, or choose another place",
+			ErrSpace, largest, dir, r.MaxFile, r.MaxFile/4096*4096)
+	case bytes > r.Bytes:
+		return fmt.Errorf("%w: %d more bytes are needed in %s and %d are free; make room for %d bytes, or choose another place",
+			ErrSpace, bytes, dir, r.Bytes, bytes-r.Bytes)
+	case files > r.Files:
+		return fmt.Errorf("%w: %d more files are needed in %s and its file system can take %d (inodes)", ErrSpace, files, dir, r.Files)
+	}
+	return nil
+}
+
+// tooLarge words the error of a file system that refuses a size.
+func tooLarge(path string, size int64, err error) error {
+	if errors.Is(err, syscall.EFBIG) {
+		return fmt.Errorf("%w: %s would have %d bytes, more than its file system or this user's limit (ulimit -f) allows; write volumes with --volume-size", ErrSpace, path, size)
+	}
+	return err
+}

@@ -1,0 +1,28 @@
+package bundle
+
+import (
+	"errors"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+func isFAT(s *unix.Statfs_t) bool { return s.Type == unix.MSDOS_SUPER_MAGIC }
+
+// errNoCopy says that the kernel does not copy between these two files.
+var errNoCopy = errors.New("not copied by the kernel")
+
+// copyRange copies between two files in the kernel (copy_file_range(2)); where
+// the file system can, the two then share the bytes.
+func copyRange(to *os.File, toOff int64, from *os.File, fromOff, n int64) (int64, error) {
+	done, err := unix.CopyFileRange(int(from.Fd()), &fromOff, int(to.Fd()), &toOff, int(n), 0)
+	switch {
+	case errors.Is(err, unix.EXDEV), errors.Is(err, unix.ENOSYS), errors.Is(err, unix.EINVAL), errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EPERM):
+		return 0, errNoCopy
+	case err != nil:
+		return 0, &os.PathError{Op: "copy", Path: to.Name(), Err: err}
+	case done == 0:
+		return 0, errNoCopy // some file systems say this for what they cannot
+	}
+	return int64(done), nil
+}

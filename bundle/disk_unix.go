@@ -1,0 +1,41 @@
+//go:build !windows
+
+package bundle
+
+import (
+	"math"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// RoomAt asks the file system that holds dir.
+func RoomAt(dir string) (Room, error) {
+	var s unix.Statfs_t
+	if err := unix.Statfs(dir, &s); err != nil {
+		return Room{}, &os.PathError{Op: "statfs", Path: dir, Err: err}
+	}
+	// The fields have other types on other systems.
+	r := Room{Bytes: int64(s.Bavail) * int64(s.Bsize), Files: int64(s.Ffree), MaxFile: math.MaxInt64} //nolint:unconvert,nolintlint,gosec
+	if s.Files == 0 {
+		r.Files = math.MaxInt64 // btrfs has no fixed number
+	}
+	if isFAT(&s) {
+		r.MaxFile, r.Files = fat32Max, math.MaxInt64
+	}
+	return r, nil
+}
+
+// Allocated returns how many bytes a file takes on the disk, which may be fewer
+// than its size while it is being written.
+func Allocated(path string) (int64, error) {
+	fi, err := os.Lstat(path)
+	if err != nil {
+		return 0, err
+	}
+	if s, ok := fi.Sys().(*syscall.Stat_t); ok {
+		return min(s.Blocks*512, fi.Size()), nil
+	}
+	return 0, nil
+}

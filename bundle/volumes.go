@@ -1,0 +1,311 @@
+package bundle
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// MaxVolumes bounds the parts of a bundle: their numbers have three digits.
+const MaxVolumes = 999
+
+// ErrNotFile says that a path does not name a regular file.
+var ErrNotFile = errors.New("not a regular file")
+
+// File is a bundle on a disk: one file, or volumes NAME.001, NAME.002 … that
+// are consecutive ranges of it, all of one size but the last.
+type File struct {
+	parts []part
+	each  int64 // size of every part but the last, bytes
+	size  int64 // of all together, bytes
+}
+
+type part struct {
+	*os.File
+	size int64
+}
+
+// Size returns how many bytes the bundle has, in all parts together.
+func (f *File) Size() int64 { return f.size }
+
+// Parts returns the paths of the parts, in their order.
+func (f *File) Parts() []string {
+	var list []string
+	for _, p := range f.parts {
+		list = append(list, p.Name())
+	}
+	return list
+}
+
+// VolumeName returns the path of part n of a bundle, counted from 1.
+func VolumeName(path string, n int) string { return fmt.Sprintf("%s.%03d", path, n) }
+
+// OpenFile opens a bundle for reading, or for signing in place, with the flag
+// of os.OpenFile; for volumes the path is that of the first, and the others are
+// beside it. Each has to be a regular file and nothing else: no link that
+// somebody can turn elsewhere, no pipe, no device. Errors wrap ErrNotFile,
+// ErrFormat where volumes do not make up one file, or are the file system's.
+func OpenFile(path string, flag int) (*File, error) {
+	base, volumes := strings.CutSuffix(path, ".001")
+	if !volumes {
+		if err := refuseLaterVolume(path); err != nil {
+			return nil, err
+		}
+	}
+	f := &File{}
+	for n := 1; n == 1 || volumes; n++ {
+		name := path
+		if n > 1 {
+			name = VolumeName(base, n)
+		}
+		p, err := openRegular(name, flag)
+		if n > 1 && errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		if err != nil {
+			return nil, errors.Join(err, f.Close())
+		}
+		f.add(p)
+	}
+	var err error
+	if volumes {
+		err = f.checkVolumes(base)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// add appends a part; the largest but the last gives the size of all.
+func (f *File) add(p part) {
+	if n := len(f.parts); n > 0 {
+		f.each = max(f.each, f.parts[n-1].size)
+	} else {
+		f.each = p.size
+	}
+	f.parts = append(f.parts, p)
+	f.size += p.size
+}
+
+// refuseLaterVolume tells who gives NAME.002, or NAME alone, what to give.
+func refuseLaterVolume(path string) error {
+	first := VolumeName(path, 1)
+	if i := strings.LastIndexByte(path, '.'); i >= 0 && len(path)-i == 4 {
+		if _, err := strconv.Atoi(path[i+1:]); err == nil {
+			first = VolumeName(path[:i], 1)
+		}
+	} else if _, err := os.Lstat(path); err == nil {
+		return nil
+	}
+	if _, err := os.Lstat(first); err != nil {
+		return nil //nolint:nilerr // then it is not about volumes
+	}
+	return fmt.Errorf("%w: %s is not the first part of the bundle; give %s", ErrNotFile, path, first)
+}
+
+// checkVolumes compares the sizes of the parts with each other and looks for one
+// that was left out.
+func (f *File) checkVolumes(base string) error {
+	n := len(f.parts)
+	if last := f.parts[n-1]; n > 1 && last.size > f.each {
+		return fmt.Errorf("%w: part %s has %d bytes and the parts before it have %d: either they were cut short or it is of another bundle; copy them again",
+			ErrFormat, last.Name(), last.size, f.each)
+	}
+	for _, p := range f.parts[:n-1] {
+		if p.size != f.each {
+			return fmt.Errorf("%w: part %s is short: it has %d of %d bytes; copy it again", ErrFormat, p.Name(), p.size, f.each)
+		}
+	}
+	later, err := filepath.Glob(escapeGlob(base) + ".[0-9][0-9][0-9]")
+	if err != nil {
+		return err
+	}
+	if len(later) > 0 && slices.Max(later) > f.parts[n-1].Name() {
+		return fmt.Errorf("%w: part %s is missing, and %s is there; put all parts into one directory", ErrFormat, VolumeName(base, n+1), slices.Max(later))
+	}
+	return nil
+}
+
+func escapeGlob(path string) string {
+	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(path)
+}
+
+func openRegular(path string, flag int) (part, error) {
+	before, err := os.Lstat(path)
+	if err != nil {
+		return part{}, err
+	}
+	if !before.Mode().IsRegular() {
+		return part{}, fmt.Errorf("%s is %s: %w; give the path of the bundle itself", path, kindOf(before.Mode()), ErrNotFile)
+	}
+	f, err := os.OpenFile(path, flag, 0)
+	if err != nil {
+		return part{}, err
+	}
+	after, err := f.Stat()
+	if err != nil {
+		return part{}, errors.Join(err, f.Close())
+	}
+	if !os.SameFile(before, after) {
+		return part{}, errors.Join(fmt.Errorf("%s was replaced while it was opened: %w", path, ErrNotFile), f.Close())
+	}
+	return part{f, after.Size()}, nil
+}
+
+// CreateFile makes or reopens a file of the given size, for writing at any
+// place, or volumes of at most each bytes if that is not 0. What was there is
+// kept. Errors wrap ErrSpace, ErrNotFile, or are the file system's.
+func CreateFile(path string, size, each int64) (*File, error) {
+	f := &File{}
+	for n := 1; n == 1 || f.size < size; n++ {
+		name, want := path, size-f.size
+		if each > 0 {
+			name, want = VolumeName(path, n), min(want, each)
+		}
+		p, err := createRegular(name, want)
+		if err != nil {
+			return nil, errors.Join(err, f.Close())
+		}
+		f.add(p)
+	}
+	return f, nil
+}
+
+func createRegular(path string, size int64) (part, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644)
+	if err == nil {
+		p := part{f, size}
+		return p, p.resize()
+	}
+	if !errors.Is(err, fs.ErrExist) {
+		return part{}, err
+	}
+	p, err := openRegular(path, os.O_RDWR)
+	if err != nil || p.size == size {
+		return p, err
+	}
+	p.size = size
+	return p, p.resize()
+}
+
+func (p part) resize() error {
+	if err := p.Truncate(p.size); err != nil {
+		return errors.Join(tooLarge(p.Name(), p.size, err), p.Close())
+	}
+	return nil
+}
+
+// at returns the part that holds a byte, and where in it.
+func (f *File) at(off int64) (part, int64) {
+	if f.each == 0 {
+		return f.parts[0], off
+	}
+	n := min(int(off/f.each), len(f.parts)-1)
+	return f.parts[n], off - int64(n)*f.each
+}
+
+// ReadAt implements io.ReaderAt.
+func (f *File) ReadAt(p []byte, off int64) (int, error) {
+	return f.stretches(p, off, func(in part, p []byte, off int64) (int, error) { return in.ReadAt(p, off) })
+}
+
+// WriteAt implements io.WriterAt. It does not write behind the size.
+func (f *File) WriteAt(p []byte, off int64) (int, error) {
+	return f.stretches(p, off, func(in part, p []byte, off int64) (int, error) { return in.WriteAt(p, off) })
+}
+
+// stretches calls do for the stretch of p in each part.
+func (f *File) stretches(p []byte, off int64, do func(part, []byte, int64) (int, error)) (int, error) {
+	total := 0
+	for len(p) > 0 {
+		if off >= f.size {
+			return total, io.EOF
+		}
+		in, at := f.at(off)
+		n, err := do(in, p[:min(int64(len(p)), in.size-at)], at)
+		total, off, p = total+n, off+int64(n), p[n:]
+		if err != nil {
+			return total, err
+		}
+	}
+	return total, nil
+}
+
+// Sync makes the content of all parts durable.
+func (f *File) Sync() error {
+	var problems []error
+	for _, p := range f.parts {
+		problems = append(problems, p.File.Sync())
+	}
+	return errors.Join(problems...)
+}
+
+// Close closes all parts.
+func (f *File) Close() error {
+	var problems []error
+	for _, p := range f.parts {
+		problems = append(problems, p.File.Close())
+	}
+	return errors.Join(problems...)
+}
+
+// where says in which parts a stretch of bytes stands, for messages; of one
+// file it says nothing.
+func (f *File) where(off, n int64) string {
+	if len(f.parts) < 2 || off >= f.size {
+		return ""
+	}
+	first, _ := f.at(off)
+	last, _ := f.at(min(off+max(n, 1), f.size) - 1)
+	if first == last {
+		return ", in part " + first.Name()
+	}
+	return fmt.Sprintf(", in parts %s to %s", first.Name(), last.Name())
+}
+
+// misfit says what is wrong with the parts if all together should have want
+// bytes, or at least so many, and have another number; of one file it says nothing.
+func (f *File) misfit(want int64) string {
+	base, ok := strings.CutSuffix(f.parts[0].Name(), ".001")
+	if !ok || f.each == 0 {
+		return ""
+	}
+	n := len(f.parts)
+	last := f.parts[n-1]
+	need := int((want + f.each - 1) / f.each)
+	switch rest := want - int64(n-1)*f.each; {
+	case need > n && n == 1:
+		return fmt.Sprintf("part %s is missing, or %s was cut short", VolumeName(base, 2), last.Name())
+	case need > n:
+		return fmt.Sprintf("part %s is missing (of %d or more)", VolumeName(base, n+1), need)
+	case need < n:
+		return fmt.Sprintf("part %s does not belong to this bundle", VolumeName(base, need+1))
+	case last.size < rest:
+		return fmt.Sprintf("part %s is short: it has %d of %d bytes", last.Name(), last.size, rest)
+	default:
+		return fmt.Sprintf("part %s has %d bytes, %d too many", last.Name(), last.size, last.size-rest)
+	}
+}
+
+func kindOf(m os.FileMode) string {
+	switch {
+	case m.IsDir():
+		return "a directory"
+	case m&os.ModeSymlink != 0:
+		return "a symbolic link"
+	case m&os.ModeNamedPipe != 0:
+		return "a pipe"
+	case m&os.ModeDevice != 0:
+		return "a device"
+	case m&os.ModeSocket != 0:
+		return "a socket"
+	}
+	return "something special"
+}
