@@ -2,12 +2,14 @@ package install
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 
@@ -38,7 +40,7 @@ func (p *Plan) Apply(ctx context.Context, watch bundle.Watch) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	stored, err := p.store(ctx, repos, done)
+	stored, err := p.store(ctx, repos, watch)
 	if err != nil {
 		if errors.Is(err, bundle.ErrDigest) || errors.Is(err, bundle.ErrFormat) {
 			err = errors.Join(err, p.Target.Undo(ctx))
@@ -136,7 +138,10 @@ type stored struct {
 func (p *Plan) store(ctx context.Context, repos []*repository, watch bundle.Watch) (*stored, error) {
 	s := &stored{partial: map[string]bool{}}
 	central := repos[0]
-	if err := p.storeBlobs(ctx, central, "", done); err != nil {
+	if err := p.prepare(ctx, repos); err != nil {
+		return nil, err
+	}
+	if err := p.storeBlobs(ctx, central, "", watch); err != nil {
 		return nil, err
 	}
 	if err := p.storeManifests(ctx, central); err != nil {
@@ -147,14 +152,14 @@ func (p *Plan) store(ctx context.Context, repos []*repository, watch bundle.Watc
 	if err := p.Target.PutManifest(ctx, p.central, rootManifest, p.Bundle.Root); err != nil {
 		return nil, err
 	}
-	if err := p.storeSlot(ctx, s, root); err != nil {
+	if err := p.storeSlot(ctx, s); err != nil {
 		return nil, err
 	}
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(writers)
 	for _, r := range repos[1:] {
 		g.Go(func() error {
-			if err := p.storeBlobs(gctx, r, p.central, nil); err != nil {
+			if err := p.storeBlobs(gctx, r, p.central, bundle.Watch{}); err != nil {
 				return err
 			}
 			if err := p.storeManifests(gctx, r); err != nil {
@@ -166,33 +171,43 @@ func (p *Plan) store(ctx context.Context, repos []*repository, watch bundle.Watc
 	return s, g.Wait()
 }
 
-func (p *Plan) storeBlobs(ctx context.Context, r *repository, from string, done func(int)) error {
+// prepare tells the target what is coming.
+func (p *Plan) prepare(ctx context.Context, repos []*repository) error {
+	var all []bundle.Descriptor
+	for _, m := range p.Bundle.Blobs() {
+		all = append(all, bundle.Descriptor{MediaType: m.Type, Digest: m.Digest, Size: m.Size})
+	}
+	all = append(all, bundle.Descriptor{Digest: p.Bundle.Identity, Size: int64(len(p.Bundle.Root))})
+	slot, _, blobs := p.slot()
+	all = append(all, slot)
+	for d, data := range blobs {
+		all = append(all, bundle.Descriptor{Digest: d, Size: int64(len(data))})
+	}
+	links := 0
+	for _, r := range repos {
+		links += len(r.blobs) + len(r.manifests)
+	}
+	return p.Target.Prepare(ctx, all, (links+len(all)-1)/len(all))
+}
+
+// storeBlobs puts the blobs of a repository, the largest first, so that none is
+// left alone at the end.
+func (p *Plan) storeBlobs(ctx context.Context, r *repository, from string, watch bundle.Watch) error {
+	blobs := slices.Clone(r.blobs)
+	slices.SortStableFunc(blobs, func(a, b bundle.Descriptor) int { return cmp.Compare(b.Size, a.Size) })
 	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(writers)
-	for _, d := range r.blobs {
-		if gctx.Err() != nil {
-			break
-		}
+	var next atomic.Int64
+	for range min(writers, len(blobs)) {
 		g.Go(func() error {
-			m, ok := p.Bundle.Place(d.Digest)
-			if !ok {
-				return fmt.Errorf("%w: blob %s is not in the bundle", bundle.ErrFormat, d.Digest)
+			for i := next.Add(1) - 1; i < int64(len(blobs)); i = next.Add(1) - 1 {
+				if gctx.Err() != nil {
+					return context.Cause(gctx)
+				}
+				if err := p.storeBlob(gctx, r, blobs[i], from, watch); err != nil {
+					return err
+				}
 			}
-			has, err := p.Target.HasBlob(gctx, r.name, d)
-			if err != nil {
-				return err
-			}
-			if has && from != "" {
-				return nil
-			}
-			if has { // it need not be stored, and the bundle still has to be good
-				return p.Bundle.Hash(gctx, m, done)
-			}
-			err = p.Target.PutBlob(gctx, r.name, d, from, func() io.Reader { return counting{p.Bundle.Content(m), done} })
-			if errors.Is(err, bundle.ErrDigest) {
-				return p.Bundle.Mismatch(m)
-			}
-			return err
+			return nil
 		})
 	}
 	if err := g.Wait(); err != nil {
@@ -201,21 +216,51 @@ func (p *Plan) storeBlobs(ctx context.Context, r *repository, from string, done 
 	return context.Cause(ctx)
 }
 
-type counting struct {
-	r    io.Reader
-	done func(int)
-}
-
-func (c counting) Read(p []byte) (int, error) {
-	n, err := c.r.Read(p)
-	count(c.done, int64(n))
-	return n, err
-}
-
-func count(done func(int), n int64) {
-	if done != nil {
-		done(int(n))
+func (p *Plan) storeBlob(ctx context.Context, r *repository, d bundle.Descriptor, from string, watch bundle.Watch) error {
+	m, ok := p.Bundle.Place(d.Digest)
+	if !ok {
+		return fmt.Errorf("%w: blob %s is not in the bundle", bundle.ErrFormat, d.Digest)
 	}
+	has, err := p.Target.HasBlob(ctx, r.name, d)
+	if err != nil {
+		return err
+	}
+	if has && from != "" {
+		return nil
+	}
+	if has { // it need not be stored, and the bundle still has to be good
+		return p.Bundle.Hash(ctx, m, make([]byte, min(hashBuffer, m.Size+1)), watch)
+	}
+	defer watch.Begun(m)()
+	var sent *counting
+	err = p.Target.PutBlob(ctx, r.name, d, from, func() io.Reader {
+		if sent != nil {
+			watch.Add(-sent.n.Load()) // the target begins anew
+		}
+		sent = &counting{r: p.Bundle.Content(m), watch: watch}
+		return sent
+	})
+	if errors.Is(err, bundle.ErrDigest) {
+		return p.Bundle.Mismatch(m)
+	}
+	return err
+}
+
+// hashBuffer is what is read at a time of a blob that the target has, in bytes.
+const hashBuffer = 256 << 10
+
+// counting tells of what is read.
+type counting struct {
+	r     io.Reader
+	watch bundle.Watch
+	n     atomic.Int64 // a connection that failed may still be reading
+}
+
+func (c *counting) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.n.Add(int64(n))
+	c.watch.Add(int64(n))
+	return n, err
 }
 
 func (p *Plan) storeManifests(ctx context.Context, r *repository) error {
@@ -254,16 +299,24 @@ func (p *Plan) storePartial(ctx context.Context, r *repository, s *stored) error
 	return nil
 }
 
-// storeSlot puts the signatures beside the root, as an artifact that refers to
-// it: whoever shares the registry can check what is installed there.
-func (p *Plan) storeSlot(ctx context.Context, s *stored, root bundle.Descriptor) error {
+// slot is the signatures as an artifact that refers to the root: whoever shares
+// the registry can check what is installed there. Blobs holds the rest of it.
+func (p *Plan) slot() (d bundle.Descriptor, document []byte, blobs map[bundle.Digest][]byte) {
+	root := bundle.Descriptor{MediaType: bundle.TypeOCIIndex, Digest: p.Bundle.Identity, Size: int64(len(p.Bundle.Root))}
 	layer := bundle.Descriptor{MediaType: bundle.TypeSignatures + "+jsonl", Digest: bundle.DigestOf(p.Bundle.Slot), Size: bundle.SlotSize}
-	d, blobs := bundle.NewArtifact(bundle.TypeSignatures, layer, &root)
-	s.slot, s.slotDoc = d, blobs[d.Digest]
-	blobs[layer.Digest] = p.Bundle.Slot
+	d, blobs = bundle.NewArtifact(bundle.TypeSignatures, layer, &root)
+	document = blobs[d.Digest]
 	delete(blobs, d.Digest)
+	blobs[layer.Digest] = p.Bundle.Slot
+	return d, document, blobs
+}
+
+// storeSlot puts the signatures beside the root.
+func (p *Plan) storeSlot(ctx context.Context, s *stored) error {
+	var blobs map[bundle.Digest][]byte
+	s.slot, s.slotDoc, blobs = p.slot()
 	for digest, data := range blobs {
-		b := bundle.Descriptor{MediaType: layer.MediaType, Digest: digest, Size: int64(len(data))}
+		b := bundle.Descriptor{MediaType: bundle.TypeSignatures + "+jsonl", Digest: digest, Size: int64(len(data))}
 		has, err := p.Target.HasBlob(ctx, p.central, b)
 		if err == nil && !has {
 			err = p.Target.PutBlob(ctx, p.central, b, "", func() io.Reader { return bytes.NewReader(data) })
@@ -272,7 +325,7 @@ func (p *Plan) storeSlot(ctx context.Context, s *stored, root bundle.Descriptor)
 			return err
 		}
 	}
-	m, err := bundle.ParseManifest(d, s.slotDoc)
+	m, err := bundle.ParseManifest(s.slot, s.slotDoc)
 	if err != nil {
 		return err
 	}

@@ -113,7 +113,7 @@ func (w *world) install(file []byte, choices ...choice) (*install.Result, error)
 	if err != nil {
 		return nil, err
 	}
-	return plan.Apply(s.ctx, nil)
+	return plan.Apply(s.ctx, bundle.Watch{})
 }
 
 func (w *world) must(r *install.Result, err error) *install.Result {

@@ -21,6 +21,10 @@ type Target interface {
 	Name() string
 	// Address is what references on the site begin with.
 	Address() string
+	// Prepare is called before anything is stored, with every blob that is going
+	// to be, and into how many repositories each goes on average, rounded up. Errors
+	// wrap bundle.ErrSpace.
+	Prepare(ctx context.Context, blobs []bundle.Descriptor, links int) error
 	// HasBlob reports whether the repository has the blob.
 	HasBlob(ctx context.Context, repo string, d bundle.Descriptor) (bool, error)
 	// PutBlob stores a blob, or mounts it from another repository if from is not

@@ -195,7 +195,7 @@ func TestCancelled(t *testing.T) {
 	cause := errors.New("somebody pressed a key")
 	ctx, cancel := context.WithCancelCause(context.Background())
 	cancel(cause)
-	if err := v.Payload(ctx, nil); !errors.Is(err, cause) {
+	if err := v.Payload(ctx, bundle.Watch{}); !errors.Is(err, cause) {
 		t.Errorf("payload: %v", err)
 	}
 	if _, err := verify.Open(ctx, bytes.NewReader(file), int64(len(file)), trusting(key)); !errors.Is(err, cause) {
@@ -284,12 +284,12 @@ func TestLargeBlob(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := v.Payload(t.Context(), nil); err != nil {
+	if err := v.Payload(t.Context(), bundle.Watch{}); err != nil {
 		t.Error(err)
 	}
 	large, _ := v.Place(digest)
 	file.at[large.Data+size-1] = []byte{1}
-	if err := v.Payload(t.Context(), nil); !errors.Is(err, bundle.ErrDigest) {
+	if err := v.Payload(t.Context(), bundle.Watch{}); !errors.Is(err, bundle.ErrDigest) {
 		t.Errorf("a bit at the end: %v", err)
 	}
 }

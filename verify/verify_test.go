@@ -26,7 +26,7 @@ func check(file []byte, policy verify.Policy) error {
 	if err != nil {
 		return err
 	}
-	return v.Payload(context.Background(), nil)
+	return v.Payload(context.Background(), bundle.Watch{})
 }
 
 func trusting(keys ...*bundletest.Key) verify.Policy {

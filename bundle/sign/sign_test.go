@@ -133,7 +133,7 @@ func check(t *testing.T, path string, threshold int, keys ...*bundletest.Key) er
 	if err != nil {
 		return err
 	}
-	return v.Payload(t.Context(), nil)
+	return v.Payload(t.Context(), bundle.Watch{})
 }
 
 func TestSecondSignature(t *testing.T) {

@@ -81,7 +81,9 @@ func (u *ui) install(ctx context.Context, path string, f installFlags) (err erro
 	}
 	u.note("%s: signature, headers and manifests are good; storing %s %s (%d images, %s) in %s",
 		path, v.Info.Name, v.Info.Version, len(v.Deployment.Images), human(v.PayloadSize()), target.Address())
-	r, err := plan.Apply(ctx, nil)
+	p := u.progress("store", v.Geometry)
+	r, err := plan.Apply(ctx, p.watch())
+	p.stop()
 	if err != nil {
 		return &bundleError{path, err}
 	}

@@ -92,7 +92,10 @@ func (u *ui) verify(c *cobra.Command, path string, f trustFlags) (err error) {
 	if err != nil {
 		return &bundleError{path, err}
 	}
-	if err := v.Payload(c.Context(), nil); err != nil {
+	p := u.progress("verify", v.Geometry)
+	err = v.Payload(c.Context(), p.watch())
+	p.stop()
+	if err != nil {
 		return &bundleError{path, err}
 	}
 	out := verifyJSON{

@@ -14,6 +14,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"sync"
 
 	"github.com/distribution/distribution/v3"
 	_ "github.com/distribution/distribution/v3/manifest/manifestlist" // the manifest types that may be stored
@@ -21,7 +22,6 @@ import (
 	_ "github.com/distribution/distribution/v3/manifest/schema2"
 	"github.com/distribution/distribution/v3/registry/storage"
 	"github.com/distribution/distribution/v3/registry/storage/driver"
-	"github.com/distribution/distribution/v3/registry/storage/driver/filesystem"
 	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -33,24 +33,64 @@ import (
 // Embedded is the registry below a root directory, opened for writing. The
 // caller holds the lock of the root.
 type Embedded struct {
-	dir       string // ROOT/registry
-	recorder  *recorder
+	store     *store // below ROOT/registry
+	incoming  *incoming
 	namespace distribution.Namespace
+	buffers   sync.Pool // of *[bufferSize]byte
 }
+
+// bufferSize is what is moved at a time, in bytes.
+const bufferSize = 256 << 10
 
 // Dir returns where the embedded registry of a root is kept.
 func Dir(root string) string { return filepath.Join(root, "registry") }
 
-// OpenEmbedded opens, or begins, the registry below root.
+// OpenEmbedded opens, or begins, the registry below root, and takes away what a
+// run that crashed left in doubt.
 func OpenEmbedded(ctx context.Context, root string) (*Embedded, error) {
 	quiet()
-	dir := Dir(root)
-	r := &recorder{StorageDriver: filesystem.New(filesystem.DriverParameters{RootDirectory: dir, MaxThreads: 100})}
-	n, err := storage.NewRegistry(ctx, r, storage.EnableDelete, storage.DisableDigestResumption)
-	if err != nil {
+	e := &Embedded{store: &store{dir: Dir(root)}}
+	e.buffers.New = func() any { return new([bufferSize]byte) }
+	e.incoming = newIncoming(e.store.dir, func() error { return syncFilesystem(e.store.dir) })
+	var err error
+	if e.namespace, err = storage.NewRegistry(ctx, e.store, storage.EnableDelete, storage.DisableDigestResumption); err != nil {
 		return nil, err
 	}
-	return &Embedded{dir, r, n}, dropUploads(dir)
+	if err := dropUploads(e.store.dir); err != nil {
+		return nil, err
+	}
+	return e, e.recover(ctx)
+}
+
+// linkBytes is what a link or a directory takes on most file systems.
+const linkBytes = 4096
+
+// Prepare looks whether the disk has room for what is going to be stored, and
+// writes down what that is. Links is how many repositories each blob on average
+// goes into, rounded up.
+func (e *Embedded) Prepare(_ context.Context, blobs []bundle.Descriptor, links int) error {
+	var missing []bundle.Digest
+	bytes, files := int64(0), int64(16)
+	for _, d := range blobs {
+		files += 2 * int64(links)
+		fi, err := os.Stat(e.store.file(path.Join(blobPath(d.Digest), "data")))
+		if err == nil && fi.Size() == d.Size {
+			continue
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		missing = append(missing, d.Digest)
+		bytes += (d.Size + linkBytes - 1) / linkBytes * linkBytes
+		files += 2
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	if err := bundle.Need(filepath.Dir(e.store.dir), bytes+files*linkBytes, files, 0); err != nil {
+		return err
+	}
+	return e.incoming.begin(missing)
 }
 
 // dropUploads removes what an interrupted run left half written.
@@ -141,7 +181,7 @@ func (e *Embedded) PutBlob(ctx context.Context, repo string, d bundle.Descriptor
 	if err != nil {
 		return err
 	}
-	n, err := w.ReadFrom(contextReader{ctx, open()})
+	n, err := e.copy(ctx, w, open())
 	if err == nil && n != d.Size {
 		err = fmt.Errorf("%w: %s has %d bytes instead of %d", bundle.ErrFormat, d.Digest, n, d.Size)
 	}
@@ -154,12 +194,33 @@ func (e *Embedded) PutBlob(ctx context.Context, repo string, d bundle.Descriptor
 		}
 		return errors.Join(err, e.dropUpload(ctx, repo, w.ID()))
 	}
-	return nil
+	return e.incoming.stored(d)
+}
+
+// copy writes all that r has. It returns how many bytes that was.
+func (e *Embedded) copy(ctx context.Context, w io.Writer, r io.Reader) (int64, error) {
+	buf := e.buffers.Get().(*[bufferSize]byte)
+	defer e.buffers.Put(buf)
+	var total int64
+	for ctx.Err() == nil {
+		n, err := r.Read(buf[:])
+		if _, err := w.Write(buf[:n]); err != nil {
+			return total, err
+		}
+		total += int64(n)
+		if errors.Is(err, io.EOF) {
+			return total, nil
+		}
+		if err != nil {
+			return total, err
+		}
+	}
+	return total, context.Cause(ctx)
 }
 
 // dropUpload removes an upload that was complete and then not accepted.
 func (e *Embedded) dropUpload(ctx context.Context, repo, id string) error {
-	err := e.recorder.Delete(context.WithoutCancel(ctx), path.Join(storageRoot, "repositories", repo, "_uploads", id))
+	err := e.store.Delete(context.WithoutCancel(ctx), path.Join(storageRoot, "repositories", repo, "_uploads", id))
 	if errors.As(err, new(driver.PathNotFoundError)) {
 		return nil
 	}
@@ -176,7 +237,7 @@ func (e *Embedded) dropWrongSize(ctx context.Context, d bundle.Descriptor) error
 	if err != nil {
 		return err
 	}
-	return storage.NewVacuum(ctx, e.recorder).RemoveBlob(string(d.Digest))
+	return e.store.Delete(ctx, blobPath(d.Digest))
 }
 
 // PutManifest stores a manifest whose children are there, and remembers what it
@@ -256,19 +317,24 @@ func (e *Embedded) Root(context.Context, string, string) (*bundle.Head, error) {
 // Sync makes everything that was stored durable, and leaves nothing of the
 // storing behind.
 func (e *Embedded) Sync() error {
-	if _, err := os.Stat(e.dir); errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Stat(e.store.dir); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	if err := dropUploads(e.dir); err != nil {
+	if err := dropUploads(e.store.dir); err != nil {
 		return err
 	}
-	return syncFilesystem(e.dir)
+	if err := syncFilesystem(e.store.dir); err != nil {
+		return err
+	}
+	return e.incoming.end()
 }
 
 // Undo removes what was stored since the registry was opened.
-func (e *Embedded) Undo(ctx context.Context) error {
-	err := e.recorder.undo(context.WithoutCancel(ctx))
-	return errors.Join(err, pruneEmpty(e.dir))
+func (e *Embedded) Undo(context.Context) error {
+	if err := errors.Join(e.store.undo(), e.incoming.end()); err != nil {
+		return err
+	}
+	return pruneEmpty(e.store.dir)
 }
 
 // pruneEmpty removes the directories below and including dir that hold nothing.
@@ -297,17 +363,4 @@ func pruneEmpty(dir string) error {
 		return nil
 	}
 	return os.Remove(dir)
-}
-
-// contextReader ends a copy when the context ends.
-type contextReader struct {
-	ctx context.Context //nolint:containedctx // an io.Reader has nowhere else to take it from
-	r   io.Reader
-}
-
-func (c contextReader) Read(p []byte) (int, error) {
-	if c.ctx.Err() != nil {
-		return 0, context.Cause(c.ctx)
-	}
-	return c.r.Read(p)
 }

@@ -58,6 +58,9 @@ func (e *External) repository(ctx context.Context, name string) (*remote.Reposit
 	return r, err
 }
 
+// Prepare has nothing to do: what room a registry has nobody can ask it.
+func (e *External) Prepare(context.Context, []bundle.Descriptor, int) error { return nil }
+
 // HasBlob reports whether the repository has the blob with its full size.
 func (e *External) HasBlob(ctx context.Context, repo string, d bundle.Descriptor) (bool, error) {
 	r, err := e.repository(ctx, repo)

@@ -30,7 +30,7 @@ func (e *Embedded) recordReferrer(ctx context.Context, repo string, m *bundle.Ma
 	if err != nil {
 		return err
 	}
-	return e.recorder.PutContent(ctx, path.Join(referrersRoot, repo, m.Subject.Digest.Hex(), d.Digest.Hex()), data)
+	return e.store.PutContent(ctx, path.Join(referrersRoot, repo, m.Subject.Digest.Hex(), d.Digest.Hex()), data)
 }
 
 var referrersPath = regexp.MustCompile(`^/v2/([a-z0-9._/-]+)/referrers/([^/]*)$`)

@@ -1,0 +1,217 @@
+package registry
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+)
+
+// incoming is ROOT/registry/incoming.jsonl, which exists while content is being
+// stored that is not durable yet. Its first line begins it, an expected line
+// names a blob that was not there, and a stored line one that has come and was
+// synced. After a crash the blobs that were expected and not stored are in
+// doubt: their files may be there with other bytes, and are removed.
+type incoming struct {
+	path string
+	sync func() error // makes everything that was stored durable
+
+	mu      sync.Mutex // of what follows
+	f       *os.File
+	waiting []bundle.Digest // stored, not synced
+	bytes   int64           // of those
+	last    time.Time
+
+	checkpoint sync.Mutex // held by who makes one
+}
+
+const (
+	// A checkpoint is made when so many bytes, or so much time, went by since the
+	// last one: what a crash can cost.
+	checkpointBytes = 64 << 20
+	checkpointTime  = time.Second
+)
+
+// incomingLine is one line of the file; one of its fields is set.
+type incomingLine struct {
+	APIVersion string        `json:"apiVersion,omitempty"` // bundle.APIVersion, on the first line
+	Expected   bundle.Digest `json:"expected,omitempty"`
+	Stored     bundle.Digest `json:"stored,omitempty"`
+}
+
+func newIncoming(dir string, sync func() error) *incoming {
+	return &incoming{path: filepath.Join(dir, "incoming.jsonl"), sync: sync}
+}
+
+// begin writes down what is going to be stored, before anything is.
+func (i *incoming) begin(expected []bundle.Digest) error {
+	var lines bytes.Buffer
+	add := func(l incomingLine) error {
+		line, err := bundle.Encode(l)
+		lines.Write(line)
+		lines.WriteByte('\n')
+		return err
+	}
+	err := add(incomingLine{APIVersion: bundle.APIVersion})
+	for _, d := range expected {
+		err = errors.Join(err, add(incomingLine{Expected: d}))
+	}
+	if err != nil {
+		return err
+	}
+	if err := mkdir(filepath.Dir(i.path)); err != nil {
+		return err
+	}
+	if err := bundle.WriteFile(i.path, lines.Bytes(), 0o644); err != nil {
+		return err
+	}
+	i.last = time.Now()
+	i.f, err = os.OpenFile(i.path, os.O_WRONLY|os.O_APPEND, 0)
+	return err
+}
+
+// stored notes that a blob stands at its place, and makes a checkpoint if it is
+// time and nobody else is at it.
+func (i *incoming) stored(d bundle.Descriptor) error {
+	i.mu.Lock()
+	i.waiting = append(i.waiting, d.Digest)
+	i.bytes += d.Size
+	due := i.f != nil && (i.bytes >= checkpointBytes || time.Since(i.last) >= checkpointTime)
+	i.mu.Unlock()
+	if !due || !i.checkpoint.TryLock() {
+		return nil
+	}
+	defer i.checkpoint.Unlock()
+	return i.claim()
+}
+
+// claim syncs, and then writes down what had been stored before.
+func (i *incoming) claim() error {
+	i.mu.Lock()
+	list := i.waiting
+	i.waiting, i.bytes, i.last = nil, 0, time.Now()
+	i.mu.Unlock()
+	if err := i.sync(); err != nil {
+		return err
+	}
+	var lines bytes.Buffer
+	for _, d := range list {
+		line, err := bundle.Encode(incomingLine{Stored: d})
+		if err != nil {
+			return err
+		}
+		lines.Write(line)
+		lines.WriteByte('\n')
+	}
+	if _, err := i.f.Write(lines.Bytes()); err != nil {
+		return err
+	}
+	return i.f.Sync()
+}
+
+// end removes the file: everything is durable, or nothing of it is left.
+func (i *incoming) end() error {
+	if i.f != nil {
+		if err := i.f.Close(); err != nil {
+			return err
+		}
+		i.f = nil
+	}
+	err := os.Remove(i.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return errors.Join(err, bundle.SyncDir(filepath.Dir(i.path)))
+}
+
+// doubtful reads what a run that crashed expected and did not claim; exists is
+// false if none crashed. A line that a power cut tore ends the reading.
+func (i *incoming) doubtful() (list []bundle.Digest, exists bool, err error) {
+	f, err := os.Open(i.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, false, nil
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	doubt := map[bundle.Digest]bool{}
+	lines := bufio.NewScanner(f)
+	for first := true; lines.Scan(); first = false {
+		var l incomingLine
+		if bundle.DecodeStrict(lines.Bytes(), &l) != nil {
+			break
+		}
+		switch {
+		case first && l.APIVersion != bundle.APIVersion:
+			return nil, true, fmt.Errorf("%w: %s is of %q", bundle.ErrNewer, i.path, l.APIVersion)
+		case l.Expected != "":
+			doubt[l.Expected] = true
+		case l.Stored != "":
+			delete(doubt, l.Stored)
+		}
+	}
+	for d := range doubt {
+		list = append(list, d)
+	}
+	return list, true, lines.Err()
+}
+
+// blobPath is where distribution keeps a blob (its storage/paths.go).
+func blobPath(d bundle.Digest) string {
+	return path.Join(storageRoot, "blobs/sha256", d.Hex()[:2], d.Hex())
+}
+
+// recover removes what a crashed run left in doubt: blobs that were not synced,
+// links and descriptors that are not whole.
+func (e *Embedded) recover(ctx context.Context) error {
+	doubt, crashed, err := e.incoming.doubtful()
+	if err != nil || !crashed {
+		return err
+	}
+	for _, d := range doubt {
+		if err := os.RemoveAll(e.store.file(blobPath(d))); err != nil {
+			return err
+		}
+	}
+	if err := e.eachFile(ctx, path.Join(storageRoot, "repositories"), func(name string, data []byte) bool {
+		_, err := bundle.ParseDigest(string(data))
+		return filepath.Base(name) != "link" || err == nil
+	}); err != nil {
+		return err
+	}
+	return e.eachFile(ctx, referrersRoot, func(_ string, data []byte) bool {
+		return bundle.DecodeStrict(data, new(bundle.Descriptor)) == nil
+	})
+}
+
+// eachFile removes the files below dir that are not good, and those that were
+// about to be renamed.
+func (e *Embedded) eachFile(ctx context.Context, dir string, good func(name string, data []byte) bool) error {
+	err := filepath.WalkDir(e.store.file(dir), func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return errors.Join(err, context.Cause(ctx))
+		}
+		if !strings.HasPrefix(d.Name(), temporary) {
+			data, err := os.ReadFile(name)
+			if err != nil || good(name, data) {
+				return err
+			}
+		}
+		return os.Remove(name)
+	})
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
