@@ -193,8 +193,15 @@ func (p *Plan) prepare(ctx context.Context, repos []*repository) error {
 // storeBlobs puts the blobs of a repository, the largest first, so that none is
 // left alone at the end.
 func (p *Plan) storeBlobs(ctx context.Context, r *repository, from string, watch bundle.Watch) error {
-	blobs := slices.Clone(r.blobs)
-	slices.SortStableFunc(blobs, func(a, b bundle.Descriptor) int { return cmp.Compare(b.Size, a.Size) })
+	var blobs []bundle.Member
+	for _, d := range r.blobs {
+		m, ok := p.Bundle.Place(d)
+		if !ok {
+			return fmt.Errorf("%w: blob %s is not in the bundle", bundle.ErrFormat, d)
+		}
+		blobs = append(blobs, m)
+	}
+	slices.SortStableFunc(blobs, func(a, b bundle.Member) int { return cmp.Compare(b.Size, a.Size) })
 	g, gctx := errgroup.WithContext(ctx)
 	var next atomic.Int64
 	for range min(writers, len(blobs)) {
@@ -216,11 +223,8 @@ func (p *Plan) storeBlobs(ctx context.Context, r *repository, from string, watch
 	return context.Cause(ctx)
 }
 
-func (p *Plan) storeBlob(ctx context.Context, r *repository, d bundle.Descriptor, from string, watch bundle.Watch) error {
-	m, ok := p.Bundle.Place(d.Digest)
-	if !ok {
-		return fmt.Errorf("%w: blob %s is not in the bundle", bundle.ErrFormat, d.Digest)
-	}
+func (p *Plan) storeBlob(ctx context.Context, r *repository, m bundle.Member, from string, watch bundle.Watch) error {
+	d := bundle.Descriptor{MediaType: m.Type, Digest: m.Digest, Size: m.Size}
 	has, err := p.Target.HasBlob(ctx, r.name, d)
 	if err != nil {
 		return err

@@ -210,7 +210,7 @@ func channelTag(channel string) string { return "channel-" + bundle.DigestOf([]b
 type repository struct {
 	name      string
 	manifests []bundle.Digest // children before parents
-	blobs     []bundle.Descriptor
+	blobs     []bundle.Digest
 	partial   []bundle.Image // indexes that are offered, whatever their children
 	retain    []bundle.Digest
 	tags      []tag
@@ -280,7 +280,7 @@ func (c *collector) add(d bundle.Descriptor) {
 		}
 		if !c.blob[d.Digest] {
 			c.blob[d.Digest] = true
-			c.into.blobs = append(c.into.blobs, d)
+			c.into.blobs = append(c.into.blobs, d.Digest)
 		}
 		return
 	}

@@ -20,12 +20,9 @@ import (
 const (
 	// bufferSize is what is moved at a time, in bytes.
 	bufferSize = 256 << 10
-	// A checkpoint is made when so many bytes, or so much time, went by since the
-	// last one: what a power cut or a kill can cost.
-	checkpointBytes = 64 << 20
-	checkpointTime  = time.Second
-	// checkpointPoll is how often that is looked at.
-	checkpointPoll = 50 * time.Millisecond
+	// checkpointPause is the least time between two checkpoints. It is longer where
+	// they take long: a disk is to be busy with the payload.
+	checkpointPause = 100 * time.Millisecond
 )
 
 // filler brings the blobs to their places.
@@ -39,7 +36,6 @@ type filler struct {
 	blobs   []bundle.Member // the largest first, so that none is left alone at the end
 	have    []atomic.Int64  // of each, bytes from its start that are written
 	claimed []int64         // of each, what the journal says; the checkpoints' own
-	written atomic.Int64    // bytes in all
 }
 
 func newFiller(g *bundle.Geometry, c *content, out *output) *filler {
@@ -87,26 +83,21 @@ func (f *filler) run(ctx context.Context, jobs int) error {
 	return err
 }
 
-// checkpoints makes one whenever it is time, until stop.
+// checkpoints makes one after the other, until stop. What went by since the last
+// one is what a kill or a power cut can cost.
 func (f *filler) checkpoints(stop <-chan struct{}) error {
-	poll := time.NewTicker(checkpointPoll)
-	defer poll.Stop()
-	var at int64
-	last := time.Now()
+	pause := checkpointPause
 	for {
 		select {
 		case <-stop:
 			return nil
-		case <-poll.C:
+		case <-time.After(pause):
 		}
-		if n := f.written.Load() - at; n == 0 || n < checkpointBytes && time.Since(last) < checkpointTime {
-			continue
-		}
-		at = f.written.Load()
+		begun := time.Now()
 		if err := f.checkpoint(); err != nil {
 			return err
 		}
-		last = time.Now()
+		pause = max(checkpointPause, 3*time.Since(begun))
 	}
 }
 
@@ -143,7 +134,6 @@ type place struct {
 func (p place) WriteAt(data []byte, off int64) (int, error) {
 	n, err := p.out.file.WriteAt(data, p.blobs[p.i].Data+off)
 	p.have[p.i].Store(off + int64(n))
-	p.written.Add(int64(n))
 	return n, err
 }
 

@@ -58,7 +58,6 @@ func (f *filler) fromReuse(ctx context.Context, i int, t *remote.Transfer) (bool
 			t.Hash.Write(t.Buffer[:n])
 			t.Have += int64(n)
 			f.have[i].Store(t.Have)
-			f.written.Add(int64(n))
 			f.watch.Add(int64(n))
 		}
 		if bundle.DigestFrom(t.Hash.Sum(nil)) == m.Digest {

@@ -7,7 +7,10 @@ package sign
 import (
 	"bytes"
 	"crypto"
+	"crypto/ecdsa"
 	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -15,6 +18,7 @@ import (
 	"os"
 	"runtime"
 
+	"github.com/secure-systems-lab/go-securesystemslib/encrypted"
 	"github.com/sigstore/sigstore/pkg/cryptoutils"
 	"github.com/sigstore/sigstore/pkg/signature"
 
@@ -44,7 +48,11 @@ func Generate(prefix string, password Password) (private, public string, err err
 			return "", "", fmt.Errorf("%w: %s; move it away, or choose another --output-prefix", fs.ErrExist, path)
 		}
 	}
-	key, pub, err := cryptoutils.GeneratePEMEncodedECDSAKeyPair(elliptic.P256(), cryptoutils.PassFunc(password))
+	secret, err := password(true)
+	if err != nil {
+		return "", "", err
+	}
+	key, pub, err := newPair(secret)
 	if err != nil {
 		return "", "", err
 	}
@@ -55,6 +63,27 @@ func Generate(prefix string, password Password) (private, public string, err err
 		return "", "", errors.Join(err, os.Remove(private))
 	}
 	return private, public, nil
+}
+
+// newPair returns a key in cosign's encrypted form and its public key, in PEM.
+// The password is stretched with scrypt in 32 MiB (N 2^15), as cosign did before
+// 2.0 and still reads: with its present 64 MiB, create could not keep its promise
+// about memory. That is one bit of an attacker's work.
+func newPair(password []byte) (private, public []byte, err error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, nil, err
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, nil, err
+	}
+	sealed, err := encrypted.EncryptWithCustomKDFParameters(der, password, encrypted.Legacy)
+	if err != nil {
+		return nil, nil, err
+	}
+	public, err = cryptoutils.MarshalPublicKeyToPEM(key.Public())
+	return pem.EncodeToMemory(&pem.Block{Type: string(cryptoutils.EncryptedSigstorePrivateKeyPEMType), Bytes: sealed}), public, err
 }
 
 func create(path string, data []byte, mode os.FileMode) error {

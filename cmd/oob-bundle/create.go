@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -85,6 +86,7 @@ func (u *ui) create(c *cobra.Command, manifestPath string, f createFlags) error 
 	if o.Signer, err = sign.Load(f.key, u.password(c.Context())); err != nil {
 		return err
 	}
+	debug.FreeOSMemory() // what stretching the password took
 	begun := time.Now()
 	var p *progress
 	o.Warn = u.warn

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"strings"
 	"syscall"
 	"time"
@@ -21,6 +22,9 @@ func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 
 func run(args []string, stdout, stderr io.Writer) int {
 	setUmask()
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
 	signals := make(chan os.Signal, 2)
@@ -54,6 +58,10 @@ func run(args []string, stdout, stderr io.Writer) int {
 	}
 	return exitCode(err)
 }
+
+// gcPercent keeps the garbage small: what lives is the shape of a bundle, a few
+// hundred bytes a blob, and it is made once.
+const gcPercent = 30
 
 // patience is how long an interrupted command may take to put its things in order.
 const patience = 900 * time.Millisecond

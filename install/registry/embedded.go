@@ -12,7 +12,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path"
 	"path/filepath"
 	"sync"
 
@@ -56,9 +55,6 @@ func OpenEmbedded(ctx context.Context, root string) (*Embedded, error) {
 	if e.namespace, err = storage.NewRegistry(ctx, e.store, storage.EnableDelete, storage.DisableDigestResumption); err != nil {
 		return nil, err
 	}
-	if err := dropUploads(e.store.dir); err != nil {
-		return nil, err
-	}
 	return e, e.recover(ctx)
 }
 
@@ -73,7 +69,7 @@ func (e *Embedded) Prepare(_ context.Context, blobs []bundle.Descriptor, links i
 	bytes, files := int64(0), int64(16)
 	for _, d := range blobs {
 		files += 2 * int64(links)
-		fi, err := os.Stat(e.store.file(path.Join(blobPath(d.Digest), "data")))
+		fi, err := os.Stat(e.store.file(blobPath(d.Digest)))
 		if err == nil && fi.Size() == d.Size {
 			continue
 		}
@@ -84,38 +80,10 @@ func (e *Embedded) Prepare(_ context.Context, blobs []bundle.Descriptor, links i
 		bytes += (d.Size + linkBytes - 1) / linkBytes * linkBytes
 		files += 2
 	}
-	if len(missing) == 0 {
-		return nil
-	}
 	if err := bundle.Need(filepath.Dir(e.store.dir), bytes+files*linkBytes, files, 0); err != nil {
 		return err
 	}
 	return e.incoming.begin(missing)
-}
-
-// dropUploads removes what an interrupted run left half written.
-func dropUploads(dir string) error {
-	repositories := filepath.Join(dir, filepath.FromSlash(storageRoot), "repositories")
-	err := filepath.WalkDir(repositories, func(path string, d fs.DirEntry, err error) error {
-		switch {
-		case err != nil:
-			return err
-		case !d.IsDir():
-			return nil
-		case d.Name() == "_uploads":
-			if err := os.RemoveAll(path); err != nil {
-				return err
-			}
-			return fs.SkipDir
-		case d.Name()[0] == '_':
-			return fs.SkipDir
-		}
-		return nil
-	})
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
 }
 
 // quiet keeps distribution's log off stderr: what it has to say comes back as
@@ -138,100 +106,61 @@ func (e *Embedded) repository(ctx context.Context, name string) (distribution.Re
 }
 
 // HasBlob reports whether the repository has the blob with its full size.
-func (e *Embedded) HasBlob(ctx context.Context, repo string, d bundle.Descriptor) (bool, error) {
-	r, err := e.repository(ctx, repo)
-	if err != nil {
+func (e *Embedded) HasBlob(_ context.Context, repo string, d bundle.Descriptor) (bool, error) {
+	if _, err := reference.WithName(repo); err != nil {
+		return false, fmt.Errorf("repository %q: %w", repo, err)
+	}
+	if has, err := e.hasContent(d); !has || err != nil {
 		return false, err
 	}
-	have, err := r.Blobs(ctx).Stat(ctx, digest.Digest(d.Digest))
-	if errors.Is(err, distribution.ErrBlobUnknown) {
+	link, err := os.ReadFile(e.store.file(linkPath(repo, d.Digest)))
+	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
-	return err == nil && have.Size == d.Size, err
+	return string(link) == string(d.Digest), err
+}
+
+// hasContent reports whether any repository has the blob.
+func (e *Embedded) hasContent(d bundle.Descriptor) (bool, error) {
+	fi, err := os.Stat(e.store.file(blobPath(d.Digest)))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil && fi.Size() == d.Size, err
 }
 
 // PutBlob stores a blob, hashing it on its way to its final place, or links it
 // to one that the repository from has. An error wraps bundle.ErrDigest if the
 // content is not what d says; then nothing of it is kept.
 func (e *Embedded) PutBlob(ctx context.Context, repo string, d bundle.Descriptor, from string, open func() io.Reader) error {
-	r, err := e.repository(ctx, repo)
-	if err != nil {
-		return err
+	if _, err := reference.WithName(repo); err != nil {
+		return fmt.Errorf("repository %q: %w", repo, err)
 	}
-	if err := e.dropWrongSize(ctx, d); err != nil {
-		return err
-	}
-	var options []distribution.BlobCreateOption
+	there := false
 	if from != "" {
-		named, err := reference.WithName(from)
-		if err != nil {
+		var err error
+		if there, err = e.hasContent(d); err != nil {
 			return err
 		}
-		canonical, err := reference.WithDigest(named, digest.Digest(d.Digest))
-		if err != nil {
+	}
+	if !there {
+		buf := e.buffers.Get().(*[bufferSize]byte)
+		defer e.buffers.Put(buf)
+		if err := e.store.putBlob(ctx, d, open(), buf[:]); err != nil {
 			return err
 		}
-		options = append(options, storage.WithMountFrom(canonical))
-	}
-	w, err := r.Blobs(ctx).Create(ctx, options...)
-	var mounted distribution.ErrBlobMounted
-	if errors.As(err, &mounted) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	n, err := e.copy(ctx, w, open())
-	if err == nil && n != d.Size {
-		err = fmt.Errorf("%w: %s has %d bytes instead of %d", bundle.ErrFormat, d.Digest, n, d.Size)
-	}
-	if err != nil {
-		return errors.Join(err, w.Cancel(context.WithoutCancel(ctx)))
-	}
-	if _, err := w.Commit(ctx, ocispec.Descriptor{Digest: digest.Digest(d.Digest), Size: d.Size}); err != nil {
-		if errors.As(err, new(distribution.ErrBlobInvalidDigest)) {
-			err = fmt.Errorf("%w: %s", bundle.ErrDigest, d.Digest)
+		if err := e.incoming.stored(d); err != nil {
+			return err
 		}
-		return errors.Join(err, e.dropUpload(ctx, repo, w.ID()))
 	}
-	return e.incoming.stored(d)
+	return e.store.link(repo, d.Digest)
 }
 
-// copy writes all that r has. It returns how many bytes that was.
-func (e *Embedded) copy(ctx context.Context, w io.Writer, r io.Reader) (int64, error) {
-	buf := e.buffers.Get().(*[bufferSize]byte)
-	defer e.buffers.Put(buf)
-	var total int64
-	for ctx.Err() == nil {
-		n, err := r.Read(buf[:])
-		if _, err := w.Write(buf[:n]); err != nil {
-			return total, err
-		}
-		total += int64(n)
-		if errors.Is(err, io.EOF) {
-			return total, nil
-		}
-		if err != nil {
-			return total, err
-		}
-	}
-	return total, context.Cause(ctx)
-}
-
-// dropUpload removes an upload that was complete and then not accepted.
-func (e *Embedded) dropUpload(ctx context.Context, repo, id string) error {
-	err := e.store.Delete(context.WithoutCancel(ctx), path.Join(storageRoot, "repositories", repo, "_uploads", id))
-	if errors.As(err, new(driver.PathNotFoundError)) {
-		return nil
-	}
-	return err
-}
-
-// dropWrongSize removes a blob whose file has another size than its name
-// promises: distribution would take it for good, whatever is sent.
+// dropWrongSize removes a manifest whose file has another size than its name
+// promises: distribution would take it for good, whatever is stored.
 func (e *Embedded) dropWrongSize(ctx context.Context, d bundle.Descriptor) error {
-	have, err := e.namespace.BlobStatter().Stat(ctx, digest.Digest(d.Digest))
-	if errors.Is(err, distribution.ErrBlobUnknown) || err == nil && have.Size == d.Size {
+	fi, err := os.Stat(e.store.file(blobPath(d.Digest)))
+	if errors.Is(err, fs.ErrNotExist) || err == nil && fi.Size() == d.Size {
 		return nil
 	}
 	if err != nil {
@@ -245,6 +174,9 @@ func (e *Embedded) dropWrongSize(ctx context.Context, d bundle.Descriptor) error
 func (e *Embedded) PutManifest(ctx context.Context, repo string, m *bundle.Manifest, data []byte) error {
 	r, err := e.repository(ctx, repo)
 	if err != nil {
+		return err
+	}
+	if err := e.dropWrongSize(ctx, m.Descriptor); err != nil {
 		return err
 	}
 	ms, err := r.Manifests(ctx)
@@ -314,14 +246,10 @@ func (e *Embedded) Root(context.Context, string, string) (*bundle.Head, error) {
 	return nil, nil
 }
 
-// Sync makes everything that was stored durable, and leaves nothing of the
-// storing behind.
+// Sync makes everything that was stored durable.
 func (e *Embedded) Sync() error {
 	if _, err := os.Stat(e.store.dir); errors.Is(err, fs.ErrNotExist) {
 		return nil
-	}
-	if err := dropUploads(e.store.dir); err != nil {
-		return err
 	}
 	if err := syncFilesystem(e.store.dir); err != nil {
 		return err

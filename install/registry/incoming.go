@@ -29,18 +29,14 @@ type incoming struct {
 	mu      sync.Mutex // of what follows
 	f       *os.File
 	waiting []bundle.Digest // stored, not synced
-	bytes   int64           // of those
-	last    time.Time
+	next    time.Time       // when the next checkpoint is due
 
 	checkpoint sync.Mutex // held by who makes one
 }
 
-const (
-	// A checkpoint is made when so many bytes, or so much time, went by since the
-	// last one: what a crash can cost.
-	checkpointBytes = 64 << 20
-	checkpointTime  = time.Second
-)
+// checkpointPause is the least time between two checkpoints: what went by since
+// the last one is what a crash can cost. It is longer where they take long.
+const checkpointPause = 100 * time.Millisecond
 
 // incomingLine is one line of the file; one of its fields is set.
 type incomingLine struct {
@@ -75,7 +71,7 @@ func (i *incoming) begin(expected []bundle.Digest) error {
 	if err := bundle.WriteFile(i.path, lines.Bytes(), 0o644); err != nil {
 		return err
 	}
-	i.last = time.Now()
+	i.next = time.Now().Add(checkpointPause)
 	i.f, err = os.OpenFile(i.path, os.O_WRONLY|os.O_APPEND, 0)
 	return err
 }
@@ -85,8 +81,7 @@ func (i *incoming) begin(expected []bundle.Digest) error {
 func (i *incoming) stored(d bundle.Descriptor) error {
 	i.mu.Lock()
 	i.waiting = append(i.waiting, d.Digest)
-	i.bytes += d.Size
-	due := i.f != nil && (i.bytes >= checkpointBytes || time.Since(i.last) >= checkpointTime)
+	due := i.f != nil && time.Now().After(i.next)
 	i.mu.Unlock()
 	if !due || !i.checkpoint.TryLock() {
 		return nil
@@ -99,8 +94,14 @@ func (i *incoming) stored(d bundle.Descriptor) error {
 func (i *incoming) claim() error {
 	i.mu.Lock()
 	list := i.waiting
-	i.waiting, i.bytes, i.last = nil, 0, time.Now()
+	i.waiting = nil
 	i.mu.Unlock()
+	begun := time.Now()
+	defer func() {
+		i.mu.Lock()
+		i.next = time.Now().Add(max(checkpointPause, 3*time.Since(begun)))
+		i.mu.Unlock()
+	}()
 	if err := i.sync(); err != nil {
 		return err
 	}
@@ -167,11 +168,6 @@ func (i *incoming) doubtful() (list []bundle.Digest, exists bool, err error) {
 	return list, true, lines.Err()
 }
 
-// blobPath is where distribution keeps a blob (its storage/paths.go).
-func blobPath(d bundle.Digest) string {
-	return path.Join(storageRoot, "blobs/sha256", d.Hex()[:2], d.Hex())
-}
-
 // recover removes what a crashed run left in doubt: blobs that were not synced,
 // links and descriptors that are not whole.
 func (e *Embedded) recover(ctx context.Context) error {
@@ -180,7 +176,7 @@ func (e *Embedded) recover(ctx context.Context) error {
 		return err
 	}
 	for _, d := range doubt {
-		if err := os.RemoveAll(e.store.file(blobPath(d))); err != nil {
+		if err := os.RemoveAll(filepath.Dir(e.store.file(blobPath(d)))); err != nil {
 			return err
 		}
 	}
@@ -202,7 +198,7 @@ func (e *Embedded) eachFile(ctx context.Context, dir string, good func(name stri
 		if err != nil || d.IsDir() {
 			return errors.Join(err, context.Cause(ctx))
 		}
-		if !strings.HasPrefix(d.Name(), temporary) {
+		if !strings.HasPrefix(d.Name(), ".") { // no name of the store begins with one
 			data, err := os.ReadFile(name)
 			if err != nil || good(name, data) {
 				return err

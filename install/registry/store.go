@@ -3,7 +3,9 @@ package registry
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"net/http"
@@ -14,13 +16,16 @@ import (
 	"sync"
 
 	"github.com/distribution/distribution/v3/registry/storage/driver"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
 // storageRoot is where distribution keeps everything, below the driver's root.
 const storageRoot = "/docker/registry/v2"
 
-// store is the storage driver through which distribution writes below a
-// directory. It differs from distribution's own in what makes files durable:
+// store is the storage driver through which distribution reads and writes below a
+// directory; blobs are put there by putBlob, past distribution, whose uploads make
+// and remove six files and directories for each. It differs from distribution's own in what makes files durable:
 // that one syncs each file, of which a bundle has thousands, and no directory it
 // makes. This one syncs only what replaces something that readers see, the
 // current link of a tag; for all else the owner syncs the file system as a whole
@@ -31,7 +36,25 @@ const storageRoot = "/docker/registry/v2"
 type store struct {
 	dir   string
 	mu    sync.Mutex
-	added []string
+	added []addition
+}
+
+// addition is a file that came into being: the content of a blob, a repository's
+// link to one, or, if it has a path, another. There are many.
+type addition struct {
+	path string
+	repo string
+	blob bundle.Digest
+}
+
+func (a addition) file() string {
+	switch {
+	case a.path != "":
+		return a.path
+	case a.repo != "":
+		return linkPath(a.repo, a.blob)
+	}
+	return blobPath(a.blob)
 }
 
 var _ driver.StorageDriver = (*store)(nil)
@@ -56,10 +79,33 @@ func missing(p string, err error) error {
 	return err
 }
 
-// PutContent replaces a file as a whole. One that is there with the same content
-// is left alone.
-func (s *store) PutContent(_ context.Context, p string, content []byte) (err error) {
+// PutContent writes a file, or replaces it as a whole. One that is there with the
+// same content is left alone.
+func (s *store) PutContent(_ context.Context, p string, content []byte) error {
+	return s.put(p, content, addition{path: p})
+}
+
+// link makes a blob one of a repository's.
+func (s *store) link(repo string, d bundle.Digest) error {
+	return s.put(linkPath(repo, d), []byte(d), addition{repo: repo, blob: d})
+}
+
+func (s *store) put(p string, content []byte, what addition) error {
 	name := s.file(p)
+	if err := mkdir(filepath.Dir(name)); err != nil {
+		return err
+	}
+	// A new file that a crash leaves unfinished is found by recover, except a tag:
+	// that is the old one or the new one at every moment.
+	if !isTag(p) {
+		err := writeNew(name, content)
+		if err == nil {
+			s.record(what)
+		}
+		if !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+	}
 	old, err := os.ReadFile(name)
 	if err == nil && bytes.Equal(old, content) {
 		return nil
@@ -68,39 +114,31 @@ func (s *store) PutContent(_ context.Context, p string, content []byte) (err err
 	if err != nil && !fresh {
 		return err
 	}
-	if err := mkdir(filepath.Dir(name)); err != nil {
+	if err := bundle.WriteFile(name, content, 0o644); err != nil {
 		return err
-	}
-	f, err := os.CreateTemp(filepath.Dir(name), temporary+"*")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(content)
-	if err == nil {
-		err = f.Chmod(0o644)
-	}
-	if err == nil && isTag(p) {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(f.Name(), name)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
 	}
 	if fresh {
-		s.record(p)
+		s.record(what)
 	}
 	return nil
 }
 
-// temporary begins the names of files that are about to be renamed.
-const temporary = ".oob-"
+func writeNew(name string, content []byte) error {
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return errors.Join(err, os.Remove(name))
+	}
+	return nil
+}
 
 // isTag reports whether a file is what a tag points to.
 func isTag(p string) bool { return strings.HasSuffix(p, "/current/link") }
 
-// mkdir makes directories that everybody may read, whatever the umask.
+// mkdir makes a directory and those above it.
 func mkdir(dir string) error {
 	err := os.Mkdir(dir, 0o755)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -112,18 +150,12 @@ func mkdir(dir string) error {
 	if errors.Is(err, fs.ErrExist) {
 		return nil
 	}
-	if err != nil {
-		return err
-	}
-	return os.Chmod(dir, 0o755)
+	return err
 }
 
-func (s *store) record(p string) {
-	if strings.Contains(p, "/_uploads/") {
-		return
-	}
+func (s *store) record(a addition) {
 	s.mu.Lock()
-	s.added = append(s.added, p)
+	s.added = append(s.added, a)
 	s.mu.Unlock()
 }
 
@@ -139,51 +171,101 @@ func (s *store) Reader(_ context.Context, p string, offset int64) (io.ReadCloser
 	return f, nil
 }
 
-// Writer implements driver.StorageDriver. Uploads are written once and never
-// taken up again.
-func (s *store) Writer(_ context.Context, p string, again bool) (driver.FileWriter, error) {
-	if again {
-		return nil, driver.ErrUnsupportedMethod{DriverName: s.Name()}
+// Writer implements driver.StorageDriver. Blobs are not uploaded: putBlob
+// stores them.
+func (s *store) Writer(context.Context, string, bool) (driver.FileWriter, error) {
+	return nil, driver.ErrUnsupportedMethod{DriverName: s.Name()}
+}
+
+// blobPath is where distribution keeps the content of a blob, and linkPath what
+// makes it one of a repository's (distribution's registry/storage/paths.go).
+func blobPath(d bundle.Digest) string {
+	return storageRoot + "/blobs/sha256/" + d.Hex()[:2] + "/" + d.Hex() + "/data"
+}
+
+func linkPath(repo string, d bundle.Digest) string {
+	return storageRoot + "/repositories/" + repo + "/_layers/sha256/" + d.Hex() + "/link"
+}
+
+// putBlob writes a blob to its place, hashing what passes. Until all of it is
+// there and good it has another name. If another repository has brought it
+// already, what passes is only hashed. An error wraps bundle.ErrDigest or
+// ErrFormat if it is not d; then nothing of it is kept.
+func (s *store) putBlob(ctx context.Context, d bundle.Descriptor, r io.Reader, buf []byte) error {
+	name := s.file(blobPath(d.Digest))
+	fi, err := os.Stat(name)
+	if err == nil && fi.Size() == d.Size {
+		return pour(ctx, io.Discard, d, r, buf)
 	}
-	name := s.file(p)
-	if err := mkdir(filepath.Dir(name)); err != nil {
-		return nil, err
+	fresh := errors.Is(err, fs.ErrNotExist)
+	if err != nil && !fresh {
+		return err
 	}
+	dir := filepath.Dir(name)
+	if err := mkdir(dir); err != nil {
+		return err
+	}
+	staged := filepath.Join(dir, ".data")
+	err = writeBlob(ctx, staged, d, r, buf)
+	if err == nil {
+		err = os.Rename(staged, name)
+	}
+	if err != nil {
+		err = errors.Join(err, removeIfThere(staged))
+		if rest, listErr := os.ReadDir(dir); listErr == nil && len(rest) == 0 {
+			err = errors.Join(err, os.Remove(dir))
+		}
+		return err
+	}
+	if fresh {
+		s.record(addition{blob: d.Digest})
+	}
+	return nil
+}
+
+func writeBlob(ctx context.Context, name string, d bundle.Descriptor, r io.Reader, buf []byte) error {
 	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if err := f.Chmod(0o644); err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	return &upload{File: f}, nil
+	return errors.Join(pour(ctx, f, d, r, buf), f.Close())
 }
 
-// upload is a file that is being written.
-type upload struct {
-	*os.File
-	size   int64
-	closed bool
-}
-
-func (u *upload) Write(p []byte) (int, error) {
-	n, err := u.File.Write(p)
-	u.size += int64(n)
-	return n, err
-}
-
-func (u *upload) Size() int64 { return u.size }
-
-func (u *upload) Commit(context.Context) error { return nil }
-
-func (u *upload) Cancel(context.Context) error { return os.Remove(u.Name()) }
-
-func (u *upload) Close() error {
-	if u.closed {
-		return nil
+// pour copies r, which has to be d, to w.
+func pour(ctx context.Context, w io.Writer, d bundle.Descriptor, r io.Reader, buf []byte) error {
+	h := sha256.New()
+	var total int64
+	for {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		n, readErr := r.Read(buf)
+		if _, err := w.Write(buf[:n]); err != nil {
+			return err
+		}
+		h.Write(buf[:n])
+		total += int64(n)
+		if errors.Is(readErr, io.EOF) {
+			break
+		}
+		if readErr != nil {
+			return readErr
+		}
 	}
-	u.closed = true
-	return u.File.Close()
+	if total != d.Size {
+		return fmt.Errorf("%w: %s has %d bytes instead of %d", bundle.ErrFormat, d.Digest, total, d.Size)
+	}
+	if bundle.DigestFrom(h.Sum(nil)) != d.Digest {
+		return fmt.Errorf("%w: %s", bundle.ErrDigest, d.Digest)
+	}
+	return nil
+}
+
+func removeIfThere(name string) error {
+	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // Stat implements driver.StorageDriver.
@@ -223,7 +305,7 @@ func (s *store) Move(_ context.Context, from, to string) error {
 		return missing(from, err)
 	}
 	if fresh {
-		s.record(to)
+		s.record(addition{path: to})
 	}
 	return nil
 }
@@ -250,7 +332,7 @@ func (s *store) undo() error {
 	defer s.mu.Unlock()
 	var problems []error
 	for i := len(s.added) - 1; i >= 0; i-- {
-		if err := os.Remove(s.file(s.added[i])); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := os.Remove(s.file(s.added[i].file())); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			problems = append(problems, err)
 		}
 	}

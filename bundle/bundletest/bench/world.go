@@ -1,0 +1,247 @@
+//go:build linux
+
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+)
+
+// world is where everything runs.
+type world struct {
+	dir     string // scratch, on a disk
+	program string // oob-bundle
+	tools   string // directory with crane and registry
+	self    string // this program, for the floors
+}
+
+func cut(name string) (repo, tag string, ok bool) { return strings.Cut(name, ":") }
+
+// serve starts a distribution registry of its own process upon a directory, and
+// returns its address and how to end it.
+func (w *world) serve(ctx context.Context, storage string) (host string, stop func(), err error) {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", nil, err
+	}
+	host = l.Addr().String()
+	if err := l.Close(); err != nil {
+		return "", nil, err
+	}
+	config := storage + ".yml"
+	text := fmt.Sprintf("version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\nstorage: {filesystem: {rootdirectory: %q, maxthreads: 100}, delete: {enabled: true}}\nhttp: {addr: %q, secret: bench}\n", storage, host)
+	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
+		return "", nil, err
+	}
+	c := exec.CommandContext(ctx, filepath.Join(w.tools, "registry"), "serve", config)
+	c.Env = append(os.Environ(), "OTEL_TRACES_EXPORTER=none")
+	if err := c.Start(); err != nil {
+		return "", nil, err
+	}
+	stop = func() {
+		_ = c.Process.Kill() // it only reads, or its directory is removed
+		_ = c.Wait()
+	}
+	for range 200 {
+		if res, err := http.Get("http://" + host + "/v2/"); err == nil {
+			return host, stop, res.Body.Close()
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	stop()
+	return "", nil, errors.New("the registry does not answer")
+}
+
+// run is what one run of a contender cost.
+type run struct {
+	wall time.Duration // with the output synced
+	rss  int64         // peak, bytes; of the largest process
+}
+
+// measure runs commands one after the other and syncs the file system of out.
+// Before the clock starts everything that others wrote is on the disk.
+func (w *world) measure(ctx context.Context, commands ...[]string) (r run, err error) {
+	unix.Sync()
+	begun := time.Now()
+	for _, args := range commands {
+		c := exec.CommandContext(ctx, args[0], args[1:]...)
+		c.Env = append(os.Environ(), "OOB_BUNDLE_PASSWORD=")
+		var out bytes.Buffer
+		c.Stdout, c.Stderr = &out, &out
+		if err := c.Run(); err != nil {
+			return r, fmt.Errorf("%s: %w\n%s", strings.Join(args, " "), err, out.String())
+		}
+		if u, ok := c.ProcessState.SysUsage().(*syscall.Rusage); ok {
+			r.rss = max(r.rss, u.Maxrss<<10)
+		}
+	}
+	d, err := os.Open(w.dir)
+	if err != nil {
+		return r, err
+	}
+	if err := unix.Syncfs(int(d.Fd())); err != nil {
+		return r, err
+	}
+	r.wall = time.Since(begun)
+	return r, d.Close()
+}
+
+// manifest writes a manifest that names images of a host.
+func (w *world) manifest(name, host string, images []string) (string, error) {
+	var b strings.Builder
+	fmt.Fprintf(&b, "apiVersion: oobbundle.dev/v1\nkind: Manifest\nmetadata: {name: %s, version: 1.0.0}\ncomponents:\n  - name: all\n    images:\n", name)
+	for _, i := range images {
+		fmt.Fprintf(&b, "      - %s/%s\n", host, i)
+	}
+	path := filepath.Join(w.dir, name+".yaml")
+	return path, os.WriteFile(path, []byte(b.String()), 0o644)
+}
+
+// plan writes down where the blobs of a bundle stand and where each can be
+// fetched: what the floors are given.
+func (w *world) plan(path, host string) (file string, r *bundle.Reader, err error) {
+	f, err := bundle.OpenFile(path, os.O_RDONLY)
+	if err != nil {
+		return "", nil, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	head, err := bundle.ReadHead(f, f.Size())
+	if err != nil {
+		return "", nil, err
+	}
+	if r, err = bundle.NewReader(f, f.Size(), head); err != nil {
+		return "", nil, err
+	}
+	var list []blobAt
+	for _, m := range r.Blobs() {
+		ref := r.Index.Manifests[m.Root].Annotations[bundle.AnnotationRef]
+		if ref == "" {
+			continue // ours; no upstream has it
+		}
+		reference, err := bundle.ParseReference(ref)
+		if err != nil {
+			return "", nil, err
+		}
+		kind := "blobs"
+		if bundle.IsManifest(m.Type) {
+			kind = "manifests"
+		}
+		list = append(list, blobAt{
+			URL:    fmt.Sprintf("http://%s/v2/%s/%s/%s", host, reference.Name, kind, m.Digest),
+			Digest: string(m.Digest), Size: m.Size, Offset: m.Data,
+		})
+	}
+	data, err := json.Marshal(list)
+	if err != nil {
+		return "", nil, err
+	}
+	file = path + ".plan.json"
+	return file, r, os.WriteFile(file, data, 0o644)
+}
+
+// slow stands before a registry: every request waits, and all together get so
+// many bytes a second.
+func slow(ctx context.Context, host string, latency time.Duration, rate int64) (string, func(), error) {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", nil, err
+	}
+	line := &line{rate: rate, at: time.Now()}
+	proxy := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: host})
+	proxy.ModifyResponse = func(res *http.Response) error {
+		res.Body = throttled{res.Body, line}
+		return nil
+	}
+	s := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		time.Sleep(latency)
+		proxy.ServeHTTP(w, r)
+	})}
+	go func() { _ = s.Serve(l) }() // it ends when it is closed
+	return l.Addr().String(), func() { _ = s.Close() }, nil
+}
+
+// line is a network line of so many bytes a second.
+type line struct {
+	mu   sync.Mutex
+	rate int64
+	at   time.Time // when it is free again
+}
+
+func (l *line) take(n int) {
+	l.mu.Lock()
+	l.at = later(l.at, time.Now()).Add(time.Duration(int64(n) * int64(time.Second) / l.rate))
+	free := l.at
+	l.mu.Unlock()
+	time.Sleep(time.Until(free))
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+type throttled struct {
+	io.ReadCloser
+	line *line
+}
+
+func (t throttled) Read(p []byte) (int, error) {
+	n, err := t.ReadCloser.Read(p[:min(len(p), 64<<10)])
+	t.line.take(n)
+	return n, err
+}
+
+// machine describes where the figures come from.
+func machine() string {
+	model, memory := "unknown processor", "unknown"
+	each := func(path string, do func(key, value string)) {
+		f, err := os.Open(path)
+		if err != nil {
+			return
+		}
+		defer f.Close()
+		for lines := bufio.NewScanner(f); lines.Scan(); {
+			key, value, _ := strings.Cut(lines.Text(), ":")
+			do(strings.TrimSpace(key), strings.TrimSpace(value))
+		}
+	}
+	cpus, sha := 0, false
+	each("/proc/cpuinfo", func(key, value string) {
+		switch key {
+		case "model name":
+			model = value
+			cpus++
+		case "flags":
+			sha = sha || strings.Contains(value, "sha_ni")
+		}
+	})
+	each("/proc/meminfo", func(key, value string) {
+		if key == "MemTotal" {
+			memory = value
+		}
+	})
+	words := map[bool]string{true: "with", false: "without"}
+	return fmt.Sprintf("%d × %s (%s SHA instructions), memory %s", cpus, model, words[sha], memory)
+}
