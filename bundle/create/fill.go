@@ -97,7 +97,7 @@ func (f *filler) checkpoints(stop <-chan struct{}) error {
 		if err := f.checkpoint(); err != nil {
 			return err
 		}
-		pause = max(checkpointPause, 3*time.Since(begun))
+		pause = max(checkpointPause, 10*time.Since(begun))
 	}
 }
 

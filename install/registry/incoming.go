@@ -99,7 +99,7 @@ func (i *incoming) claim() error {
 	begun := time.Now()
 	defer func() {
 		i.mu.Lock()
-		i.next = time.Now().Add(max(checkpointPause, 3*time.Since(begun)))
+		i.next = time.Now().Add(max(checkpointPause, 10*time.Since(begun)))
 		i.mu.Unlock()
 	}()
 	if err := i.sync(); err != nil {
