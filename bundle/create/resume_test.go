@@ -1,0 +1,441 @@
+package create_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/static"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
+	"github.com/oob-bundle/oob-bundle/bundle/create"
+	"github.com/oob-bundle/oob-bundle/bundle/remote"
+)
+
+// meter counts the bytes of blobs that a registry sends, and which it was asked
+// for in parts. Once failAfter bytes were sent in all, the network is dead: nothing
+// comes any more.
+type meter struct {
+	sent      atomic.Int64
+	failAfter atomic.Int64 // 0 means never
+	noRanges  atomic.Bool
+	ranges    atomic.Int64 // requests for a part
+}
+
+func (m *meter) wrap(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodGet || !strings.Contains(r.URL.Path, "/blobs/") {
+			next.ServeHTTP(w, r)
+			return
+		}
+		if r.Header.Get("Range") != "" {
+			if m.noRanges.Load() {
+				r.Header.Del("Range")
+			} else {
+				m.ranges.Add(1)
+			}
+		}
+		if m.dead() {
+			<-r.Context().Done()
+			return
+		}
+		next.ServeHTTP(&metered{w, m, r}, r)
+	})
+}
+
+type metered struct {
+	http.ResponseWriter
+	*meter
+	r *http.Request
+}
+
+func (m *meter) dead() bool { limit := m.failAfter.Load(); return limit > 0 && m.sent.Load() >= limit }
+
+func (w *metered) Write(p []byte) (int, error) {
+	n, err := w.ResponseWriter.Write(p)
+	w.sent.Add(int64(n))
+	if w.dead() {
+		if f, ok := w.ResponseWriter.(http.Flusher); ok {
+			f.Flush()
+		}
+		<-w.r.Context().Done()
+	}
+	return n, err
+}
+
+// random returns a layer of so many bytes.
+func random(seed, n int) v1.Layer {
+	data := make([]byte, n)
+	_, _ = rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8)}).Read(data)
+	return static.NewLayer(data, "application/vnd.oci.image.layer.v1.tar")
+}
+
+// interrupted runs create until the registry has sent so many bytes of blobs and
+// then answers no more.
+func interrupted(t *testing.T, o create.Options, m *meter, after int64) {
+	t.Helper()
+	ctx, cancel := context.WithCancelCause(t.Context())
+	defer cancel(nil)
+	stop := errors.New("enough")
+	m.failAfter.Store(m.sent.Load() + after)
+	go func() {
+		for m.sent.Load() < m.failAfter.Load() && ctx.Err() == nil {
+			time.Sleep(time.Millisecond)
+		}
+		time.Sleep(300 * time.Millisecond) // time for a checkpoint
+		cancel(stop)
+	}()
+	if _, err := create.Run(ctx, o); !errors.Is(err, stop) {
+		t.Fatalf("got %v", err)
+	}
+	m.failAfter.Store(0)
+	if _, err := os.Lstat(o.Output); err == nil {
+		t.Fatal("an unfinished bundle has its name already")
+	}
+}
+
+// claims reads a journal: bytes that it claims of each blob.
+func claims(t *testing.T, output string) map[bundle.Digest]int64 {
+	t.Helper()
+	data, err := os.ReadFile(output + ".partial.journal")
+	if err != nil {
+		t.Fatal(err)
+	}
+	have := map[bundle.Digest]int64{}
+	for line := range bytes.Lines(data) {
+		var c struct {
+			Blob bundle.Digest `json:"blob"`
+			Have int64         `json:"have"`
+		}
+		if err := json.Unmarshal(line, &c); err != nil {
+			t.Fatalf("%q: %v", line, err)
+		}
+		if c.Blob != "" {
+			have[c.Blob] = c.Have
+		}
+	}
+	return have
+}
+
+func sum(m map[bundle.Digest]int64) (n int64) {
+	for _, v := range m {
+		n += v
+	}
+	return n
+}
+
+// TestResume interrupts a run in the middle of blobs; the next one fetches only
+// what is missing and makes the same bundle as a run that was left alone.
+func TestResume(t *testing.T) {
+	const each = 1_000_000
+	for _, test := range []struct {
+		name     string
+		noRanges bool
+		between  func(t *testing.T, o *create.Options) // what happens to the leftovers
+		most     int64                                 // bytes that the second run may fetch, besides what was not claimed
+	}{
+		{"as it was", false, nil, 0},
+		{"no ranges", true, nil, 4 * each},
+		{"a changed byte in a finished blob", false, func(t *testing.T, o *create.Options) {
+			t.Helper()
+			have := claims(t, o.Output)
+			r, _, _ := partialShape(t, *o)
+			for _, m := range r {
+				if have[m.Digest] == m.Size && m.Size == each {
+					flip(t, o.Output+".partial", m.Data+7)
+					return
+				}
+			}
+			t.Skip("no blob was finished")
+		}, each},
+		{"a torn last line", false, func(t *testing.T, o *create.Options) {
+			t.Helper()
+			f, err := os.OpenFile(o.Output+".partial.journal", os.O_WRONLY|os.O_APPEND, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := f.WriteString(`{"blob":"sha256:12`); err != nil {
+				t.Fatal(err)
+			}
+			if err := f.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}, 0},
+		{"a lost partial file", false, func(t *testing.T, o *create.Options) {
+			t.Helper()
+			if err := os.Remove(o.Output + ".partial"); err != nil {
+				t.Fatal(err)
+			}
+		}, 6 * each},
+		{"zeros where a power cut lost data", false, func(t *testing.T, o *create.Options) {
+			t.Helper()
+			fi, err := os.Stat(o.Output + ".partial")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := errors.Join(os.Truncate(o.Output+".partial", 0), os.Truncate(o.Output+".partial", fi.Size())); err != nil {
+				t.Fatal(err)
+			}
+		}, 6 * each},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			m := &meter{}
+			up, key := bundletest.NewRegistry(t, m.wrap), bundletest.NewKey(t)
+			var layers []v1.Layer
+			for i := range 6 {
+				layers = append(layers, random(i, each))
+			}
+			ref := up.Push(t, "team/app:1", bundletest.Image("linux/amd64", layers...))
+			o := bundletest.Options(t, bundletest.Manifest(t, "demo", ref), key, up)
+			undisturbed := bundletest.Create(t, o)
+			want, err := os.ReadFile(undisturbed)
+			if err != nil {
+				t.Fatal(err)
+			}
+			o.Output = filepath.Join(t.TempDir(), "again.oob.tar")
+			o.Jobs = 2
+			m.noRanges.Store(test.noRanges)
+			interrupted(t, o, m, 3_500_000)
+			before := claims(t, o.Output)
+			if sum(before) == 0 {
+				t.Fatal("the journal claims nothing")
+			}
+			if test.between != nil {
+				test.between(t, &o)
+			}
+			m.sent.Store(0)
+			if test.name != "a lost partial file" { // with which the time is forgotten too
+				o.Now = o.Now.Add(time.Hour) // the clock goes on; the bundle does not
+			}
+			got, err := os.ReadFile(bundletest.Create(t, o))
+			if err != nil {
+				t.Fatal(err)
+			}
+			sameOutsideSlot(t, want, got)
+			payload := int64(6 * each)
+			if sent := m.sent.Load(); sent > payload-sum(before)+test.most+100_000 {
+				t.Errorf("%d bytes were fetched again, of %d that were missing", sent, payload-sum(before))
+			}
+			if test.name == "as it was" && m.ranges.Load() == 0 {
+				t.Error("no blob was continued inside")
+			}
+			left, err := filepath.Glob(o.Output + ".partial*")
+			if err != nil || len(left) > 0 {
+				t.Errorf("left behind: %v, %v", left, err)
+			}
+		})
+	}
+}
+
+// partialShape returns the members of the bundle that o makes.
+func partialShape(t *testing.T, o create.Options) ([]bundle.Member, *bundle.Deployment, []byte) {
+	t.Helper()
+	o.Output = filepath.Join(t.TempDir(), "shape.oob.tar")
+	r, d, data := read(t, bundletest.Create(t, o))
+	return r.Blobs(), d, data
+}
+
+func flip(t *testing.T, path string, at int64) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, 1)
+	if _, err := f.ReadAt(b, at); err != nil {
+		t.Fatal(err)
+	}
+	b[0] ^= 1
+	if _, err := f.WriteAt(b, at); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func sameOutsideSlot(t *testing.T, a, b []byte) {
+	t.Helper()
+	head, err := bundle.ReadHead(bytes.NewReader(a), int64(len(a)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	slot := head.SlotOffset()
+	if len(a) != len(b) || !bytes.Equal(a[:slot], b[:slot]) || !bytes.Equal(a[slot+bundle.SlotSize:], b[slot+bundle.SlotSize:]) {
+		t.Error("the bytes outside the slot differ")
+	}
+}
+
+// TestResumeChanged: what was left by another manifest, platform, or upstream is
+// used only where it is right.
+func TestResumeChanged(t *testing.T) {
+	const each = 1_000_000
+	for name, change := range map[string]func(t *testing.T, o *create.Options, up *bundletest.Registry){
+		"another manifest": func(t *testing.T, o *create.Options, up *bundletest.Registry) {
+			t.Helper()
+			other := up.Push(t, "team/other:1", bundletest.Image("linux/amd64", random(40, each), random(2, each)))
+			o.Manifest = bundletest.Manifest(t, "demo", other)
+		},
+		"a moved tag": func(t *testing.T, _ *create.Options, up *bundletest.Registry) {
+			t.Helper()
+			up.Push(t, "team/app:1", bundletest.Image("linux/amd64", random(50, each/2), random(1, each), random(2, each)))
+		},
+		"another platform": func(_ *testing.T, o *create.Options, _ *bundletest.Registry) {
+			o.Platforms = []bundle.Platform{{OS: "linux", Architecture: "arm64"}}
+		},
+		"volumes": func(_ *testing.T, o *create.Options, _ *bundletest.Registry) { o.VolumeSize = 300_000 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			m := &meter{}
+			up, key := bundletest.NewRegistry(t, m.wrap), bundletest.NewKey(t)
+			ref := up.Push(t, "team/app:1", bundletest.Index(
+				bundletest.Image("linux/amd64", random(1, each), random(2, each), random(3, each)),
+				bundletest.Image("linux/arm64", random(2, each), random(4, each))))
+			o := bundletest.Options(t, bundletest.Manifest(t, "demo", ref), key, up)
+			interrupted(t, o, m, 2_200_000)
+			change(t, &o, up)
+			got := bundletest.Create(t, o)
+			fresh := o
+			fresh.Output = filepath.Join(t.TempDir(), "fresh.oob.tar")
+			first, err := create.Run(t.Context(), fresh)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sameOutsideSlot(t, whole(t, first.Output), whole(t, got))
+			left, err := filepath.Glob(o.Output + ".partial*")
+			if err != nil || len(left) > 0 {
+				t.Errorf("left behind: %v, %v", left, err)
+			}
+		})
+	}
+}
+
+// whole reads a bundle in one file or in volumes.
+func whole(t *testing.T, path string) []byte {
+	t.Helper()
+	f, err := bundle.OpenFile(path, os.O_RDONLY)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := io.ReadAll(io.NewSectionReader(f, 0, f.Size()))
+	if err = errors.Join(err, f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// TestNothingLeft: a run that fails before it has anything leaves nothing, and
+// one that has something keeps it.
+func TestNothingLeft(t *testing.T) {
+	up, key := bundletest.NewRegistry(t, nil), bundletest.NewKey(t)
+	o := bundletest.Options(t, bundletest.Manifest(t, "demo", up.Host+"/team/missing:1"), key, up)
+	if _, err := create.Run(t.Context(), o); !errors.Is(err, remote.ErrRegistry) {
+		t.Fatal(err)
+	}
+	if left, err := os.ReadDir(filepath.Dir(o.Output)); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+// TestReuse takes blobs from an earlier bundle, unless they are damaged there.
+func TestReuse(t *testing.T) {
+	const each = 1_000_000
+	m := &meter{}
+	up, key := bundletest.NewRegistry(t, m.wrap), bundletest.NewKey(t)
+	old := up.Push(t, "team/app:1", bundletest.Image("linux/amd64", random(1, each), random(2, each)))
+	before := bundletest.Create(t, bundletest.Options(t, bundletest.Manifest(t, "demo", old), key, up))
+	ref := up.Push(t, "team/app:2", bundletest.Image("linux/amd64", random(1, each), random(2, each), random(3, each)))
+	r, _, _ := read(t, before)
+	damaged := filepath.Join(t.TempDir(), "damaged.oob.tar")
+	data, err := os.ReadFile(before)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range r.Blobs() {
+		if b.Size == each {
+			data[b.Data+5] ^= 1
+			break
+		}
+	}
+	bundletest.Write(t, damaged, data, 0o644)
+	volumes := filepath.Join(t.TempDir(), "volumes.oob.tar")
+	o := bundletest.Options(t, bundletest.Manifest(t, "demo", old), key, up)
+	o.Output, o.VolumeSize = volumes, 700_000
+	bundletest.Create(t, o)
+	for name, test := range map[string]struct {
+		from   []string
+		blobs  int64 // that come from upstream
+		warned bool
+	}{
+		"whole":              {[]string{before}, 1, false},
+		"in volumes":         {[]string{volumes + ".001"}, 1, false},
+		"damaged":            {[]string{damaged}, 2, true},
+		"damaged, and whole": {[]string{damaged, before}, 1, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := bundletest.Options(t, bundletest.Manifest(t, "demo", ref), key, up)
+			warned := false
+			o.Reuse, o.Warn = test.from, func(string, ...any) { warned = true }
+			m.sent.Store(0)
+			got := bundletest.Create(t, o)
+			if sent := m.sent.Load(); sent < test.blobs*each || sent > test.blobs*each+10_000 {
+				t.Errorf("%d bytes were fetched", sent)
+			}
+			if warned != test.warned {
+				t.Errorf("warned: %v", warned)
+			}
+			o.Reuse, o.Output = nil, filepath.Join(t.TempDir(), "plain.oob.tar")
+			sameOutsideSlot(t, whole(t, bundletest.Create(t, o)), whole(t, got))
+		})
+	}
+	o = bundletest.Options(t, bundletest.Manifest(t, "demo", ref), key, up)
+	o.Reuse = []string{key.Public}
+	if _, err := create.Run(t.Context(), o); !errors.Is(err, bundle.ErrFormat) {
+		t.Errorf("reusing what is no bundle: %v", err)
+	}
+}
+
+// TestFewRequests: what upstream has described is not asked for twice.
+func TestFewRequests(t *testing.T) {
+	seen := map[string]int{}
+	asked := make(chan string, 1000)
+	up := bundletest.NewRegistry(t, func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			asked <- r.Method + " " + r.URL.Path
+			next.ServeHTTP(w, r)
+		})
+	})
+	one := up.Push(t, "team/one:1", bundletest.Image("linux/amd64", random(1, 1000), random(2, 1000)))
+	two := up.Push(t, "team/two:1", bundletest.Index(bundletest.Image("linux/amd64", random(1, 1000)), bundletest.Image("linux/arm64", random(3, 1000))))
+	for len(asked) > 0 {
+		<-asked
+	}
+	bundletest.Create(t, bundletest.Options(t, bundletest.Manifest(t, "demo", one, two), bundletest.NewKey(t), up))
+	close(asked)
+	total := 0
+	for request := range asked {
+		total++
+		if seen[request]++; seen[request] > 1 && !strings.HasSuffix(request, "/v2/") {
+			t.Errorf("%s %d times", request, seen[request])
+		}
+	}
+	// Two greetings; one manifest, its config, two layers; an index, a manifest,
+	// a config. The layer that both images have comes once.
+	if total != 9 {
+		t.Errorf("%d requests: %v", total, seen)
+	}
+}

@@ -1,0 +1,325 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/static"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
+)
+
+var (
+	kills    = flag.Int("kills", 20, "how often create and install are each killed")
+	killSeed = flag.Uint64("kill-seed", uint64(time.Now().UnixNano()), "of the moments at which they are killed")
+)
+
+// program returns a path under which this test binary is oob-bundle.
+func program(t *testing.T) string {
+	t.Helper()
+	if runtime.GOOS == "windows" {
+		t.Skip("there are no signals on Windows")
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "oob-bundle")
+	if err := os.Symlink(self, path); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// slowRegistry is a registry that sends blobs at so many bytes a second in all,
+// and counts them.
+func slowRegistry(t *testing.T, rate int64) (*bundletest.Registry, *atomic.Int64) {
+	t.Helper()
+	sent := &atomic.Int64{}
+	return bundletest.NewRegistry(t, func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/blobs/") {
+				w = &slowWriter{w, sent, rate}
+			}
+			next.ServeHTTP(w, r)
+		})
+	}), sent
+}
+
+type slowWriter struct {
+	http.ResponseWriter
+	sent *atomic.Int64
+	rate int64 // of each connection
+}
+
+func (s *slowWriter) Write(p []byte) (int, error) {
+	total := 0
+	for len(p) > 0 {
+		n, err := s.ResponseWriter.Write(p[:min(len(p), 32<<10)])
+		s.sent.Add(int64(n))
+		total, p = total+n, p[n:]
+		if err != nil {
+			return total, err
+		}
+		time.Sleep(time.Duration(int64(n) * int64(time.Second) / s.rate))
+	}
+	return total, nil
+}
+
+func randomLayer(seed byte, n int) v1.Layer {
+	data := make([]byte, n)
+	_, _ = rand.NewChaCha8([32]byte{seed}).Read(data)
+	return static.NewLayer(data, "application/vnd.oci.image.layer.v1.tar")
+}
+
+// command runs the program and fails the test if that fails.
+func command(t *testing.T, dir, program string, args ...string) time.Duration {
+	t.Helper()
+	c := exec.Command(program, args...)
+	c.Dir = dir
+	c.Env = append(os.Environ(), "OOB_BUNDLE_PASSWORD=")
+	begun := time.Now()
+	if out, err := c.CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return time.Since(begun)
+}
+
+// killed runs the program and kills it after some time; false means that it was
+// done before.
+func killed(t *testing.T, dir string, after time.Duration, program string, args ...string) bool {
+	t.Helper()
+	c := exec.Command(program, args...)
+	c.Dir = dir
+	c.Env = append(os.Environ(), "OOB_BUNDLE_PASSWORD=")
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(after)
+	if err := c.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		t.Fatal(err)
+	}
+	err := c.Wait()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && exit.Sys().(syscall.WaitStatus).Signaled() {
+		return true
+	}
+	if err != nil {
+		t.Fatalf("%s: %v", strings.Join(args, " "), err)
+	}
+	return false
+}
+
+// TestKillCreate kills create at random moments. The same command then makes the
+// same bytes as a run that was left alone, and does not fetch again what the
+// journal claimed.
+func TestKillCreate(t *testing.T) {
+	self, key := program(t), bundletest.NewKey(t)
+	up, sent := slowRegistry(t, 2<<20)
+	var layers []v1.Layer
+	for i := range 16 {
+		layers = append(layers, randomLayer(byte(i), 200_000+i*40_000))
+	}
+	ref := up.Push(t, "team/app:1", bundletest.Image("linux/amd64", layers...))
+	dir := t.TempDir()
+	manifest := fmt.Sprintf("apiVersion: oobbundle.dev/v1\nkind: Manifest\nmetadata: {name: demo, version: 1.0.0}\ncomponents:\n  - name: all\n    images: [%q]\n", ref)
+	bundletest.Write(t, filepath.Join(dir, "m.yaml"), []byte(manifest), 0o644)
+	common := []string{"create", "m.yaml", "--key", key.Private, "--plain-http", up.Host, "--platform", "linux/amd64", "--jobs", "4"}
+	length := command(t, dir, self, append(common, "-o", "want.oob.tar")...)
+	sent.Store(0)
+	command(t, dir, self, append(common, "-o", "want2.oob.tar", "--lock", "want.oob.tar.lock.yaml")...)
+	payload := sent.Load()
+	want, slot := bundleBytes(t, filepath.Join(dir, "want.oob.tar"))
+	args := append(common, "-o", "b.oob.tar", "--lock", "want.oob.tar.lock.yaml")
+	moments := rand.New(rand.NewPCG(*killSeed, 1))
+	t.Logf("an undisturbed run takes %s and fetches %d bytes; seed %d", length, payload, *killSeed)
+	rounds, inside, claimed := *kills, 0, 0
+	if testing.Short() {
+		rounds = min(rounds, 5)
+	}
+	for round := range rounds {
+		sent.Store(0)
+		after := time.Duration(moments.Float64() * 1.1 * float64(length))
+		if killed(t, dir, after, self, args...) {
+			inside++
+		}
+		have := journalClaims(t, filepath.Join(dir, "b.oob.tar.partial.journal"))
+		if have > 0 {
+			claimed++
+		}
+		_, statErr := os.Lstat(filepath.Join(dir, "b.oob.tar"))
+		finished := statErr == nil
+		lost := sent.Load() - have // it was under way, or not synced yet
+		command(t, dir, self, args...)
+		got, _ := bundleBytes(t, filepath.Join(dir, "b.oob.tar"))
+		if len(got) != len(want) || !bytes.Equal(got[:slot], want[:slot]) || !bytes.Equal(got[slot+bundle.SlotSize:], want[slot+bundle.SlotSize:]) {
+			t.Fatalf("round %d, killed after %s: other bytes", round, after)
+		}
+		// What the killed process's connections still had in them counts as under way.
+		const inConnections = 4 * 4 << 20
+		if total := sent.Load(); !finished && total > payload*11/10+lost+inConnections {
+			t.Errorf("round %d, killed after %s: %d bytes were fetched for %d, of which %d were lost", round, after, total, payload, lost)
+		}
+		left, err := filepath.Glob(filepath.Join(dir, "b.oob.tar*"))
+		if err != nil || len(left) != 2 {
+			t.Fatalf("round %d: left behind: %v, %v", round, left, err)
+		}
+		for _, f := range left {
+			if err := os.Remove(f); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	t.Logf("%d rounds, %d killed, %d with claims in the journal", rounds, inside, claimed)
+	if rounds >= 20 && claimed < rounds/2 {
+		t.Errorf("in %d of %d rounds the journal claimed something, which proves too little", claimed, rounds)
+	}
+}
+
+func bundleBytes(t *testing.T, path string) (data []byte, slot int64) {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	head, err := bundle.ReadHead(bytes.NewReader(data), int64(len(data)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data, head.SlotOffset()
+}
+
+// journalClaims returns how many bytes a journal claims.
+func journalClaims(t *testing.T, path string) int64 {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	have := map[string]int64{}
+	for lines := bufio.NewScanner(bytes.NewReader(data)); lines.Scan(); {
+		var c struct {
+			Blob string `json:"blob"`
+			Have int64  `json:"have"`
+		}
+		if json.Unmarshal(lines.Bytes(), &c) != nil {
+			break
+		}
+		have[c.Blob] = c.Have
+	}
+	var n int64
+	for _, h := range have {
+		n += h
+	}
+	return n
+}
+
+// TestKillInstall kills install at random moments. The same command then leaves
+// the same host as a run that was left alone.
+func TestKillInstall(t *testing.T) {
+	self, key := program(t), bundletest.NewKey(t)
+	up := bundletest.NewRegistry(t, nil)
+	var refs []string
+	for i := range 8 {
+		var layers []v1.Layer
+		for k := range 12 {
+			layers = append(layers, randomLayer(byte(i*16+k), 700_000))
+		}
+		refs = append(refs, up.Push(t, fmt.Sprintf("team/app%d:1", i), bundletest.Image("linux/amd64", layers...)))
+	}
+	path := bundletest.Create(t, bundletest.Options(t, bundletest.Manifest(t, "demo", refs...), key, up))
+	dir := t.TempDir()
+	args := func(root string) []string { return []string{"install", path, "--key", key.Public, "--root", root} }
+	length := command(t, dir, self, args("want")...)
+	want := host(t, filepath.Join(dir, "want"))
+	moments := rand.New(rand.NewPCG(*killSeed, 2))
+	t.Logf("an undisturbed run takes %s; seed %d", length, *killSeed)
+	rounds, inside, journaled := *kills, 0, 0
+	if testing.Short() {
+		rounds = min(rounds, 5)
+	}
+	for round := range rounds {
+		root := fmt.Sprintf("site%d", round)
+		after := time.Duration(moments.Float64() * 1.1 * float64(length))
+		if killed(t, dir, after, self, args(root)...) {
+			inside++
+		}
+		if hasJournal(filepath.Join(dir, root)) {
+			journaled++
+		}
+		command(t, dir, self, args(root)...)
+		if got := host(t, filepath.Join(dir, root)); got != want {
+			t.Fatalf("round %d, killed after %s: another host:\n%s\nwanted:\n%s", round, after, got, want)
+		}
+		if err := os.RemoveAll(filepath.Join(dir, root)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("%d rounds, %d killed, %d with a journal", rounds, inside, journaled)
+	if rounds >= 20 && journaled < rounds/2 {
+		t.Errorf("in %d of %d rounds there was a journal, which proves too little", journaled, rounds)
+	}
+}
+
+// hasJournal reports whether an installation was stopped inside: while storing,
+// or while switching.
+func hasJournal(root string) bool {
+	storing, err := os.Stat(filepath.Join(root, "registry", "incoming.jsonl"))
+	if err == nil && storing.Size() > 0 {
+		return true
+	}
+	switching, err := filepath.Glob(filepath.Join(root, "journal", "*.json"))
+	return err == nil && len(switching) > 0
+}
+
+var installedAt = regexp.MustCompile(`"installed":"[^"]*"`)
+
+// host describes every file below a root: its path, mode and content; the time
+// of a receipt is left out.
+func host(t *testing.T, root string) string {
+	t.Helper()
+	var b strings.Builder
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		if strings.HasPrefix(path, filepath.Join(root, "lock")) {
+			return nil // who holds the lock; the next run writes its own
+		}
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		fi, err := d.Info()
+		data = installedAt.ReplaceAll(data, nil)
+		fmt.Fprintf(&b, "%s %s %x\n", strings.TrimPrefix(path, root), fi.Mode(), sha256.Sum256(data))
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
