@@ -2,15 +2,22 @@ package bundle
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
 )
 
 // WriteFile replaces the file at path as a whole and durably: after a power cut
-// it is the old one or the new one. The mode is set whatever the umask says.
+// it is the old one or the new one. The mode is set whatever the umask says. The
+// new content is first written beside it, under a name that the next run after a
+// kill uses again; the caller is the only one that writes the file.
 func WriteFile(path string, data []byte, mode os.FileMode) error {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	name := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".new")
+	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}

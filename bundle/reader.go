@@ -89,7 +89,7 @@ func NewReader(r io.ReaderAt, size int64, h *Head) (*Reader, error) {
 	}
 	if size > g.Size {
 		if why := b.misfit(g.Size); why != "" {
-			return nil, fmt.Errorf("%w: %s; take it away", ErrFormat, why)
+			return nil, fmt.Errorf("%w: %s; copy it again, or take away what does not belong", ErrFormat, why)
 		}
 		return nil, fmt.Errorf("%w: %d bytes follow the end of the bundle", ErrFormat, size-g.Size)
 	}

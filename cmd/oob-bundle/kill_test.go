@@ -22,6 +22,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/static"
 
@@ -157,7 +158,8 @@ func TestKillCreate(t *testing.T) {
 	if testing.Short() {
 		rounds = min(rounds, 5)
 	}
-	for round := range rounds {
+	// Where the machine was slow while the length was measured, more rounds are needed.
+	for round := 0; round < rounds || claimed < rounds/2 && round < 4*rounds; round++ {
 		sent.Store(0)
 		after := time.Duration(moments.Float64() * 1.1 * float64(length))
 		if killed(t, dir, after, self, args...) {
@@ -191,8 +193,8 @@ func TestKillCreate(t *testing.T) {
 		}
 	}
 	t.Logf("%d rounds, %d killed, %d with claims in the journal", rounds, inside, claimed)
-	if rounds >= 20 && claimed < rounds/2 {
-		t.Errorf("in %d of %d rounds the journal claimed something, which proves too little", claimed, rounds)
+	if claimed < rounds/2 {
+		t.Errorf("in %d rounds the journal claimed something, which proves too little for %d", claimed, rounds)
 	}
 }
 
@@ -243,7 +245,7 @@ func TestKillInstall(t *testing.T) {
 	self, key := program(t), bundletest.NewKey(t)
 	up := bundletest.NewRegistry(t, nil)
 	var refs []string
-	for i := range 8 {
+	for i := range 14 {
 		var layers []v1.Layer
 		for k := range 12 {
 			layers = append(layers, randomLayer(byte(i*16+k), 700_000))
@@ -261,7 +263,7 @@ func TestKillInstall(t *testing.T) {
 	if testing.Short() {
 		rounds = min(rounds, 5)
 	}
-	for round := range rounds {
+	for round := 0; round < rounds || journaled < rounds/2 && round < 4*rounds; round++ {
 		root := fmt.Sprintf("site%d", round)
 		after := time.Duration(moments.Float64() * 1.1 * float64(length))
 		if killed(t, dir, after, self, args(root)...) {
@@ -271,16 +273,16 @@ func TestKillInstall(t *testing.T) {
 			journaled++
 		}
 		command(t, dir, self, args(root)...)
-		if got := host(t, filepath.Join(dir, root)); got != want {
-			t.Fatalf("round %d, killed after %s: another host:\n%s\nwanted:\n%s", round, after, got, want)
+		if diff := cmp.Diff(strings.Split(want, "\n"), strings.Split(host(t, filepath.Join(dir, root)), "\n")); diff != "" {
+			t.Fatalf("round %d, killed after %s: another host: %s", round, after, diff)
 		}
 		if err := os.RemoveAll(filepath.Join(dir, root)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	t.Logf("%d rounds, %d killed, %d with a journal", rounds, inside, journaled)
-	if rounds >= 20 && journaled < rounds/2 {
-		t.Errorf("in %d of %d rounds there was a journal, which proves too little", journaled, rounds)
+	if journaled < rounds/2 {
+		t.Errorf("in %d rounds there was a journal, which proves too little for %d", journaled, rounds)
 	}
 }
 

@@ -56,6 +56,7 @@ func TestScripts(t *testing.T) {
 			"exits": cmdExits,
 			"flip":  cmdFlip,
 			"tear":  cmdTear,
+			"cut":   cmdCut,
 			"expand": func(ts *testscript.TestScript, _ bool, args []string) {
 				for _, a := range args {
 					data := os.Expand(ts.ReadFile(a), ts.Getenv)
@@ -130,6 +131,13 @@ func cmdFlip(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	data[at] ^= 1
 	ts.Check(os.WriteFile(ts.MkAbs(args[1]), data, 0o644))
+}
+
+// cmdCut makes a file longer by some zeros, or shorter: cut FILE BYTES.
+func cmdCut(ts *testscript.TestScript, _ bool, args []string) {
+	by, err := strconv.ParseInt(args[1], 10, 64)
+	ts.Check(err)
+	ts.Check(os.Truncate(ts.MkAbs(args[0]), int64(len(ts.ReadFile(args[0])))+by))
 }
 
 // cmdTear undoes half of a signature that was added, as a power cut would:

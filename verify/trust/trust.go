@@ -184,7 +184,7 @@ func (s Store) Add(pem []byte, glob string) (verify.Key, error) {
 		return k, nil
 	}
 	k.Name = hex.EncodeToString(k.Fingerprint[:8]) + ".pub"
-	return k, bundle.WriteFile(filepath.Join(s.dir, k.Name), pem, 0o644)
+	return k, s.replace(filepath.Join(s.dir, k.Name), pem)
 }
 
 // Remove stops trusting a key, given by its fingerprint or the beginning of it.
@@ -246,7 +246,19 @@ func (s Store) write(file policyFile) error {
 	if err != nil {
 		return err
 	}
-	return bundle.WriteFile(s.policyPath(), append(data, '\n'), 0o644)
+	return s.replace(s.policyPath(), append(data, '\n'))
+}
+
+// replace writes a file of the directory, one writer at a time.
+func (s Store) replace(path string, data []byte) error {
+	release, err := bundle.TryLock(s.dir)
+	if err != nil {
+		return err
+	}
+	if release == nil {
+		return fmt.Errorf("%w: another run is changing %s; run it again", ErrWritable, s.dir)
+	}
+	return errors.Join(bundle.WriteFile(path, data, 0o644), release())
 }
 
 // Tighten returns the kept policy with what the command line adds: keys that
