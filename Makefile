@@ -2,7 +2,7 @@
 # make test   all tests that need neither root nor Docker
 # make ci     everything that must hold (.ci/run)
 
-.PHONY: all build demo test race fuzz lint interop release-check ci clean
+.PHONY: all build demo test race fuzz lint interop bench torture release-check ci clean
 
 all: build
 
@@ -29,6 +29,17 @@ lint:
 # Real images and real clients; needs root and Docker, installs what it uses.
 interop:
 	.ci/interop
+
+# Side by side with the least that any program has to do, skopeo and crane, on
+# real images; needs Debian, installs what it uses. Writes docs/benchmarks.md.
+BENCH_DIR ?= bin/bench-data
+bench: build
+	.ci/bench $(BENCH_DIR)
+
+# The long form of the fault tests.
+KILLS ?= 200
+torture:
+	go test ./cmd/oob-bundle -run Kill -count=1 -timeout 3h -v -kills $(KILLS)
 
 release-check:
 	.ci/release-check

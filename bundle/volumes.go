@@ -242,7 +242,7 @@ func (f *File) stretches(p []byte, off int64, do func(part, []byte, int64) (int,
 func (f *File) Sync() error {
 	var problems []error
 	for _, p := range f.parts {
-		problems = append(problems, p.File.Sync())
+		problems = append(problems, p.Sync())
 	}
 	return errors.Join(problems...)
 }
@@ -251,7 +251,7 @@ func (f *File) Sync() error {
 func (f *File) Close() error {
 	var problems []error
 	for _, p := range f.parts {
-		problems = append(problems, p.File.Close())
+		problems = append(problems, p.Close())
 	}
 	return errors.Join(problems...)
 }

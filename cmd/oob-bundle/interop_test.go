@@ -3,12 +3,15 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -148,6 +151,8 @@ func TestInterop(t *testing.T) {
 			t.Error("the script ended early")
 		}
 	})
+	t.Run("one write", func(t *testing.T) { side{t, s.dir}.oneWrite(up) })
+	t.Run("no room in tmp", func(t *testing.T) { side{t, s.dir}.noTmp(up) })
 	t.Run("full disk", func(t *testing.T) { side{t, s.dir}.fullDisk(up) })
 	t.Run("digests", func(t *testing.T) { side{t, s.dir}.digests(up) })
 }
@@ -243,6 +248,106 @@ func (s side) fullDisk(up string) {
 	status(create, "0")
 	s.sh("mount -o remount,ro small")
 	status("oob-bundle install real.oob.tar --key oob.pub --root small/other", "8")
+}
+
+// oneWrite counts, with strace, where bytes are written: payload goes to the
+// output once and nowhere else, and install reads it once.
+func (s side) oneWrite(up string) {
+	info, err := os.Stat(filepath.Join(s.dir, "real.oob.tar"))
+	if err != nil {
+		s.Fatal(err)
+	}
+	size := info.Size()
+	const little = 1 << 20
+	check := func(what string, got, least, most int64) {
+		s.Helper()
+		s.Logf("%s: %d bytes, for a bundle of %d", what, got, size)
+		if got < least || got > most {
+			s.Errorf("%s: %d bytes instead of %d to %d", what, got, least, most)
+		}
+	}
+	s.sh("strace -f -y -qq -e trace=write,pwrite64,writev,pwritev,copy_file_range,sendfile -o trace oob-bundle create real.yaml --key oob.key --platform linux/amd64 --plain-http " + up + " -o once.oob.tar")
+	written := s.traced("trace", func(path string) string {
+		switch {
+		case strings.HasSuffix(path, "once.oob.tar.partial"):
+			return "output"
+		case strings.HasPrefix(path, "/"):
+			return "elsewhere"
+		}
+		return "network"
+	})
+	check("create writes to the output", written["output"], size, size+little)
+	check("create writes to other files", written["elsewhere"], 0, little)
+	s.sh("strace -f -y -qq -e trace=write,pwrite64,writev,pwritev,copy_file_range,sendfile,read,pread64,readv -o trace oob-bundle install real.oob.tar --key oob.pub --root once")
+	moved := s.traced("trace", func(path string) string {
+		switch {
+		case strings.HasSuffix(path, "real.oob.tar"):
+			return "bundle"
+		case strings.Contains(path, "/once/registry/"):
+			return "store"
+		case strings.HasPrefix(path, "/"):
+			return "elsewhere"
+		}
+		return "network"
+	})
+	check("install reads of the bundle", moved["bundle"], size*98/100, size+2*little)
+	check("install writes to the store", moved["store"], size*98/100, size+2*little)
+	check("install touches of other files", moved["elsewhere"], 0, 2*little)
+	s.sh("rm -r once once.oob.tar")
+}
+
+var (
+	tracedCall    = regexp.MustCompile(`^(\d+) +\w+\(\d+<([^>]*)>`)
+	tracedResumed = regexp.MustCompile(`^(\d+) +<\.\.\. \w+ resumed>`)
+	tracedResult  = regexp.MustCompile(`= (\d+)$`)
+)
+
+// traced adds up what the calls of a trace moved, by the class of the path.
+func (s side) traced(file string, class func(path string) string) map[string]int64 {
+	s.Helper()
+	f, err := os.Open(filepath.Join(s.dir, file))
+	if err != nil {
+		s.Fatal(err)
+	}
+	defer f.Close()
+	sums, pending := map[string]int64{}, map[string]string{}
+	lines := bufio.NewScanner(f)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		line := lines.Text()
+		path := ""
+		if m := tracedCall.FindStringSubmatch(line); m != nil {
+			path = m[2]
+			if strings.HasSuffix(line, "<unfinished ...>") {
+				pending[m[1]] = path
+				continue
+			}
+		} else if m := tracedResumed.FindStringSubmatch(line); m != nil {
+			path = pending[m[1]]
+		}
+		if m := tracedResult.FindStringSubmatch(line); m != nil && path != "" {
+			n, err := strconv.ParseInt(m[1], 10, 64)
+			if err != nil {
+				s.Fatal(err)
+			}
+			sums[class(path)] += n
+		}
+	}
+	if lines.Err() != nil || len(sums) == 0 {
+		s.Fatalf("the trace cannot be read: %v", lines.Err())
+	}
+	return sums
+}
+
+// noTmp runs everything where /tmp has not one free byte.
+func (s side) noTmp(up string) {
+	s.sh("cp $(command -v oob-bundle) ./oob && mkdir -p /run/oob-interop")
+	s.sh(`unshare -m bash -euc 'mount --bind . /run/oob-interop; mount -t tmpfs -o size=4k tmpfs /tmp; cd /run/oob-interop
+		head -c 4096 /dev/zero >/tmp/full; ! echo more >/tmp/more
+		./oob create real.yaml --key oob.key --platform linux/amd64 --plain-http ` + up + ` -o notmp.oob.tar
+		./oob verify notmp.oob.tar --key oob.pub --root notmp
+		./oob install notmp.oob.tar --key oob.pub --root notmp'`)
+	s.sh("rm -r notmp notmp.oob.tar oob && rmdir /run/oob-interop")
 }
 
 // digests compares upstream, the bundle, and what the isolated side installed.

@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -151,7 +152,7 @@ func TestKillCreate(t *testing.T) {
 	command(t, dir, self, append(common, "-o", "want2.oob.tar", "--lock", "want.oob.tar.lock.yaml")...)
 	payload := sent.Load()
 	want, slot := bundleBytes(t, filepath.Join(dir, "want.oob.tar"))
-	args := append(common, "-o", "b.oob.tar", "--lock", "want.oob.tar.lock.yaml")
+	args := slices.Concat(common, []string{"-o", "b.oob.tar", "--lock", "want.oob.tar.lock.yaml"})
 	moments := rand.New(rand.NewPCG(*killSeed, 1))
 	t.Logf("an undisturbed run takes %s and fetches %d bytes; seed %d", length, payload, *killSeed)
 	rounds, inside, claimed := *kills, 0, 0

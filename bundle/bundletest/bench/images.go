@@ -103,7 +103,7 @@ func (s storage) image(ctx context.Context, repo, tag string, layers []bundle.De
 }
 
 // realImages fills a registry's directory with the images above.
-func realImages(ctx context.Context, dir string) error {
+func realImages(ctx context.Context, dir string) (err error) {
 	s, err := openStorage(ctx, dir)
 	if err != nil {
 		return err
@@ -112,7 +112,7 @@ func realImages(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(scratch)
+	defer func() { err = errors.Join(err, os.RemoveAll(scratch)) }()
 	files := map[string]string{}
 	types := map[string]string{}
 	for _, l := range layers {

@@ -217,12 +217,11 @@ func (t throttled) Read(p []byte) (int, error) {
 func machine() string {
 	model, memory := "unknown processor", "unknown"
 	each := func(path string, do func(key, value string)) {
-		f, err := os.Open(path)
+		data, err := os.ReadFile(path)
 		if err != nil {
 			return
 		}
-		defer f.Close()
-		for lines := bufio.NewScanner(f); lines.Scan(); {
+		for lines := bufio.NewScanner(bytes.NewReader(data)); lines.Scan(); {
 			key, value, _ := strings.Cut(lines.Text(), ":")
 			do(strings.TrimSpace(key), strings.TrimSpace(value))
 		}
