@@ -48,6 +48,14 @@
 // and a newline, zero-padded to 512; the size field of the member's own header
 // is then "00000000000" NUL.
 //
+// # Volumes
+//
+// For media that hold less, a bundle may be kept in volumes: NAME.001, NAME.002
+// and so on up to NAME.999, which are consecutive ranges of its bytes, without
+// anything added. All have the same size but the last, which may be smaller. A
+// reader is given the first and must find the others beside it; together they
+// have to be the bundle, byte for byte, so nothing else is said about them.
+//
 // # The root
 //
 // index.json is an OCI image index with artifactType

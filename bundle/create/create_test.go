@@ -5,9 +5,11 @@ import (
 	"context"
 	"encoding/pem"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"log"
+	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -390,11 +392,13 @@ func TestTokenElsewhere(t *testing.T) {
 	}
 }
 
+var droppingSize = flag.Int64("dropping", 20_000_000, "size of the blob that a registry drops every few megabytes of, bytes")
+
 // TestDroppedConnections: a registry that ends every connection after some
 // bytes is enough, and nothing is fetched twice.
 func TestDroppedConnections(t *testing.T) {
 	var sent atomic.Int64
-	const each = 100_000
+	each := max(*droppingSize/250, 100_000)
 	up := bundletest.NewRegistry(t, func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/blobs/") {
@@ -403,13 +407,11 @@ func TestDroppedConnections(t *testing.T) {
 			next.ServeHTTP(w, r)
 		})
 	})
-	random := make([]byte, 1_000_000)
-	for i := range random {
-		random[i] = byte(i * i >> 3)
-	}
-	ref := up.Push(t, "team/app:1", bundletest.Artifact(random))
+	data := make([]byte, *droppingSize)
+	_, _ = rand.NewChaCha8([32]byte{}).Read(data)
+	ref := up.Push(t, "team/app:1", bundletest.Artifact(data))
 	r, _, _ := read(t, bundletest.Create(t, bundletest.Options(t, bundletest.Manifest(t, "demo", ref), bundletest.NewKey(t), up)))
-	if sent.Load() < 1_000_000 || sent.Load() > 1_100_000 {
+	if sent.Load() < *droppingSize || sent.Load() > *droppingSize*11/10 {
 		t.Errorf("%d bytes were sent for %d", sent.Load(), r.PayloadSize())
 	}
 }

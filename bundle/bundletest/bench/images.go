@@ -288,8 +288,11 @@ func (w *world) seed(ctx context.Context, dir, what string) error {
 }
 
 func seed(ctx context.Context, dir, what string) error {
-	if what == "real" {
+	switch what {
+	case "real":
 		return realImages(ctx, dir)
+	case "huge":
+		return hugeImage(ctx, dir)
 	}
 	blobs, err := strconv.Atoi(what)
 	if err != nil {

@@ -94,7 +94,7 @@ func (b *bench) pushers(ctx context.Context, path, plan string) []contender {
 		}},
 		{"oob-bundle install, embedded", func() (run, error) { return b.install(ctx, path) }},
 		{"oob-bundle install --registry", served(func(host string) (run, error) {
-			dir, err := b.fresh("site")
+			dir, err := b.fresh("site-of-registry")
 			if err != nil {
 				return run{}, err
 			}
