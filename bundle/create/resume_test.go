@@ -48,7 +48,7 @@ func (m *meter) wrap(next http.Handler) http.Handler {
 			}
 		}
 		if m.dead() {
-			<-r.Context().Done()
+			m.hang(r)
 			return
 		}
 		next.ServeHTTP(&metered{w, m, r}, r)
@@ -63,6 +63,14 @@ type metered struct {
 
 func (m *meter) dead() bool { limit := m.failAfter.Load(); return limit > 0 && m.sent.Load() >= limit }
 
+// hang ends when the client goes, or the network is there again: a client that
+// has all it wants of a connection keeps it.
+func (m *meter) hang(r *http.Request) {
+	for m.dead() && r.Context().Err() == nil {
+		time.Sleep(time.Millisecond)
+	}
+}
+
 func (w *metered) Write(p []byte) (int, error) {
 	n, err := w.ResponseWriter.Write(p)
 	w.sent.Add(int64(n))
@@ -70,7 +78,7 @@ func (w *metered) Write(p []byte) (int, error) {
 		if f, ok := w.ResponseWriter.(http.Flusher); ok {
 			f.Flush()
 		}
-		<-w.r.Context().Done()
+		w.hang(w.r)
 	}
 	return n, err
 }
