@@ -21,6 +21,7 @@ import (
 const (
 	lineEvery  = 5 * time.Second // on a pipe
 	eventEvery = time.Second     // with --json
+	barWidth   = 26              // columns
 	rateWindow = 5 * time.Second // over which the rate is taken
 )
 
@@ -193,10 +194,10 @@ func (u *ui) event(v any) {
 // bar draws until the end. What is said meanwhile goes above it.
 func (p *progress) bar() {
 	out := p.u.err
-	draw := mpb.New(mpb.WithOutput(out), mpb.WithWidth(26), mpb.WithRefreshRate(200*time.Millisecond))
+	draw := mpb.New(mpb.WithOutput(out), mpb.WithWidth(barWidth), mpb.WithRefreshRate(200*time.Millisecond))
 	style := mpb.BarStyle().Lbound("[").Filler("=").Tip(">").Padding(" ").Rbound("]")
 	bar := draw.New(p.total, style, mpb.BarRemoveOnComplete(), mpb.AppendDecorators(decor.Any(func(s decor.Statistics) string {
-		return strings.TrimRight(p.line(s.AvailableWidth), " ")
+		return strings.TrimRight(p.line(s.AvailableWidth-barWidth-2), " ")
 	})))
 	p.u.err = draw
 	p.ended.Go(func() {

@@ -11,18 +11,16 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
-// hugeLayers are how many layers of about hugeLayer zeros the huge image has.
-const (
-	hugeLayers = 10
-	hugeLayer  = 10_000_000_000
-)
+// hugeLayers are how many layers of zeros the huge image has.
+const hugeLayers = 10
 
 // hugeImage fills a registry's directory with it; its files have holes only.
-func hugeImage(ctx context.Context, dir string) error {
+func hugeImage(ctx context.Context, dir string, total int64) error {
 	s, err := openStorage(ctx, dir)
 	if err != nil {
 		return err
@@ -31,7 +29,7 @@ func hugeImage(ctx context.Context, dir string) error {
 	h := sha256.New()
 	var size int64
 	zeros := make([]byte, 1<<20)
-	for size < hugeLayer {
+	for size < total/hugeLayers {
 		n, _ := h.Write(zeros)
 		size += int64(n)
 	}
@@ -64,12 +62,12 @@ func hugeImage(ctx context.Context, dir string) error {
 	return s.Sync()
 }
 
-// huge makes, verifies and installs a bundle of 100 GB. The directory has to be
-// on a file system that compresses, or has room for twice that.
+// huge makes, verifies and installs a bundle of so many bytes. The directory has
+// to have room for twice that, or be on a file system that compresses.
 func (b *bench) huge(ctx context.Context) error {
-	dir := filepath.Join(b.dir, "huge")
+	dir := filepath.Join(b.dir, fmt.Sprintf("huge-%d", b.hugeBytes))
 	if _, err := os.Stat(dir); err != nil {
-		if err := b.seed(ctx, dir, "huge"); err != nil {
+		if err := b.seed(ctx, dir, "huge", strconv.FormatInt(b.hugeBytes, 10)); err != nil {
 			return err
 		}
 	}
@@ -82,7 +80,7 @@ func (b *bench) huge(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	b.printf("\n## A bundle of 100 GB\n\n| | seconds | peak memory, MiB |\n|---|---|---|\n")
+	b.printf("\n## A bundle of %d GB\n\n| | seconds | peak memory, MiB |\n|---|---|---|\n", b.hugeBytes/1e9)
 	show := func(name string, r run, err error) error {
 		b.printf("| %s | %.0f | %d |\n", name, r.wall.Seconds(), r.rss>>20)
 		fmt.Fprintf(os.Stderr, "huge: %s %.0f s, %d MiB\n", name, r.wall.Seconds(), r.rss>>20)

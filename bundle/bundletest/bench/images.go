@@ -278,8 +278,8 @@ func manyBlobs(ctx context.Context, dir string, blobs int, total int64) error {
 
 // seed fills a directory, in a process of its own: what a process has taken of
 // memory counts as its children's too.
-func (w *world) seed(ctx context.Context, dir, what string) error {
-	c := exec.CommandContext(ctx, w.self, "seed", dir+".new", what)
+func (w *world) seed(ctx context.Context, dir string, what ...string) error {
+	c := exec.CommandContext(ctx, w.self, append([]string{"seed", dir + ".new"}, what...)...)
 	c.Stderr = os.Stderr
 	if err := c.Run(); err != nil {
 		return err
@@ -287,16 +287,16 @@ func (w *world) seed(ctx context.Context, dir, what string) error {
 	return os.Rename(dir+".new", dir)
 }
 
-func seed(ctx context.Context, dir, what string) error {
-	switch what {
-	case "real":
+func seed(ctx context.Context, dir string, what ...string) error {
+	if what[0] == "real" {
 		return realImages(ctx, dir)
-	case "huge":
-		return hugeImage(ctx, dir)
 	}
-	blobs, err := strconv.Atoi(what)
+	n, err := strconv.ParseInt(what[len(what)-1], 10, 64)
 	if err != nil {
 		return err
 	}
-	return manyBlobs(ctx, dir, blobs, scalingBytes)
+	if what[0] == "huge" {
+		return hugeImage(ctx, dir, n)
+	}
+	return manyBlobs(ctx, dir, int(n), scalingBytes)
 }

@@ -38,21 +38,22 @@ func start(ctx context.Context) error {
 		case "floor-copy":
 			return floorCopy(args[0], args[1], args[2])
 		case "seed":
-			return seed(ctx, args[0], args[1])
+			return seed(ctx, args[0], args[1:]...)
 		}
 	}
 	dir := flag.String("dir", "", "scratch directory, on a disk")
 	program := flag.String("program", "", "oob-bundle")
 	tools := flag.String("tools", "", "directory with crane and registry")
 	rounds := flag.Int("rounds", 5, "runs of each contender")
-	only := flag.String("only", "", "real, scaling, slow or huge; empty means all but huge, which needs 200 GB or a file system that compresses")
+	only := flag.String("only", "", "real, scaling, slow or huge; empty means all but huge")
+	hugeBytes := flag.Int64("huge", 100_000_000_000, "bytes of the huge bundle")
 	out := flag.String("out", "", "file to write the table to")
 	flag.Parse()
 	self, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	b := &bench{world: world{dir: *dir, program: *program, tools: *tools, self: self}, rounds: *rounds, only: *only}
+	b := &bench{world: world{dir: *dir, program: *program, tools: *tools, self: self}, rounds: *rounds, only: *only, hugeBytes: *hugeBytes}
 	if err := b.prepare(ctx); err != nil {
 		return err
 	}
@@ -92,7 +93,10 @@ type bench struct {
 	world
 	rounds int
 	only   string
-	text   strings.Builder
+
+	hugeBytes int64
+
+	text strings.Builder
 }
 
 func (b *bench) printf(format string, args ...any) { fmt.Fprintf(&b.text, format, args...) }
