@@ -1,8 +1,10 @@
 // Package registry holds the places where install puts images: the embedded
 // registry below the root directory, and any registry on the site's network.
 //
-// The embedded registry is CNCF distribution's storage, used in process; Serve
-// offers it, read-only, to container engines.
+// The embedded registry has the layout of CNCF distribution's storage. Manifests
+// and tags go through distribution, used in process upon a driver of ours; blobs
+// are written by that driver alone (docs/decisions/0006-the-store.md). Serve
+// offers it all, read-only, to container engines.
 package registry
 
 import (
