@@ -37,6 +37,8 @@ func start(ctx context.Context) error {
 			return floorVerify(args[0], args[1])
 		case "floor-copy":
 			return floorCopy(args[0], args[1], args[2])
+		case "plan":
+			return writePlan(args[0], args[1])
 		case "seed":
 			return seed(ctx, args[0], args[1:]...)
 		}
@@ -228,23 +230,23 @@ func (b *bench) real(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	plan, r, err := b.plan(path, host)
+	plan, err := b.plan(ctx, path, host)
 	if err != nil {
 		return err
 	}
-	payload := r.PayloadSize()
+	payload := plan.Payload
 	b.printf("\n%d images of Debian's packages: %d blobs, %d bytes, the largest %d bytes. The bundle has %d bytes more than its payload (%.3f %%).\n",
-		len(imageNames), len(r.Blobs()), payload, largest(r.Blobs()), r.Size-payload, float64(r.Size-payload)*100/float64(payload))
-	if err := b.race("Registry to one file", payload, b.pullers(ctx, host, manifest, plan)); err != nil {
+		len(imageNames), plan.Blobs, payload, plan.Largest, plan.Size-payload, float64(plan.Size-payload)*100/float64(payload))
+	if err := b.race("Registry to one file", payload, b.pullers(ctx, host, manifest, plan.File)); err != nil {
 		return err
 	}
 	if err := b.race("Verify everything", payload, []contender{
-		{"floor", func() (run, error) { return b.measure(ctx, []string{b.self, "floor-verify", plan, path}) }},
+		{"floor", func() (run, error) { return b.measure(ctx, []string{b.self, "floor-verify", plan.File, path}) }},
 		{"oob-bundle verify", func() (run, error) {
 			return b.measure(ctx, []string{b.program, "verify", path, "--key", b.pub(), "--root", filepath.Join(b.dir, "none")})
 		}},
 	}); err != nil {
 		return err
 	}
-	return b.race("File to registry", payload, b.pushers(ctx, path, plan))
+	return b.race("File to registry", payload, b.pushers(ctx, path, plan.File))
 }

@@ -9,17 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"time"
-
-	"github.com/oob-bundle/oob-bundle/bundle"
 )
-
-func largest(blobs []bundle.Member) int64 {
-	var n int64
-	for _, m := range blobs {
-		n = max(n, m.Size)
-	}
-	return n
-}
 
 // pullers carry all images into one file or directory each.
 func (b *bench) pullers(ctx context.Context, host, manifest, plan string) []contender {
@@ -158,11 +148,11 @@ func (b *bench) scalingRow(ctx context.Context, blobs int) error {
 		if err != nil {
 			return err
 		}
-		plan, _, err := b.plan(path, host)
+		plan, err := b.plan(ctx, path, host)
 		if err != nil {
 			return err
 		}
-		f, err := b.measure(ctx, []string{b.self, "floor-pull", plan, filepath.Join(b.dir, "floor-out")})
+		f, err := b.measure(ctx, []string{b.self, "floor-pull", plan.File, filepath.Join(b.dir, "floor-out")})
 		if err != nil {
 			return err
 		}

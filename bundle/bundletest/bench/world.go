@@ -117,30 +117,51 @@ func (w *world) manifest(name, host string, images []string) (string, error) {
 	return path, os.WriteFile(path, []byte(b.String()), 0o644)
 }
 
-// plan writes down where the blobs of a bundle stand and where each can be
+// planned is what planning found out about a bundle, in bytes.
+type planned struct {
+	File string // where the floors read which blobs there are
+
+	Blobs                  int
+	Size, Payload, Largest int64
+}
+
+// plan runs writePlan in a process of its own: its memory would count as that of
+// every program that this one starts later.
+func (w *world) plan(ctx context.Context, path, host string) (p planned, err error) {
+	out, err := exec.CommandContext(ctx, w.self, "plan", path, host).Output()
+	if err != nil {
+		return p, fmt.Errorf("planning: %w", err)
+	}
+	return p, json.Unmarshal(out, &p)
+}
+
+// writePlan writes down where the blobs of a bundle stand and where each can be
 // fetched: what the floors are given.
-func (w *world) plan(path, host string) (file string, r *bundle.Reader, err error) {
+func writePlan(path, host string) (err error) {
 	f, err := bundle.OpenFile(path, os.O_RDONLY)
 	if err != nil {
-		return "", nil, err
+		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
 	head, err := bundle.ReadHead(f, f.Size())
 	if err != nil {
-		return "", nil, err
+		return err
 	}
-	if r, err = bundle.NewReader(f, f.Size(), head); err != nil {
-		return "", nil, err
+	r, err := bundle.NewReader(f, f.Size(), head)
+	if err != nil {
+		return err
 	}
+	p := planned{File: path + ".plan.json", Blobs: len(r.Blobs()), Size: r.Size, Payload: r.PayloadSize()}
 	var list []blobAt
 	for _, m := range r.Blobs() {
+		p.Largest = max(p.Largest, m.Size)
 		ref := r.Index.Manifests[m.Root].Annotations[bundle.AnnotationRef]
 		if ref == "" {
 			continue // ours; no upstream has it
 		}
 		reference, err := bundle.ParseReference(ref)
 		if err != nil {
-			return "", nil, err
+			return err
 		}
 		kind := "blobs"
 		if bundle.IsManifest(m.Type) {
@@ -153,10 +174,12 @@ func (w *world) plan(path, host string) (file string, r *bundle.Reader, err erro
 	}
 	data, err := json.Marshal(list)
 	if err != nil {
-		return "", nil, err
+		return err
 	}
-	file = path + ".plan.json"
-	return file, r, os.WriteFile(file, data, 0o644)
+	if err := os.WriteFile(p.File, data, 0o644); err != nil {
+		return err
+	}
+	return json.NewEncoder(os.Stdout).Encode(p)
 }
 
 // slow stands before a registry: every request waits, and all together get so
