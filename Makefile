@@ -39,7 +39,7 @@ bench: build
 # The long form of the fault tests.
 KILLS ?= 200
 torture:
-	go test ./bundle/create -run Dropped -count=1 -v -dropping 1000000000
+	go test ./bundle/create -run Dropped -count=1 -timeout 1h -v -dropping 1000000000
 	go test ./cmd/oob-bundle -run Kill -count=1 -timeout 3h -v -kills $(KILLS)
 
 release-check:

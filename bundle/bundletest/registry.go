@@ -51,7 +51,14 @@ type Registry struct {
 // nil, comes before it: that is where a test misbehaves, or counts.
 func NewRegistry(tb testing.TB, wrap func(http.Handler) http.Handler) *Registry {
 	tb.Helper()
-	h := NewHandler(context.WithoutCancel(tb.Context()), "")
+	return NewRegistryAt(tb, "", wrap)
+}
+
+// NewRegistryAt is NewRegistry with its content below dir, for what is too large
+// for the memory.
+func NewRegistryAt(tb testing.TB, dir string, wrap func(http.Handler) http.Handler) *Registry {
+	tb.Helper()
+	h := NewHandler(context.WithoutCancel(tb.Context()), dir)
 	if wrap != nil {
 		h = wrap(h)
 	}

@@ -399,7 +399,7 @@ var droppingSize = flag.Int64("dropping", 20_000_000, "size of the blob that a r
 func TestDroppedConnections(t *testing.T) {
 	var sent atomic.Int64
 	each := max(*droppingSize/250, 100_000)
-	up := bundletest.NewRegistry(t, func(next http.Handler) http.Handler {
+	up := bundletest.NewRegistryAt(t, t.TempDir(), func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/blobs/") {
 				w = &dropping{ResponseWriter: w, left: each, sent: &sent}
