@@ -2,18 +2,27 @@ package bundle
 
 import (
 	"fmt"
+	"path"
+	"regexp"
 	"slices"
+	"strings"
 )
 
 // Deployment is the deployment document: what of the bundle goes where on the
 // site. It names content by digest; the content stands in the root.
 type Deployment struct {
-	APIVersion string      `json:"apiVersion"` // APIVersion
-	Kind       string      `json:"kind"`       // "Deployment"
-	Name       string      `json:"name"`
-	Version    string      `json:"version"`
-	Components []Component `json:"components"`
-	Images     []Image     `json:"images"` // every reference once, in the order of the root
+	APIVersion string            `json:"apiVersion"` // APIVersion
+	Kind       string            `json:"kind"`       // "Deployment"
+	Name       string            `json:"name"`
+	Version    string            `json:"version"`
+	Form       string            `json:"form,omitempty"`     // compose, linux or kubernetes, if the author distinguishes
+	Versions   map[string]string `json:"versions,omitempty"` // of what is carried, by the author's names
+	Settings   map[string]string `json:"settings,omitempty"` // the author's
+	Components []Component       `json:"components"`
+	Images     []Image           `json:"images"` // every reference once, in the order of the root
+	Charts     []Chart           `json:"charts,omitempty"`
+	Plugins    []Plugin          `json:"plugins,omitempty"`
+	Files      []HostFile        `json:"files,omitempty"`
 }
 
 // APIVersion is that of every document of ours, JSON or YAML.
@@ -21,11 +30,15 @@ const APIVersion = "oobbundle.dev/v1"
 
 // Component groups what belongs together.
 type Component struct {
-	Name   string   `json:"name"`
-	Images []string `json:"images"` // references, as in Deployment.Images
+	Name    string   `json:"name"`
+	Images  []string `json:"images"`            // references, as in Deployment.Images
+	Charts  []string `json:"charts,omitempty"`  // references, as in Deployment.Charts
+	Plugins []string `json:"plugins,omitempty"` // ids, as in Deployment.Plugins
+	Files   []string `json:"files,omitempty"`   // paths, as in Deployment.Files
 }
 
-// Image says which name a reference has on the site and what it means there.
+// Image says which name a reference has on the site and what it means there. A
+// chart, and what cosign keeps under a tag, is an image in this sense too.
 type Image struct {
 	Reference  string `json:"reference"`  // upstream, in full
 	Repository string `json:"repository"` // on the site's registry, below its prefix
@@ -41,6 +54,37 @@ type Image struct {
 	// Attestations are further manifests of a partial index that are carried
 	// because they speak of the Manifests; in the root they have no reference.
 	Attestations []Digest `json:"attestations,omitempty"`
+	// Referrers are manifests that refer to the image (OCI 1.1), or to what
+	// refers to it; in the root they have no reference either.
+	Referrers []Digest `json:"referrers,omitempty"`
+}
+
+// Chart is a Helm chart. It stands among the images with the same reference.
+type Chart struct {
+	Name       string `json:"name"`
+	Version    string `json:"version"`
+	Repository string `json:"repository"` // upstream
+	Reference  string `json:"reference"`
+	Digest     Digest `json:"digest"` // of the archive
+}
+
+// Plugin is a Mattermost plugin.
+type Plugin struct {
+	ID        string `json:"id"`
+	Version   string `json:"version"`
+	Name      string `json:"name"`                // of its archive, without directories
+	Manifest  Digest `json:"manifest"`            // in the root: its layers are archive and signature
+	Archive   Digest `json:"archive"`             // the .tar.gz
+	Signature Digest `json:"signature,omitempty"` // detached, OpenPGP
+}
+
+// HostFile is a file for the host.
+type HostFile struct {
+	Path     string `json:"path"`     // relative, slashes
+	Mode     string `json:"mode"`     // permissions, four octal digits
+	Manifest Digest `json:"manifest"` // in the root: its layer is the file
+	Digest   Digest `json:"digest"`
+	Size     int64  `json:"size"` // bytes
 }
 
 // NewDeployment returns a document with its constant fields set.
@@ -51,30 +95,42 @@ func NewDeployment(name, version string) Deployment {
 // emptyConfig is the content of OCI's empty descriptor (image-spec, manifest.md).
 const emptyConfig = "{}"
 
-// NewArtifact returns the descriptor of an artifact with one layer, which may
-// refer to a subject, and the blobs it consists of besides that layer: its
-// manifest and the empty config.
-func NewArtifact(artifactType string, layer Descriptor, subject *Descriptor) (d Descriptor, blobs map[Digest][]byte) {
+// NewArtifact returns the descriptor of an artifact, which may refer to a
+// subject, and the blobs it consists of besides its layers: its manifest and the
+// empty config.
+func NewArtifact(artifactType string, subject *Descriptor, layers ...Descriptor) (d Descriptor, blobs map[Digest][]byte) {
 	config := []byte(emptyConfig)
-	doc := struct {
-		SchemaVersion int          `json:"schemaVersion"`
-		MediaType     string       `json:"mediaType"`
-		ArtifactType  string       `json:"artifactType"`
-		Config        Descriptor   `json:"config"`
-		Layers        []Descriptor `json:"layers"`
-		Subject       *Descriptor  `json:"subject,omitempty"`
-	}{
-		2, TypeOCIManifest, artifactType,
-		Descriptor{MediaType: TypeEmpty, Digest: DigestOf(config), Size: int64(len(config))},
-		[]Descriptor{layer},
-		subject,
-	}
-	manifest, err := Encode(doc)
+	d, manifest := encodeManifest(ociManifest{
+		ArtifactType: artifactType, Layers: layers, Subject: subject,
+		Config: Descriptor{MediaType: TypeEmpty, Digest: DigestOf(config), Size: int64(len(config))},
+	})
+	return d, map[Digest][]byte{DigestOf(config): config, d.Digest: manifest}
+}
+
+// NewManifest returns the descriptor and the bytes of an image manifest with a
+// config of its own.
+func NewManifest(config Descriptor, annotations map[string]string, layers ...Descriptor) (d Descriptor, manifest []byte) {
+	return encodeManifest(ociManifest{Config: config, Layers: layers, Annotations: annotations})
+}
+
+// ociManifest is an image manifest (image-spec, manifest.md) as we write it.
+type ociManifest struct {
+	SchemaVersion int               `json:"schemaVersion"`
+	MediaType     string            `json:"mediaType"`
+	ArtifactType  string            `json:"artifactType,omitempty"`
+	Config        Descriptor        `json:"config"`
+	Layers        []Descriptor      `json:"layers"`
+	Subject       *Descriptor       `json:"subject,omitempty"`
+	Annotations   map[string]string `json:"annotations,omitempty"`
+}
+
+func encodeManifest(m ociManifest) (Descriptor, []byte) {
+	m.SchemaVersion, m.MediaType = 2, TypeOCIManifest
+	data, err := Encode(m)
 	if err != nil {
 		panic("bundle: " + err.Error()) // strings and numbers only
 	}
-	d = Descriptor{MediaType: TypeOCIManifest, Digest: DigestOf(manifest), Size: int64(len(manifest)), ArtifactType: artifactType}
-	return d, map[Digest][]byte{DigestOf(config): config, d.Digest: manifest}
+	return Descriptor{MediaType: TypeOCIManifest, Digest: DigestOf(data), Size: int64(len(data)), ArtifactType: m.ArtifactType}, data
 }
 
 // onlyLayer returns the layer of an artifact with exactly one of that type.
@@ -156,6 +212,11 @@ func (d *Deployment) check(g *Geometry) error {
 				return bad("the attestation %q of %s is not in the root", a, i.Reference)
 			}
 		}
+		for _, r := range i.Referrers {
+			if !slices.Contains(inRoot[""], r) {
+				return bad("the referrer %q of %s is not in the root", r, i.Reference)
+			}
+		}
 		if ref.Digest != "" && ref.Digest != i.Digest {
 			return bad("it says %q for %s", i.Digest, i.Reference)
 		}
@@ -163,14 +224,111 @@ func (d *Deployment) check(g *Geometry) error {
 	if len(listed) != len(inRoot)-1 { // the deployment document itself has no reference
 		return bad("the root lists %d references, it %d", len(inRoot)-1, len(listed))
 	}
-	for _, c := range d.Components {
-		for _, ref := range c.Images {
-			if !listed[ref] {
-				return bad("component %q needs %q, which is not in the bundle", c.Name, ref)
-			}
+	if err := d.checkContent(g, inRoot[""], listed); err != nil {
+		return err
+	}
+	return d.checkComponents(listed)
+}
+
+// checkContent compares charts, plugins and files with the root.
+func (d *Deployment) checkContent(g *Geometry, unnamed []Digest, references map[string]bool) error {
+	bad := func(format string, args ...any) error {
+		return fmt.Errorf("%w: %s", ErrFormat, fmt.Sprintf(format, args...))
+	}
+	artifact := func(digest Digest, artifactType string, layers ...Descriptor) bool {
+		m := g.Manifests[digest]
+		return m != nil && slices.Contains(unnamed, digest) && m.ArtifactType == artifactType &&
+			slices.EqualFunc(m.Layers, layers, func(a, b Descriptor) bool {
+				return a.MediaType == b.MediaType && a.Digest == b.Digest && (b.Size < 0 || a.Size == b.Size)
+			})
+	}
+	for _, c := range d.Charts {
+		if !references[c.Reference] {
+			return bad("the chart %q is not among the images", c.Reference)
+		}
+	}
+	ids := map[string]bool{}
+	for _, p := range d.Plugins {
+		if !pluginID.MatchString(p.ID) || ids[p.ID] || !fileName.MatchString(p.Name) {
+			return bad("it lists the plugin %q (%q) twice, or it is none", p.ID, p.Name)
+		}
+		ids[p.ID] = true
+		layers := []Descriptor{{MediaType: TypePluginArchive, Digest: p.Archive, Size: -1}}
+		if p.Signature != "" {
+			layers = append(layers, Descriptor{MediaType: TypePluginSignature, Digest: p.Signature, Size: -1})
+		}
+		if !artifact(p.Manifest, TypePlugin, layers...) {
+			return bad("it and the root disagree about the plugin %q", p.ID)
+		}
+	}
+	paths := map[string]bool{}
+	for _, f := range d.Files {
+		if !validPath(f.Path) || paths[strings.ToLower(f.Path)] || !fileMode.MatchString(f.Mode) {
+			return bad("it lists the file %q (mode %q) twice, or it is none", f.Path, f.Mode)
+		}
+		paths[strings.ToLower(f.Path)] = true
+		if !artifact(f.Manifest, TypeFile, Descriptor{MediaType: TypeFileContent, Digest: f.Digest, Size: f.Size}) {
+			return bad("it and the root disagree about the file %q", f.Path)
 		}
 	}
 	return nil
+}
+
+var (
+	pluginID = regexp.MustCompile(`^[a-z0-9_.-]{3,190}$`)
+	fileName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+-]{0,254}$`)
+	fileMode = regexp.MustCompile(`^0[0-7]{3}$`)
+)
+
+// validPath reports whether a path can stand on every system below a directory,
+// and nowhere else.
+func validPath(p string) bool {
+	if p == "" || len(p) > 1024 || path.Clean(p) != p || path.IsAbs(p) || p == "." || p == ".." || strings.HasPrefix(p, "../") {
+		return false
+	}
+	return strings.IndexFunc(p, func(r rune) bool { return r < ' ' || r > '~' || strings.ContainsRune(`\:*?"<>|`, r) }) < 0
+}
+
+// checkComponents wants everything that a component names to be carried.
+func (d *Deployment) checkComponents(references map[string]bool) error {
+	for _, c := range d.Components {
+		missing := ""
+		for _, ref := range slices.Concat(c.Images, c.Charts) {
+			if !references[ref] {
+				missing = ref
+			}
+		}
+		for _, id := range c.Plugins {
+			if !slices.ContainsFunc(d.Plugins, func(p Plugin) bool { return p.ID == id }) {
+				missing = id
+			}
+		}
+		for _, f := range c.Files {
+			if !slices.ContainsFunc(d.Files, func(x HostFile) bool { return x.Path == f }) {
+				missing = f
+			}
+		}
+		if missing != "" {
+			return fmt.Errorf("%w: component %q needs %q, which is not in the bundle", ErrFormat, c.Name, missing)
+		}
+	}
+	return nil
+}
+
+// Document returns the only layer of the artifact of ours with that type, or
+// nil if the bundle has none. At most limit bytes are read.
+func (r *Reader) Document(artifactType string, limit int64) ([]byte, error) {
+	for _, d := range r.Index.Manifests {
+		if d.ArtifactType != artifactType {
+			continue
+		}
+		m := r.Manifests[d.Digest]
+		if m == nil || m.ArtifactType != artifactType || len(m.Layers) != 1 {
+			return nil, fmt.Errorf("%w: manifest %s is not a %q with one layer", ErrFormat, d.Digest, artifactType)
+		}
+		return r.ReadBlob(m.Layers[0], limit)
+	}
+	return nil, nil
 }
 
 // PartialIndex is an upstream index that is carried as a layer, because the

@@ -74,7 +74,7 @@ func encode(v any) []byte {
 // index returns index.json.
 func (c *content) index() []byte {
 	layer := c.blob(bundle.TypeDeployment+"+json", string(encode(c.doc)))
-	d, blobs := bundle.NewArtifact(bundle.TypeDeployment, layer, nil)
+	d, blobs := bundle.NewArtifact(bundle.TypeDeployment, nil, layer)
 	for digest, data := range blobs {
 		c.blobs[digest] = data
 	}

@@ -22,9 +22,29 @@ const (
 	// upstream index that names more platforms than the bundle carries. The
 	// layer's media type is this with +json: nobody may descend into it.
 	TypePartialIndex = "application/vnd.oobbundle.partial-index.v1"
+	// TypePlugin is the artifactType of a plugin; its layers are the archive, and
+	// behind it the detached signature, if there is one.
+	TypePlugin = "application/vnd.oobbundle.plugin.v1"
+	// TypeFile is the artifactType of a file for the host; its layer is the file.
+	TypeFile = "application/vnd.oobbundle.file.v1"
+	// TypeSBOM is the artifactType of the list of what is in the bundle; its
+	// layer is a CycloneDX document.
+	TypeSBOM = "application/vnd.oobbundle.sbom.v1"
+	// TypeProvenance is the artifactType of the statement of how the bundle came
+	// to be; its layer is an in-toto statement.
+	TypeProvenance = "application/vnd.oobbundle.provenance.v1"
 	// TypeSignatures is the artifactType under which the signature slot is
 	// pushed to an external registry; its subject is the root.
 	TypeSignatures = "application/vnd.oobbundle.signatures.v1"
+)
+
+// Media types of layers in artifacts of ours.
+const (
+	TypePluginArchive   = "application/vnd.oobbundle.plugin.v1.tar+gzip"
+	TypePluginSignature = "application/pgp-signature"
+	TypeFileContent     = "application/octet-stream"
+	TypeCycloneDX       = "application/vnd.cyclonedx+json"
+	TypeInToto          = "application/vnd.in-toto+json"
 )
 
 // IsIndex reports whether the media type is that of an index or manifest list.

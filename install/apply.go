@@ -308,7 +308,7 @@ func (p *Plan) storePartial(ctx context.Context, r *repository, s *stored) error
 func (p *Plan) slot() (d bundle.Descriptor, document []byte, blobs map[bundle.Digest][]byte) {
 	root := bundle.Descriptor{MediaType: bundle.TypeOCIIndex, Digest: p.Bundle.Identity, Size: int64(len(p.Bundle.Root))}
 	layer := bundle.Descriptor{MediaType: bundle.TypeSignatures + "+jsonl", Digest: bundle.DigestOf(p.Bundle.Slot), Size: bundle.SlotSize}
-	d, blobs = bundle.NewArtifact(bundle.TypeSignatures, layer, &root)
+	d, blobs = bundle.NewArtifact(bundle.TypeSignatures, &root, layer)
 	document = blobs[d.Digest]
 	delete(blobs, d.Digest)
 	blobs[layer.Digest] = p.Bundle.Slot

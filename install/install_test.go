@@ -514,7 +514,7 @@ func TestPresentBlobs(t *testing.T) {
 	one := w.bundle("demo", 1, w.push("team/app:1", "one"))
 	two := w.bundle("demo", 2, w.push("team/app:1", "one"), w.push("team/b:1", "b"))
 	w.must(w.install(one))
-	pulled, _ := pulledAt(14)
+	pulled, _ := pulledAt(22)
 	if _, err := w.install(two, pulled); !errors.Is(err, errPulled) {
 		t.Fatal(err)
 	}

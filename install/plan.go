@@ -241,7 +241,7 @@ func (p *Plan) repositories() ([]*repository, error) {
 			collectors[i.Repository] = c
 			list = append(list, c.into)
 		}
-		for _, d := range slices.Concat(i.Manifests, i.Attestations) {
+		for _, d := range slices.Concat(i.Manifests, i.Attestations, i.Referrers) {
 			c.add(c.g.Manifests[d].Descriptor)
 		}
 		r := c.into

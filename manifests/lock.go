@@ -2,6 +2,7 @@ package manifests
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"go.yaml.in/yaml/v4"
@@ -14,14 +15,35 @@ import (
 type Lock struct {
 	APIVersion string        `yaml:"apiVersion"` // bundle.APIVersion
 	Kind       string        `yaml:"kind"`       // "Lock"
-	Metadata   Metadata      `yaml:"metadata"`
+	Metadata   LockMetadata  `yaml:"metadata"`
 	Program    string        `yaml:"program"`  // version that made it
-	Manifest   bundle.Digest `yaml:"manifest"` // of the manifest's bytes
+	Manifest   bundle.Digest `yaml:"manifest"` // of the manifest's bytes, and of all that it includes
 	Channel    string        `yaml:"channel"`
 	Sequence   int64         `yaml:"sequence"`
 	Created    time.Time     `yaml:"created"` // UTC, whole seconds
 	Platforms  []string      `yaml:"platforms"`
-	Images     []LockedImage `yaml:"images"` // in the order of the manifest
+
+	// What was chosen.
+	Deployment       string            `yaml:"deployment,omitempty"`
+	With             []string          `yaml:"with,omitempty"`
+	Without          []string          `yaml:"without,omitempty"`
+	Set              map[string]string `yaml:"set,omitempty"`
+	WithoutReferrers bool              `yaml:"withoutReferrers,omitempty"`
+
+	// What that came to, in the order of the manifest.
+	Components []string          `yaml:"components,omitempty"`
+	Versions   map[string]string `yaml:"versions,omitempty"` // those that stand in something that is carried
+	Settings   map[string]string `yaml:"settings,omitempty"`
+	Images     []LockedImage     `yaml:"images"`
+	Charts     []LockedChart     `yaml:"charts,omitempty"`
+	Plugins    []LockedPlugin    `yaml:"plugins,omitempty"`
+	Files      []LockedFile      `yaml:"files,omitempty"`
+}
+
+// LockMetadata names the bundle.
+type LockMetadata struct {
+	Name    string `yaml:"name"`
+	Version string `yaml:"version"`
 }
 
 // LockedImage is a reference and what it means.
@@ -29,9 +51,54 @@ type LockedImage struct {
 	Reference string        `yaml:"reference"` // in full
 	MediaType string        `yaml:"mediaType"`
 	Digest    bundle.Digest `yaml:"digest"`
-	Size      int64         `yaml:"size"` // of the manifest or index, bytes
+	Size      int64         `yaml:"size"`  // of the manifest or index, bytes
+	Total     int64         `yaml:"total"` // of all that is carried of it, each blob once, bytes
 	// Carried lists the manifests of an index of which not all are carried.
 	Carried []LockedManifest `yaml:"carried,omitempty"`
+	// Referrers are signatures and the like that upstream has of it.
+	Referrers []LockedReferrer `yaml:"referrers,omitempty"`
+	Checks    []string         `yaml:"checks,omitempty"` // what it passed
+}
+
+// LockedReferrer is a manifest that speaks of an image.
+type LockedReferrer struct {
+	Tag          string        `yaml:"tag,omitempty"` // under which cosign finds it
+	ArtifactType string        `yaml:"artifactType,omitempty"`
+	Digest       bundle.Digest `yaml:"digest"`
+	Size         int64         `yaml:"size"` // of the manifest, bytes
+}
+
+// LockedChart is a Helm chart.
+type LockedChart struct {
+	Name       string        `yaml:"name"`
+	Version    string        `yaml:"version"`
+	Repository string        `yaml:"repository"`
+	Reference  string        `yaml:"reference"`          // on the site, below its registry
+	Manifest   bundle.Digest `yaml:"manifest,omitempty"` // upstream's, of a chart from a registry
+	Digest     bundle.Digest `yaml:"digest"`             // of the archive
+	Size       int64         `yaml:"size"`               // of the archive, bytes
+	Check      string        `yaml:"check"`              // what it passed
+}
+
+// LockedPlugin is a Mattermost plugin.
+type LockedPlugin struct {
+	ID        string        `yaml:"id"`
+	Version   string        `yaml:"version"`
+	Source    string        `yaml:"source"` // URL, or a file's name
+	Digest    bundle.Digest `yaml:"digest"`
+	Size      int64         `yaml:"size"` // bytes
+	Signature bundle.Digest `yaml:"signature,omitempty"`
+	Checks    []string      `yaml:"checks"` // what it passed
+}
+
+// LockedFile is a file for the host.
+type LockedFile struct {
+	Source string        `yaml:"source"` // URL, or a file's name
+	Path   string        `yaml:"path"`
+	Mode   string        `yaml:"mode"` // octal
+	Digest bundle.Digest `yaml:"digest"`
+	Size   int64         `yaml:"size"`  // bytes
+	Check  string        `yaml:"check"` // what it passed
 }
 
 // LockedManifest is one manifest of an index.
@@ -48,8 +115,11 @@ func ReadLock(path string) (*Lock, error) {
 		return nil, err
 	}
 	var l Lock
-	if err := load(data, &l, "Lock"); err != nil {
+	if err := checkHead(data, "Lock"); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if err := yaml.Load(data, &l, yaml.WithKnownFields()); err != nil {
+		return nil, fmt.Errorf("%s: %w: %s", path, ErrInvalid, plain(err))
 	}
 	for _, i := range l.Images {
 		r, err := bundle.ParseReference(i.Reference)
@@ -77,4 +147,94 @@ func (l *Lock) Image(ref bundle.Reference) (LockedImage, bool) {
 		}
 	}
 	return LockedImage{}, false
+}
+
+// Change is a difference between two locks.
+type Change struct {
+	Kind string `json:"kind"` // added, removed or changed
+	What string `json:"what"` // image, chart, plugin, file, version, setting or component
+	Name string `json:"name"`
+	From string `json:"from,omitempty"`
+	To   string `json:"to,omitempty"`
+}
+
+// Diff says what in a bundle would be different, in the order of kinds and
+// names. Times, sequences and the program do not count.
+func Diff(from, to *Lock) []Change {
+	var list []Change
+	compare := func(what string, a, b map[string]string) {
+		names := map[string]string{}
+		for k := range a {
+			names[k] = ""
+		}
+		for k := range b {
+			names[k] = ""
+		}
+		for _, n := range sortedKeys(names) {
+			x, hadX := a[n]
+			y, hasY := b[n]
+			switch {
+			case !hadX:
+				list = append(list, Change{"added", what, n, "", y})
+			case !hasY:
+				list = append(list, Change{"removed", what, n, x, ""})
+			case x != y:
+				list = append(list, Change{"changed", what, n, x, y})
+			}
+		}
+	}
+	compare("component", from.names(), to.names())
+	compare("version", from.Versions, to.Versions)
+	compare("setting", from.Settings, to.Settings)
+	for _, what := range []string{"image", "chart", "plugin", "file"} {
+		compare(what, from.digests(what), to.digests(what))
+	}
+	return list
+}
+
+func (l *Lock) names() map[string]string {
+	m := map[string]string{}
+	for _, c := range l.Components {
+		m[c] = ""
+	}
+	return m
+}
+
+// digests returns the content of one kind, by name without version: a new
+// version is a change, not another thing.
+func (l *Lock) digests(what string) map[string]string {
+	m := map[string]string{}
+	switch what {
+	case "image":
+		for _, i := range l.Images {
+			name, version := i.Reference, ""
+			if r, err := bundle.ParseReference(i.Reference); err == nil {
+				name, version = r.Repository(), r.Tag
+			}
+			if _, two := m[name]; two {
+				name = i.Reference
+			}
+			text := strings.TrimSpace(version + " " + string(i.Digest))
+			for _, c := range i.Carried {
+				text += " " + c.Platform
+			}
+			if n := len(i.Referrers); n > 0 {
+				text += fmt.Sprintf(" (%d signatures and the like)", n)
+			}
+			m[name] = text
+		}
+	case "chart":
+		for _, c := range l.Charts {
+			m[strings.TrimSuffix(c.Repository, "/")+"/"+c.Name] = c.Version + " " + string(c.Digest)
+		}
+	case "plugin":
+		for _, p := range l.Plugins {
+			m[p.ID] = p.Version + " " + string(p.Digest)
+		}
+	case "file":
+		for _, f := range l.Files {
+			m[f.Path] = f.Mode + " " + string(f.Digest)
+		}
+	}
+	return m
 }

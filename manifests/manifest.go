@@ -1,13 +1,21 @@
 // Package manifests holds the documents that people write and read on the
 // connected side: the Manifest, which says what is wanted, and the Lock, which
 // says what that was resolved to. Both are YAML, both are read strictly.
+//
+//	Manifest ─Select(Choice)→ Selection ─(package pull)→ Lock
+//
+// The catalogue of reference architectures is a set of manifests like those
+// that anybody can write; it is embedded.
 package manifests
 
 import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
+	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v4"
@@ -21,125 +29,401 @@ var ErrInvalid = errors.New("invalid document")
 // ErrMismatch says that a lock does not fit what it is used with.
 var ErrMismatch = fmt.Errorf("%w: the lock does not fit", bundle.ErrPolicy)
 
-// maxDocument bounds a document, in bytes.
-const maxDocument = 16 << 20
+const (
+	// maxDocument bounds a document, in bytes.
+	maxDocument = 16 << 20
+	// maxKey bounds a public key, in bytes.
+	maxKey = 1 << 20
+	// maxIncludes bounds the documents that one manifest consists of.
+	maxIncludes = 32
+)
 
-// Manifest is what an author asks for.
+// Manifest is what an author asks for. Its JSON Schema says what each field
+// means; texts are as written, with placeholders.
 type Manifest struct {
-	APIVersion string      `yaml:"apiVersion"` // bundle.APIVersion
-	Kind       string      `yaml:"kind"`       // "Manifest"
-	Metadata   Metadata    `yaml:"metadata"`
-	Components []Component `yaml:"components"`
+	APIVersion   string            `yaml:"apiVersion"` // bundle.APIVersion
+	Kind         string            `yaml:"kind"`       // "Manifest"
+	Metadata     Metadata          `yaml:"metadata"`
+	Include      []string          `yaml:"include"`
+	Deployments  []string          `yaml:"deployments"`
+	Platforms    []string          `yaml:"platforms"`
+	Versions     map[string]string `yaml:"versions"`
+	Settings     map[string]string `yaml:"settings"`
+	SHA256       map[string]string `yaml:"sha256"`
+	Keys         map[string]string `yaml:"keys"`
+	Releases     []Releases        `yaml:"releases"`
+	Rules        []Rule            `yaml:"rules"`
+	Components   []Component       `yaml:"components"`
+	External     []External        `yaml:"external"`
+	VerifyImages []VerifyImages    `yaml:"verifyImages"`
 
-	Digest bundle.Digest `yaml:"-"` // of the document's bytes
+	// Digest is of the document's bytes, and of those of all documents and keys
+	// that it includes.
+	Digest bundle.Digest `yaml:"-"`
+
+	included []*Manifest // the nearest first
+	doc      *document
+	keys     map[string][]byte
 }
 
 // Metadata names the bundle that comes of it.
 type Metadata struct {
-	Name    string `yaml:"name"`
-	Version string `yaml:"version"`
+	Name        string `yaml:"name"`
+	Version     string `yaml:"version"`
+	Title       string `yaml:"title,omitempty"`
+	Description string `yaml:"description,omitempty"`
+	Source      string `yaml:"source,omitempty"`
+}
+
+// Releases says which versions belong to which release of one of them.
+type Releases struct {
+	Of   string    `yaml:"of"`
+	Rows []Release `yaml:"rows"`
+
+	at at
+}
+
+// Release is one row.
+type Release struct {
+	Release  string            `yaml:"release"`
+	Note     string            `yaml:"note"`
+	Source   string            `yaml:"source"`
+	Versions map[string]string `yaml:"versions"`
+	SHA256   map[string]string `yaml:"sha256"`
+}
+
+// Rule says what versions have to be.
+type Rule struct {
+	When        map[string]string `yaml:"when"`
+	With        string            `yaml:"with"`
+	Deployments []string          `yaml:"deployments"`
+	Require     map[string]string `yaml:"require"`
+	Because     string            `yaml:"because"`
+	Source      string            `yaml:"source"`
+
+	at at
+}
+
+// External is what the site provides.
+type External struct {
+	Name        string   `yaml:"name" json:"name"`
+	Why         string   `yaml:"why" json:"why"`
+	Source      string   `yaml:"source" json:"source,omitempty"`
+	Deployments []string `yaml:"deployments" json:"deployments,omitempty"`
+}
+
+// VerifyImages asks for signatures on images.
+type VerifyImages struct {
+	Images string   `yaml:"images"`
+	Keys   []string `yaml:"keys"`
+
+	at at
 }
 
 // Component groups what belongs together on the site.
 type Component struct {
-	Name   string   `yaml:"name"`
-	Images []string `yaml:"images,omitempty"` // references, short ones as Docker reads them
+	Name        string            `yaml:"name"`
+	Use         string            `yaml:"use"`
+	Title       string            `yaml:"title"`
+	Source      string            `yaml:"source"`
+	Optional    bool              `yaml:"optional"`
+	Deployments []string          `yaml:"deployments"`
+	Needs       []string          `yaml:"needs"`
+	When        map[string]string `yaml:"when"`
+	Images      []Image           `yaml:"images"`
+	Plugins     []Plugin          `yaml:"plugins"`
+	Charts      []Chart           `yaml:"charts"`
+	Files       []File            `yaml:"files"`
 
-	// What later versions carry. It is recognised, so that it is refused by
-	// name and not taken for a spelling mistake.
-	Plugins yaml.Node `yaml:"plugins,omitempty"`
-	Charts  yaml.Node `yaml:"charts,omitempty"`
-	Files   yaml.Node `yaml:"files,omitempty"`
+	at at
 }
 
-// Read reads and checks the manifest at path. The error names every problem
-// that was found, and wraps ErrInvalid or the file's.
+// Image is an image; a text in its place is its reference.
+type Image struct {
+	Reference   string   `yaml:"reference"` // short ones as Docker reads them
+	Platforms   []string `yaml:"platforms"`
+	Deployments []string `yaml:"deployments"`
+	Follows     *Follows `yaml:"follows"`
+	Source      string   `yaml:"source"`
+}
+
+// UnmarshalYAML takes a text too.
+func (i *Image) UnmarshalYAML(n *yaml.Node) error {
+	if n.Kind == yaml.ScalarNode {
+		i.Reference = n.Value
+		return nil
+	}
+	type plainImage Image
+	return n.Load((*plainImage)(i))
+}
+
+// Follows binds an image's tag to what a plugin says of it.
+type Follows struct {
+	Plugin string `yaml:"plugin"` // id
+	Prop   string `yaml:"prop"`
+	Rule   string `yaml:"rule"` // equal or minimum
+}
+
+// Plugin is a Mattermost plugin.
+type Plugin struct {
+	URL         string   `yaml:"url"`
+	Signature   string   `yaml:"signature"`
+	Keys        []string `yaml:"keys"`
+	SHA256      string   `yaml:"sha256"`
+	ID          string   `yaml:"id"`
+	Version     string   `yaml:"version"`
+	Server      string   `yaml:"server"`
+	Platforms   []string `yaml:"platforms"`
+	Deployments []string `yaml:"deployments"`
+	Source      string   `yaml:"source"`
+}
+
+// Chart is a Helm chart.
+type Chart struct {
+	Repository   string         `yaml:"repository"`
+	Name         string         `yaml:"name"`
+	Version      string         `yaml:"version"`
+	SHA256       string         `yaml:"sha256"`
+	Values       map[string]any `yaml:"values"`
+	UnusedImages []string       `yaml:"unusedImages"`
+	Deployments  []string       `yaml:"deployments"`
+	Source       string         `yaml:"source"`
+}
+
+// File is a file for the host.
+type File struct {
+	Source      string   `yaml:"source"`
+	Path        string   `yaml:"path"`
+	Mode        string   `yaml:"mode"`
+	SHA256      string   `yaml:"sha256"`
+	Size        int64    `yaml:"size"`
+	Platforms   []string `yaml:"platforms"`
+	Deployments []string `yaml:"deployments"`
+	Facts       string   `yaml:"facts"`
+}
+
+// Read reads and checks the manifest at path, with what it includes. The error
+// names every problem that was found, and wraps ErrInvalid or the file's.
 func Read(path string) (*Manifest, error) {
 	data, err := readDocument(path)
 	if err != nil {
 		return nil, err
 	}
-	m, err := Parse(data)
+	return open(data, &document{name: path, dir: filepath.Dir(path)})
+}
+
+// Parse reads and checks a manifest; paths in it are relative to the current
+// directory.
+func Parse(data []byte) (*Manifest, error) {
+	return open(data, &document{name: "manifest", dir: "."})
+}
+
+// open reads a document, then those that it includes, and checks all.
+func open(data []byte, doc *document) (*Manifest, error) {
+	l := loader{seen: map[string]bool{}}
+	m, err := l.load(data, doc)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, err
+	}
+	m.Digest = bundle.DigestOf(data)
+	if len(l.parts) > 1 {
+		m.Digest = bundle.DigestOf([]byte(strings.Join(l.parts, "\n")))
+	}
+	return m, m.check()
+}
+
+// loader reads the documents of one manifest.
+type loader struct {
+	seen  map[string]bool
+	parts []string // digests of everything that was read
+}
+
+func (l *loader) load(data []byte, doc *document) (*Manifest, error) {
+	m := &Manifest{doc: doc, keys: map[string][]byte{}}
+	if err := doc.decode(data, m); err != nil {
+		return nil, err
+	}
+	l.parts = append(l.parts, string(bundle.DigestOf(data)))
+	here := at{document: doc}
+	for i := range m.Components {
+		m.Components[i].at = here.of("components", i)
+	}
+	for i := range m.Releases {
+		m.Releases[i].at = here.of("releases", i)
+	}
+	for i := range m.Rules {
+		m.Rules[i].at = here.of("rules", i)
+	}
+	for i := range m.VerifyImages {
+		m.VerifyImages[i].at = here.of("verifyImages", i)
+	}
+	for _, name := range sortedKeys(m.Keys) {
+		key := []byte(m.Keys[name])
+		if !strings.Contains(m.Keys[name], "-----BEGIN ") {
+			var err error
+			if key, err = doc.read(m.Keys[name], maxKey); err != nil {
+				return nil, here.of("keys", name).problem("the key %s: %v", name, err)
+			}
+			l.parts = append(l.parts, string(bundle.DigestOf(key)))
+		}
+		m.keys[name] = key
+	}
+	for i, name := range m.Include {
+		data, sub, err := doc.include(name)
+		if err != nil {
+			return nil, here.of("include", i).problem("%v", err)
+		}
+		if l.seen[sub.name] {
+			continue
+		}
+		if l.seen[sub.name] = true; len(l.seen) > maxIncludes {
+			return nil, here.of("include", i).problem("more than %d documents are included", maxIncludes)
+		}
+		n, err := l.load(data, sub)
+		if err != nil {
+			return nil, err
+		}
+		m.included = append(m.included, n)
 	}
 	return m, nil
 }
 
-func readDocument(path string) ([]byte, error) {
-	fi, err := os.Stat(path)
-	if err != nil {
-		return nil, err
+func (d *document) include(name string) ([]byte, *document, error) {
+	if file, ok := strings.CutPrefix(name, "catalogue:"); ok {
+		data, err := catalogueFiles.ReadFile("catalogue/" + file)
+		if err != nil {
+			return nil, nil, fmt.Errorf("the catalogue has no document %q", file)
+		}
+		return data, &document{name: name, files: catalogueFS()}, nil
 	}
-	if !fi.Mode().IsRegular() {
-		return nil, fmt.Errorf("%w: %s is not a file; give the document itself", ErrInvalid, path)
+	if d.dir == "" {
+		data, err := d.read(name, maxDocument)
+		return data, &document{name: "catalogue:" + name, files: d.files}, err
 	}
-	if fi.Size() > maxDocument {
-		return nil, fmt.Errorf("%w: %s has %d bytes, at most %d are read", ErrInvalid, path, fi.Size(), maxDocument)
-	}
-	return os.ReadFile(path)
+	full := filepath.Join(d.dir, filepath.FromSlash(name))
+	data, err := readFile(full, maxDocument)
+	return data, &document{name: full, dir: filepath.Dir(full)}, err
 }
 
-// Parse reads and checks a manifest.
-func Parse(data []byte) (*Manifest, error) {
-	var m Manifest
-	if err := load(data, &m, "Manifest"); err != nil {
-		return nil, err
+// all returns the manifest and what it includes, the nearest first.
+func (m *Manifest) all() []*Manifest {
+	list := []*Manifest{m}
+	for _, n := range m.included {
+		list = append(list, n.all()...)
 	}
-	m.Digest = bundle.DigestOf(data)
-	var problems []error
-	problem := func(format string, args ...any) {
-		problems = append(problems, fmt.Errorf("%w: %s", ErrInvalid, fmt.Sprintf(format, args...)))
-	}
-	any := bundle.Info{Name: m.Metadata.Name, Version: m.Metadata.Version, Channel: "any", Platforms: make([]bundle.Platform, 1)}
-	if err := any.Check(); err != nil {
-		problem("metadata: %v", err)
-	}
-	if len(m.Components) == 0 {
-		problem("it has no components")
-	}
-	names := map[string]bool{}
-	for i, c := range m.Components {
-		if c.Name == "" || names[c.Name] {
-			problem("component %d needs a name of its own, not %q", i+1, c.Name)
-		}
-		names[c.Name] = true
-		for _, ref := range c.Images {
-			if _, err := bundle.ParseReference(ref); err != nil {
-				problem("component %q: %v", c.Name, err)
-			}
-		}
-		for kind, node := range map[string]yaml.Node{"plugins": c.Plugins, "charts": c.Charts, "files": c.Files} {
-			if !node.IsZero() {
-				problem("line %d: component %q: this version carries images only, not %s", node.Line, c.Name, kind)
-			}
-		}
-		if len(c.Images) == 0 && c.Plugins.IsZero() && c.Charts.IsZero() && c.Files.IsZero() {
-			problem("component %q has no images", c.Name)
-		}
-	}
-	return &m, errors.Join(problems...)
+	return list
 }
 
-// load decodes one YAML document strictly and checks what it says it is.
-func load(data []byte, out any, kind string) error {
-	var head struct {
-		APIVersion string `yaml:"apiVersion"`
-		Kind       string `yaml:"kind"`
+// merged puts the maps of all documents together; the nearest wins.
+func (m *Manifest) merged(of func(*Manifest) map[string]string) map[string]string {
+	out := map[string]string{}
+	list := m.all()
+	slices.Reverse(list)
+	for _, n := range list {
+		for k, v := range of(n) {
+			out[k] = v
+		}
 	}
-	if err := yaml.Load(data, &head); err != nil {
-		return fmt.Errorf("%w: %s", ErrInvalid, plain(err))
-	}
-	if head.APIVersion != bundle.APIVersion {
-		return fmt.Errorf("%w: apiVersion is %q and must be %s", ErrInvalid, head.APIVersion, bundle.APIVersion)
-	}
-	if head.Kind != kind {
-		return fmt.Errorf("%w: kind is %q and must be %s", ErrInvalid, head.Kind, kind)
-	}
-	if err := yaml.Load(data, out, yaml.WithKnownFields()); err != nil {
-		return fmt.Errorf("%w: %s", ErrInvalid, plain(err))
+	return out
+}
+
+// component finds a component of the documents, or nil.
+func (m *Manifest) component(name string) *Component {
+	for _, n := range m.all() {
+		for i := range n.Components {
+			if n.Components[i].Name == name {
+				return &n.Components[i]
+			}
+		}
 	}
 	return nil
+}
+
+// resolved returns the manifest's own components in its order, with what it uses
+// in the place of the uses. Problems are left out; check reports them.
+func (m *Manifest) resolved() []Component {
+	var list []Component
+	for _, c := range m.Components {
+		if c.Use != "" {
+			base := m.component(c.Use)
+			if base == nil {
+				continue
+			}
+			used := *base
+			used.Optional = c.Optional
+			if c.Title != "" {
+				used.Title = c.Title
+			}
+			if c.Source != "" {
+				used.Source = c.Source
+			}
+			if c.Deployments != nil {
+				used.Deployments = c.Deployments
+			}
+			used.Needs = slices.Concat(base.Needs, c.Needs)
+			c = used
+		}
+		list = append(list, c)
+	}
+	return list
+}
+
+// check reports everything that is wrong whatever will be chosen.
+func (m *Manifest) check() error {
+	var problems []error
+	here := at{document: m.doc}
+	if len(m.Components) == 0 {
+		problems = append(problems, here.problem("it has no components"))
+	}
+	names := map[string]bool{}
+	for _, c := range m.Components {
+		name := c.Name
+		if c.Use != "" {
+			name = c.Use
+			if m.component(c.Use) == nil {
+				problems = append(problems, c.at.of("use").problem("no included document has a component %q", c.Use))
+				continue
+			}
+			if len(c.Images)+len(c.Plugins)+len(c.Charts)+len(c.Files) > 0 {
+				problems = append(problems, c.at.problem("what %q consists of is said where it is defined, not here", c.Use))
+			}
+		} else if len(c.Images)+len(c.Plugins)+len(c.Charts)+len(c.Files) == 0 {
+			problems = append(problems, c.at.problem("component %q has nothing in it: no images, plugins, charts or files", c.Name))
+		}
+		if names[name] {
+			problems = append(problems, c.at.problem("there are two components %q", name))
+		}
+		names[name] = true
+	}
+	for _, c := range m.resolved() {
+		for i, n := range c.Needs {
+			if m.component(n) == nil {
+				problems = append(problems, c.at.of("needs", i).problem("%q needs %q, and there is no such component", c.Name, n))
+			}
+		}
+	}
+	if len(problems) == 0 {
+		problems = m.checkAll()
+	}
+	return join(problems)
+}
+
+// checkAll expands everything there is with the values it comes with.
+func (m *Manifest) checkAll() []error {
+	deployments := m.Deployments
+	if len(deployments) == 0 {
+		deployments = []string{""}
+	}
+	var problems []error
+	for _, d := range deployments {
+		s, err := m.newSelector(Choice{Deployment: d})
+		if err != nil {
+			return []error{err}
+		}
+		s.collect(m.resolved(), true)
+		problems = append(problems, s.problems...)
+	}
+	return problems
 }
 
 // construct is how the library says that a list or a map was expected.
@@ -152,26 +436,49 @@ func plain(err error) string {
 		return "it is empty"
 	}
 	s = construct.ReplaceAllString(s, "$1 cannot stand here: another shape is expected, see the example in the README")
-	for _, t := range []string{"manifests.Manifest", "manifests.Component", "manifests.Metadata", "manifests.Lock", "manifests.LockedImage"} {
-		s = strings.ReplaceAll(s, "not found in type "+t, "is not known here")
-	}
-	return s
+	return typeName.ReplaceAllString(s, "is not known here")
 }
 
-// References returns every reference once, in the order of the document.
-func (m *Manifest) References() ([]bundle.Reference, error) {
-	var refs []bundle.Reference
-	seen := map[string]bool{}
-	for _, c := range m.Components {
-		for _, s := range c.Images {
-			r, err := bundle.ParseReference(s)
-			if err != nil {
-				return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
-			}
-			if !seen[r.String()] {
-				refs, seen[r.String()] = append(refs, r), true
-			}
-		}
+var typeName = regexp.MustCompile(`not found in type manifests\.[A-Za-z]+`)
+
+func sortedKeys[V any](m map[string]V) []string {
+	var list []string
+	for k := range m {
+		list = append(list, k)
 	}
-	return refs, nil
+	slices.Sort(list)
+	return list
+}
+
+// isURL reports whether a source is fetched, and not read from this machine.
+func isURL(s string) bool { return strings.Contains(s, "://") }
+
+// local returns where a file that the document names stands on this machine.
+func (d *document) local(name string) (string, error) {
+	if d.dir == "" {
+		return "", fmt.Errorf("the catalogue has no file %q", name)
+	}
+	full := filepath.FromSlash(name)
+	if !filepath.IsAbs(full) {
+		full = filepath.Join(d.dir, full)
+	}
+	fi, err := os.Stat(full)
+	if err != nil {
+		return "", fmt.Errorf("there is no file %s", full)
+	}
+	if !fi.Mode().IsRegular() {
+		return "", fmt.Errorf("%s is not a file", full)
+	}
+	return full, nil
+}
+
+// cleanPath reports whether a path may stand in a bundle: relative, slashes,
+// nothing that leads elsewhere on any system.
+func cleanPath(p string) bool {
+	if p == "" || len(p) > 1024 || path.IsAbs(p) || path.Clean(p) != p || p == "." || p == ".." || strings.HasPrefix(p, "../") {
+		return false
+	}
+	return strings.IndexFunc(p, func(r rune) bool {
+		return r < ' ' || r > '~' || strings.ContainsRune(`\:*?"<>|`, r)
+	}) < 0
 }

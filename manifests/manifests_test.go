@@ -29,13 +29,13 @@ func TestManifest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	refs, err := m.References()
+	selected, err := m.Select(manifests.Choice{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	var got []string
-	for _, r := range refs {
-		got = append(got, r.String())
+	for _, i := range selected.Images {
+		got = append(got, i.Reference.String())
 	}
 	want := []string{"docker.io/library/nginx:1", "registry.example.com:5001/team/web:2"}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -46,31 +46,49 @@ func TestManifest(t *testing.T) {
 	}
 }
 
-// TestManifestProblems: each is named, all of them at once.
+// TestManifestProblems: each is named with its line, all of them at once.
 func TestManifestProblems(t *testing.T) {
 	for name, test := range map[string]struct {
 		old, new string
 		texts    []string
 	}{
-		"another kind":       {"kind: Manifest", "kind: Lock", []string{`kind is "Lock"`}},
-		"another version":    {"oobbundle.dev/v1", "oobbundle.dev/v9", []string{`apiVersion is "oobbundle.dev/v9"`}},
-		"an unknown field":   {"images: [docker.io", "image: [docker.io", []string{"line 8", "field image is not known here"}},
-		"a key twice":        {"  - name: db", "  - name: db\n    name: db", []string{"name"}},
-		"two documents":      {"apiVersion", "a: b\n---\napiVersion", []string{""}},
-		"not YAML":           {"metadata: {", "metadata: {{", []string{""}},
-		"a bad reference":    {`"nginx:1"`, `"NGINX:1:2"`, []string{"NGINX:1:2", "registry.example.com/team/app"}},
-		"two problems":       {"name: db\n    images: [docker.io/library/nginx:1]", "name: web\n    images: [\"a b\"]", []string{`not "web"`, `"a b"`}},
-		"plugins":            {"  - name: db\n", "  - name: db\n    plugins: [{url: x}]\n", []string{"images only, not plugins"}},
-		"charts":             {"  - name: db\n", "  - name: db\n    charts: [{name: x}]\n", []string{"images only, not charts"}},
-		"nothing in it":      {good, "", []string{""}},
-		"a component of air": {"    images: [docker.io/library/nginx:1]\n", "", []string{`"db" has no images`}},
+		"another kind":          {"kind: Manifest", "kind: Lock", []string{`kind is "Lock"`}},
+		"another version":       {"oobbundle.dev/v1", "oobbundle.dev/v9", []string{`apiVersion is "oobbundle.dev/v9"`}},
+		"an unknown field":      {"images: [docker.io", "image: [docker.io", []string{"line 8: the field image is not known here"}},
+		"an unknown field deep": {"    images: [docker.io/library/nginx:1]", "    images: [{reference: nginx, platfrom: [x]}]", []string{"line 8: the field platfrom is not known here"}},
+		"a key twice":           {"  - name: db", "  - name: db\n    name: db", []string{"name"}},
+		"two documents":         {"apiVersion", "a: b\n---\napiVersion", []string{""}},
+		"not YAML":              {"metadata: {", "metadata: {{", []string{""}},
+		"an alias":              {"images: [docker.io/library/nginx:1]", "images: &a [*a]", []string{""}},
+		"a bad reference":       {`"nginx:1"`, `"NGINX:1:2"`, []string{"line 6", "NGINX:1:2", "registry.example.com/team/app"}},
+		"two problems":          {"name: db\n    images: [docker.io/library/nginx:1]", "name: web\n    images: [7, \"a b\"]\n    what: ever", []string{"line 9: the field what"}},
+		"two of our problems": {"name: db\n    images: [docker.io/library/nginx:1]", "name: db\n    images: [\"a b\"]\n    files: [{source: /dev/null, path: ../x}]",
+			[]string{"has 3 problems", `line 8: component "db": "a b"`, `line 9: "../x"`, "line 9: /dev/null is not a file"}},
+		"a name twice":         {"name: db", "name: web", []string{`line 7: there are two components "web"`}},
+		"a list for a map":     {"metadata: {name: demo, version: 1.0.0}", "metadata: [demo]", []string{"line 3: a map is expected here, and this is a list"}},
+		"nothing in it":        {good, "", []string{""}},
+		"a component of air":   {"    images: [docker.io/library/nginx:1]\n", "", []string{`line 7: component "db" has nothing in it`}},
+		"an unpinned file":     {"  - name: db\n", "  - name: db\n    files: [{source: \"https://e.example/x\", path: x}]\n", []string{"line 8", "needs sha256"}},
+		"an unsigned plugin":   {"  - name: db\n", "  - name: db\n    plugins: [{url: \"https://e.example/x.tar.gz\"}]\n", []string{"line 8", "neither a signature nor sha256"}},
+		"no such file":         {"  - name: db\n", "  - name: db\n    files: [{source: nowhere.txt, path: x}]\n", []string{"line 8: there is no file nowhere.txt"}},
+		"an unknown name":      {"[docker.io/library/nginx:1]", "[\"nginx:${versions.x}\"]", []string{"line 8: ${versions.x}"}},
+		"an unknown component": {"  - name: db\n", "  - use: nobody\n  - name: db\n", []string{`line 7: no included document has a component "nobody"`}},
+		"an unknown need":      {"  - name: db\n", "  - name: db\n    needs: [nobody]\n", []string{`line 8: "db" needs "nobody"`}},
+		"an unknown key":       {"components:", "verifyImages: [{images: \"**\", keys: [nobody]}]\ncomponents:", []string{`line 4: there is no key "nobody"`}},
+		"both use and name":    {"  - name: db\n", "  - name: db\n    use: web\n", []string{"line 7: a component has either a name, or use"}},
+		"two files at a path": {"  - name: db\n", "  - name: db\n    files: [{source: manifest.go, path: x}, {source: lock.go, path: x}]\n",
+			[]string{"line 8: two files would be x"}},
+		"a mode that sets uids": {"  - name: db\n", "  - name: db\n    files: [{source: manifest.go, path: x, mode: \"4755\"}]\n", []string{`line 8: "4755"`}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			text := strings.Replace(good, test.old, test.new, 1)
 			if text == good {
 				t.Fatal("the test changes nothing")
 			}
-			_, err := manifests.Parse([]byte(text))
+			m, err := manifests.Parse([]byte(text))
+			if err == nil {
+				_, err = m.Select(manifests.Choice{})
+			}
 			if !errors.Is(err, manifests.ErrInvalid) {
 				t.Fatalf("got %v", err)
 			}
@@ -89,7 +107,7 @@ func TestManifestProblems(t *testing.T) {
 func TestLockRoundTrip(t *testing.T) {
 	digest := bundle.DigestOf([]byte("x"))
 	l := &manifests.Lock{
-		APIVersion: bundle.APIVersion, Kind: "Lock", Metadata: manifests.Metadata{Name: "demo", Version: "1.10"}, Program: "1.2",
+		APIVersion: bundle.APIVersion, Kind: "Lock", Metadata: manifests.LockMetadata{Name: "demo", Version: "1.10"}, Program: "1.2",
 		Manifest: digest, Channel: "demo", Sequence: 1 << 60, Created: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Platforms: []string{"linux/amd64"},
 		Images: []manifests.LockedImage{{
 			Reference: "docker.io/library/nginx:1.10", MediaType: bundle.TypeOCIIndex, Digest: digest, Size: 7,
@@ -136,7 +154,7 @@ func FuzzManifest(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if _, err := m.References(); err != nil {
+		if _, err := m.Select(manifests.Choice{}); err != nil && !errors.Is(err, manifests.ErrInvalid) && !errors.Is(err, bundle.ErrPolicy) {
 			t.Fatalf("taken, and then: %v", err)
 		}
 	})

@@ -238,7 +238,7 @@ func TestLargeBlob(t *testing.T) {
 	key := bundletest.NewKey(t)
 	config := []byte("{}")
 	layer := bundle.Descriptor{MediaType: "application/vnd.oci.image.layer.v1.tar", Digest: digest, Size: size}
-	d, blobs := bundle.NewArtifact("application/vnd.example.large", layer, nil)
+	d, blobs := bundle.NewArtifact("application/vnd.example.large", nil, layer)
 	document, err := bundle.Encode(bundle.Deployment{
 		APIVersion: bundle.APIVersion, Kind: "Deployment", Name: "large", Version: "1", Components: []bundle.Component{},
 		Images: []bundle.Image{{Reference: "example.com/large:1", Repository: "example.com/large", Tag: "1", Digest: d.Digest, Manifests: []bundle.Digest{d.Digest}}},
@@ -247,7 +247,7 @@ func TestLargeBlob(t *testing.T) {
 		t.Fatal(err)
 	}
 	doc := bundle.Descriptor{MediaType: bundle.TypeDeployment + "+json", Digest: bundle.DigestOf(document), Size: int64(len(document))}
-	root, more := bundle.NewArtifact(bundle.TypeDeployment, doc, nil)
+	root, more := bundle.NewArtifact(bundle.TypeDeployment, nil, doc)
 	for digest, data := range more {
 		blobs[digest] = data
 	}

@@ -84,8 +84,8 @@ func ParseKey(data []byte) (Key, error) {
 	return Key{Fingerprint: fp, public: public}, err
 }
 
-// verify checks a signature over message. The error wraps bundle.ErrSignature.
-func (k Key) verify(message, sig []byte) error {
+// Verify checks a signature over message. The error wraps bundle.ErrSignature.
+func (k Key) Verify(message, sig []byte) error {
 	v, err := signature.LoadVerifier(k.public, crypto.SHA256)
 	if err != nil {
 		return fmt.Errorf("%w: %w", bundle.ErrSignature, err)

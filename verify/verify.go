@@ -119,7 +119,7 @@ func checkSignatures(head *bundle.Head, policy Policy) ([]SignatureReport, error
 		if !ok {
 			continue
 		}
-		if err := k.verify(head.Root, s.Bytes); err != nil {
+		if err := k.Verify(head.Root, s.Bytes); err != nil {
 			return nil, fmt.Errorf("%w: line %d, by the trusted key %s, is wrong: index.json or the signature was changed", err, i+1, s.Key)
 		}
 		reports[i].Trusted, reports[i].Valid = true, true

@@ -2,6 +2,9 @@ package create
 
 import (
 	"fmt"
+	"path"
+	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
@@ -14,7 +17,13 @@ import (
 type content struct {
 	root      []byte                   // index.json
 	documents map[bundle.Digest][]byte // blobs that are at hand
-	images    map[int]*pull.Image      // by the place of a descriptor in the root
+	sources   map[int]from             // by the place of a descriptor in the root
+}
+
+// from is where the blobs below a descriptor of the root are fetched.
+type from struct {
+	pull.Fetcher
+	name string // for messages
 }
 
 func (c *content) load(m bundle.Member) ([]byte, error) {
@@ -25,45 +34,55 @@ func (c *content) load(m bundle.Member) ([]byte, error) {
 	return data, nil
 }
 
-// assemble writes the documents of ours: a pure function of the lock, the
-// manifest and upstream's bytes.
-func assemble(lock *manifests.Lock, manifest *manifests.Manifest, images []*pull.Image) (*content, error) {
-	c := &content{documents: map[bundle.Digest][]byte{}, images: map[int]*pull.Image{}}
-	for _, i := range images {
-		for d, data := range i.Documents {
-			c.documents[d] = data
-		}
+// assembler writes the root and the documents of ours.
+type assembler struct {
+	*content
+	lock        *manifests.Lock
+	deployment  bundle.Deployment
+	descriptors []bundle.Descriptor
+	listed      map[bundle.Digest]bool // what stands in the root without a reference
+	references  map[string]bool
+}
+
+// assemble makes a bundle's root of what was resolved: a pure function of the
+// lock, the selection and upstream's bytes.
+func assemble(lock *manifests.Lock, s *manifests.Selection, r *pull.Resolved) (*content, error) {
+	a := &assembler{
+		content: &content{documents: map[bundle.Digest][]byte{}, sources: map[int]from{}}, lock: lock,
+		deployment: bundle.NewDeployment(lock.Metadata.Name, lock.Metadata.Version), listed: map[bundle.Digest]bool{}, references: map[string]bool{},
 	}
-	deployment := bundle.NewDeployment(lock.Metadata.Name, lock.Metadata.Version)
-	for _, i := range images {
-		deployment.Images = append(deployment.Images, imageOf(i))
+	a.deployment.Form = lock.Deployment
+	a.deployment.Versions, a.deployment.Settings = lock.Versions, lock.Settings
+	a.descriptors = make([]bundle.Descriptor, 1) // the deployment document, which speaks of all that follows
+	if err := a.about(); err != nil {
+		return nil, err
 	}
-	for _, comp := range manifest.Components {
-		out := bundle.Component{Name: comp.Name, Images: []string{}}
-		for _, s := range comp.Images {
-			ref, err := bundle.ParseReference(s)
-			if err != nil {
-				return nil, fmt.Errorf("%w: %w", manifests.ErrInvalid, err)
-			}
-			out.Images = append(out.Images, ref.String())
-		}
-		deployment.Components = append(deployment.Components, out)
+	for _, i := range r.Images {
+		a.image(i)
 	}
-	document, err := bundle.Encode(deployment)
+	for _, c := range r.Charts {
+		a.chart(c)
+	}
+	for _, p := range r.Plugins {
+		a.plugin(p)
+	}
+	for _, f := range r.Files {
+		a.file(f)
+	}
+	for _, c := range s.Components {
+		a.component(c, r)
+	}
+	document, err := bundle.Encode(a.deployment)
 	if err != nil {
 		return nil, err
 	}
-	roots := rootList{content: c, listed: map[bundle.Digest]bool{}}
-	roots.addArtifact(bundle.TypeDeployment, document, nil)
-	for _, i := range images {
-		roots.addImage(i)
-	}
+	a.descriptors[0] = a.artifact(bundle.TypeDeployment, bundle.TypeDeployment+"+json", document, nil)
 	info, err := infoOf(lock)
 	if err != nil {
 		return nil, err
 	}
-	c.root, err = bundle.Encode(bundle.NewIndex(info, roots.descriptors))
-	return c, err
+	a.root, err = bundle.Encode(bundle.NewIndex(info, a.descriptors))
+	return a.content, err
 }
 
 func infoOf(l *manifests.Lock) (bundle.Info, error) {
@@ -78,70 +97,174 @@ func infoOf(l *manifests.Lock) (bundle.Info, error) {
 	return info, nil
 }
 
-func imageOf(i *pull.Image) bundle.Image {
+// add puts a descriptor into the root; content that stands there already
+// without a reference need not stand there twice.
+func (a *assembler) add(d bundle.Descriptor, source from) {
+	if d.Annotations[bundle.AnnotationRef] == "" {
+		if a.listed[d.Digest] {
+			return
+		}
+		a.listed[d.Digest] = true
+	}
+	if source.Fetcher != nil {
+		a.sources[len(a.descriptors)] = source
+	}
+	a.descriptors = append(a.descriptors, d)
+}
+
+// keep remembers the blobs of an artifact that are at hand.
+func (a *assembler) keep(blobs map[bundle.Digest][]byte) {
+	for digest, data := range blobs {
+		a.documents[digest] = data
+	}
+}
+
+// artifact wraps a document of ours, or one that travels as if it were.
+func (a *assembler) artifact(artifactType, mediaType string, document []byte, annotations map[string]string) bundle.Descriptor {
+	layer := bundle.Descriptor{MediaType: mediaType, Digest: bundle.DigestOf(document), Size: int64(len(document)), Annotations: annotations}
+	d, blobs := bundle.NewArtifact(artifactType, nil, layer)
+	blobs[layer.Digest] = document
+	a.keep(blobs)
+	return d
+}
+
+// about adds what the lock says of the bundle: the list of its content and how
+// it came to be.
+func (a *assembler) about() error {
+	sbom, err := sbomOf(a.lock)
+	if err != nil {
+		return err
+	}
+	provenance, err := provenanceOf(a.lock)
+	if err != nil {
+		return err
+	}
+	a.add(a.artifact(bundle.TypeSBOM, bundle.TypeCycloneDX, sbom, nil), from{})
+	a.add(a.artifact(bundle.TypeProvenance, bundle.TypeInToto, provenance, nil), from{})
+	return nil
+}
+
+func (a *assembler) image(i *pull.Image) {
+	a.keep(i.Documents)
+	source := from{i.Repository, i.Reference.String()}
 	out := bundle.Image{
 		Reference: i.Reference.String(), Repository: i.Reference.SiteRepository(), Tag: i.Reference.Tag,
 		Digest: i.Top.Digest, Partial: i.Partial,
 	}
+	a.references[out.Reference] = true
 	for _, d := range i.Manifests {
 		out.Manifests = append(out.Manifests, d.Digest)
+		a.add(bundle.Descriptor{
+			MediaType: d.MediaType, Digest: d.Digest, Size: d.Size, Platform: d.Platform,
+			Annotations: map[string]string{bundle.AnnotationRef: i.Reference.String()},
+		}, source)
 	}
 	for _, d := range i.Attestations {
 		out.Attestations = append(out.Attestations, d.Digest)
-	}
-	return out
-}
-
-// rootList collects the descriptors of the root.
-type rootList struct {
-	*content
-	descriptors []bundle.Descriptor
-	listed      map[bundle.Digest]bool // what stands there without a reference
-}
-
-func (r *rootList) add(d bundle.Descriptor, from *pull.Image) {
-	if d.Annotations[bundle.AnnotationRef] == "" {
-		if r.listed[d.Digest] {
-			return
-		}
-		r.listed[d.Digest] = true
-	}
-	if from != nil {
-		r.images[len(r.descriptors)] = from
-	}
-	r.descriptors = append(r.descriptors, d)
-}
-
-// addArtifact wraps a document of ours, or one that travels as if it were.
-func (r *rootList) addArtifact(artifactType string, document []byte, annotations map[string]string) {
-	layer := bundle.Descriptor{
-		MediaType: artifactType + "+json", Digest: bundle.DigestOf(document), Size: int64(len(document)), Annotations: annotations,
-	}
-	d, blobs := bundle.NewArtifact(artifactType, layer, nil)
-	blobs[layer.Digest] = document
-	for digest, data := range blobs {
-		r.documents[digest] = data
-	}
-	r.add(d, nil)
-}
-
-func (r *rootList) addImage(i *pull.Image) {
-	for _, d := range i.Manifests {
-		r.add(bundle.Descriptor{
-			MediaType: d.MediaType, Digest: d.Digest, Size: d.Size, Platform: d.Platform,
-			Annotations: map[string]string{bundle.AnnotationRef: i.Reference.String()},
-		}, i)
-	}
-	for _, d := range i.Attestations {
 		annotations := map[string]string{} // what BuildKit says, and nothing that could pass for ours
 		for k, v := range d.Annotations {
 			if strings.HasPrefix(k, "vnd.docker.reference.") {
 				annotations[k] = v
 			}
 		}
-		r.add(bundle.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size, Platform: d.Platform, Annotations: annotations}, i)
+		a.add(bundle.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size, Platform: d.Platform, Annotations: annotations}, source)
 	}
 	if i.Partial {
-		r.addArtifact(bundle.TypePartialIndex, i.Documents[i.Top.Digest], map[string]string{bundle.AnnotationMediaType: i.Top.MediaType})
+		a.add(a.artifact(bundle.TypePartialIndex, bundle.TypePartialIndex+"+json", i.Documents[i.Top.Digest], map[string]string{bundle.AnnotationMediaType: i.Top.MediaType}), from{})
 	}
+	var tagged []bundle.Image
+	for _, r := range i.Referrers {
+		d := bundle.Descriptor{MediaType: r.MediaType, Digest: r.Digest, Size: r.Size}
+		if r.Tag == "" {
+			out.Referrers = append(out.Referrers, r.Digest)
+			a.add(d, source)
+			continue
+		}
+		ref := bundle.Reference{Host: i.Reference.Host, Name: i.Reference.Name, Tag: r.Tag}
+		if a.references[ref.String()] {
+			continue // another tag of the same image had it
+		}
+		a.references[ref.String()] = true
+		d.Annotations = map[string]string{bundle.AnnotationRef: ref.String()}
+		a.add(d, source)
+		tagged = append(tagged, bundle.Image{
+			Reference: ref.String(), Repository: ref.SiteRepository(), Tag: ref.Tag, Digest: r.Digest, Manifests: []bundle.Digest{r.Digest},
+		})
+	}
+	a.deployment.Images = append(append(a.deployment.Images, out), tagged...)
+}
+
+// chart adds a chart as Helm itself would push it.
+func (a *assembler) chart(c *pull.Chart) {
+	if a.references[c.Reference.String()] {
+		return
+	}
+	if c.OCI != nil {
+		a.image(c.OCI)
+	} else {
+		config := bundle.Descriptor{MediaType: pull.TypeChartConfig, Digest: bundle.DigestOf(c.Config), Size: int64(len(c.Config))}
+		d, manifest := bundle.NewManifest(config, map[string]string{
+			"org.opencontainers.image.title": c.Wanted.Name, "org.opencontainers.image.version": c.Wanted.Version,
+		}, c.Content)
+		a.keep(map[bundle.Digest][]byte{config.Digest: c.Config, d.Digest: manifest, c.Content.Digest: c.Archive})
+		ref := c.Reference.String()
+		a.references[ref] = true
+		d.Annotations = map[string]string{bundle.AnnotationRef: ref}
+		a.add(d, from{})
+		a.deployment.Images = append(a.deployment.Images, bundle.Image{
+			Reference: ref, Repository: c.Reference.SiteRepository(), Tag: c.Reference.Tag, Digest: d.Digest, Manifests: []bundle.Digest{d.Digest},
+		})
+	}
+	a.deployment.Charts = append(a.deployment.Charts, bundle.Chart{
+		Name: c.Wanted.Name, Version: c.Wanted.Version, Repository: c.Wanted.Repository, Reference: c.Reference.String(), Digest: c.Content.Digest,
+	})
+}
+
+var notInFileNames = regexp.MustCompile(`[^A-Za-z0-9._+-]`)
+
+func (a *assembler) plugin(p *pull.Plugin) {
+	layers := []bundle.Descriptor{p.Archive}
+	out := bundle.Plugin{ID: p.About.ID, Version: p.About.Version, Archive: p.Archive.Digest}
+	out.Name = notInFileNames.ReplaceAllString(path.Base(sourceName(p.Wanted.URL)), "_")
+	if !strings.HasSuffix(out.Name, ".tar.gz") {
+		out.Name = p.About.ID + "-" + p.About.Version + ".tar.gz"
+	}
+	if p.Signature != nil {
+		s := bundle.Descriptor{MediaType: bundle.TypePluginSignature, Digest: bundle.DigestOf(p.Signature), Size: int64(len(p.Signature))}
+		layers, out.Signature = append(layers, s), s.Digest
+		a.documents[s.Digest] = p.Signature
+	}
+	d, blobs := bundle.NewArtifact(bundle.TypePlugin, nil, layers...)
+	a.keep(blobs)
+	out.Manifest = d.Digest
+	a.add(d, from{p.Content(), sourceName(p.Wanted.URL)})
+	a.deployment.Plugins = append(a.deployment.Plugins, out)
+}
+
+func (a *assembler) file(f *pull.Blob) {
+	d, blobs := bundle.NewArtifact(bundle.TypeFile, nil, f.Content)
+	a.keep(blobs)
+	a.add(d, from{f.From(), sourceName(f.Wanted.Source)})
+	a.deployment.Files = append(a.deployment.Files, bundle.HostFile{
+		Path: f.Wanted.Path, Mode: fmt.Sprintf("%04o", f.Wanted.Mode), Manifest: d.Digest, Digest: f.Content.Digest, Size: f.Content.Size,
+	})
+}
+
+func (a *assembler) component(c manifests.WantedComponent, r *pull.Resolved) {
+	out := bundle.Component{Name: c.Name, Images: []string{}}
+	for _, i := range c.Images {
+		out.Images = append(out.Images, r.Images[i].Reference.String())
+	}
+	for _, i := range c.Charts {
+		if ref := r.Charts[i].Reference.String(); !slices.Contains(out.Charts, ref) {
+			out.Charts = append(out.Charts, ref)
+		}
+	}
+	for _, i := range c.Plugins {
+		out.Plugins = append(out.Plugins, r.Plugins[i].About.ID)
+	}
+	for _, i := range c.Files {
+		out.Files = append(out.Files, r.Files[i].Wanted.Path)
+	}
+	a.deployment.Components = append(a.deployment.Components, out)
 }

@@ -10,7 +10,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -29,8 +31,9 @@ type Options struct {
 	Lock       *manifests.Lock // nil resolves anew
 	Source     *pull.Source
 	Signer     *sign.Signer
-	Platforms  []bundle.Platform // none means linux on this machine's architecture, or the lock's
-	Channel    string            // empty means name and platforms joined by /, or the lock's
+	Platforms  []bundle.Platform // none means the manifest's first, or linux on this machine's architecture, or the lock's
+	Choice     manifests.Choice  // its platforms are those above
+	Channel    string            // empty means name, deployment and platforms joined by /, or the lock's
 	Sequence   *int64            // nil means the creation time in Unix seconds, or the lock's
 	Output     string            // empty means NAME_VERSION_OS-ARCH.oob.tar
 	VolumeSize int64             // bytes; 0 means one file
@@ -39,10 +42,16 @@ type Options struct {
 	Program    string            // version, for the lock
 	Now        time.Time         // only used where there is no lock
 
+	// WithoutReferrers leaves upstream's signatures, attestations and SBOMs
+	// behind.
+	WithoutReferrers bool
+
 	// Resolved, if not nil, is called when every size is known. What it returns
 	// is told how the payload comes.
-	Resolved func(g *bundle.Geometry, images int) bundle.Watch
+	Resolved func(g *bundle.Geometry, l *manifests.Lock) bundle.Watch
 	Warn     func(format string, args ...any) // nil means that nobody wants to know
+
+	selection *manifests.Selection
 }
 
 // Result describes the finished bundle.
@@ -87,19 +96,15 @@ func Run(ctx context.Context, o Options) (result *Result, err error) {
 	if err != nil {
 		return nil, err
 	}
-	refs, err := o.Manifest.References()
+	resolved, err := o.resolve(ctx, out.intake())
 	if err != nil {
 		return nil, err
 	}
-	images, err := o.Source.Resolve(ctx, refs, o.Platforms, o.Jobs, o.pinned)
+	lock, err := o.lock(resolved)
 	if err != nil {
 		return nil, err
 	}
-	lock, err := o.lock(images)
-	if err != nil {
-		return nil, err
-	}
-	content, err := assemble(lock, o.Manifest, images)
+	content, err := assemble(lock, o.selection, resolved)
 	if err != nil {
 		return nil, err
 	}
@@ -110,7 +115,7 @@ func Run(ctx context.Context, o Options) (result *Result, err error) {
 	f := newFiller(g, content, out)
 	f.reuse, f.warn = reuse, o.Warn
 	if o.Resolved != nil {
-		f.watch = o.Resolved(g, len(images))
+		f.watch = o.Resolved(g, lock)
 	}
 	if err := out.begin(o.beginning(), g); err != nil {
 		return nil, err
@@ -126,6 +131,49 @@ func Run(ctx context.Context, o Options) (result *Result, err error) {
 		return nil, err
 	}
 	return result, nil
+}
+
+// Lock resolves a manifest and fetches no layers. Plugins and charts are looked
+// into, and are kept below dir, which is removed. Errors are those of Run.
+func Lock(ctx context.Context, o Options, dir string) (l *manifests.Lock, err error) {
+	if err := o.setDefaults(); err != nil {
+		return nil, err
+	}
+	if err := o.setTime(nil); err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	r, err := o.resolve(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
+	return o.lock(r)
+}
+
+// resolve finds out what the selection stands for, and says which images its
+// charts ask for that are not among it.
+func (o *Options) resolve(ctx context.Context, dir string) (*pull.Resolved, error) {
+	r, err := o.Source.Resolve(ctx, pull.Request{
+		Selection: o.selection, Jobs: o.Jobs, Dir: dir, WithoutReferrers: o.WithoutReferrers, Pinned: o.pinned,
+	})
+	if err != nil {
+		return nil, err
+	}
+	carried := map[string]bool{}
+	for _, i := range r.Images {
+		carried[i.Reference.Repository()] = true
+	}
+	for _, c := range r.Charts {
+		for _, image := range c.Images {
+			ref, err := bundle.ParseReference(image)
+			unused := func(p string) bool { return manifests.MatchImages(p, ref.Repository()) }
+			if err != nil || carried[ref.Repository()] || slices.ContainsFunc(c.Wanted.UnusedImages, unused) {
+				continue
+			}
+			o.Warn("chart %s %s names the image %s, which is not carried; add it, or name it in unusedImages", c.Wanted.Name, c.Wanted.Version, image)
+		}
+	}
+	return r, nil
 }
 
 // finish signs, writes what is not a blob, and gives the file its name. It
@@ -166,11 +214,20 @@ func (o *Options) setDefaults() error {
 			return err
 		}
 	}
-	if len(o.Platforms) == 0 {
+	if len(o.Platforms) == 0 && len(o.Manifest.Platforms) == 0 {
 		o.Platforms = []bundle.Platform{{OS: "linux", Architecture: runtime.GOARCH}}
 	}
+	o.Choice.Platforms = o.Platforms
+	var err error
+	if o.selection, err = o.Manifest.Select(o.Choice); err != nil {
+		return err
+	}
+	o.Platforms = o.selection.Platforms
 	if o.Channel == "" {
-		parts := []string{o.Manifest.Metadata.Name}
+		parts := []string{o.selection.Name}
+		if o.selection.Deployment != "" {
+			parts = append(parts, o.selection.Deployment)
+		}
 		for _, p := range o.Platforms {
 			parts = append(parts, p.String())
 		}
@@ -181,7 +238,7 @@ func (o *Options) setDefaults() error {
 		for _, platform := range o.Platforms {
 			p = append(p, strings.ReplaceAll(platform.String(), "/", "-"))
 		}
-		o.Output = fmt.Sprintf("%s_%s_%s.oob.tar", o.Manifest.Metadata.Name, o.Manifest.Metadata.Version, strings.Join(p, "_"))
+		o.Output = fmt.Sprintf("%s_%s_%s.oob.tar", o.selection.Name, o.selection.Version, strings.Join(p, "_"))
 	}
 	return nil
 }
@@ -207,12 +264,13 @@ func (o *Options) beginning() beginning {
 	return beginning{
 		APIVersion: bundle.APIVersion, Kind: "CreateJournal", Manifest: o.Manifest.Digest, Program: o.Program,
 		Channel: o.Channel, Platforms: bundle.Info{Platforms: o.Platforms}.PlatformNames(), Created: o.Now, VolumeSize: o.VolumeSize,
+		Choice: bundle.DigestOf(fmt.Appendf(nil, "%q", []any{o.Choice.Deployment, o.Choice.With, o.Choice.Without, o.Choice.Set, o.WithoutReferrers})),
 	}
 }
 
 func (o *Options) info() bundle.Info {
 	return bundle.Info{
-		Name: o.Manifest.Metadata.Name, Version: o.Manifest.Metadata.Version,
+		Name: o.selection.Name, Version: o.selection.Version,
 		Channel: o.Channel, Sequence: *o.Sequence, Created: o.Now, Platforms: o.Platforms,
 	}
 }

@@ -493,7 +493,7 @@ func TestRetryAfter(t *testing.T) {
 	var asked atomic.Int64
 	up := bundletest.NewRegistry(t, func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/manifests/") && asked.Add(1) == 1 {
+			if r.Method == http.MethodGet && strings.HasSuffix(r.URL.Path, "/manifests/1") && asked.Add(1) == 1 {
 				w.Header().Set("Retry-After", "1")
 				w.WriteHeader(http.StatusTooManyRequests)
 				return

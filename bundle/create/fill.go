@@ -160,13 +160,13 @@ func (f *filler) blob(ctx context.Context, i int, buf []byte) error {
 	if ok, err := f.fromReuse(ctx, i, t); ok || err != nil {
 		return err
 	}
-	image := f.content.images[m.Root]
-	if image == nil {
+	from, ok := f.content.sources[m.Root]
+	if !ok {
 		return fmt.Errorf("%w: nothing says where blob %s comes from", bundle.ErrFormat, m.Digest)
 	}
 	d := bundle.Descriptor{MediaType: m.Type, Digest: m.Digest, Size: m.Size}
-	if err := image.Repository.Fetch(ctx, d, place{f, i}, t); err != nil {
-		return fmt.Errorf("%s: %w", image.Reference, err)
+	if err := from.Fetch(ctx, d, place{f, i}, t); err != nil {
+		return fmt.Errorf("%s: %w", from.name, err)
 	}
 	return nil
 }

@@ -36,13 +36,14 @@ type beginning struct {
 	Platforms  []string      `json:"platforms"`
 	Created    time.Time     `json:"created"`
 	VolumeSize int64         `json:"volumeSize"`
+	Choice     bundle.Digest `json:"choice"` // of everything else on the command line that decides
 }
 
 // continues reports whether a run that begins like b goes on with what one that
 // began like other left: then it takes its time of creation too.
 func (b beginning) continues(other beginning) bool {
 	return b.Manifest == other.Manifest && b.Program == other.Program && b.Channel == other.Channel &&
-		slices.Equal(b.Platforms, other.Platforms) && b.VolumeSize == other.VolumeSize
+		slices.Equal(b.Platforms, other.Platforms) && b.VolumeSize == other.VolumeSize && b.Choice == other.Choice
 }
 
 // claim says that the first Have bytes of a blob stand at Offset of the bundle.

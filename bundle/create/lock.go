@@ -10,6 +10,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/manifests"
 )
 
+// followLock takes over what a lock says, and refuses what contradicts it.
 func (o *Options) followLock() error {
 	l := o.Lock
 	mismatch := func(what string, lock, asked any) error {
@@ -35,6 +36,32 @@ func (o *Options) followLock() error {
 	if o.Sequence != nil && *o.Sequence != l.Sequence {
 		return mismatch("sequence", l.Sequence, *o.Sequence)
 	}
+	if c := o.Choice; c.Deployment != "" && c.Deployment != l.Deployment {
+		return mismatch("deployment", l.Deployment, c.Deployment)
+	}
+	for _, list := range []struct {
+		what        string
+		lock, asked []string
+	}{{"optional components", l.With, o.Choice.With}, {"components left out", l.Without, o.Choice.Without}} {
+		if len(list.asked) > 0 && !slices.Equal(list.asked, list.lock) {
+			return mismatch(list.what, list.lock, list.asked)
+		}
+	}
+	if o.WithoutReferrers && !l.WithoutReferrers {
+		return mismatch("signatures and the like", "included", "--without-referrers")
+	}
+	set := map[string]string{}
+	for k, v := range l.Set {
+		set[k] = v
+	}
+	for k, v := range o.Choice.Set {
+		if have, ok := l.Set[k]; ok && have != v || !ok && !strings.HasPrefix(k, "keys.") {
+			return mismatch("values", l.Set, k+"="+v)
+		}
+		set[k] = v // keys are files of this machine; what they checked is compared
+	}
+	o.Choice.Deployment, o.Choice.With, o.Choice.Without, o.Choice.Set = l.Deployment, l.With, l.Without, set
+	o.WithoutReferrers = l.WithoutReferrers
 	o.Platforms, o.Channel, o.Sequence, o.Now = locked, l.Channel, &l.Sequence, l.Created
 	return nil
 }
@@ -43,35 +70,74 @@ func (o *Options) pinned(ref bundle.Reference) bundle.Digest {
 	if o.Lock == nil {
 		return ""
 	}
-	i, _ := o.Lock.Image(ref)
-	return i.Digest
+	if i, ok := o.Lock.Image(ref); ok {
+		return i.Digest
+	}
+	for _, c := range o.Lock.Charts {
+		if c.Reference == ref.String() {
+			return c.Manifest
+		}
+	}
+	return ""
 }
 
 // lock returns the lock of what was resolved. If one was given, it is that one,
 // and what was resolved has to agree.
-func (o *Options) lock(images []*pull.Image) (*manifests.Lock, error) {
-	info := o.info()
+func (o *Options) lock(r *pull.Resolved) (*manifests.Lock, error) {
+	info, s := o.info(), o.selection
 	l := &manifests.Lock{
-		APIVersion: bundle.APIVersion, Kind: "Lock", Metadata: o.Manifest.Metadata, Program: o.Program,
+		APIVersion: bundle.APIVersion, Kind: "Lock", Metadata: manifests.LockMetadata{Name: s.Name, Version: s.Version}, Program: o.Program,
 		Manifest: o.Manifest.Digest, Channel: info.Channel, Sequence: info.Sequence, Created: info.Created,
-		Platforms: info.PlatformNames(),
+		Platforms: info.PlatformNames(), Deployment: s.Deployment, With: o.Choice.With, Without: o.Choice.Without,
+		WithoutReferrers: o.WithoutReferrers, Versions: s.Versions, Settings: s.Settings, Images: []manifests.LockedImage{},
 	}
-	for _, i := range images {
-		locked := manifests.LockedImage{Reference: i.Reference.String(), MediaType: i.Top.MediaType, Digest: i.Top.Digest, Size: i.Top.Size}
-		if i.Partial {
-			for _, d := range slices.Concat(i.Manifests, i.Attestations) {
-				m := manifests.LockedManifest{Digest: d.Digest, Size: d.Size}
-				if d.Platform != nil && d.Platform.OS != "unknown" {
-					m.Platform = d.Platform.String()
-				}
-				locked.Carried = append(locked.Carried, m)
+	for k, v := range o.Choice.Set {
+		if !strings.HasPrefix(k, "keys.") {
+			if l.Set == nil {
+				l.Set = map[string]string{}
 			}
+			l.Set[k] = v
 		}
-		l.Images = append(l.Images, locked)
 	}
-	if err := sameTags(images); err != nil {
+	for _, c := range s.Components {
+		l.Components = append(l.Components, c.Name)
+	}
+	for _, i := range r.Images {
+		l.Images = append(l.Images, lockedImage(i))
+	}
+	for _, c := range r.Charts {
+		locked := manifests.LockedChart{
+			Name: c.Wanted.Name, Version: c.Wanted.Version, Repository: c.Wanted.Repository, Reference: c.Reference.String(),
+			Digest: c.Content.Digest, Size: c.Content.Size, Check: c.Check,
+		}
+		if c.OCI != nil {
+			locked.Manifest = c.OCI.Top.Digest
+		}
+		l.Charts = append(l.Charts, locked)
+	}
+	for _, p := range r.Plugins {
+		locked := manifests.LockedPlugin{
+			ID: p.About.ID, Version: p.About.Version, Source: sourceName(p.Wanted.URL), Digest: p.Archive.Digest, Size: p.Archive.Size, Checks: p.Checks,
+		}
+		if p.Signature != nil {
+			locked.Signature = bundle.DigestOf(p.Signature)
+		}
+		l.Plugins = append(l.Plugins, locked)
+	}
+	for _, f := range r.Files {
+		l.Files = append(l.Files, manifests.LockedFile{
+			Source: sourceName(f.Wanted.Source), Path: f.Wanted.Path, Mode: fmt.Sprintf("%04o", f.Wanted.Mode),
+			Digest: f.Content.Digest, Size: f.Content.Size, Check: f.Check,
+		})
+	}
+	if err := sameTags(r.Images); err != nil {
 		return nil, err
 	}
+	return o.compare(l)
+}
+
+// compare holds a new lock against the one that was given.
+func (o *Options) compare(l *manifests.Lock) (*manifests.Lock, error) {
 	if o.Lock == nil {
 		return l, nil
 	}
@@ -88,6 +154,32 @@ func (o *Options) lock(images []*pull.Image) (*manifests.Lock, error) {
 		return nil, fmt.Errorf("%w: resolving it gives another result (%s); create without --lock makes a new one", manifests.ErrMismatch, firstOther(string(want), string(got)))
 	}
 	return o.Lock, nil
+}
+
+// sourceName is a source as a lock says it: a file of the author's by its name
+// alone, since nobody else has the directory.
+func sourceName(s string) string {
+	if strings.Contains(s, "://") {
+		return s
+	}
+	return s[strings.LastIndexAny(s, `/\`)+1:]
+}
+
+func lockedImage(i *pull.Image) manifests.LockedImage {
+	locked := manifests.LockedImage{Reference: i.Reference.String(), MediaType: i.Top.MediaType, Digest: i.Top.Digest, Size: i.Top.Size, Total: total(i), Checks: i.Checks}
+	if i.Partial {
+		for _, d := range slices.Concat(i.Manifests, i.Attestations) {
+			m := manifests.LockedManifest{Digest: d.Digest, Size: d.Size}
+			if d.Platform != nil && d.Platform.OS != "unknown" {
+				m.Platform = d.Platform.String()
+			}
+			locked.Carried = append(locked.Carried, m)
+		}
+	}
+	for _, r := range i.Referrers {
+		locked.Referrers = append(locked.Referrers, manifests.LockedReferrer{Tag: r.Tag, ArtifactType: r.ArtifactType, Digest: r.Digest, Size: r.Size})
+	}
+	return locked
 }
 
 // sameTags refuses two references that would be one tag on the site and are not
@@ -115,5 +207,37 @@ func firstOther(want, got string) string {
 			return fmt.Sprintf("%q instead of %q", strings.TrimSpace(g[i]), strings.TrimSpace(w[i]))
 		}
 	}
-	return "one has more images than the other"
+	return "one has more in it than the other"
+}
+
+// total is what an image takes in a bundle, in bytes, if it stands there alone.
+func total(i *pull.Image) int64 {
+	seen := map[bundle.Digest]bool{}
+	var sum int64
+	var add func(d bundle.Descriptor)
+	add = func(d bundle.Descriptor) {
+		if seen[d.Digest] {
+			return
+		}
+		seen[d.Digest] = true
+		sum += d.Size
+		data, ok := i.Documents[d.Digest]
+		if !ok || !bundle.IsManifest(d.MediaType) {
+			return
+		}
+		m, err := bundle.ParseManifest(d, data)
+		if err != nil {
+			return // what cannot be read is refused elsewhere
+		}
+		for _, c := range m.Children() {
+			add(c)
+		}
+	}
+	for _, d := range slices.Concat(i.Manifests, i.Attestations) {
+		add(d)
+	}
+	for _, r := range i.Referrers {
+		add(r.Descriptor)
+	}
+	return sum
 }

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/manifests"
@@ -28,6 +29,9 @@ func (o *output) first() string {
 	}
 	return o.path
 }
+
+// intake is the directory of what had to be fetched to be looked into.
+func (o *output) intake() string { return o.partial + ".d" }
 
 // openOutput takes the right to write, before anything else is done. Errors wrap
 // ErrLocked, manifests.ErrInvalid, or are the file system's.
@@ -163,7 +167,7 @@ func (o *output) place() (volumes []string, err error) {
 			return nil, err
 		}
 	}
-	return volumes, errors.Join(bundle.SyncDir(filepath.Dir(o.path)), o.journal.remove())
+	return volumes, errors.Join(bundle.SyncDir(filepath.Dir(o.path)), os.RemoveAll(o.intake()), o.journal.remove())
 }
 
 // removeOld takes away an earlier bundle's first volume, so that no old one
@@ -193,9 +197,11 @@ func (o *output) abandon() error {
 	if o.file != nil {
 		err = o.file.Close()
 	}
-	if len(o.journal.claims) > 0 {
+	kept, _ := filepath.Glob(filepath.Join(o.intake(), strings.Repeat("?", 64))) // a pattern that cannot be wrong
+	if len(o.journal.claims) > 0 || len(kept) > 0 {
 		return errors.Join(err, o.journal.close())
 	}
+	err = errors.Join(err, os.RemoveAll(o.intake()))
 	for _, name := range o.leftovers() {
 		err = errors.Join(err, os.Remove(name))
 	}

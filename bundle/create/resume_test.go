@@ -419,7 +419,6 @@ func TestReuse(t *testing.T) {
 
 // TestFewRequests: what upstream has described is not asked for twice.
 func TestFewRequests(t *testing.T) {
-	seen := map[string]int{}
 	asked := make(chan string, 1000)
 	up := bundletest.NewRegistry(t, func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -429,21 +428,27 @@ func TestFewRequests(t *testing.T) {
 	})
 	one := up.Push(t, "team/one:1", bundletest.Image("linux/amd64", random(1, 1000), random(2, 1000)))
 	two := up.Push(t, "team/two:1", bundletest.Index(bundletest.Image("linux/amd64", random(1, 1000)), bundletest.Image("linux/arm64", random(3, 1000))))
-	for len(asked) > 0 {
-		<-asked
-	}
-	bundletest.Create(t, bundletest.Options(t, bundletest.Manifest(t, "demo", one, two), bundletest.NewKey(t), up))
-	close(asked)
-	total := 0
-	for request := range asked {
-		total++
-		if seen[request]++; seen[request] > 1 && !strings.HasSuffix(request, "/v2/") {
-			t.Errorf("%s %d times", request, seen[request])
-		}
-	}
 	// Two greetings; one manifest, its config, two layers; an index, a manifest,
-	// a config. The layer that both images have comes once.
-	if total != 9 {
-		t.Errorf("%d requests: %v", total, seen)
+	// a config. The layer that both images have comes once. For what speaks of the
+	// three manifests: each repository is asked once whether it lists that, and
+	// each of the three for four tags.
+	for without, want := range map[bool]int{true: 9, false: 9 + 2 + 3*4} {
+		for len(asked) > 0 {
+			<-asked
+		}
+		o := bundletest.Options(t, bundletest.Manifest(t, "demo", one, two), bundletest.NewKey(t), up)
+		o.WithoutReferrers = without
+		bundletest.Create(t, o)
+		seen, total := map[string]int{}, 0
+		for len(asked) > 0 {
+			request := <-asked
+			total++
+			if seen[request]++; seen[request] > 1 && !strings.HasSuffix(request, "/v2/") {
+				t.Errorf("%s %d times", request, seen[request])
+			}
+		}
+		if total != want {
+			t.Errorf("%d requests, not %d: %v", total, want, seen)
+		}
 	}
 }

@@ -1,11 +1,15 @@
-// Package pull resolves references on the connected side and fetches what they
-// stand for. It decides which manifests of an index are carried.
+// Package pull finds out on the connected side what a selection stands for, and
+// fetches it. Images are described by their manifests, so their layers are left
+// where they are until they have a place; plugins and charts are fetched and
+// looked into. It decides which manifests of an index are carried, and checks
+// upstream's signatures.
 package pull
 
 import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -14,6 +18,7 @@ import (
 
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/bundle/remote"
+	"github.com/oob-bundle/oob-bundle/manifests"
 )
 
 // maxConfig bounds an image config, in bytes: it is held in memory.
@@ -23,7 +28,7 @@ const maxConfig = 8 << 20
 type Source struct {
 	Client *remote.Client
 	// Mirrors maps an upstream host to HOST[:PORT][/PREFIX], which is asked in
-	// its place. The images keep upstream's name.
+	// its place, also for URLs. Everything keeps upstream's name.
 	Mirrors map[string]string
 
 	mu    sync.Mutex
@@ -49,17 +54,58 @@ func (s *Source) repository(ctx context.Context, ref bundle.Reference) (*remote.
 	}
 	s.mu.Unlock()
 	c.once.Do(func() {
-		host, name := ref.Host, ref.Name
-		if to, ok := s.Mirrors[ref.Host]; ok {
-			var prefix string
-			host, prefix, _ = strings.Cut(to, "/")
-			if prefix = strings.Trim(prefix, "/"); prefix != "" {
-				name = prefix + "/" + name
-			}
-		}
+		host, name := s.mirror(ref.Host, ref.Name)
 		c.repo, c.err = s.Client.Repository(ctx, host, name, remote.Pull)
 	})
 	return c.repo, c.err
+}
+
+// mirror returns where something of a host is asked for, and under which name.
+func (s *Source) mirror(host, name string) (string, string) {
+	to, ok := s.Mirrors[host]
+	if !ok {
+		return host, name
+	}
+	host, prefix, _ := strings.Cut(to, "/")
+	if prefix = strings.Trim(prefix, "/"); prefix != "" {
+		name = prefix + "/" + name
+	}
+	return host, name
+}
+
+// page returns what stands at a URL, or at its mirror's.
+func (s *Source) page(from string) (*remote.Page, error) {
+	u, err := url.Parse(from)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %q is not a URL", manifests.ErrInvalid, from)
+	}
+	name := ""
+	u.Host, name = s.mirror(u.Host, strings.TrimPrefix(u.EscapedPath(), "/"))
+	if u, err = u.Parse("/" + name); err != nil {
+		return nil, fmt.Errorf("%w: %q is not a URL", manifests.ErrInvalid, from)
+	}
+	return s.Client.Page(u.String())
+}
+
+// Request says what to find out.
+type Request struct {
+	Selection *manifests.Selection
+	Jobs      int    // requests at a time
+	Dir       string // where plugins and the like are kept until they have a place
+	// WithoutReferrers leaves signatures, attestations and SBOMs where they are.
+	// Signatures that the manifest asks for are checked all the same.
+	WithoutReferrers bool
+	// Pinned returns the digest that a reference has to have, or "" to take what
+	// upstream says now.
+	Pinned func(bundle.Reference) bundle.Digest
+}
+
+// Resolved is what a selection stands for, in its order.
+type Resolved struct {
+	Images  []*Image
+	Plugins []*Plugin
+	Charts  []*Chart
+	Files   []*Blob
 }
 
 // Image is a reference and what is carried of it.
@@ -74,6 +120,11 @@ type Image struct {
 	Manifests []bundle.Descriptor
 	// Attestations are those manifests of a partial index that speak of Manifests.
 	Attestations []bundle.Descriptor
+	// Referrers are manifests that speak of Top or of Manifests, in the order in
+	// which upstream lists them.
+	Referrers []Referrer
+	// Checks are what it passed, for the lock.
+	Checks []string
 	// Documents holds the bytes of every manifest and of what else had to be
 	// fetched to decide, by digest.
 	Documents map[bundle.Digest][]byte
@@ -81,25 +132,81 @@ type Image struct {
 	Repository *remote.Repository
 }
 
-// Resolve resolves references, several at a time, in the given order. Pinned
-// returns the digest that a reference has to have, or "" to take what upstream
-// says now. Errors wrap remote.ErrRegistry, or bundle.ErrPolicy where upstream
-// has not what is asked for.
-func (s *Source) Resolve(ctx context.Context, refs []bundle.Reference, platforms []bundle.Platform, jobs int, pinned func(bundle.Reference) bundle.Digest) ([]*Image, error) {
-	images := make([]*Image, len(refs))
+// Resolve finds out what everything in a selection is, several at a time, and
+// applies the rules between plugins, their server and their images. Errors wrap
+// remote.ErrRegistry, bundle.ErrPolicy where upstream has not what is asked for,
+// bundle.ErrSignature, bundle.ErrFormat, or manifests.ErrInvalid.
+func (s *Source) Resolve(ctx context.Context, r Request) (*Resolved, error) {
+	sel := r.Selection
+	out := &Resolved{
+		Images: make([]*Image, len(sel.Images)), Plugins: make([]*Plugin, len(sel.Plugins)),
+		Charts: make([]*Chart, len(sel.Charts)), Files: make([]*Blob, len(sel.Files)),
+	}
 	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(jobs)
-	for i, ref := range refs {
-		g.Go(func() error {
-			image, err := s.resolve(ctx, ref, platforms, pinned(ref))
-			if err != nil {
-				return fmt.Errorf("%s: %w", ref, err)
-			}
-			images[i] = image
-			return nil
+	g.SetLimit(r.Jobs)
+	for i, w := range sel.Plugins { // the slowest first
+		g.Go(func() (err error) {
+			out.Plugins[i], err = s.plugin(ctx, w, sel.Platforms, r.Dir)
+			return about("plugin "+w.URL, err)
 		})
 	}
-	return images, g.Wait()
+	for i, w := range sel.Files {
+		g.Go(func() (err error) {
+			out.Files[i], err = s.file(ctx, w, r.Dir)
+			return about("file "+w.Source, err)
+		})
+	}
+	for i, w := range sel.Charts {
+		g.Go(func() (err error) {
+			out.Charts[i], err = s.chart(ctx, w, sel.Platforms, r.Pinned)
+			return about(fmt.Sprintf("chart %s %s of %s", w.Name, w.Version, w.Repository), err)
+		})
+	}
+	for i, w := range sel.Images {
+		g.Go(func() (err error) {
+			out.Images[i], err = s.image(ctx, w.Reference, r)
+			return about(w.Reference.String(), err)
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	var found []manifests.FoundPlugin
+	for _, p := range out.Plugins {
+		found = append(found, manifests.FoundPlugin{ID: p.About.ID, Version: p.About.Version, MinServer: p.About.MinServerVersion, Props: p.About.Props})
+	}
+	return out, sel.CheckPlugins(found)
+}
+
+func about(what string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", what, err)
+}
+
+// image resolves a reference, and finds and checks what speaks of it.
+func (s *Source) image(ctx context.Context, ref bundle.Reference, r Request) (*Image, error) {
+	i, err := s.resolve(ctx, ref, r.Selection.Platforms, r.Pinned(ref))
+	if err != nil {
+		return nil, err
+	}
+	asked := slices.ContainsFunc(r.Selection.VerifyImages, func(v manifests.WantedSignature) bool {
+		return manifests.MatchImages(v.Images, ref.Repository())
+	})
+	if r.WithoutReferrers && !asked {
+		return i, nil
+	}
+	if err := s.referrers(ctx, i); err != nil {
+		return nil, err
+	}
+	if err := i.checkSignatures(ctx, r.Selection.VerifyImages); err != nil {
+		return nil, err
+	}
+	if r.WithoutReferrers {
+		i.Referrers = nil
+	}
+	return i, nil
 }
 
 func (s *Source) resolve(ctx context.Context, ref bundle.Reference, platforms []bundle.Platform, pin bundle.Digest) (*Image, error) {
@@ -138,19 +245,31 @@ func (i *Image) platform(ctx context.Context, m *bundle.Manifest) (*bundle.Platf
 	if !m.Runnable() {
 		return nil, nil
 	}
-	if m.Config.Size > maxConfig {
-		return nil, fmt.Errorf("%w: its config has %d bytes, at most %d are allowed", bundle.ErrLimit, m.Config.Size, maxConfig)
-	}
-	var buf memory
-	if err := i.Repository.Fetch(ctx, *m.Config, &buf, nil); err != nil {
+	data, err := i.small(ctx, *m.Config, maxConfig)
+	if err != nil {
 		return nil, err
 	}
-	i.Documents[m.Config.Digest] = buf.data
 	var p bundle.Platform
-	if json.Unmarshal(buf.data, &p) == nil && p.OS != "" && p.Architecture != "" {
+	if json.Unmarshal(data, &p) == nil && p.OS != "" && p.Architecture != "" {
 		return &p, nil
 	}
 	return nil, nil // it says none, and is taken as it is
+}
+
+// small fetches a blob into memory, once.
+func (i *Image) small(ctx context.Context, d bundle.Descriptor, limit int64) ([]byte, error) {
+	if data, ok := i.Documents[d.Digest]; ok {
+		return data, nil
+	}
+	if d.Size > limit {
+		return nil, fmt.Errorf("%w: %s has %d bytes, at most %d are allowed", bundle.ErrLimit, d.Digest, d.Size, limit)
+	}
+	var buf memory
+	if err := i.Repository.Fetch(ctx, d, &buf, nil); err != nil {
+		return nil, err
+	}
+	i.Documents[d.Digest] = buf.data
+	return buf.data, nil
 }
 
 // memory is an io.WriterAt that is written from front to back.

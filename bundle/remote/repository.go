@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
@@ -32,6 +33,8 @@ type Repository struct {
 	registry string // as the library spells it; docker.io has its registry elsewhere
 	name     string
 	auth     string // who we are, for messages
+
+	noReferrers atomic.Bool // it does not list them
 }
 
 func (r *Repository) url(format string, args ...any) string {
@@ -112,11 +115,18 @@ type Transfer struct {
 	Buffer []byte      // nil means one of its own
 	Done   func(int64) // gets each number of bytes, negative where they are fetched again; may be nil
 
-	repo     *Repository
+	from     source
 	d        bundle.Descriptor
 	w        io.WriterAt
 	complete bool
 	restarts int
+}
+
+// source is where a transfer comes from.
+type source struct {
+	url    string
+	do     func(req *http.Request, want ...int) (*http.Response, error)
+	failed func(err error) error // words an error for people
 }
 
 // bufferSize is what one read from a connection can bring, in bytes.
@@ -127,10 +137,16 @@ const bufferSize = 256 << 10
 // broke; from a registry that serves no ranges the blob is fetched from its
 // start. T, which may be nil, tells at any time how far it has come.
 func (r *Repository) Fetch(ctx context.Context, d bundle.Descriptor, w io.WriterAt, t *Transfer) error {
+	return fetch(ctx, source{r.url("blobs/%s", d.Digest), r.do, func(err error) error {
+		return r.failed(fmt.Sprintf("fetching blob %s of %s", d.Digest, r.name), err)
+	}}, d, w, t)
+}
+
+func fetch(ctx context.Context, from source, d bundle.Descriptor, w io.WriterAt, t *Transfer) error {
 	if t == nil {
 		t = &Transfer{}
 	}
-	t.repo, t.d, t.w = r, d, w
+	t.from, t.d, t.w = from, d, w
 	if t.Hash == nil {
 		t.Hash = sha256.New()
 	}
@@ -148,7 +164,7 @@ func (r *Repository) Fetch(ctx context.Context, d bundle.Descriptor, w io.Writer
 				return nil // progress: a fresh set of tries
 			}
 			if err != nil {
-				return r.failed(fmt.Sprintf("fetching blob %s of %s", d.Digest, r.name), err)
+				return from.failed(err)
 			}
 			return nil
 		})
@@ -171,14 +187,14 @@ func (t *Transfer) more(ctx context.Context) (err error) {
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, t.repo.url("blobs/%s", t.d.Digest), nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, t.from.url, nil)
 	if err != nil {
 		return err
 	}
 	if t.Have > 0 {
 		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", t.Have))
 	}
-	res, err := t.repo.do(req, http.StatusOK, http.StatusPartialContent)
+	res, err := t.from.do(req, http.StatusOK, http.StatusPartialContent)
 	if err != nil {
 		var status *statusError
 		if t.Have > 0 && errors.As(err, &status) && status.code == http.StatusRequestedRangeNotSatisfiable {
@@ -225,7 +241,7 @@ func (t *Transfer) finish() error {
 	if t.Have < t.d.Size {
 		return io.ErrUnexpectedEOF
 	}
-	if got := bundle.DigestFrom(t.Hash.Sum(nil)); got != t.d.Digest {
+	if got := bundle.DigestFrom(t.Hash.Sum(nil)); t.d.Digest != "" && got != t.d.Digest { // empty: nobody knows it yet
 		t.restart()
 		if t.restarts++; t.restarts < 2 {
 			return errors.New("it sent other bytes than the digest says")
@@ -241,3 +257,84 @@ type localError struct{ err error }
 
 func (e *localError) Error() string { return e.err.Error() }
 func (e *localError) Unwrap() error { return e.err }
+
+// maxPages bounds the answers that one list may have.
+const maxPages = 100
+
+// Referrers lists the manifests that refer to a digest (distribution-spec 1.1,
+// listing referrers), all pages of it; where the registry does not know that
+// question, what it has under the tag that clients then keep (sha256-HEX).
+func (r *Repository) Referrers(ctx context.Context, subject bundle.Digest) ([]bundle.Descriptor, error) {
+	var list []bundle.Descriptor
+	if !r.noReferrers.Load() {
+		next := r.url("referrers/%s", subject)
+		for page := 0; next != ""; page++ {
+			if page == maxPages {
+				return nil, fmt.Errorf("%w: %s lists what refers to %s on more than %d pages", ErrRegistry, r, subject, maxPages)
+			}
+			var found []bundle.Descriptor
+			err := retry(ctx, func() (err error) {
+				if found, next, err = r.referrers(ctx, next); err != nil {
+					return r.failed(fmt.Sprintf("asking what refers to %s in %s", subject, r.name), err)
+				}
+				return nil
+			})
+			var status *statusError
+			if page == 0 && errors.As(err, &status) && slices.Contains([]int{http.StatusBadRequest, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNotImplemented}, status.code) {
+				r.noReferrers.Store(true)
+				break
+			}
+			if err != nil {
+				return nil, err
+			}
+			list = append(list, found...)
+		}
+		if !r.noReferrers.Load() {
+			return list, nil
+		}
+	}
+	d, data, err := r.Manifest(ctx, strings.Replace(string(subject), ":", "-", 1))
+	if errors.Is(err, ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	m, err := bundle.ParseManifest(d, data)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s: the list of what refers to %s: %w", ErrRegistry, r, subject, err)
+	}
+	return m.Manifests, nil
+}
+
+// referrers asks for one page, and returns the URL of the next.
+func (r *Repository) referrers(ctx context.Context, from string) (list []bundle.Descriptor, next string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*IdleTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, from, nil)
+	if err != nil {
+		return nil, "", err
+	}
+	req.Header.Set("Accept", bundle.TypeOCIIndex)
+	res, err := r.do(req, http.StatusOK)
+	if err != nil {
+		return nil, "", err
+	}
+	data, err := io.ReadAll(io.LimitReader(res.Body, bundle.MaxManifest+1))
+	if err = errors.Join(err, res.Body.Close()); err != nil {
+		return nil, "", err
+	}
+	m, err := bundle.ParseManifest(bundle.Descriptor{MediaType: bundle.TypeOCIIndex, Digest: bundle.DigestOf(data)}, data)
+	if err != nil || len(data) > bundle.MaxManifest {
+		return nil, "", fmt.Errorf("%w: it sent something else than a list of manifests", errContent)
+	}
+	link, _, found := strings.Cut(res.Header.Get("Link"), ">")
+	if !found || !strings.Contains(res.Header.Get("Link"), `rel="next"`) {
+		return m.Manifests, "", nil
+	}
+	u, err := req.URL.Parse(strings.TrimPrefix(link, "<"))
+	if err != nil || u.Host != req.URL.Host || u.Scheme != req.URL.Scheme {
+		return nil, "", fmt.Errorf("%w: the next page of its list would be at %q", errContent, link)
+	}
+	return m.Manifests, u.String(), nil
+}

@@ -130,6 +130,11 @@ func passing(err error) bool {
 
 // failed words an error for people: what was tried, where, and what to do.
 func (r *Repository) failed(doing string, err error) error {
+	return failed(doing, r.host, fmt.Sprintf("; asked as %s: log in with docker login %s", r.auth, r.host), err)
+}
+
+// failed does that for any host; denied is the advice where it asks for a login.
+func failed(doing, host, denied string, err error) error {
 	var local *localError
 	if errors.As(err, &local) {
 		return local // it is not the registry's
@@ -150,7 +155,7 @@ func (r *Repository) failed(doing string, err error) error {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		err, hint = errors.New("nothing answers there (connection refused)"), "; is it running?"
 	case code == http.StatusUnauthorized || code == http.StatusForbidden:
-		hint = fmt.Sprintf("; asked as %s: log in with docker login %s", r.auth, r.host)
+		hint = denied
 	case code == http.StatusNotFound:
 		err = fmt.Errorf("%w: %w", ErrNotFound, err)
 	case code == http.StatusTooManyRequests:
@@ -163,7 +168,7 @@ func (r *Repository) failed(doing string, err error) error {
 		hint = "; check the name, and this machine's network"
 	case strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
 		err = errors.New("it speaks plain http, without encryption")
-		hint = fmt.Sprintf("; if that is meant, allow it with --plain-http %s", r.host)
+		hint = fmt.Sprintf("; if that is meant, allow it with --plain-http %s", host)
 	}
-	return fmt.Errorf("%w: %s at %s: %w%s", ErrRegistry, doing, r.host, err, hint)
+	return fmt.Errorf("%w: %s at %s: %w%s", ErrRegistry, doing, host, err, hint)
 }

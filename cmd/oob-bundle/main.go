@@ -124,7 +124,7 @@ func rootCommand(u *ui) *cobra.Command {
 	}
 	c.PersistentFlags().BoolVarP(&u.quiet, "quiet", "q", false, "print errors and results only")
 	c.AddCommand(
-		createCommand(u), verifyCommand(u), installCommand(u), inspectCommand(u), signCommand(u),
+		createCommand(u), verifyCommand(u), installCommand(u), inspectCommand(u), signCommand(u), lockCommand(u), architecturesCommand(u),
 		keyCommand(u), trustCommand(u), registryCommand(u), statusCommand(u), versionCommand(u),
 	)
 	return c

@@ -300,7 +300,7 @@ func TestReadOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	layer := descriptor("text/plain", []byte("about it"))
-	d, blobs := bundle.NewArtifact("application/vnd.example", layer, &subject)
+	d, blobs := bundle.NewArtifact("application/vnd.example", &subject, layer)
 	blobs[layer.Digest] = []byte("about it")
 	for digest, content := range blobs {
 		if digest == d.Digest {

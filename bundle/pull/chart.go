@@ -1,0 +1,327 @@
+package pull
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"path"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v4"
+	"helm.sh/helm/v3/pkg/chart"
+	"helm.sh/helm/v3/pkg/chart/loader"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/remote"
+	"github.com/oob-bundle/oob-bundle/manifests"
+)
+
+const (
+	// maxChart bounds a chart's archive, in bytes: it is held in memory.
+	maxChart = 16 << 20
+	// maxChartIndex bounds a repository's index.yaml, in bytes.
+	maxChartIndex = 128 << 20
+	// maxChartEntries bounds what an index says about one chart, in bytes.
+	maxChartEntries = 8 << 20
+)
+
+// Media types of Helm's charts in registries (helm.sh/docs/topics/registries).
+const (
+	TypeChartConfig  = "application/vnd.cncf.helm.config.v1+json"
+	TypeChartContent = "application/vnd.cncf.helm.chart.content.v1.tar+gzip"
+)
+
+// Chart is a chart that was fetched and looked into.
+type Chart struct {
+	Wanted    manifests.WantedChart
+	Reference bundle.Reference // under which Helm pulls it from the site's registry
+	Content   bundle.Descriptor
+	Archive   []byte   // the .tgz; nil for one from a registry
+	Config    []byte   // Helm's config document; nil for one from a registry
+	Images    []string // that it names, as far as its values and templates say
+	Check     string   // what it passed, for the lock
+	OCI       *Image   // one from a registry, as upstream has it
+}
+
+// chartReference is the name of a chart on the site: that of its repository
+// with its own, and its version as the tag, in which Helm writes + as _.
+func chartReference(w manifests.WantedChart) (bundle.Reference, error) {
+	u, err := url.Parse(w.Repository)
+	if err != nil || u.Host == "" {
+		return bundle.Reference{}, fmt.Errorf("%w: %q is not a repository's URL", manifests.ErrInvalid, w.Repository)
+	}
+	r, err := bundle.ParseReference(u.Host + path.Join("/", u.Path, w.Name) + ":" + strings.ReplaceAll(w.Version, "+", "_"))
+	if err != nil {
+		return r, fmt.Errorf("%w: chart %s: %w", manifests.ErrInvalid, w.Name, err)
+	}
+	return r, nil
+}
+
+func (s *Source) chart(ctx context.Context, w manifests.WantedChart, platforms []bundle.Platform, pinned func(bundle.Reference) bundle.Digest) (*Chart, error) {
+	ref, err := chartReference(w)
+	if err != nil {
+		return nil, err
+	}
+	c := &Chart{Wanted: w, Reference: ref, Check: "digest of the registry's manifest"}
+	archive := []byte(nil)
+	if strings.HasPrefix(w.Repository, "oci://") {
+		if c.OCI, err = s.resolve(ctx, ref, platforms, pinned(ref)); err != nil {
+			return nil, err
+		}
+		if archive, err = c.fromRegistry(ctx); err != nil {
+			return nil, err
+		}
+	} else if archive, err = s.fromRepository(ctx, c); err != nil {
+		return nil, err
+	}
+	if w.SHA256 != "" {
+		if got := bundle.DigestOf(archive).Hex(); got != w.SHA256 {
+			return nil, fmt.Errorf("%w: it has the sha256 %s, and the manifest says %s", bundle.ErrDigest, got, w.SHA256)
+		}
+		c.Check = checkPinned
+	}
+	loaded, err := loader.LoadArchive(bytes.NewReader(archive))
+	if err != nil {
+		return nil, fmt.Errorf("%w: it is not a chart: %w", bundle.ErrFormat, err)
+	}
+	if loaded.Metadata.Name != w.Name || loaded.Metadata.Version != w.Version {
+		return nil, fmt.Errorf("%w: its Chart.yaml says %s %s", bundle.ErrFormat, loaded.Metadata.Name, loaded.Metadata.Version)
+	}
+	c.Content = bundle.Descriptor{MediaType: TypeChartContent, Digest: bundle.DigestOf(archive), Size: int64(len(archive))}
+	if c.OCI == nil {
+		c.Archive = archive
+		if c.Config, err = json.Marshal(loaded.Metadata); err != nil {
+			return nil, err
+		}
+	}
+	c.Images = chartImages(loaded, w.Values)
+	return c, nil
+}
+
+// fromRegistry fetches the archive of a chart that is an artifact already.
+func (c *Chart) fromRegistry(ctx context.Context) ([]byte, error) {
+	m, err := bundle.ParseManifest(c.OCI.Top, c.OCI.Documents[c.OCI.Top.Digest])
+	if err != nil {
+		return nil, err
+	}
+	if m.Config == nil || m.Config.MediaType != TypeChartConfig {
+		return nil, fmt.Errorf("%w: it is not a Helm chart", bundle.ErrFormat)
+	}
+	i := slices.IndexFunc(m.Layers, func(d bundle.Descriptor) bool { return d.MediaType == TypeChartContent })
+	if i < 0 {
+		return nil, fmt.Errorf("%w: it has no chart in it", bundle.ErrFormat)
+	}
+	return c.OCI.small(ctx, m.Layers[i], maxChart)
+}
+
+// chartVersion is what an index says about one version of a chart.
+type chartVersion struct {
+	Version string   `yaml:"version"`
+	URLs    []string `yaml:"urls"`
+	Digest  string   `yaml:"digest"`
+}
+
+// fromRepository finds a chart in the index of a repository on the web and
+// fetches it.
+func (s *Source) fromRepository(ctx context.Context, c *Chart) ([]byte, error) {
+	base := strings.TrimSuffix(c.Wanted.Repository, "/") + "/"
+	page, err := s.page(base + "index.yaml")
+	if err != nil {
+		return nil, err
+	}
+	var entries []chartVersion
+	err = page.Stream(ctx, func(r io.Reader) error {
+		entries, err = chartEntries(io.LimitReader(r, maxChartIndex), c.Wanted.Name)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	i := slices.IndexFunc(entries, func(v chartVersion) bool { return v.Version == c.Wanted.Version })
+	if i < 0 {
+		var have []string
+		for _, v := range entries[:min(len(entries), 5)] {
+			have = append(have, v.Version)
+		}
+		return nil, fmt.Errorf("%w: %w: the repository has no version %s of the chart %s, but %s", remote.ErrRegistry, remote.ErrNotFound, c.Wanted.Version, c.Wanted.Name, strings.Join(have, ", "))
+	}
+	v := entries[i]
+	if len(v.URLs) == 0 {
+		return nil, fmt.Errorf("%w: the index of %s gives no URL for it", bundle.ErrFormat, base)
+	}
+	u, err := url.Parse(v.URLs[0])
+	if err != nil {
+		return nil, fmt.Errorf("%w: the index of %s gives the URL %q", bundle.ErrFormat, base, v.URLs[0])
+	}
+	from, err := url.Parse(base)
+	if err != nil {
+		return nil, err
+	}
+	if page, err = s.page(from.ResolveReference(u).String()); err != nil {
+		return nil, err
+	}
+	data, err := page.Read(ctx, maxChart)
+	if err != nil {
+		return nil, err
+	}
+	c.Check = "TLS of the repository alone"
+	if v.Digest != "" {
+		if got := bundle.DigestOf(data).Hex(); got != strings.TrimPrefix(v.Digest, "sha256:") {
+			return nil, fmt.Errorf("%w: it has the sha256 %s, and the repository's index says %s", bundle.ErrDigest, got, v.Digest)
+		}
+		c.Check = "digest of the repository's index"
+	}
+	return data, nil
+}
+
+// chartEntries reads what an index says about one chart. Indexes have tens of
+// megabytes and are written by Helm, whose lines say where a chart begins and
+// ends: only those of the one are read as YAML.
+func chartEntries(r io.Reader, name string) ([]chartVersion, error) {
+	lines := bufio.NewReaderSize(r, 64<<10)
+	var block bytes.Buffer
+	inside := false
+	for {
+		line, err := lines.ReadSlice('\n')
+		long := errors.Is(err, bufio.ErrBufferFull)
+		if err != nil && !errors.Is(err, io.EOF) && !long {
+			return nil, err
+		}
+		starts := len(line) > 2 && line[0] == ' ' && line[1] == ' ' && line[2] != ' ' && line[2] != '-' && line[2] != '#'
+		top := len(line) > 0 && line[0] != ' ' && line[0] != '\n' && line[0] != '#' && line[0] != '\r'
+		switch {
+		case starts:
+			key := strings.Trim(strings.TrimSuffix(strings.TrimSpace(string(line)), ":"), `"'`)
+			inside = key == name
+		case top:
+			inside = false
+		}
+		if inside {
+			block.Write(line)
+			if block.Len() > maxChartEntries {
+				return nil, fmt.Errorf("%w: the index says too much about %s", bundle.ErrLimit, name)
+			}
+		}
+		for long { // the rest of a line that is too long to matter
+			line, err = lines.ReadSlice('\n')
+			if long = errors.Is(err, bufio.ErrBufferFull); inside {
+				block.Write(line)
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	var entries map[string][]chartVersion
+	if err := yaml.Load(append([]byte("entries:\n"), block.Bytes()...), &struct {
+		Entries *map[string][]chartVersion `yaml:"entries"`
+	}{&entries}); err != nil {
+		return nil, fmt.Errorf("%w: the repository's index: %w", bundle.ErrFormat, err)
+	}
+	return entries[name], nil
+}
+
+// chartImages names the images that a chart asks for: what its values, with
+// those that the site sets, say in the forms that charts use, and what its
+// templates name outright. A chart can compute a name in ways that only running
+// it would show.
+func chartImages(c *chart.Chart, set map[string]any) []string {
+	var list []string
+	add := func(ref string) {
+		if r, err := bundle.ParseReference(ref); err == nil && !slices.Contains(list, r.String()) {
+			list = append(list, r.String())
+		}
+	}
+	values := merge(c.Values, set)
+	valueImages(values, c.Metadata.AppVersion, add)
+	for _, t := range c.Templates {
+		for _, line := range strings.Split(string(t.Data), "\n") {
+			rest, ok := strings.CutPrefix(strings.TrimLeft(strings.TrimSpace(line), "- "), "image:")
+			if ref := strings.Trim(strings.TrimSpace(rest), `"'`); ok && ref != "" && !strings.ContainsAny(ref, "{} $") {
+				add(ref)
+			}
+		}
+	}
+	for _, sub := range c.Dependencies() {
+		inner, _ := values[sub.Name()].(map[string]any)
+		for _, ref := range chartImages(sub, inner) {
+			add(ref)
+		}
+	}
+	slices.Sort(list)
+	return list
+}
+
+// merge lays one tree of values over another, as Helm does.
+func merge(under, over map[string]any) map[string]any {
+	out := map[string]any{}
+	for k, v := range under {
+		out[k] = v
+	}
+	for k, v := range over {
+		a, okA := out[k].(map[string]any)
+		b, okB := v.(map[string]any)
+		if okA && okB {
+			v = merge(a, b)
+		}
+		out[k] = v
+	}
+	return out
+}
+
+// valueImages finds images in values: maps with repository (or image) and tag,
+// perhaps with a registry, and texts named image that are references.
+func valueImages(values map[string]any, appVersion string, add func(string)) {
+	text := func(key string) string {
+		switch v := values[key].(type) {
+		case string:
+			return v
+		case float64, int, int64:
+			return fmt.Sprint(v)
+		}
+		return ""
+	}
+	repository := text("repository")
+	_, hasTag := values["tag"]
+	if repository == "" && hasTag {
+		repository = text("image")
+	}
+	if repository != "" && (hasTag || text("pullPolicy") != "") && !strings.Contains(repository, "://") {
+		ref := repository
+		if r := text("registry"); r != "" {
+			ref = r + "/" + ref
+		}
+		switch tag := text("tag"); {
+		case tag != "":
+			ref += ":" + tag
+		case appVersion != "":
+			ref += ":" + appVersion
+		}
+		add(ref)
+	}
+	for key, v := range values {
+		switch v := v.(type) {
+		case map[string]any:
+			valueImages(v, appVersion, add)
+		case []any:
+			for _, x := range v {
+				if m, ok := x.(map[string]any); ok {
+					valueImages(m, appVersion, add)
+				}
+			}
+		case string:
+			if strings.EqualFold(key, "image") && !hasTag && strings.ContainsAny(v, ":/") && !strings.ContainsAny(v, "{} ") {
+				add(v)
+			}
+		}
+	}
+}

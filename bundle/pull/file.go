@@ -1,0 +1,123 @@
+package pull
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/remote"
+	"github.com/oob-bundle/oob-bundle/manifests"
+)
+
+// Fetcher is where content comes from. It writes what d describes to w and
+// verifies it; t says how much is there already, as in remote.Repository.Fetch.
+type Fetcher interface {
+	Fetch(ctx context.Context, d bundle.Descriptor, w io.WriterAt, t *remote.Transfer) error
+}
+
+// File is the path of a file on this machine.
+type File string
+
+// Fetch copies the file. The error wraps bundle.ErrDigest if it is not what was
+// seen before.
+func (p File) Fetch(ctx context.Context, d bundle.Descriptor, w io.WriterAt, t *remote.Transfer) (err error) {
+	f, err := os.Open(string(p))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	if t.Hash == nil {
+		t.Hash = sha256.New()
+	}
+	if t.Buffer == nil {
+		t.Buffer = make([]byte, 256<<10)
+	}
+	for {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		n, err := f.ReadAt(t.Buffer[:min(int64(len(t.Buffer)), d.Size+1-t.Have)], t.Have)
+		if t.Have+int64(n) > d.Size {
+			return fmt.Errorf("%w: %s grew while it was read", bundle.ErrDigest, string(p))
+		}
+		if n > 0 {
+			if _, err := w.WriteAt(t.Buffer[:n], t.Have); err != nil {
+				return err
+			}
+			t.Hash.Write(t.Buffer[:n])
+			t.Have += int64(n)
+			if t.Done != nil {
+				t.Done(int64(n))
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if t.Have != d.Size || bundle.DigestFrom(t.Hash.Sum(nil)) != d.Digest {
+		return fmt.Errorf("%w: %s changed while it was read; run it again", bundle.ErrDigest, string(p))
+	}
+	return nil
+}
+
+// Blob is a file for the host whose hash and size are known.
+type Blob struct {
+	Wanted  manifests.WantedFile
+	Content bundle.Descriptor
+	Check   string // what it passed, or is going to, for the lock
+
+	content Fetcher
+}
+
+// From is where it can be read.
+func (b *Blob) From() Fetcher { return b.content }
+
+// maxFirstUse bounds a file that has to be fetched to be described, in bytes.
+const maxFirstUse = 16 << 30
+
+// file finds out what a file is. One that is pinned is not fetched for that.
+func (s *Source) file(ctx context.Context, w manifests.WantedFile, dir string) (*Blob, error) {
+	b := &Blob{Wanted: w}
+	if w.FirstUse || !strings.Contains(w.Source, "://") {
+		path, err := s.download(ctx, w.Source, dir, maxFirstUse)
+		if err != nil {
+			return nil, err
+		}
+		b.content, b.Check = File(path), "file of the author's"
+		if w.FirstUse {
+			b.Check = "first use"
+		}
+		if b.Content, err = describe(path, bundle.TypeFileContent); err != nil {
+			return nil, err
+		}
+		if w.SHA256 != "" {
+			if b.Content.Digest.Hex() != w.SHA256 {
+				return nil, fmt.Errorf("%w: it has the sha256 %s, and the manifest says %s", bundle.ErrDigest, b.Content.Digest.Hex(), w.SHA256)
+			}
+			b.Check = checkPinned
+		}
+		return b, nil
+	}
+	page, err := s.page(w.Source)
+	if err != nil {
+		return nil, err
+	}
+	b.content, b.Check = page, checkPinned
+	b.Content = bundle.Descriptor{MediaType: bundle.TypeFileContent, Digest: bundle.Digest("sha256:" + w.SHA256), Size: w.Size}
+	if w.Size == 0 {
+		if b.Content.Size, err = page.Size(ctx); errors.Is(err, remote.ErrUnknownSize) {
+			return nil, fmt.Errorf("%w\ngive size in the manifest, in bytes", err)
+		}
+	}
+	return b, err
+}
+
+const checkPinned = "sha256 of the manifest"

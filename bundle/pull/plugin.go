@@ -1,0 +1,218 @@
+package pull
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/ProtonMail/go-crypto/openpgp"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/remote"
+	"github.com/oob-bundle/oob-bundle/manifests"
+)
+
+const (
+	// maxPlugin bounds a plugin's archive, in bytes: the server keeps at most so
+	// much of an upload.
+	maxPlugin = 1 << 30
+	// maxPluginSignature bounds a detached signature, in bytes; one by a key of
+	// 4,096 bits has 566.
+	maxPluginSignature = 64 << 10
+)
+
+// Plugin is a plugin that was fetched and looked into.
+type Plugin struct {
+	Wanted    manifests.WantedPlugin
+	About     PluginManifest
+	Archive   bundle.Descriptor // digest and size of the .tar.gz
+	Signature []byte            // nil if there is none
+	Checks    []string          // what it passed, for the lock
+
+	content Fetcher
+}
+
+// Content is where the archive can be read.
+func (p *Plugin) Content() Fetcher { return p.content }
+
+// plugin fetches a plugin into dir and checks it. Errors wrap
+// remote.ErrRegistry, bundle.ErrSignature, bundle.ErrPolicy or
+// bundle.ErrFormat.
+func (s *Source) plugin(ctx context.Context, w manifests.WantedPlugin, platforms []bundle.Platform, dir string) (*Plugin, error) {
+	p := &Plugin{Wanted: w}
+	path, err := s.download(ctx, w.URL, dir, maxPlugin)
+	if err != nil {
+		return nil, err
+	}
+	p.content = File(path)
+	if p.Archive, err = describe(path, bundle.TypePluginArchive); err != nil {
+		return nil, err
+	}
+	if w.SHA256 != "" {
+		if p.Archive.Digest.Hex() != w.SHA256 {
+			return nil, errors.Join(fmt.Errorf("%w: it has the sha256 %s, and the manifest says %s", bundle.ErrDigest, p.Archive.Digest.Hex(), w.SHA256), forget(path, dir))
+		}
+		p.Checks = append(p.Checks, "sha256 of the manifest")
+	}
+	if w.Signature != "" {
+		if p.Signature, err = s.small(ctx, w.Signature, maxPluginSignature); err != nil {
+			return nil, fmt.Errorf("its signature: %w", missingSignature(err))
+		}
+		by, err := checkOpenPGP(path, p.Signature, w.Keys)
+		if err != nil {
+			return nil, errors.Join(err, forget(path, dir))
+		}
+		p.Checks = append(p.Checks, "OpenPGP signature by "+by)
+	} else if w.SHA256 == "" {
+		return nil, fmt.Errorf("%w: it has neither a signature nor a sha256; one of them has to say that it is the right one", bundle.ErrPolicy)
+	}
+	if p.About, err = inspectPlugin(ctx, path, platforms); err != nil {
+		return nil, errors.Join(err, forget(path, dir))
+	}
+	if w.ID != "" && w.ID != p.About.ID {
+		return nil, fmt.Errorf("%w: its plugin.json says that it is %q, and the manifest that it is %q", bundle.ErrPolicy, p.About.ID, w.ID)
+	}
+	if w.Version != "" && strings.TrimPrefix(w.Version, "v") != strings.TrimPrefix(p.About.Version, "v") {
+		return nil, fmt.Errorf("%w: its plugin.json says version %q, and the manifest %q", bundle.ErrPolicy, p.About.Version, w.Version)
+	}
+	return p, nil
+}
+
+func missingSignature(err error) error {
+	if errors.Is(err, remote.ErrNotFound) {
+		return fmt.Errorf("%w\nwithout one the plugin can be pinned: take signature out and give sha256", err)
+	}
+	return err
+}
+
+// checkOpenPGP checks a detached signature, binary or armored, and returns the
+// fingerprint of the key that made it.
+func checkOpenPGP(path string, signature []byte, keys []manifests.Key) (by string, err error) {
+	defer func() { // the library has panicked on hostile packets before
+		if r := recover(); r != nil {
+			err = fmt.Errorf("%w: the signature cannot be read", bundle.ErrSignature)
+		}
+	}()
+	var ring openpgp.EntityList
+	var names []string
+	for _, k := range keys {
+		list, err := readKeyRing(k.Data)
+		if err != nil {
+			return "", fmt.Errorf("%w: the key %s is not an OpenPGP public key: %w", manifests.ErrInvalid, k.Name, err)
+		}
+		ring, names = append(ring, list...), append(names, k.Name)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	check := openpgp.CheckDetachedSignature
+	if bytes.HasPrefix(bytes.TrimSpace(signature), []byte("-----BEGIN ")) {
+		check = openpgp.CheckArmoredDetachedSignature
+	}
+	signer, err := check(ring, f, bytes.NewReader(signature), nil)
+	if err != nil {
+		return "", fmt.Errorf("%w: it is not signed by %s: %w", bundle.ErrSignature, strings.Join(names, " or "), err)
+	}
+	return strings.ToUpper(hex.EncodeToString(signer.PrimaryKey.Fingerprint)), nil
+}
+
+func readKeyRing(data []byte) (openpgp.EntityList, error) {
+	if bytes.HasPrefix(bytes.TrimSpace(data), []byte("-----BEGIN ")) {
+		return openpgp.ReadArmoredKeyRing(bytes.NewReader(data))
+	}
+	return openpgp.ReadKeyRing(bytes.NewReader(data))
+}
+
+// describe hashes a file.
+func describe(path, mediaType string) (d bundle.Descriptor, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return d, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	h := sha256.New()
+	n, err := io.Copy(h, f)
+	return bundle.Descriptor{MediaType: mediaType, Digest: bundle.DigestFrom(h.Sum(nil)), Size: n}, err
+}
+
+// download brings a URL into dir, unless an earlier run did, and returns where
+// it is. A path on this machine is returned as it is.
+func (s *Source) download(ctx context.Context, from, dir string, limit int64) (string, error) {
+	if !strings.Contains(from, "://") {
+		fi, err := os.Stat(from)
+		if err == nil && fi.Size() > limit {
+			err = fmt.Errorf("%w: it has %d bytes, at most %d are allowed", bundle.ErrLimit, fi.Size(), limit)
+		}
+		return from, err
+	}
+	path := filepath.Join(dir, bundle.DigestOf([]byte(from)).Hex())
+	if _, err := os.Lstat(path); err == nil {
+		return path, nil // complete; whoever asked checks what it is
+	}
+	page, err := s.page(from)
+	if err != nil {
+		return "", err
+	}
+	size, err := page.Size(ctx)
+	if err != nil {
+		return "", err
+	}
+	if size > limit {
+		return "", fmt.Errorf("%w: it has %d bytes, at most %d are allowed", bundle.ErrLimit, size, limit)
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", err
+	}
+	if err := bundle.Need(dir, size, 1, size); err != nil {
+		return "", err
+	}
+	f, err := os.Create(path + ".new")
+	if err != nil {
+		return "", err
+	}
+	err = page.Fetch(ctx, bundle.Descriptor{Size: size}, f, nil)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err := errors.Join(err, f.Close()); err != nil {
+		return "", err
+	}
+	return path, errors.Join(os.Rename(path+".new", path), bundle.SyncDir(dir))
+}
+
+// forget removes a download that is not what it should be, so that the next run
+// fetches it again.
+func forget(path, dir string) error {
+	if filepath.Dir(path) != filepath.Clean(dir) {
+		return nil // the author's own file
+	}
+	return os.Remove(path)
+}
+
+// small reads a small file from a URL or a path.
+func (s *Source) small(ctx context.Context, from string, limit int64) ([]byte, error) {
+	if strings.Contains(from, "://") {
+		page, err := s.page(from)
+		if err != nil {
+			return nil, err
+		}
+		return page.Read(ctx, limit)
+	}
+	fi, err := os.Stat(from)
+	if err != nil {
+		return nil, err
+	}
+	if fi.Size() > limit {
+		return nil, fmt.Errorf("%w: %s has %d bytes, at most %d are allowed", bundle.ErrLimit, from, fi.Size(), limit)
+	}
+	return os.ReadFile(from)
+}

@@ -1,0 +1,108 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/create"
+	"github.com/oob-bundle/oob-bundle/manifests"
+)
+
+type lockFlags struct {
+	resolveFlags
+	output, diff string
+}
+
+func lockCommand(u *ui) *cobra.Command {
+	var f lockFlags
+	c := &cobra.Command{
+		Use:   "lock ARCHITECTURE|MANIFEST.yaml",
+		Short: "Resolve everything to digests, without fetching a layer",
+		Long: `Resolve everything to digests, without fetching a layer, and print the lock. Plugins
+and charts are fetched, since they have to be looked into, and not kept. With
+--diff print what would be different from an earlier lock.`,
+		Example: `  oob-bundle lock out-of-band -o out-of-band.lock.yaml
+  oob-bundle lock out-of-band --diff out-of-band.lock.yaml`,
+		Args: needs("ARCHITECTURE|MANIFEST.yaml"),
+		RunE: func(c *cobra.Command, args []string) error { return u.lock(c, args[0], f) },
+	}
+	f.add(c)
+	c.Flags().StringVarP(&f.output, "output", "o", "", "file to write (default standard output)")
+	c.Flags().StringVar(&f.diff, "diff", "", "earlier lock, against which differences are printed")
+	u.jsonFlag(c)
+	return c
+}
+
+// lockJSON is the result of lock --json.
+type lockJSON struct {
+	Lock    string             `json:"lock"` // the document, YAML
+	File    string             `json:"file,omitempty"`
+	Changes []manifests.Change `json:"changes,omitempty"` // with --diff
+}
+
+func (u *ui) lock(c *cobra.Command, manifest string, f lockFlags) error {
+	o, err := f.options(c, manifest)
+	if err != nil {
+		return err
+	}
+	var old *manifests.Lock
+	if f.diff != "" {
+		if old, err = manifests.ReadLock(f.diff); err != nil {
+			return err
+		}
+	}
+	// Beside what is written: a temporary directory may be small.
+	dir, err := os.MkdirTemp(filepath.Dir(f.output), ".oob-bundle-lock-")
+	if err != nil {
+		return err
+	}
+	o.Warn = u.warn
+	l, err := create.Lock(c.Context(), o, dir)
+	if err != nil {
+		return err
+	}
+	data, err := l.Encode()
+	if err != nil {
+		return err
+	}
+	if f.output != "" {
+		if err := bundle.WriteFile(f.output, data, 0o644); err != nil {
+			return err
+		}
+	}
+	out := lockJSON{Lock: string(data), File: f.output}
+	if old != nil {
+		out.Changes = manifests.Diff(old, l)
+	}
+	return u.result(out, func(w io.Writer) {
+		switch {
+		case old != nil:
+			printChanges(w, out.Changes)
+		case f.output != "":
+			fmt.Fprintf(w, "%s   %s\n", f.output, contents(l))
+		default:
+			_, _ = w.Write(data) // to memory
+		}
+	})
+}
+
+func printChanges(w io.Writer, changes []manifests.Change) {
+	if len(changes) == 0 {
+		fmt.Fprintln(w, "no difference")
+	}
+	for _, c := range changes {
+		switch c.Kind {
+		case "added":
+			fmt.Fprintf(w, "+ %s %s  %s\n", c.What, c.Name, c.To)
+		case "removed":
+			fmt.Fprintf(w, "- %s %s  %s\n", c.What, c.Name, c.From)
+		default:
+			fmt.Fprintf(w, "~ %s %s\n    from %s\n    to   %s\n", c.What, c.Name, c.From, c.To)
+		}
+	}
+}

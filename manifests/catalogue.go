@@ -1,0 +1,69 @@
+package manifests
+
+import (
+	"embed"
+	"io/fs"
+	"slices"
+	"strings"
+)
+
+// catalogueFiles are the catalogue's documents: one for each reference
+// architecture, and those that they include.
+//
+//go:embed catalogue
+var catalogueFiles embed.FS
+
+func catalogueFS() fs.FS {
+	sub, err := fs.Sub(catalogueFiles, "catalogue")
+	if err != nil {
+		panic(err) // the name is a constant
+	}
+	return sub
+}
+
+// architectures are the names of the catalogue, in the order in which they are
+// listed.
+var architectures = []string{"application", "out-of-band", "mission-partner", "ddil", "sovereign-teams"}
+
+// Architectures returns the names of the reference architectures.
+func Architectures() []string { return slices.Clone(architectures) }
+
+// Open reads a reference architecture by its name, or a manifest by its path.
+func Open(nameOrPath string) (*Manifest, error) {
+	if !slices.Contains(architectures, nameOrPath) {
+		m, err := Read(nameOrPath)
+		if err != nil && !strings.ContainsAny(nameOrPath, "./\\") {
+			return nil, choiceError("%q is neither a file nor one of the reference architectures, which are %s", nameOrPath, strings.Join(architectures, ", "))
+		}
+		return m, err
+	}
+	data, err := catalogueFiles.ReadFile("catalogue/" + nameOrPath + ".yaml")
+	if err != nil {
+		return nil, err
+	}
+	return open(data, &document{name: "catalogue:" + nameOrPath + ".yaml", files: catalogueFS()})
+}
+
+// Everything returns every optional component for a deployment, for those who
+// want all of it.
+func (m *Manifest) Everything(deployment string) []string {
+	s := &selector{m: m, out: &Selection{Deployment: deployment}}
+	var list []string
+	for _, c := range m.resolved() {
+		if c.Optional && s.applies(c.Deployments) {
+			list = append(list, c.Name)
+		}
+	}
+	return list
+}
+
+// Describe returns everything that there is for a deployment, optional
+// components included, on the platforms that have it; nothing is refused.
+func (m *Manifest) Describe(deployment string) (*Selection, error) {
+	s, err := m.newSelector(Choice{Deployment: deployment})
+	if err != nil {
+		return nil, err
+	}
+	s.collect(m.resolved(), true)
+	return s.out, join(s.problems)
+}
