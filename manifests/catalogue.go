@@ -57,10 +57,10 @@ func (m *Manifest) Everything(deployment string) []string {
 	return list
 }
 
-// Describe returns everything that there is for a deployment, optional
-// components included, on the platforms that have it; nothing is refused.
-func (m *Manifest) Describe(deployment string) (*Selection, error) {
-	s, err := m.newSelector(Choice{Deployment: deployment})
+// Describe returns everything that there is for the deployment and platforms of
+// a choice, optional components included; nothing is refused.
+func (m *Manifest) Describe(c Choice) (*Selection, error) {
+	s, err := m.newSelector(c)
 	if err != nil {
 		return nil, err
 	}

@@ -169,3 +169,16 @@ func MatchImages(pattern, repository string) bool {
 	ok, err := regexp.MatchString("^(?:"+quoted+")$", repository)
 	return ok && err == nil
 }
+
+// ReleaseNote says what kind of release the chosen version with that name is,
+// as far as the documents know.
+func (s *Selection) ReleaseNote(of string) string {
+	for _, r := range s.releases {
+		if r.Of == of {
+			if row, exact := r.row(s.versions[of]); exact {
+				return row.Note
+			}
+		}
+	}
+	return ""
+}

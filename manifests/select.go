@@ -94,6 +94,7 @@ type WantedFile struct {
 	SHA256   string // 64 digits; empty for a local file, or with FirstUse
 	FirstUse bool   // whatever comes is accepted, and locked
 	Size     int64  // bytes; 0 if unknown
+	Pin      string // the name by which --set sha256.NAME gives its hash; may be empty
 }
 
 // WantedSignature asks for a signature on images.
@@ -111,6 +112,7 @@ type selector struct {
 	keys     map[string][]byte
 	problems []error
 	refused  []error // what is well-formed and cannot be had
+	missing  int     // how many of these do not exist for a platform
 }
 
 // Select applies a choice. Errors wrap ErrInvalid or bundle.ErrPolicy.
@@ -481,6 +483,7 @@ func (s *selector) exists(here at, component, what string, platforms []string) b
 	for _, p := range s.out.Platforms {
 		if len(have) > 0 && !slices.ContainsFunc(have, p.Matches) {
 			ok = false
+			s.missing++
 			s.refused = append(s.refused, fmt.Errorf("%w: %s, of component %s, exists for %s only, not for %s", bundle.ErrPolicy,
 				s.expand(here, what, &p).text, component, strings.Join(platforms, ", "), p))
 		}
@@ -649,24 +652,25 @@ func (s *selector) file(here at, x File, p *bundle.Platform, w *WantedComponent,
 	if out.SHA256 == firstUse {
 		out.SHA256, out.FirstUse = "", true
 	}
+	var e expansion
+	if name, ok := strings.CutPrefix(s.platformText(x.SHA256, p, &e), "${sha256."); ok {
+		out.Pin = strings.TrimSuffix(name, "}")
+	}
 	if isURL(out.Source) && out.SHA256 == "" && !out.FirstUse {
-		s.unpinned(here, x, out, p)
+		s.unpinned(here, out)
 	}
 	w.Files = append(w.Files, len(s.out.Files))
 	s.out.Files = append(s.out.Files, out)
 }
 
 // unpinned refuses a file of which nobody says what it has to be.
-func (s *selector) unpinned(here at, x File, out WantedFile, p *bundle.Platform) {
-	var e expansion
-	name, ok := strings.CutPrefix(s.platformText(x.SHA256, p, &e), "${sha256.")
-	if !ok {
+func (s *selector) unpinned(here at, out WantedFile) {
+	if out.Pin == "" {
 		s.problems = append(s.problems, here.problem("%s needs sha256: a file that comes over the network is pinned", out.Source))
 		return
 	}
-	name = strings.TrimSuffix(name, "}")
 	s.refused = append(s.refused, fmt.Errorf("%w: nothing says what %s has to be; give its hash with --set sha256.%s=HEX, or accept what the server sends now, and lock it, with --set sha256.%s=%s",
-		bundle.ErrPolicy, out.Source, name, name, firstUse))
+		bundle.ErrPolicy, out.Source, out.Pin, out.Pin, firstUse))
 }
 
 func (s *selector) signatures() {
@@ -695,19 +699,24 @@ func (s *selector) refusal() error {
 		}
 	}
 	for _, d := range s.m.Deployments {
-		other := s.c
-		if other.Deployment = d; d == s.out.Deployment {
-			continue
-		}
-		t, e := s.m.newSelector(other)
-		if e != nil {
-			continue
-		}
-		if chosen, e := t.choose(); e == nil {
-			if t.collect(chosen, false); len(t.problems)+len(t.refused) == 0 {
-				return fmt.Errorf("%w\n--deployment %s can be had", err, d)
-			}
+		if s.missing > 0 && d != s.out.Deployment && s.exist(d) {
+			return fmt.Errorf("%w\nwith --deployment %s everything that is required exists for it", err, d)
 		}
 	}
 	return err
+}
+
+// exist reports whether what another deployment requires exists for the
+// platforms asked for.
+func (s *selector) exist(deployment string) bool {
+	t, err := s.m.newSelector(Choice{Deployment: deployment, Platforms: s.c.Platforms})
+	if err != nil {
+		return false
+	}
+	chosen, err := t.choose()
+	if err != nil {
+		return false
+	}
+	t.collect(chosen, false)
+	return t.missing == 0
 }

@@ -177,7 +177,9 @@ func (a *archive) entry(info archives.FileInfo, limit int64) error {
 }
 
 func checkEntry(h *tar.Header, name string) error {
-	bad := func(what string) error { return fmt.Errorf("%w: its archive has %s: %q", bundle.ErrFormat, what, h.Name) }
+	bad := func(what string) error {
+		return fmt.Errorf("%w: its archive has %s: %q", bundle.ErrFormat, what, h.Name)
+	}
 	switch h.Typeflag {
 	case tar.TypeReg, tar.TypeDir:
 	case tar.TypeSymlink, tar.TypeLink:

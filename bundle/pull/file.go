@@ -87,7 +87,7 @@ const maxFirstUse = 16 << 30
 func (s *Source) file(ctx context.Context, w manifests.WantedFile, dir string) (*Blob, error) {
 	b := &Blob{Wanted: w}
 	if w.FirstUse || !strings.Contains(w.Source, "://") {
-		path, err := s.download(ctx, w.Source, dir, maxFirstUse)
+		path, _, err := s.download(ctx, w.Source, dir, maxFirstUse)
 		if err != nil {
 			return nil, err
 		}

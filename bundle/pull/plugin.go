@@ -42,22 +42,35 @@ type Plugin struct {
 // Content is where the archive can be read.
 func (p *Plugin) Content() Fetcher { return p.content }
 
-// plugin fetches a plugin into dir and checks it. Errors wrap
-// remote.ErrRegistry, bundle.ErrSignature, bundle.ErrPolicy or
-// bundle.ErrFormat.
+// plugin fetches a plugin into dir and checks it. One that an earlier run
+// fetched and that does not pass is fetched again: upstream may have replaced
+// it. Errors wrap remote.ErrRegistry, bundle.ErrSignature, bundle.ErrPolicy,
+// bundle.ErrDigest, bundle.ErrLimit or bundle.ErrFormat.
 func (s *Source) plugin(ctx context.Context, w manifests.WantedPlugin, platforms []bundle.Platform, dir string) (*Plugin, error) {
-	p := &Plugin{Wanted: w}
-	path, err := s.download(ctx, w.URL, dir, maxPlugin)
-	if err != nil {
-		return nil, err
+	for {
+		path, earlier, err := s.download(ctx, w.URL, dir, maxPlugin)
+		if err != nil {
+			return nil, err
+		}
+		p, err := s.checkPlugin(ctx, w, path, platforms)
+		if err == nil || filepath.Dir(path) != filepath.Clean(dir) { // good, or the author's own file
+			return p, err
+		}
+		if err := errors.Join(os.Remove(path), err); !earlier || ctx.Err() != nil {
+			return nil, err
+		}
 	}
+}
+
+func (s *Source) checkPlugin(ctx context.Context, w manifests.WantedPlugin, path string, platforms []bundle.Platform) (p *Plugin, err error) {
+	p = &Plugin{Wanted: w}
 	p.content = File(path)
 	if p.Archive, err = describe(path, bundle.TypePluginArchive); err != nil {
 		return nil, err
 	}
 	if w.SHA256 != "" {
 		if p.Archive.Digest.Hex() != w.SHA256 {
-			return nil, errors.Join(fmt.Errorf("%w: it has the sha256 %s, and the manifest says %s", bundle.ErrDigest, p.Archive.Digest.Hex(), w.SHA256), forget(path, dir))
+			return nil, fmt.Errorf("%w: it has the sha256 %s, and the manifest says %s", bundle.ErrDigest, p.Archive.Digest.Hex(), w.SHA256)
 		}
 		p.Checks = append(p.Checks, "sha256 of the manifest")
 	}
@@ -67,14 +80,14 @@ func (s *Source) plugin(ctx context.Context, w manifests.WantedPlugin, platforms
 		}
 		by, err := checkOpenPGP(path, p.Signature, w.Keys)
 		if err != nil {
-			return nil, errors.Join(err, forget(path, dir))
+			return nil, err
 		}
 		p.Checks = append(p.Checks, "OpenPGP signature by "+by)
 	} else if w.SHA256 == "" {
 		return nil, fmt.Errorf("%w: it has neither a signature nor a sha256; one of them has to say that it is the right one", bundle.ErrPolicy)
 	}
 	if p.About, err = inspectPlugin(ctx, path, platforms); err != nil {
-		return nil, errors.Join(err, forget(path, dir))
+		return nil, err
 	}
 	if w.ID != "" && w.ID != p.About.ID {
 		return nil, fmt.Errorf("%w: its plugin.json says that it is %q, and the manifest that it is %q", bundle.ErrPolicy, p.About.ID, w.ID)
@@ -146,56 +159,52 @@ func describe(path, mediaType string) (d bundle.Descriptor, err error) {
 
 // download brings a URL into dir, unless an earlier run did, and returns where
 // it is. A path on this machine is returned as it is.
-func (s *Source) download(ctx context.Context, from, dir string, limit int64) (string, error) {
+func (s *Source) download(ctx context.Context, from, dir string, limit int64) (path string, earlier bool, err error) {
 	if !strings.Contains(from, "://") {
 		fi, err := os.Stat(from)
 		if err == nil && fi.Size() > limit {
 			err = fmt.Errorf("%w: it has %d bytes, at most %d are allowed", bundle.ErrLimit, fi.Size(), limit)
 		}
-		return from, err
+		return from, false, err
 	}
-	path := filepath.Join(dir, bundle.DigestOf([]byte(from)).Hex())
+	path = filepath.Join(dir, bundle.DigestOf([]byte(from)).Hex())
 	if _, err := os.Lstat(path); err == nil {
-		return path, nil // complete; whoever asked checks what it is
+		return path, true, nil // complete; whoever asked checks what it is
 	}
+	return path, false, s.downloadTo(ctx, path, from, limit)
+}
+
+func (s *Source) downloadTo(ctx context.Context, path, from string, limit int64) error {
+	dir := filepath.Dir(path)
 	page, err := s.page(from)
 	if err != nil {
-		return "", err
+		return err
 	}
 	size, err := page.Size(ctx)
 	if err != nil {
-		return "", err
+		return err
 	}
 	if size > limit {
-		return "", fmt.Errorf("%w: it has %d bytes, at most %d are allowed", bundle.ErrLimit, size, limit)
+		return fmt.Errorf("%w: it has %d bytes, at most %d are allowed", bundle.ErrLimit, size, limit)
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return "", err
+		return err
 	}
 	if err := bundle.Need(dir, size, 1, size); err != nil {
-		return "", err
+		return err
 	}
 	f, err := os.Create(path + ".new")
 	if err != nil {
-		return "", err
+		return err
 	}
 	err = page.Fetch(ctx, bundle.Descriptor{Size: size}, f, nil)
 	if err == nil {
 		err = f.Sync()
 	}
 	if err := errors.Join(err, f.Close()); err != nil {
-		return "", err
+		return err
 	}
-	return path, errors.Join(os.Rename(path+".new", path), bundle.SyncDir(dir))
-}
-
-// forget removes a download that is not what it should be, so that the next run
-// fetches it again.
-func forget(path, dir string) error {
-	if filepath.Dir(path) != filepath.Clean(dir) {
-		return nil // the author's own file
-	}
-	return os.Remove(path)
+	return errors.Join(os.Rename(path+".new", path), bundle.SyncDir(dir))
 }
 
 // small reads a small file from a URL or a path.

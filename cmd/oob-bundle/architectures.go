@@ -129,7 +129,7 @@ func (u *ui) architecture(name string, f architecturesFlags) error {
 // that is optional.
 func describeDeployment(m *manifests.Manifest, deployment string, sizes map[string]int64) (deploymentContentJSON, error) {
 	out := deploymentContentJSON{Deployment: deployment, Components: []componentJSON{}}
-	s, err := m.Describe(deployment)
+	s, err := m.Describe(manifests.Choice{Deployment: deployment})
 	if err != nil {
 		return out, err
 	}

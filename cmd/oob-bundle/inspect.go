@@ -12,13 +12,27 @@ import (
 )
 
 func inspectCommand(u *ui) *cobra.Command {
+	var sbom, provenance bool
 	c := &cobra.Command{
-		Use:     "inspect BUNDLE",
-		Short:   "Show what is inside, without claiming that it can be trusted",
-		Example: "  oob-bundle inspect /media/disk/app.oob.tar",
-		Args:    needs("BUNDLE"),
-		RunE:    func(_ *cobra.Command, args []string) error { return u.inspect(args[0]) },
+		Use:   "inspect BUNDLE",
+		Short: "Show what is inside, without claiming that it can be trusted",
+		Example: `  oob-bundle inspect /media/disk/app.oob.tar
+  oob-bundle inspect /media/disk/app.oob.tar --sbom >app.cdx.json`,
+		Args: needs("BUNDLE"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			switch {
+			case sbom && provenance:
+				return fmt.Errorf("%w: --sbom and --provenance are two documents; ask for one", errUsage)
+			case sbom:
+				return u.inspectDocument(args[0], bundle.TypeSBOM)
+			case provenance:
+				return u.inspectDocument(args[0], bundle.TypeProvenance)
+			}
+			return u.inspect(args[0])
+		},
 	}
+	c.Flags().BoolVar(&sbom, "sbom", false, "print the list of the content that the bundle carries (CycloneDX)")
+	c.Flags().BoolVar(&provenance, "provenance", false, "print the statement of how it was made that it carries (in-toto, SLSA)")
 	u.jsonFlag(c)
 	return c
 }
@@ -28,6 +42,11 @@ type inspectJSON struct {
 	Bundle     bundleJSON         `json:"bundle"`
 	Signatures []signatureJSON    `json:"signatures"` // as they claim; none was checked
 	Images     []inspectImageJSON `json:"images"`
+	Deployment string             `json:"deployment,omitempty"`
+	Components []bundle.Component `json:"components"`
+	Charts     []bundle.Chart     `json:"charts"`
+	Plugins    []bundle.Plugin    `json:"plugins"`
+	Files      []bundle.HostFile  `json:"files"`
 	Blobs      int                `json:"blobs"`
 	Bytes      int64              `json:"bytes"` // of the blobs
 }
@@ -71,8 +90,53 @@ func (u *ui) inspect(path string) (err error) {
 				}
 			}
 		}
+		for _, c := range out.Charts {
+			fmt.Fprintf(w, "  chart     %q %q of %q\n", c.Name, c.Version, c.Repository)
+		}
+		for _, p := range out.Plugins {
+			signed := "with its signature"
+			if p.Signature == "" {
+				signed = "without a signature"
+			}
+			fmt.Fprintf(w, "  plugin    %q %q, %s\n", p.ID, p.Version, signed)
+		}
+		for _, f := range out.Files {
+			fmt.Fprintf(w, "  file      %q %s, %s bytes\n", f.Path, f.Mode, commas(f.Size))
+		}
 		fmt.Fprintf(w, "  content   %d blobs, %s bytes\n", out.Blobs, commas(out.Bytes))
 	})
+}
+
+// maxDocument bounds a document that a bundle carries about itself, in bytes.
+const maxDocument = 64 << 20
+
+// inspectDocument prints a document as it is; it is JSON already.
+func (u *ui) inspectDocument(path, artifactType string) (err error) {
+	file, err := bundle.OpenFile(path, os.O_RDONLY)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	head, err := bundle.ReadHead(file, file.Size())
+	if err != nil {
+		return &bundleError{path, err}
+	}
+	r, err := bundle.NewReader(file, file.Size(), head)
+	if err != nil {
+		return &bundleError{path, err}
+	}
+	data, err := r.Document(artifactType, maxDocument)
+	if err != nil {
+		return &bundleError{path, err}
+	}
+	if data == nil {
+		return fmt.Errorf("%w: %s carries no such document", errUsage, path)
+	}
+	u.warn("UNVERIFIED: this is what the file says of itself; check it with oob-bundle verify")
+	if _, err := u.out.Write(append(data, '\n')); err != nil {
+		return fmt.Errorf("the document could not be written: %v", err) //nolint:errorlint // a full pipe is not a full disk
+	}
+	return nil
 }
 
 func inspectFile(file io.ReaderAt, size int64) (*inspectJSON, error) {
@@ -90,6 +154,8 @@ func inspectFile(file io.ReaderAt, size int64) (*inspectJSON, error) {
 	}
 	out := &inspectJSON{
 		Bundle: describeBundle(head.Identity(), r.Info), Signatures: []signatureJSON{}, Images: []inspectImageJSON{},
+		Deployment: deployment.Form, Components: deployment.Components,
+		Charts: append([]bundle.Chart{}, deployment.Charts...), Plugins: append([]bundle.Plugin{}, deployment.Plugins...), Files: append([]bundle.HostFile{}, deployment.Files...),
 		Blobs: len(r.Blobs()), Bytes: r.PayloadSize(),
 	}
 	signatures, err := bundle.ParseSlot(head.Slot)

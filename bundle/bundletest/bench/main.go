@@ -29,6 +29,9 @@ func main() {
 }
 
 func start(ctx context.Context) error {
+	if len(os.Args) == 2 && os.Args[1] == "warm" {
+		return warm()
+	}
 	if len(os.Args) > 3 {
 		switch args := os.Args[2:]; os.Args[1] {
 		case "floor-pull":
@@ -175,8 +178,7 @@ func medianOf(runs []run) run {
 }
 
 // fresh empties a directory of the scratch. Each contender has one of its own and
-// empties it right before it runs: on a virtual machine the memory that becomes
-// free by that is faster than memory that was not used lately.
+// empties it right before it runs.
 func (b *bench) fresh(name string) (string, error) {
 	dir := filepath.Join(b.dir, name)
 	if err := os.RemoveAll(dir); err != nil {
