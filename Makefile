@@ -2,7 +2,7 @@
 # make test   all tests that need neither root nor Docker
 # make ci     everything that must hold (.ci/run)
 
-.PHONY: all build demo test race fuzz lint interop bench torture release-check ci clean
+.PHONY: all build demo test race fuzz lint interop catalogue-test bench torture release-check ci clean
 
 all: build
 
@@ -29,6 +29,12 @@ lint:
 # Real images and real clients; needs root and Docker, installs what it uses.
 interop:
 	.ci/interop
+
+# Every name of every reference architecture, from a stand-in upstream to a site;
+# every rule of the catalogue, broken once.
+catalogue-test:
+	go test ./manifests ./bundle/pull -count=1
+	go test ./cmd/oob-bundle -run 'Catalogue|Rules|Plugin' -count=1 -v
 
 # Side by side with the least that any program has to do, skopeo and crane, on
 # real images; needs Debian, installs what it uses. Writes docs/benchmarks.md.

@@ -113,6 +113,20 @@ func NewManifest(config Descriptor, annotations map[string]string, layers ...Des
 	return encodeManifest(ociManifest{Config: config, Layers: layers, Annotations: annotations})
 }
 
+// NewReferrersIndex returns the index that clients keep under a tag where a
+// registry does not list what refers to a manifest.
+func NewReferrersIndex(list []Descriptor) (d Descriptor, index []byte) {
+	data, err := Encode(struct {
+		SchemaVersion int          `json:"schemaVersion"`
+		MediaType     string       `json:"mediaType"`
+		Manifests     []Descriptor `json:"manifests"`
+	}{2, TypeOCIIndex, list})
+	if err != nil {
+		panic("bundle: " + err.Error()) // strings and numbers only
+	}
+	return Descriptor{MediaType: TypeOCIIndex, Digest: DigestOf(data), Size: int64(len(data))}, data
+}
+
 // ociManifest is an image manifest (image-spec, manifest.md) as we write it.
 type ociManifest struct {
 	SchemaVersion int               `json:"schemaVersion"`

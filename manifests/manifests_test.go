@@ -55,7 +55,7 @@ func TestManifestProblems(t *testing.T) {
 		"another kind":          {"kind: Manifest", "kind: Lock", []string{`kind is "Lock"`}},
 		"another version":       {"oobbundle.dev/v1", "oobbundle.dev/v9", []string{`apiVersion is "oobbundle.dev/v9"`}},
 		"an unknown field":      {"images: [docker.io", "image: [docker.io", []string{"line 8: the field image is not known here"}},
-		"an unknown field deep": {"    images: [docker.io/library/nginx:1]", "    images: [{reference: nginx, platfrom: [x]}]", []string{"line 8: the field platfrom is not known here"}},
+		"an unknown field deep": {"    images: [docker.io/library/nginx:1]", "    images: [{reference: nginx, plattform: [x]}]", []string{"line 8: the field plattform is not known here"}},
 		"a key twice":           {"  - name: db", "  - name: db\n    name: db", []string{"name"}},
 		"two documents":         {"apiVersion", "a: b\n---\napiVersion", []string{""}},
 		"not YAML":              {"metadata: {", "metadata: {{", []string{""}},

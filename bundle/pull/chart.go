@@ -69,7 +69,7 @@ func (s *Source) chart(ctx context.Context, w manifests.WantedChart, platforms [
 		return nil, err
 	}
 	c := &Chart{Wanted: w, Reference: ref, Check: "digest of the registry's manifest"}
-	archive := []byte(nil)
+	var archive []byte
 	if strings.HasPrefix(w.Repository, "oci://") {
 		if c.OCI, err = s.resolve(ctx, ref, platforms, pinned(ref)); err != nil {
 			return nil, err

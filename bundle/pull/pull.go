@@ -79,7 +79,7 @@ func (s *Source) page(from string) (*remote.Page, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %q is not a URL", manifests.ErrInvalid, from)
 	}
-	name := ""
+	var name string
 	u.Host, name = s.mirror(u.Host, strings.TrimPrefix(u.EscapedPath(), "/"))
 	if u, err = u.Parse("/" + name); err != nil {
 		return nil, fmt.Errorf("%w: %q is not a URL", manifests.ErrInvalid, from)

@@ -8,6 +8,8 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -126,10 +128,47 @@ func (r *Repository) uploadURL(res *http.Response, d bundle.Digest) (string, err
 
 // PushManifest puts a manifest under a tag, or under its digest if ref is empty.
 func (r *Repository) PushManifest(ctx context.Context, ref string, d bundle.Descriptor, data []byte) error {
+	_, err := r.pushManifest(ctx, ref, d, data)
+	return err
+}
+
+// PushReferrer puts a manifest that refers to another, and sees to it that it is
+// found: a registry that does not keep a list of its own gets one under the tag
+// sha256-HEX (distribution-spec 1.1, pushing manifests with subject). Two calls
+// about one subject must not run at the same time.
+func (r *Repository) PushReferrer(ctx context.Context, m *bundle.Manifest, data []byte) error {
+	kept, err := r.pushManifest(ctx, "", m.Descriptor, data)
+	if err != nil || kept || m.Subject == nil {
+		return err
+	}
+	tag := strings.Replace(string(m.Subject.Digest), ":", "-", 1)
+	list := []bundle.Descriptor{}
+	d, old, err := r.Manifest(ctx, tag)
+	if err == nil {
+		index, err := bundle.ParseManifest(d, old)
+		if err != nil || !bundle.IsIndex(d.MediaType) {
+			return fmt.Errorf("%w: %s has something under %s that is not a list of referrers", ErrRegistry, r, tag)
+		}
+		list = index.Manifests
+	} else if !errors.Is(err, ErrNotFound) {
+		return err
+	}
+	own := m.Descriptor
+	own.Platform, own.ArtifactType, own.Annotations = nil, m.ArtifactType, m.Annotations
+	if slices.ContainsFunc(list, func(d bundle.Descriptor) bool { return d.Digest == own.Digest }) {
+		return nil
+	}
+	d, index := bundle.NewReferrersIndex(append(list, own))
+	return r.PushManifest(ctx, tag, d, index)
+}
+
+// pushManifest reports whether the registry keeps a list of what refers to the
+// manifest's subject.
+func (r *Repository) pushManifest(ctx context.Context, ref string, d bundle.Descriptor, data []byte) (kept bool, err error) {
 	if ref == "" {
 		ref = string(d.Digest)
 	}
-	return retry(ctx, func() error {
+	err = retry(ctx, func() error {
 		req, err := http.NewRequestWithContext(ctx, http.MethodPut, r.url("manifests/%s", ref), bytes.NewReader(data))
 		if err != nil {
 			return err
@@ -139,8 +178,10 @@ func (r *Repository) PushManifest(ctx context.Context, ref string, d bundle.Desc
 		if err != nil {
 			return r.failed(fmt.Sprintf("pushing the manifest %s to %s", ref, r.name), err)
 		}
+		kept = res.Header.Get("OCI-Subject") != ""
 		return res.Body.Close()
 	})
+	return kept, err
 }
 
 // Refused reports whether the registry understood a manifest and did not want

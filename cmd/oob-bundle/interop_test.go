@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -151,6 +152,7 @@ func TestInterop(t *testing.T) {
 			t.Error("the script ended early")
 		}
 	})
+	t.Run("signatures and charts", func(t *testing.T) { side{t, s.dir}.carried(up) })
 	t.Run("one write", func(t *testing.T) { side{t, s.dir}.oneWrite(up) })
 	t.Run("no room in tmp", func(t *testing.T) { side{t, s.dir}.noTmp(up) })
 	t.Run("full disk", func(t *testing.T) { side{t, s.dir}.fullDisk(up) })
@@ -187,6 +189,42 @@ func (s side) archives(up string) {
 		s.sh("rm -rf copy && skopeo copy -q docker-archive:real.oob.tar:" + up + "/real/" + ref + " dir:copy")
 	}
 	s.sh("docker run --rm --network none " + up + "/real/debian:bookworm cat /etc/debian_version")
+}
+
+// carried: what cosign signed upstream it verifies on the site, and Helm pulls a
+// chart from there, both in a network namespace without a route; on a registry
+// that lists referrers and on one that does not.
+func (s side) carried(up string) {
+	s.sh("rm -f cosign.* stranger.*; cosign generate-key-pair && cosign generate-key-pair --output-key-prefix stranger")
+	// Both forms: a Sigstore bundle as a referrer, and the older tag.
+	s.sh("cosign sign --key cosign.key --use-signing-config=false --tlog-upload=false --allow-insecure-registry --allow-http-registry --yes " + up + "/real/nginx@" + bundletest.Digest(s.T, up+"/real/nginx:1.22"))
+	s.sh("cosign sign --key cosign.key --new-bundle-format=false --use-signing-config=false --tlog-upload=false --allow-insecure-registry --allow-http-registry --yes " + up + "/real/postgres@" + bundletest.Digest(s.T, up+"/real/postgres:15"))
+	s.sh("rm -rf demo demo-*.tgz && helm create demo >/dev/null && helm package demo >/dev/null && helm push --plain-http demo-0.1.0.tgz oci://" + up + "/charts")
+	manifest := "apiVersion: oobbundle.dev/v1\nkind: Manifest\nmetadata: {name: signed, version: 1.0.0}\nkeys: {maker: %s}\nverifyImages: [{images: \"" + up + "/real/*\", keys: [maker]}]\n" +
+		"components:\n  - name: all\n    images: [" + up + "/real/nginx:1.22, " + up + "/real/postgres:15]\n    charts: [{repository: oci://" + up + "/charts, name: demo, version: 0.1.0}]\n"
+	s.write("signed.yaml", fmt.Sprintf(manifest, "cosign.pub"))
+	s.write("stranger.yaml", fmt.Sprintf(manifest, "stranger.pub"))
+	s.sh("oob-bundle create signed.yaml --key oob.key --platform linux/amd64 --plain-http " + up + " -o signed.oob.tar 2>warnings")
+	if w := s.sh("cat warnings"); !strings.Contains(w, "names the image docker.io/library/nginx:1.16.0, which is not carried") {
+		s.Errorf("nothing says that the chart's image is missing: %s", w)
+	}
+	if status := s.sh("status=0; oob-bundle create stranger.yaml --key oob.key --platform linux/amd64 --plain-http " + up + " -o x.oob.tar 2>/dev/null || status=$?; echo $status"); status != "4" {
+		s.Errorf("signed by somebody else: exit status %s", status)
+	}
+	const site = "127.0.0.1:5703"
+	s.serve(site)
+	s.sh("oob-bundle install signed.oob.tar --key oob.pub --root carried")
+	s.sh("oob-bundle install signed.oob.tar --key oob.pub --root carried-outside --registry " + site + " --plain-http " + site)
+	check := func(where string) string {
+		prefix := where + "/" + strings.ReplaceAll(up, ":", "_")
+		verify := "cosign verify --key cosign.pub --insecure-ignore-tlog --private-infrastructure --allow-insecure-registry --allow-http-registry "
+		return verify + prefix + "/real/nginx:1.22 >/dev/null && " + verify + "--new-bundle-format=false " + prefix + "/real/postgres:15 >/dev/null" +
+			" && ! cosign verify --key stranger.pub --insecure-ignore-tlog --private-infrastructure --allow-insecure-registry --allow-http-registry " + prefix + "/real/nginx:1.22 2>/dev/null" +
+			" && rm -rf pulled && mkdir pulled && helm pull --plain-http oci://" + prefix + "/charts/demo --version 0.1.0 -d pulled && cmp pulled/demo-0.1.0.tgz demo-0.1.0.tgz"
+	}
+	s.sh("unshare -n bash -ec 'ip link set lo up; oob-bundle registry serve --root carried --listen 127.0.0.1:5000 & server=$!; trap \"kill $server\" EXIT; " +
+		"for i in $(seq 50); do curl -sf http://127.0.0.1:5000/v2/ >/dev/null && break; sleep 0.1; done; " + check("127.0.0.1:5000") + "'")
+	s.sh(check(site))
 }
 
 // layout: what reads an OCI layout reads a bundle, packed or not.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -11,6 +12,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
@@ -359,5 +363,68 @@ func TestReadOnly(t *testing.T) {
 	}
 	if strings.Join(tree(t, root), "\n") != strings.Join(before, "\n") {
 		t.Error("serving changed the store")
+	}
+}
+
+// TestReferrersOfExternal: a registry that does not list what refers to a
+// manifest gets a list that is whole, also when several are pushed at once.
+func TestReferrersOfExternal(t *testing.T) {
+	up := bundletest.NewRegistry(t, nil) // distribution has no such list
+	client, err := remote.New(remote.Options{PlainHTTP: []string{up.Host}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	target := registry.OpenExternal(client, up.Host)
+	m, data := image(t, target, "team/app", "one")
+	if err := target.PutManifest(t.Context(), "team/app", m, data); err != nil {
+		t.Fatal(err)
+	}
+	var group errgroup.Group
+	want := map[bundle.Digest]string{}
+	for n := range 8 {
+		content := fmt.Appendf(nil, "note %d", n)
+		layer := descriptor("text/plain", content)
+		kind := fmt.Sprintf("application/vnd.example.n%d", n)
+		d, blobs := bundle.NewArtifact(kind, &m.Descriptor, layer)
+		blobs[layer.Digest] = content
+		want[d.Digest] = kind
+		about, err := bundle.ParseManifest(d, blobs[d.Digest])
+		if err != nil {
+			t.Fatal(err)
+		}
+		group.Go(func() error {
+			for digest, data := range blobs {
+				if digest == d.Digest {
+					continue
+				}
+				if err := target.PutBlob(t.Context(), "team/app", descriptor("x", data), "", reader(data)); err != nil {
+					return err
+				}
+			}
+			for range 2 { // a second time changes nothing
+				if err := target.PutManifest(t.Context(), "team/app", about, blobs[d.Digest]); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	repo, err := client.Repository(t.Context(), up.Host, "team/app", remote.Pull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := repo.Referrers(t.Context(), m.Descriptor.Digest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[bundle.Digest]string{}
+	for _, d := range list {
+		got[d.Digest] = d.ArtifactType
+	}
+	if diff := cmp.Diff(want, got); diff != "" || len(list) != len(want) {
+		t.Errorf("%d listed: %s", len(list), diff)
 	}
 }

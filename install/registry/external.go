@@ -23,6 +23,8 @@ type External struct {
 	mu    sync.Mutex
 	repos map[string]*remote.Repository
 	from  []string // repositories to mount from, without prefix
+
+	referring sync.Mutex // held while a manifest with a subject is pushed
 }
 
 // OpenExternal returns the registry at HOST[:PORT][/PREFIX]. Mounting names the
@@ -114,7 +116,12 @@ func (e *External) PutManifest(ctx context.Context, repo string, m *bundle.Manif
 	if err != nil {
 		return err
 	}
-	return r.PushManifest(ctx, "", m.Descriptor, data)
+	if m.Subject == nil {
+		return r.PushManifest(ctx, "", m.Descriptor, data)
+	}
+	e.referring.Lock() // one at a time: the list may be kept by us
+	defer e.referring.Unlock()
+	return r.PushReferrer(ctx, m, data)
 }
 
 // PutPartial offers an index of which not all manifests are there; many

@@ -1,0 +1,251 @@
+package create_test
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/partial"
+	"github.com/google/go-containerregistry/pkg/v1/static"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
+	"github.com/oob-bundle/oob-bundle/bundle/create"
+	"github.com/oob-bundle/oob-bundle/manifests"
+)
+
+// artifact returns an artifact with one layer.
+func artifact(mediaType string, data []byte, annotations map[string]string) v1.Image {
+	img := mutate.MediaType(empty.Image, types.OCIManifestSchema1)
+	img = mutate.ConfigMediaType(img, types.MediaType("application/vnd.oci.empty.v1+json"))
+	img, err := mutate.Append(img, mutate.Addendum{Layer: static.NewLayer(data, types.MediaType(mediaType)), Annotations: annotations})
+	if err != nil {
+		panic(err)
+	}
+	return img
+}
+
+// about makes an artifact refer to another.
+func about(img v1.Image, subject partial.Describable) v1.Image {
+	d, err := partial.Descriptor(subject)
+	if err != nil {
+		panic(err)
+	}
+	return mutate.Subject(img, *d).(v1.Image)
+}
+
+func digestOf(t *testing.T, img v1.Image) bundle.Digest {
+	t.Helper()
+	d, err := img.Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bundle.Digest(d.String())
+}
+
+// simpleSignature is what cosign signs, and the signature.
+func simpleSignature(t *testing.T, key *bundletest.Key, d bundle.Digest) v1.Image {
+	t.Helper()
+	payload := fmt.Appendf(nil, `{"critical":{"identity":{"docker-reference":""},"image":{"docker-manifest-digest":%q},"type":"cosign container image signature"},"optional":null}`, d)
+	s, err := key.Signer.Sign(payload)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return artifact("application/vnd.dev.cosign.simplesigning.v1+json", payload, map[string]string{"dev.cosignproject.cosign/signature": base64.StdEncoding.EncodeToString(s.Bytes)})
+}
+
+// bundleSignature is the same as a Sigstore bundle about an image.
+func bundleSignature(t *testing.T, key *bundletest.Key, img v1.Image, predicate string) v1.Image {
+	t.Helper()
+	payload := fmt.Appendf(nil, `{"_type":"https://in-toto.io/Statement/v1","subject":[{"digest":{"sha256":%q}}],"predicateType":%q,"predicate":{}}`, digestOf(t, img).Hex(), predicate)
+	const kind = "application/vnd.in-toto+json"
+	s, err := key.Signer.Sign(fmt.Appendf(nil, "DSSEv1 %d %s %d %s", len(kind), kind, len(payload), payload))
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := json.Marshal(map[string]any{
+		"mediaType":    "application/vnd.dev.sigstore.bundle.v0.3+json",
+		"dsseEnvelope": map[string]any{"payload": payload, "payloadType": kind, "signatures": []any{map[string]any{"sig": s.Bytes}}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return about(artifact("application/vnd.dev.sigstore.bundle.v0.3+json", data, nil), img)
+}
+
+func tagOf(d bundle.Digest, suffix string) string { return "team/app:sha256-" + d.Hex() + suffix }
+
+// TestReferrers: what upstream has that speaks of an image comes with it, in
+// either of the two ways in which registries keep that.
+func TestReferrers(t *testing.T) {
+	for name, api := range map[string]bool{"by the API, on two pages": true, "by the tag that clients keep": false} {
+		t.Run(name, func(t *testing.T) {
+			var pages map[string][]v1.Image
+			up := bundletest.NewRegistry(t, func(next http.Handler) http.Handler {
+				return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					subject, ok := strings.CutPrefix(r.URL.Path, "/v2/team/app/referrers/")
+					if !ok || pages == nil {
+						next.ServeHTTP(w, r)
+						return
+					}
+					list := pages[subject]
+					if len(list) > 1 && r.URL.Query().Get("page") == "" {
+						w.Header().Set("Link", fmt.Sprintf(`<%s?page=2>; rel="next"`, r.URL.Path))
+						list = list[:1]
+					} else if len(list) > 1 {
+						list = list[1:]
+					}
+					index := v1.IndexManifest{SchemaVersion: 2, MediaType: types.OCIImageIndex, Manifests: []v1.Descriptor{}}
+					for _, img := range list {
+						d, err := partial.Descriptor(img)
+						if err != nil {
+							panic(err)
+						}
+						index.Manifests = append(index.Manifests, *d)
+					}
+					w.Header().Set("Content-Type", string(types.OCIImageIndex))
+					_ = json.NewEncoder(w).Encode(index)
+				})
+			})
+			amd, arm := bundletest.Image("linux/amd64", bundletest.Layer(file("a"))), bundletest.Image("linux/arm64", bundletest.Layer(file("b")))
+			index := bundletest.Index(amd, arm)
+			ref := up.Push(t, "team/app:1", index)
+			up.Push(t, "team/app:latest", index)
+			sbom := about(artifact("application/spdx+json", []byte("{}"), nil), amd)
+			scan := about(artifact("application/sarif+json", []byte("{}"), nil), amd)
+			signed := about(artifact("application/vnd.example.signature", []byte("of the sbom"), nil), sbom)
+			other := about(artifact("application/spdx+json", []byte(`{"of":"arm"}`), nil), arm)
+			for i, img := range []v1.Image{sbom, scan, signed, other} {
+				up.Push(t, fmt.Sprintf("team/app:x%d", i), img)
+			}
+			if api {
+				pages = map[string][]v1.Image{
+					string(digestOf(t, amd)): {sbom, scan}, string(digestOf(t, sbom)): {signed}, string(digestOf(t, arm)): {other},
+				}
+			}
+			top, err := index.Digest()
+			if err != nil {
+				t.Fatal(err)
+			}
+			up.Push(t, tagOf(bundle.Digest(top.String()), ".sig"), simpleSignature(t, bundletest.NewKey(t), bundle.Digest(top.String())))
+			up.Push(t, tagOf(digestOf(t, amd), ".att"), artifact("application/vnd.dsse.envelope.v1+json", []byte("{}"), nil))
+			o := bundletest.Options(t, bundletest.Manifest(t, "demo", ref, up.Host+"/team/app:latest"), bundletest.NewKey(t), up)
+			r, err := create.Run(t.Context(), o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			reader, d, _ := read(t, r.Output)
+			app := d.Images[0]
+			for what, img := range map[string]v1.Image{"the SBOM": sbom, "the scan": scan, "the signature of the SBOM": signed} {
+				if !slices.Contains(app.Referrers, digestOf(t, img)) {
+					t.Errorf("%s is not there: %v", what, app.Referrers)
+				}
+				if _, ok := reader.Place(digestOf(t, img)); !ok {
+					t.Errorf("%s is not carried", what)
+				}
+			}
+			if slices.Contains(app.Referrers, digestOf(t, other)) {
+				t.Error("the SBOM of a platform that is not carried came too")
+			}
+			var tags []string
+			for _, i := range d.Images {
+				tags = append(tags, i.Tag)
+			}
+			want := []string{"1", "sha256-" + bundle.Digest(top.String()).Hex() + ".sig", "sha256-" + digestOf(t, amd).Hex() + ".att", "latest"}
+			if !slices.Equal(tags, want) {
+				t.Errorf("tags %v, want %v", tags, want)
+			}
+			if n := len(r.Lock.Images[0].Referrers); n != 5 {
+				t.Errorf("the lock has %d referrers", n)
+			}
+			o.WithoutReferrers, o.Output = true, o.Output+".plain"
+			_, d, _ = read(t, bundletest.Create(t, o))
+			if len(d.Images) != 2 || len(d.Images[0].Referrers) > 0 {
+				t.Errorf("without them: %+v", d.Images)
+			}
+		})
+	}
+}
+
+// TestVerifyImages: a signature that a manifest asks for is there and good, or
+// there is no bundle.
+func TestVerifyImages(t *testing.T) {
+	key, stranger := bundletest.NewKey(t), bundletest.NewKey(t)
+	img := bundletest.Image("linux/amd64", bundletest.Layer(file("signed")))
+	other := bundletest.Image("linux/amd64", bundletest.Layer(file("other")))
+	const sign = "https://sigstore.dev/cosign/sign/v1"
+	for name, test := range map[string]struct {
+		pattern string
+		upload  func(up *bundletest.Registry)
+		good    bool
+		without bool
+	}{
+		"a tag of cosign's": {"**", func(up *bundletest.Registry) {
+			up.Push(t, tagOf(digestOf(t, img), ".sig"), simpleSignature(t, key, digestOf(t, img)))
+		}, true, false},
+		"a Sigstore bundle":               {"**", func(up *bundletest.Registry) { up.Push(t, "team/app:s", bundleSignature(t, key, img, sign)) }, true, false},
+		"checked and left behind":         {"**", func(up *bundletest.Registry) { up.Push(t, "team/app:s", bundleSignature(t, key, img, sign)) }, true, true},
+		"nothing asked":                   {"docker.io/**", func(*bundletest.Registry) {}, true, false},
+		"no signature":                    {"**", func(*bundletest.Registry) {}, false, false},
+		"no signature, and none to carry": {"**", func(*bundletest.Registry) {}, false, true},
+		"by somebody else": {"**", func(up *bundletest.Registry) {
+			up.Push(t, tagOf(digestOf(t, img), ".sig"), simpleSignature(t, stranger, digestOf(t, img)))
+		}, false, false},
+		"of another image": {"**", func(up *bundletest.Registry) {
+			up.Push(t, tagOf(digestOf(t, img), ".sig"), simpleSignature(t, key, digestOf(t, other)))
+		}, false, false},
+		"of another image, as a bundle": {"**", func(up *bundletest.Registry) {
+			up.Push(t, "team/app:s", about(bundleSignature(t, key, other, sign), img))
+		}, false, false},
+		"an attestation": {"**", func(up *bundletest.Registry) {
+			up.Push(t, "team/app:s", bundleSignature(t, key, img, "https://slsa.dev/provenance/v1"))
+		}, false, false},
+		"under the tag of another": {"**", func(up *bundletest.Registry) {
+			up.Push(t, tagOf(digestOf(t, other), ".sig"), simpleSignature(t, key, digestOf(t, img)))
+		}, false, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			up := bundletest.NewRegistry(t, nil)
+			ref := up.Push(t, "team/app:1", img)
+			test.upload(up)
+			public, err := os.ReadFile(key.Public)
+			if err != nil {
+				t.Fatal(err)
+			}
+			m, err := manifests.Parse(fmt.Appendf(nil, `{"apiVersion": "oobbundle.dev/v1", "kind": "Manifest", "metadata": {"name": "demo", "version": "1"},
+"keys": {"maker": %q}, "verifyImages": [{"images": %q, "keys": ["maker"]}], "components": [{"name": "a", "images": [%q]}]}`, public, test.pattern, ref))
+			if err != nil {
+				t.Fatal(err)
+			}
+			o := bundletest.Options(t, m, bundletest.NewKey(t), up)
+			o.WithoutReferrers = test.without
+			r, err := create.Run(t.Context(), o)
+			if !test.good {
+				if !errors.Is(err, bundle.ErrSignature) || !strings.Contains(err.Error(), "maker") {
+					t.Errorf("got %v", err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			checks := r.Lock.Images[0].Checks
+			if asked := test.pattern == "**"; asked != (len(checks) == 1 && strings.HasPrefix(checks[0], "cosign signature by maker")) {
+				t.Errorf("the lock says %q", checks)
+			}
+			if test.without && len(r.Lock.Images[0].Referrers) > 0 {
+				t.Error("the signature is carried")
+			}
+		})
+	}
+}
