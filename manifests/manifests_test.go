@@ -64,18 +64,21 @@ func TestManifestProblems(t *testing.T) {
 		"two problems":          {"name: db\n    images: [docker.io/library/nginx:1]", "name: web\n    images: [7, \"a b\"]\n    what: ever", []string{"line 9: the field what"}},
 		"two of our problems": {"name: db\n    images: [docker.io/library/nginx:1]", "name: db\n    images: [\"a b\"]\n    files: [{source: /dev/null, path: ../x}]",
 			[]string{"has 3 problems", `line 8: component "db": "a b"`, `line 9: "../x"`, "line 9: /dev/null is not a file"}},
-		"a name twice":         {"name: db", "name: web", []string{`line 7: there are two components "web"`}},
-		"a list for a map":     {"metadata: {name: demo, version: 1.0.0}", "metadata: [demo]", []string{"line 3: a map is expected here, and this is a list"}},
-		"nothing in it":        {good, "", []string{""}},
-		"a component of air":   {"    images: [docker.io/library/nginx:1]\n", "", []string{`line 7: component "db" has nothing in it`}},
-		"an unpinned file":     {"  - name: db\n", "  - name: db\n    files: [{source: \"https://e.example/x\", path: x}]\n", []string{"line 8", "needs sha256"}},
-		"an unsigned plugin":   {"  - name: db\n", "  - name: db\n    plugins: [{url: \"https://e.example/x.tar.gz\"}]\n", []string{"line 8", "neither a signature nor sha256"}},
-		"no such file":         {"  - name: db\n", "  - name: db\n    files: [{source: nowhere.txt, path: x}]\n", []string{"line 8: there is no file nowhere.txt"}},
-		"an unknown name":      {"[docker.io/library/nginx:1]", "[\"nginx:${versions.x}\"]", []string{"line 8: ${versions.x}"}},
-		"an unknown component": {"  - name: db\n", "  - use: nobody\n  - name: db\n", []string{`line 7: no included document has a component "nobody"`}},
-		"an unknown need":      {"  - name: db\n", "  - name: db\n    needs: [nobody]\n", []string{`line 8: "db" needs "nobody"`}},
-		"an unknown key":       {"components:", "verifyImages: [{images: \"**\", keys: [nobody]}]\ncomponents:", []string{`line 4: there is no key "nobody"`}},
-		"both use and name":    {"  - name: db\n", "  - name: db\n    use: web\n", []string{"line 7: a component has either a name, or use"}},
+		"a name twice":            {"name: db", "name: web", []string{`line 7: there are two components "web"`}},
+		"a list for a map":        {"metadata: {name: demo, version: 1.0.0}", "metadata: [demo]", []string{"line 3: a map is expected here, and this is a list"}},
+		"nothing in it":           {good, "", []string{""}},
+		"a component of air":      {"    images: [docker.io/library/nginx:1]\n", "", []string{`line 7: component "db" has nothing in it`}},
+		"an unpinned file":        {"  - name: db\n", "  - name: db\n    files: [{source: \"https://e.example/x\", path: x}]\n", []string{"line 8", "needs sha256"}},
+		"an unsigned plugin":      {"  - name: db\n", "  - name: db\n    plugins: [{url: \"https://e.example/x.tar.gz\"}]\n", []string{"line 8", "neither a signature nor sha256"}},
+		"no such file":            {"  - name: db\n", "  - name: db\n    files: [{source: nowhere.txt, path: x}]\n", []string{"line 8: there is no file nowhere.txt"}},
+		"an unknown name":         {"[docker.io/library/nginx:1]", "[\"nginx:${versions.x}\"]", []string{"line 8: ${versions.x}"}},
+		"an unknown component":    {"  - name: db\n", "  - use: nobody\n  - name: db\n", []string{`line 7: no included document has a component "nobody"`}},
+		"a login in a URL":        {"  - name: db\n", "  - name: db\n    files: [{source: \"https://me:canary@e.example/x\", path: x, sha256: first-use}]\n", []string{"line 8: a login in a URL"}},
+		"a login in a repository": {"  - name: db\n", "  - name: db\n    charts: [{repository: \"https://me:canary@e.example/x\", name: a, version: 1.0.0}]\n", []string{"line 8: a login in a URL"}},
+		"another scheme":          {"  - name: db\n", "  - name: db\n    files: [{source: \"ftp://e.example/x\", path: x, sha256: first-use}]\n", []string{"line 8: it is not a URL"}},
+		"an unknown need":         {"  - name: db\n", "  - name: db\n    needs: [nobody]\n", []string{`line 8: "db" needs "nobody"`}},
+		"an unknown key":          {"components:", "verifyImages: [{images: \"**\", keys: [nobody]}]\ncomponents:", []string{`line 4: there is no key "nobody"`}},
+		"both use and name":       {"  - name: db\n", "  - name: db\n    use: web\n", []string{"line 7: a component has either a name, or use"}},
 		"two files at a path": {"  - name: db\n", "  - name: db\n    files: [{source: manifest.go, path: x}, {source: lock.go, path: x}]\n",
 			[]string{"line 8: two files would be x"}},
 		"a mode that sets uids": {"  - name: db\n", "  - name: db\n    files: [{source: manifest.go, path: x, mode: \"4755\"}]\n", []string{`line 8: "4755"`}},
@@ -96,6 +99,9 @@ func TestManifestProblems(t *testing.T) {
 				if !strings.Contains(err.Error(), want) {
 					t.Errorf("%v\nlacks %q", err, want)
 				}
+			}
+			if strings.Contains(err.Error(), "canary") {
+				t.Errorf("a password in a message: %v", err)
 			}
 			if strings.Contains(err.Error(), "manifests.") {
 				t.Errorf("a Go type in a message for people: %v", err)

@@ -3,6 +3,7 @@ package manifests
 import (
 	"cmp"
 	"fmt"
+	"net/url"
 	"regexp"
 	"slices"
 	"strings"
@@ -527,9 +528,7 @@ func (s *selector) source(here at, text string, platform *bundle.Platform) expan
 	switch {
 	case text == "" || len(s.problems) > 0 && e.text == "":
 	case isURL(e.text):
-		if !strings.HasPrefix(e.text, "https://") && !strings.HasPrefix(e.text, "http://") {
-			s.problems = append(s.problems, here.problem("%q is neither an http nor an https URL", e.text))
-		}
+		s.checkURL(here, e.text, "http", "https")
 	default:
 		path, err := here.local(e.text)
 		if err != nil {
@@ -538,6 +537,17 @@ func (s *selector) source(here at, text string, platform *bundle.Platform) expan
 		e.text = path
 	}
 	return e
+}
+
+// checkURL refuses what is no URL, and one with a password without repeating it.
+func (s *selector) checkURL(here at, text string, schemes ...string) {
+	u, err := url.Parse(text)
+	switch {
+	case err != nil || u.Host == "" || !slices.Contains(schemes, u.Scheme):
+		s.problems = append(s.problems, here.problem("it is not a URL that begins with %s://", strings.Join(schemes, ":// or ")))
+	case u.User != nil:
+		s.problems = append(s.problems, here.problem("a login in a URL would end up in lock files and bundles; take it out"))
+	}
 }
 
 func (s *selector) hash(here at, text string, platform *bundle.Platform) string {
@@ -552,17 +562,17 @@ func (s *selector) hash(here at, text string, platform *bundle.Platform) string 
 const firstUse = "first-use"
 
 func (s *selector) plugin(here at, x Plugin, p *bundle.Platform, w *WantedComponent) {
-	url := s.source(here.of("url"), x.URL, p)
+	from := s.source(here.of("url"), x.URL, p)
 	server := s.expand(here.of("server"), x.Server, p)
 	out := WantedPlugin{
-		URL: url.text, Signature: s.source(here.of("signature"), x.Signature, p).text, Keys: s.keyList(here.of("keys"), x.Keys),
+		URL: from.text, Signature: s.source(here.of("signature"), x.Signature, p).text, Keys: s.keyList(here.of("keys"), x.Keys),
 		SHA256: s.hash(here, x.SHA256, p), ID: x.ID, Version: s.expand(here.of("version"), x.Version, p).text, Server: server.text,
 	}
 	if len(x.Keys) == 0 && out.Signature != "" {
 		out.Keys = s.mattermostKey()
 	}
-	if len(url.versions) > 0 {
-		out.version = url.versions[0]
+	if len(from.versions) > 0 {
+		out.version = from.versions[0]
 	}
 	if len(server.versions) > 0 {
 		out.server = server.versions[0]
@@ -607,6 +617,7 @@ func (s *selector) chart(here at, x Chart, w *WantedComponent) {
 		Repository: s.expand(here, x.Repository, nil).text, Name: s.expand(here, x.Name, nil).text, Version: s.expand(here, x.Version, nil).text,
 		SHA256: s.hash(here, x.SHA256, nil), Values: s.expandValues(here.of("values"), x.Values).(map[string]any),
 	}
+	s.checkURL(here.of("repository"), out.Repository, "http", "https", "oci")
 	for _, u := range x.UnusedImages {
 		out.UnusedImages = append(out.UnusedImages, s.expand(here.of("unusedImages"), u, nil).text)
 	}

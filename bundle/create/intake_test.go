@@ -1,0 +1,226 @@
+package create_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
+	"github.com/oob-bundle/oob-bundle/bundle/create"
+	"github.com/oob-bundle/oob-bundle/bundle/pull"
+	"github.com/oob-bundle/oob-bundle/bundle/remote"
+	"github.com/oob-bundle/oob-bundle/manifests"
+)
+
+// web is a server of files that a test may make misbehave.
+type web struct {
+	*httptest.Server
+	pages map[string][]byte
+	asked map[string]*atomic.Int64
+	sent  atomic.Int64
+	wrap  func(w http.ResponseWriter, r *http.Request) http.ResponseWriter // nil does nothing
+}
+
+func newWeb(t *testing.T, pages map[string][]byte) *web {
+	s := &web{pages: pages, asked: map[string]*atomic.Int64{}}
+	for p := range pages {
+		s.asked[p] = &atomic.Int64{}
+	}
+	s.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		data, ok := s.pages[r.URL.Path]
+		if !ok {
+			http.NotFound(w, r)
+			return
+		}
+		s.asked[r.URL.Path].Add(1)
+		if s.wrap != nil {
+			if w = s.wrap(w, r); w == nil {
+				return
+			}
+		}
+		http.ServeContent(w, r, "", time.Time{}, strings.NewReader(string(data)))
+	}))
+	t.Cleanup(s.Close)
+	return s
+}
+
+func (s *web) host() string { return strings.TrimPrefix(s.URL, "http://") }
+
+// intake returns the options of a manifest with the given body of a component.
+func intake(t *testing.T, s *web, component string) create.Options {
+	t.Helper()
+	dir := t.TempDir()
+	path := filepath.Join(dir, "m.yaml")
+	text := "apiVersion: oobbundle.dev/v1\nkind: Manifest\nmetadata: {name: demo, version: 1.0.0}\ncomponents:\n  - name: all\n" + component
+	bundletest.Write(t, path, []byte(strings.ReplaceAll(text, "$WEB", s.URL)), 0o644)
+	bundletest.Write(t, filepath.Join(dir, "local.conf"), []byte("from the author\n"), 0o644)
+	m, err := manifests.Read(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := remote.New(remote.Options{PlainHTTP: []string{s.host()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := bundletest.Options(t, m, bundletest.NewKey(t))
+	o.Source = &pull.Source{Client: client}
+	return o
+}
+
+func hexOf(data []byte) string { return bundle.DigestOf(data).Hex() }
+
+// TestFiles: from the author's disk and from the web, with path and mode.
+func TestFiles(t *testing.T) {
+	big := make([]byte, 3<<20)
+	_, _ = rand.NewChaCha8([32]byte{}).Read(big)
+	s := newWeb(t, map[string][]byte{"/big": big, "/first": []byte("whatever it is")})
+	var dropped atomic.Int64
+	s.wrap = func(w http.ResponseWriter, r *http.Request) http.ResponseWriter { // the first megabyte at a time
+		if r.URL.Path == "/big" && dropped.Add(1) > 1 {
+			return &dropping{ResponseWriter: w, left: 1 << 20, sent: &s.sent}
+		}
+		return w
+	}
+	o := intake(t, s, fmt.Sprintf(`    files:
+      - {source: local.conf, path: etc/demo.conf, mode: "0640"}
+      - {source: "$WEB/big", path: share/big, sha256: %s}
+      - {source: "$WEB/first", path: share/first, sha256: first-use}
+`, hexOf(big)))
+	r, d, _ := read(t, bundletest.Create(t, o))
+	want := []bundle.HostFile{
+		{Path: "etc/demo.conf", Mode: "0640", Digest: bundle.DigestOf([]byte("from the author\n")), Size: 16},
+		{Path: "share/big", Mode: "0644", Digest: bundle.DigestOf(big), Size: int64(len(big))},
+		{Path: "share/first", Mode: "0644", Digest: bundle.DigestOf([]byte("whatever it is")), Size: 14},
+	}
+	for i, f := range d.Files {
+		if f.Manifest = ""; f != want[i] {
+			t.Errorf("got %+v, want %+v", f, want[i])
+		}
+		m, ok := r.Place(f.Digest)
+		if !ok || m.Size != f.Size {
+			t.Errorf("%s is not carried", f.Path)
+		}
+	}
+	if n := s.sent.Load(); n < int64(len(big)) || n > int64(len(big))*11/10 {
+		t.Errorf("%d bytes were sent for %d", n, len(big))
+	}
+	l, err := manifests.ReadLock(create.LockFile(o.Output))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, check := range []string{"file of the author's", "sha256 of the manifest", "first use"} {
+		if l.Files[i].Check != check {
+			t.Errorf("the lock says %q", l.Files[i].Check)
+		}
+	}
+	// The lock pins what was accepted at first use, and the author's own file.
+	o.Lock = l
+	s.pages["/first"] = []byte("something else now")
+	if _, err := create.Run(t.Context(), o); !errors.Is(err, manifests.ErrMismatch) {
+		t.Errorf("a file changed since it was locked: %v", err)
+	}
+}
+
+// TestRefusedFiles: each has its class; no bundle is left.
+func TestRefusedFiles(t *testing.T) {
+	good := []byte("good content")
+	for name, test := range map[string]struct {
+		wrap  func(w http.ResponseWriter, r *http.Request) http.ResponseWriter
+		file  string
+		class error
+		text  string
+	}{
+		"another hash": {nil, fmt.Sprintf(`{source: "$WEB/x", path: x, sha256: %s}`, hexOf([]byte("other"))), remote.ErrRegistry, "it sent sha256:"},
+		"not there":    {nil, fmt.Sprintf(`{source: "$WEB/y", path: x, sha256: %s}`, hexOf(good)), remote.ErrRegistry, "404"},
+		"no size": {func(w http.ResponseWriter, r *http.Request) http.ResponseWriter {
+			w.(http.Flusher).Flush()
+			_, _ = w.Write(good)
+			return nil
+		}, fmt.Sprintf(`{source: "$WEB/x", path: x, sha256: %s}`, hexOf(good)), remote.ErrUnknownSize, "give size in the manifest"},
+		"too long":            {nil, fmt.Sprintf(`{source: "$WEB/x", path: x, sha256: %s, size: 3}`, hexOf(good)), remote.ErrRegistry, "more than the 3 bytes"},
+		"local, another hash": {nil, fmt.Sprintf(`{source: local.conf, path: x, sha256: %s}`, hexOf(good)), bundle.ErrDigest, "the manifest says"},
+		"a loop": {func(w http.ResponseWriter, r *http.Request) http.ResponseWriter {
+			http.Redirect(w, r, r.URL.Path, http.StatusFound)
+			return nil
+		}, fmt.Sprintf(`{source: "$WEB/x", path: x, sha256: %s}`, hexOf(good)), remote.ErrRegistry, "redirects"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newWeb(t, map[string][]byte{"/x": good})
+			s.wrap = test.wrap
+			o := intake(t, s, "    files: ["+test.file+"]\n")
+			_, err := create.Run(t.Context(), o)
+			if !errors.Is(err, test.class) || !strings.Contains(err.Error(), test.text) {
+				t.Errorf("got %v", err)
+			}
+			if _, err := os.Stat(o.Output); err == nil {
+				t.Error("there is a bundle")
+			}
+		})
+	}
+	t.Run("a size that the server does not say", func(t *testing.T) {
+		s := newWeb(t, map[string][]byte{"/x": good})
+		s.wrap = func(w http.ResponseWriter, _ *http.Request) http.ResponseWriter {
+			w.(http.Flusher).Flush()
+			_, _ = w.Write(good)
+			return nil
+		}
+		bundletest.Create(t, intake(t, s, fmt.Sprintf(`    files: [{source: "$WEB/x", path: x, sha256: %s, size: %s}]`+"\n", hexOf(good), strconv.Itoa(len(good)))))
+	})
+}
+
+// TestPinnedPlugin: without a signature a hash has to say what is right, and a
+// run that was interrupted does not fetch the plugin again.
+func TestPinnedPlugin(t *testing.T) {
+	archive := bundletest.PluginFacts("com.example.demo", "1.2.3").Archive()
+	payload := make([]byte, 1<<20)
+	_, _ = rand.NewChaCha8([32]byte{1}).Read(payload)
+	s := newWeb(t, map[string][]byte{"/p/demo.tar.gz": archive, "/payload": payload})
+	component := fmt.Sprintf("    plugins: [{url: \"$WEB/p/demo.tar.gz\", sha256: %s}]\n    files: [{source: \"$WEB/payload\", path: x, sha256: %s}]\n", hexOf(archive), hexOf(payload))
+	o := intake(t, s, component)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	var asked atomic.Int64
+	s.wrap = func(w http.ResponseWriter, r *http.Request) http.ResponseWriter {
+		if r.URL.Path == "/payload" && asked.Add(1) == 2 { // the first asks for the size
+			_, _ = io.CopyN(w, strings.NewReader(string(payload)), 1000)
+			cancel(errors.New("the plug was pulled"))
+			panic(http.ErrAbortHandler)
+		}
+		return w
+	}
+	if _, err := create.Run(ctx, o); err == nil {
+		t.Fatal("it was not interrupted")
+	}
+	if _, err := os.Stat(o.Output + ".partial.d"); err != nil {
+		t.Fatal("the plugin was not kept:", err)
+	}
+	before := s.asked["/p/demo.tar.gz"].Load()
+	_, d, _ := read(t, bundletest.Create(t, o))
+	if len(d.Plugins) != 1 || d.Plugins[0].Name != "demo.tar.gz" || d.Plugins[0].Archive != bundle.DigestOf(archive) || d.Plugins[0].Signature != "" {
+		t.Errorf("%+v", d.Plugins)
+	}
+	if n := s.asked["/p/demo.tar.gz"].Load() - before; n != 0 {
+		t.Errorf("the plugin was asked for %d times again", n)
+	}
+	if left, _ := filepath.Glob(o.Output + ".partial*"); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+	wrong := intake(t, s, strings.Replace(component, hexOf(archive), hexOf(payload), 1))
+	if _, err := create.Run(t.Context(), wrong); !errors.Is(err, bundle.ErrDigest) {
+		t.Errorf("another plugin than the pinned one: %v", err)
+	}
+	if left, _ := filepath.Glob(wrong.Output + "*"); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
