@@ -81,6 +81,11 @@
 //   - the deployment document: a manifest with artifactType
 //     application/vnd.oobbundle.deployment.v1, OCI's empty config, and one layer
 //     of the type application/vnd.oobbundle.deployment.v1+json;
+//   - the list of the content and the statement of how it came to be, if the
+//     bundle has them: manifests with artifactType application/vnd.oobbundle.sbom.v1
+//     and application/vnd.oobbundle.provenance.v1, whose only layers are a
+//     CycloneDX document (application/vnd.cyclonedx+json) and an in-toto statement
+//     (application/vnd.in-toto+json);
 //   - for each reference, in the order of the author's document, what is carried
 //     of it. An image, or an index whose manifests are all carried, is one
 //     descriptor with the annotation org.opencontainers.image.ref.name, which is
@@ -90,7 +95,22 @@
 //     of one of them follow, without the annotation; and last a manifest with
 //     artifactType application/vnd.oobbundle.partial-index.v1, whose only layer,
 //     of that type with +json and with the annotation dev.oobbundle.media-type,
-//     is upstream's index, untouched.
+//     is upstream's index, untouched. What speaks of the image (signatures,
+//     attestations, SBOMs) follows: manifests with a subject, without an
+//     annotation, and what stands upstream under a tag of cosign's (sha256-HEX.sig,
+//     .att or .sbom), which has the annotation like any other reference;
+//   - Helm's charts, in the media types of Helm and with the annotation, as HOST/PATH
+//     of their repository, their name, and their version as the tag;
+//   - plugins: manifests with artifactType application/vnd.oobbundle.plugin.v1,
+//     whose first layer (application/vnd.oobbundle.plugin.v1.tar+gzip) is the
+//     archive, and whose second (application/pgp-signature), if there is one, the
+//     detached signature of its publisher;
+//   - files for the host: manifests with artifactType
+//     application/vnd.oobbundle.file.v1 and one layer (application/octet-stream).
+//
+// Manifests that are equal stand in the root once. A reader takes what has no
+// reference for what the deployment document says it is, and must find there a
+// manifest with the type and layers described here.
 //
 // Every descriptor of the root must be of a manifest type. A reference stands on
 // one descriptor, or on several that all have different platforms.
@@ -172,7 +192,11 @@
 // Digests are sha256 in lower case, everywhere.
 //
 // The deployment document is described by [Deployment]. It must name the same
-// references as the root, with the same digests.
+// references as the root, with the same digests; its charts must be among its
+// images; a plugin's id has 3 to 190 of a-z, 0-9 and . _ -; a file's path is
+// relative, with slashes, without empty, . or .. components, of printable ASCII
+// without \ : * ? " < > |, and unique without regard to case; its mode is 0 and
+// three octal digits. Components name nothing that is not there.
 //
 // # Limits
 //
