@@ -56,7 +56,7 @@ type Options struct {
 
 // Result describes the finished bundle.
 type Result struct {
-	Geometry *bundle.Geometry
+	Geometry *bundle.Geometry // without its Manifests
 	Identity bundle.Digest
 	Lock     *manifests.Lock
 	Output   string   // the path by which the bundle is opened
@@ -112,6 +112,8 @@ func Run(ctx context.Context, o Options) (result *Result, err error) {
 	if err != nil {
 		return nil, err
 	}
+	// Where everything goes is decided; while it comes, memory is for buffers.
+	*resolved, g.Manifests = pull.Resolved{}, nil
 	f := newFiller(g, content, out)
 	f.reuse, f.warn = reuse, o.Warn
 	if o.Resolved != nil {

@@ -102,6 +102,7 @@ func (u *ui) create(c *cobra.Command, manifestPath string, f createFlags) error 
 	if f.key == "" {
 		return fmt.Errorf("%w: a bundle is always signed; give --key KEY, or make one with oob-bundle key generate", errUsage)
 	}
+	debug.FreeOSMemory() // what reading the manifest took, before the password takes more
 	if o.Signer, err = sign.Load(f.key, u.password(c.Context())); err != nil {
 		return err
 	}

@@ -8,8 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/signal"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"syscall"
@@ -20,10 +22,30 @@ import (
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 
+// memoryLimit is what the collector tries to stay below, in bytes: with the
+// program's own pages that is less than 64 MiB, also while the manifests of
+// 20,000 layers are read.
+const memoryLimit = 36 << 20
+
+// liftMemoryLimit gives up the limit where what is needed comes close to it: the
+// collector would do little else than try to keep it. It is called when all of
+// the bundle's manifests are in memory.
+func liftMemoryLimit() {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	if os.Getenv("GOMEMLIMIT") == "" && m.HeapAlloc > memoryLimit*4/5 {
+		debug.SetMemoryLimit(math.MaxInt64)
+	}
+}
+
 func run(args []string, stdout, stderr io.Writer) int {
 	setUmask()
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
+	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(memoryLimit)
 	}
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)

@@ -49,9 +49,19 @@ type sample struct {
 
 // progress begins to tell of total bytes of payload. Stop ends it.
 func (u *ui) progress(doing string, g *bundle.Geometry) *progress {
+	liftMemoryLimit()
 	p := &progress{u: u, doing: doing, total: g.PayloadSize(), stopped: make(chan struct{}), samples: []sample{{time.Now(), 0}}}
 	p.name = func(m bundle.Member) string {
-		return path.Base(g.Index.Manifests[m.Root].Annotations[bundle.AnnotationRef])
+		d := g.Index.Manifests[m.Root]
+		switch {
+		case d.Annotations[bundle.AnnotationRef] != "":
+			return path.Base(d.Annotations[bundle.AnnotationRef])
+		case d.ArtifactType == bundle.TypePlugin:
+			return "a plugin"
+		case d.ArtifactType == bundle.TypeFile:
+			return "a file"
+		}
+		return "what speaks of an image"
 	}
 	switch {
 	case u.quiet:
