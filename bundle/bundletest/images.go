@@ -3,8 +3,10 @@ package bundletest
 import (
 	"archive/tar"
 	"bytes"
+	"encoding/base64"
 	"fmt"
 	"strings"
+	"testing"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
@@ -13,6 +15,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/klauspost/compress/zstd"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
 // File is one file of an image.
@@ -88,6 +92,27 @@ func Artifact(data []byte) v1.Image {
 	img, err := mutate.AppendLayers(img, static.NewLayer(data, "application/vnd.example.data"))
 	must(err)
 	return img
+}
+
+// ArtifactOf returns an artifact with one layer of the given type.
+func ArtifactOf(mediaType string, data []byte, annotations map[string]string) v1.Image {
+	img := mutate.MediaType(empty.Image, types.OCIManifestSchema1)
+	img = mutate.ConfigMediaType(img, "application/vnd.oci.empty.v1+json")
+	img, err := mutate.Append(img, mutate.Addendum{Layer: static.NewLayer(data, types.MediaType(mediaType)), Annotations: annotations})
+	must(err)
+	return img
+}
+
+// CosignSignature returns what cosign keeps under the tag sha256-HEX.sig for the
+// image with a digest.
+func CosignSignature(tb testing.TB, key *Key, d bundle.Digest) v1.Image {
+	tb.Helper()
+	payload := fmt.Appendf(nil, `{"critical":{"identity":{"docker-reference":""},"image":{"docker-manifest-digest":%q},"type":"cosign container image signature"},"optional":null}`, d)
+	s, err := key.Signer.Sign(payload)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return ArtifactOf("application/vnd.dev.cosign.simplesigning.v1+json", payload, map[string]string{"dev.cosignproject.cosign/signature": base64.StdEncoding.EncodeToString(s.Bytes)})
 }
 
 // Index returns an OCI index of images, each with the platform of its config.

@@ -20,6 +20,7 @@ import (
 	"github.com/ProtonMail/go-crypto/openpgp"
 	"github.com/ProtonMail/go-crypto/openpgp/armor"
 	"github.com/ProtonMail/go-crypto/openpgp/packet"
+	ggcr "github.com/google/go-containerregistry/pkg/v1/remote"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/manifests"
@@ -35,6 +36,7 @@ type Upstream struct {
 
 	tb     testing.TB
 	signer *openpgp.Entity
+	cosign *Key // signed the images
 	mu     sync.Mutex
 	pages  map[string][]byte // HOST/PATH → content
 	hosts  map[string]string // upstream host → mirror
@@ -46,7 +48,7 @@ type Upstream struct {
 func NewUpstream(tb testing.TB) *Upstream {
 	tb.Helper()
 	u := &Upstream{
-		tb: tb, Registry: NewRegistry(tb, nil), signer: NewPGP(tb), pages: map[string][]byte{}, hosts: map[string]string{},
+		tb: tb, Registry: NewRegistry(tb, nil), signer: NewPGP(tb), cosign: NewKey(tb), pages: map[string][]byte{}, hosts: map[string]string{},
 		pins: map[string]string{}, pushed: map[string]bool{},
 	}
 	u.Key = WritePGP(tb, u.signer)
@@ -134,11 +136,12 @@ func (u *Upstream) Image(ref bundle.Reference, single bool) {
 	of := func(platform string) File { return File{"about", 0o644, []byte(ref.String() + " " + platform)} }
 	amd := Image("linux/amd64", Layer(of("linux/amd64")))
 	name := ref.Host + "/" + ref.Name + ":" + ref.Tag
-	if single {
-		u.Registry.Push(u.tb, name, amd)
-		return
+	var what ggcr.Taggable = amd
+	if !single {
+		what = Index(amd, Image("linux/arm64", Layer(of("linux/arm64"))))
 	}
-	u.Registry.Push(u.tb, name, Index(amd, Image("linux/arm64", Layer(of("linux/arm64")))))
+	d := bundle.Digest(Digest(u.tb, u.Registry.Push(u.tb, name, what)))
+	u.Registry.Push(u.tb, ref.Host+"/"+ref.Name+":sha256-"+d.Hex()+".sig", CosignSignature(u.tb, u.cosign, d))
 }
 
 // Facts are what a plugin.json says.

@@ -1,7 +1,6 @@
 package create_test
 
 import (
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,10 +11,8 @@ import (
 	"testing"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/partial"
-	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
@@ -23,17 +20,6 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle/create"
 	"github.com/oob-bundle/oob-bundle/manifests"
 )
-
-// artifact returns an artifact with one layer.
-func artifact(mediaType string, data []byte, annotations map[string]string) v1.Image {
-	img := mutate.MediaType(empty.Image, types.OCIManifestSchema1)
-	img = mutate.ConfigMediaType(img, types.MediaType("application/vnd.oci.empty.v1+json"))
-	img, err := mutate.Append(img, mutate.Addendum{Layer: static.NewLayer(data, types.MediaType(mediaType)), Annotations: annotations})
-	if err != nil {
-		panic(err)
-	}
-	return img
-}
 
 // about makes an artifact refer to another.
 func about(img v1.Image, subject partial.Describable) v1.Image {
@@ -53,17 +39,6 @@ func digestOf(t *testing.T, img v1.Image) bundle.Digest {
 	return bundle.Digest(d.String())
 }
 
-// simpleSignature is what cosign signs, and the signature.
-func simpleSignature(t *testing.T, key *bundletest.Key, d bundle.Digest) v1.Image {
-	t.Helper()
-	payload := fmt.Appendf(nil, `{"critical":{"identity":{"docker-reference":""},"image":{"docker-manifest-digest":%q},"type":"cosign container image signature"},"optional":null}`, d)
-	s, err := key.Signer.Sign(payload)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return artifact("application/vnd.dev.cosign.simplesigning.v1+json", payload, map[string]string{"dev.cosignproject.cosign/signature": base64.StdEncoding.EncodeToString(s.Bytes)})
-}
-
 // bundleSignature is the same as a Sigstore bundle about an image.
 func bundleSignature(t *testing.T, key *bundletest.Key, img v1.Image, predicate string) v1.Image {
 	t.Helper()
@@ -80,7 +55,7 @@ func bundleSignature(t *testing.T, key *bundletest.Key, img v1.Image, predicate 
 	if err != nil {
 		t.Fatal(err)
 	}
-	return about(artifact("application/vnd.dev.sigstore.bundle.v0.3+json", data, nil), img)
+	return about(bundletest.ArtifactOf("application/vnd.dev.sigstore.bundle.v0.3+json", data, nil), img)
 }
 
 func tagOf(d bundle.Digest, suffix string) string { return "team/app:sha256-" + d.Hex() + suffix }
@@ -121,10 +96,10 @@ func TestReferrers(t *testing.T) {
 			index := bundletest.Index(amd, arm)
 			ref := up.Push(t, "team/app:1", index)
 			up.Push(t, "team/app:latest", index)
-			sbom := about(artifact("application/spdx+json", []byte("{}"), nil), amd)
-			scan := about(artifact("application/sarif+json", []byte("{}"), nil), amd)
-			signed := about(artifact("application/vnd.example.signature", []byte("of the sbom"), nil), sbom)
-			other := about(artifact("application/spdx+json", []byte(`{"of":"arm"}`), nil), arm)
+			sbom := about(bundletest.ArtifactOf("application/spdx+json", []byte("{}"), nil), amd)
+			scan := about(bundletest.ArtifactOf("application/sarif+json", []byte("{}"), nil), amd)
+			signed := about(bundletest.ArtifactOf("application/vnd.example.signature", []byte("of the sbom"), nil), sbom)
+			other := about(bundletest.ArtifactOf("application/spdx+json", []byte(`{"of":"arm"}`), nil), arm)
 			for i, img := range []v1.Image{sbom, scan, signed, other} {
 				up.Push(t, fmt.Sprintf("team/app:x%d", i), img)
 			}
@@ -137,8 +112,8 @@ func TestReferrers(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			up.Push(t, tagOf(bundle.Digest(top.String()), ".sig"), simpleSignature(t, bundletest.NewKey(t), bundle.Digest(top.String())))
-			up.Push(t, tagOf(digestOf(t, amd), ".att"), artifact("application/vnd.dsse.envelope.v1+json", []byte("{}"), nil))
+			up.Push(t, tagOf(bundle.Digest(top.String()), ".sig"), bundletest.CosignSignature(t, bundletest.NewKey(t), bundle.Digest(top.String())))
+			up.Push(t, tagOf(digestOf(t, amd), ".att"), bundletest.ArtifactOf("application/vnd.dsse.envelope.v1+json", []byte("{}"), nil))
 			o := bundletest.Options(t, bundletest.Manifest(t, "demo", ref, up.Host+"/team/app:latest"), bundletest.NewKey(t), up)
 			r, err := create.Run(t.Context(), o)
 			if err != nil {
@@ -191,7 +166,7 @@ func TestVerifyImages(t *testing.T) {
 		without bool
 	}{
 		"a tag of cosign's": {"**", func(up *bundletest.Registry) {
-			up.Push(t, tagOf(digestOf(t, img), ".sig"), simpleSignature(t, key, digestOf(t, img)))
+			up.Push(t, tagOf(digestOf(t, img), ".sig"), bundletest.CosignSignature(t, key, digestOf(t, img)))
 		}, true, false},
 		"a Sigstore bundle":               {"**", func(up *bundletest.Registry) { up.Push(t, "team/app:s", bundleSignature(t, key, img, sign)) }, true, false},
 		"checked and left behind":         {"**", func(up *bundletest.Registry) { up.Push(t, "team/app:s", bundleSignature(t, key, img, sign)) }, true, true},
@@ -199,10 +174,10 @@ func TestVerifyImages(t *testing.T) {
 		"no signature":                    {"**", func(*bundletest.Registry) {}, false, false},
 		"no signature, and none to carry": {"**", func(*bundletest.Registry) {}, false, true},
 		"by somebody else": {"**", func(up *bundletest.Registry) {
-			up.Push(t, tagOf(digestOf(t, img), ".sig"), simpleSignature(t, stranger, digestOf(t, img)))
+			up.Push(t, tagOf(digestOf(t, img), ".sig"), bundletest.CosignSignature(t, stranger, digestOf(t, img)))
 		}, false, false},
 		"of another image": {"**", func(up *bundletest.Registry) {
-			up.Push(t, tagOf(digestOf(t, img), ".sig"), simpleSignature(t, key, digestOf(t, other)))
+			up.Push(t, tagOf(digestOf(t, img), ".sig"), bundletest.CosignSignature(t, key, digestOf(t, other)))
 		}, false, false},
 		"of another image, as a bundle": {"**", func(up *bundletest.Registry) {
 			up.Push(t, "team/app:s", about(bundleSignature(t, key, other, sign), img))
@@ -211,7 +186,7 @@ func TestVerifyImages(t *testing.T) {
 			up.Push(t, "team/app:s", bundleSignature(t, key, img, "https://slsa.dev/provenance/v1"))
 		}, false, false},
 		"under the tag of another": {"**", func(up *bundletest.Registry) {
-			up.Push(t, tagOf(digestOf(t, other), ".sig"), simpleSignature(t, key, digestOf(t, img)))
+			up.Push(t, tagOf(digestOf(t, other), ".sig"), bundletest.CosignSignature(t, key, digestOf(t, img)))
 		}, false, false},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -216,6 +216,9 @@ func (a architectureJSON) print(w io.Writer) {
 		fmt.Fprintf(w, "  The site provides:\n")
 		for _, e := range d.External {
 			fmt.Fprintf(w, "      %s: %s\n", e.Name, e.Why)
+			if e.Source != "" {
+				fmt.Fprintf(w, "        source  %s\n", e.Source)
+			}
 		}
 	}
 }

@@ -120,7 +120,8 @@ func carryArchitecture(t *testing.T, m *manifests.Manifest, name, deployment, pl
 	if err := json.Unmarshal([]byte(s.must("inspect", file, "--json")), &seen); err != nil {
 		t.Fatal(err)
 	}
-	if len(seen.Images) != len(all.Images)+len(all.Charts) || len(seen.Plugins) != len(all.Plugins) || len(seen.Charts) != len(all.Charts) || len(seen.Files) != len(all.Files) {
+	if len(seen.Images) != 2*len(all.Images)+len(all.Charts) || // each with its signature
+		len(seen.Plugins) != len(all.Plugins) || len(seen.Charts) != len(all.Charts) || len(seen.Files) != len(all.Files) {
 		t.Errorf("%d images, %d plugins, %d charts, %d files; the catalogue has %d, %d, %d, %d", len(seen.Images), len(seen.Plugins), len(seen.Charts), len(seen.Files),
 			len(all.Images), len(all.Plugins), len(all.Charts), len(all.Files))
 	}
