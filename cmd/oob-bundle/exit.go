@@ -50,7 +50,7 @@ func exitTable() []exitStatus {
 		{7, "a source or the target registry could not be reached, refused, or sent something wrong", []error{remote.ErrRegistry}},
 		{3, "damaged, or not a bundle", []error{bundle.ErrFormat, bundle.ErrDigest, bundle.ErrLimit}},
 		{2, "usage", []error{
-			errUsage, manifests.ErrInvalid, trust.ErrUsage, sign.ErrKey, bundle.ErrNotFile, registry.ErrNothingInstalled, fs.ErrNotExist, fs.ErrExist,
+			errUsage, manifests.ErrInvalid, trust.ErrUsage, sign.ErrKey, bundle.ErrNotFile, registry.ErrNothingInstalled, registry.ErrCertificate, registry.ErrAccounts, fs.ErrNotExist, fs.ErrExist,
 		}},
 		{1, "a failure not listed below", nil},
 		{0, "done", nil},

@@ -225,6 +225,15 @@ func (s side) carried(up string) {
 	s.sh("unshare -n bash -ec 'ip link set lo up; oob-bundle registry serve --root carried --listen 127.0.0.1:5000 & server=$!; trap \"kill $server\" EXIT; " +
 		"for i in $(seq 50); do curl -sf http://127.0.0.1:5000/v2/ >/dev/null && break; sleep 0.1; done; " + check("127.0.0.1:5000") + "'")
 	s.sh(check(site))
+	// With TLS and accounts, as on a network: other people's clients, with the
+	// site's own authority and a login.
+	image := "127.0.0.1:5704/" + strings.ReplaceAll(up, ":", "_") + "/real/nginx:1.22"
+	s.sh("OOB_BUNDLE_ACCOUNT_PASSWORD=let-me-in oob-bundle registry account puller --root carried")
+	s.sh("oob-bundle registry serve --root carried --listen 127.0.0.1:5704 --tls --name 127.0.0.1 --accounts carried/accounts & server=$!; trap 'kill $server' EXIT; " +
+		"for i in $(seq 50); do [ -e carried/tls/ca.crt ] && curl -so /dev/null --cacert carried/tls/ca.crt https://127.0.0.1:5704/v2/ && break; sleep 0.1; done; " +
+		"mkdir -p certs && cp carried/tls/ca.crt certs/ && skopeo inspect --raw --cert-dir certs --creds puller:let-me-in docker://" + image + " >/dev/null && " +
+		"! skopeo inspect --raw --cert-dir certs --creds puller:wrong docker://" + image + " 2>/dev/null && ! skopeo inspect --raw --cert-dir certs --no-creds docker://" + image + " 2>/dev/null && " +
+		"! skopeo inspect --raw --creds puller:let-me-in docker://" + image + " 2>/dev/null && podman pull -q --cert-dir certs --creds puller:let-me-in " + image + " && podman rmi -f " + image)
 }
 
 // layout: what reads an OCI layout reads a bundle, packed or not.

@@ -2,50 +2,166 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
+	"os"
+	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/oob-bundle/oob-bundle/install"
 	"github.com/oob-bundle/oob-bundle/install/registry"
 )
 
+// serveFlags say how the registry of this host is offered.
+type serveFlags struct {
+	root, listen, cert, key, accounts string
+	tls, insecure                     bool
+	names                             []string
+}
+
 func registryCommand(u *ui) *cobra.Command {
 	c := group("registry", "The registry of this host")
-	var root, listen string
-	var insecure bool
-	serve := &cobra.Command{
-		Use:   "serve",
-		Short: "Offer what is installed to container engines, read-only",
-		Long: `Offer what is installed to container engines, read-only. It speaks plain http:
-to this host only, unless --insecure says that the network may see and change it.`,
-		Example: "  oob-bundle registry serve --listen 127.0.0.1:5000",
-		Args:    cobra.NoArgs,
-		RunE:    func(c *cobra.Command, _ []string) error { return u.serve(c.Context(), root, listen, insecure) },
-	}
-	rootFlag(serve, &root)
-	serve.Flags().StringVar(&listen, "listen", registry.DefaultListen, "address and port")
-	serve.Flags().BoolVar(&insecure, "insecure", false, "listen on other addresses than loopback although it is plain http")
-	c.AddCommand(serve)
+	c.AddCommand(serveCommand(u), accountCommand(u))
 	return c
 }
 
-func (u *ui) serve(ctx context.Context, root, listen string, insecure bool) error {
-	host, _, err := net.SplitHostPort(listen)
+func serveCommand(u *ui) *cobra.Command {
+	var f serveFlags
+	c := &cobra.Command{
+		Use:   "serve",
+		Short: "Offer what is installed to container engines, read-only",
+		Long: `Offer what is installed to container engines, read-only. To this host alone it
+may speak plain http and ask nobody who they are. On other addresses it wants TLS
+and accounts, unless --insecure says that the network may see and change it all.
+
+--tls makes a certificate for this site once and keeps it below the root; give its
+ca.crt to the clients (/etc/docker/certs.d/HOST:PORT/ca.crt, and the same below
+/etc/containers/certs.d). The key of the authority that signed it is not kept.`,
+		Example: `  oob-bundle registry serve
+  oob-bundle registry account puller
+  oob-bundle registry serve --listen 0.0.0.0:5000 --tls --name registry.site --accounts /var/lib/oob-bundle/accounts`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return u.serve(c.Context(), f) },
+	}
+	rootFlag(c, &f.root)
+	c.Flags().StringVar(&f.listen, "listen", registry.DefaultListen, "address and port")
+	c.Flags().BoolVar(&f.tls, "tls", false, "speak TLS with a certificate made on this site")
+	c.Flags().StringArrayVar(&f.names, "name", nil, "host name or address for which the certificate of --tls is made; may be repeated (default this host's name, and the address of --listen)")
+	c.Flags().StringVar(&f.cert, "tls-cert", "", "speak TLS with this certificate (PEM, with its chain)")
+	c.Flags().StringVar(&f.key, "tls-key", "", "its private key (PEM)")
+	c.Flags().StringVar(&f.accounts, "accounts", "", "file of those who may pull, as oob-bundle registry account and htpasswd -B write it")
+	c.Flags().BoolVar(&f.insecure, "insecure", false, "listen on other addresses than loopback although TLS or accounts are missing")
+	return c
+}
+
+func (u *ui) serve(ctx context.Context, f serveFlags) error {
+	host, _, err := net.SplitHostPort(f.listen)
 	if err != nil {
-		return fmt.Errorf("%w: --listen %q is not HOST:PORT", errUsage, listen)
+		return fmt.Errorf("%w: --listen %q is not HOST:PORT", errUsage, f.listen)
 	}
-	if ip := net.ParseIP(host); !insecure && host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		return fmt.Errorf("%w: %s is not a loopback address, and this registry speaks plain http; --insecure allows it all the same", errUsage, listen)
+	ownCert := f.cert != "" || f.key != ""
+	switch {
+	case ownCert && (f.cert == "" || f.key == "" || f.tls):
+		return fmt.Errorf("%w: give --tls-cert and --tls-key for a certificate of your own, or --tls for one made here", errUsage)
+	case len(f.names) > 0 && !f.tls:
+		return fmt.Errorf("%w: --name is for the certificate that --tls makes", errUsage)
 	}
-	h, err := registry.NewHandler(ctx, root)
+	if ip := net.ParseIP(host); !f.insecure && host != "localhost" && (ip == nil || !ip.IsLoopback()) && (!f.tls && !ownCert || f.accounts == "") {
+		return fmt.Errorf("%w: %s is not a loopback address; use --tls and --accounts there, or say with --insecure that everybody may see and change what is pulled", errUsage, f.listen)
+	}
+	h, err := registry.NewHandler(ctx, f.root)
 	if err != nil {
 		return err
 	}
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", listen)
+	if f.accounts != "" {
+		a, err := registry.ReadAccounts(f.accounts)
+		if err != nil {
+			return err
+		}
+		h = a.Protect(h)
+	}
+	cert, err := u.certificate(f, host)
+	if err != nil {
+		return err
+	}
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", f.listen)
 	if err != nil {
 		return fmt.Errorf("%w; choose another address with --listen", err)
 	}
-	u.note("Serving %s on http://%s, read-only; end it with Ctrl-C", registry.Dir(root), l.Addr())
+	scheme := "http"
+	if cert != nil {
+		scheme = "https"
+		l = tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{*cert}, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}})
+	}
+	u.note("Serving %s on %s://%s, read-only; end it with Ctrl-C", registry.Dir(f.root), scheme, l.Addr())
 	return registry.Serve(ctx, l, h)
+}
+
+// certificate returns the one to serve with, or nil for plain http.
+func (u *ui) certificate(f serveFlags, host string) (*tls.Certificate, error) {
+	if f.cert != "" {
+		c, err := registry.LoadCertificate(f.cert, f.key)
+		return &c, err
+	}
+	if !f.tls {
+		return nil, nil
+	}
+	names := f.names
+	if len(names) == 0 {
+		if own, err := os.Hostname(); err == nil && own != "" {
+			names = append(names, own)
+		}
+		if ip := net.ParseIP(host); ip == nil && host != "" || ip != nil && !ip.IsUnspecified() {
+			names = append(names, host)
+		}
+	}
+	c, made, err := registry.LoadOrMake(f.root, names)
+	if made {
+		u.note("Made a certificate for %s; clients need %s", strings.Join(names, ", "), registry.CertificateOf(f.root).CA)
+	}
+	return &c, err
+}
+
+func accountCommand(u *ui) *cobra.Command {
+	var root string
+	var remove bool
+	c := &cobra.Command{
+		Use:   "account NAME",
+		Short: "Set the password of somebody who may pull",
+		Long: `Set the password of somebody who may pull, in the file accounts below the root. The
+password is asked for, or is OOB_BUNDLE_ACCOUNT_PASSWORD.`,
+		Example: "  oob-bundle registry account puller",
+		Args:    needs("NAME"),
+		RunE:    func(c *cobra.Command, args []string) error { return u.account(c.Context(), root, args[0], remove) },
+	}
+	rootFlag(c, &root)
+	c.Flags().BoolVar(&remove, "remove", false, "remove the account")
+	return c
+}
+
+func (u *ui) account(ctx context.Context, root, name string, remove bool) (err error) {
+	var password []byte
+	if !remove {
+		if password, err = u.secret(ctx, "Password of "+name+": ", []string{"OOB_BUNDLE_ACCOUNT_PASSWORD"}, true); err != nil {
+			return err
+		}
+		if len(password) == 0 {
+			return fmt.Errorf("%w: an account has a password; --remove removes it", errUsage)
+		}
+	}
+	lock, err := install.Acquire(root)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, lock.Release()) }()
+	path := filepath.Join(root, "accounts")
+	if err := registry.SetAccount(path, name, password); err != nil {
+		return err
+	}
+	u.note("%s; use it with oob-bundle registry serve --accounts %s", map[bool]string{true: "Removed " + name, false: "Set the password of " + name}[remove], path)
+	return nil
 }

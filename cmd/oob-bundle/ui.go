@@ -125,18 +125,21 @@ func human(n int64) string {
 // password returns a function that takes a private key's password from the
 // environment, or asks until ctx ends.
 func (u *ui) password(ctx context.Context) sign.Password {
-	return func(confirm bool) ([]byte, error) { return u.readPassword(ctx, confirm) }
+	return func(confirm bool) ([]byte, error) {
+		return u.secret(ctx, "Password for the private key: ", []string{"OOB_BUNDLE_PASSWORD", "COSIGN_PASSWORD"}, confirm)
+	}
 }
 
-func (u *ui) readPassword(ctx context.Context, confirm bool) ([]byte, error) {
-	for _, name := range []string{"OOB_BUNDLE_PASSWORD", "COSIGN_PASSWORD"} {
+// secret takes a password from one of the variables, or asks until ctx ends.
+func (u *ui) secret(ctx context.Context, prompt string, variables []string, confirm bool) ([]byte, error) {
+	for _, name := range variables {
 		if p, ok := os.LookupEnv(name); ok {
 			return append([]byte{}, p...), nil
 		}
 	}
 	fd := int(os.Stdin.Fd())
 	if !term.IsTerminal(fd) {
-		return nil, fmt.Errorf("%w: the private key needs a password, and there is neither a terminal to ask on nor OOB_BUNDLE_PASSWORD (which may be empty)", errUsage)
+		return nil, fmt.Errorf("%w: a password is needed, and there is neither a terminal to ask on nor %s (which may be empty)", errUsage, variables[0])
 	}
 	ask := func(prompt string) ([]byte, error) {
 		before, err := term.GetState(fd)
@@ -161,7 +164,7 @@ func (u *ui) readPassword(ctx context.Context, confirm bool) ([]byte, error) {
 			return nil, errors.Join(context.Cause(ctx), term.Restore(fd, before))
 		}
 	}
-	p, err := ask("Password for the private key: ")
+	p, err := ask(prompt)
 	if err != nil || !confirm {
 		return p, err
 	}

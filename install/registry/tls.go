@@ -1,0 +1,148 @@
+package registry
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+)
+
+// ErrCertificate says that a certificate does not serve its purpose.
+var ErrCertificate = errors.New("certificate not usable")
+
+// SiteCertificate is the certificate that a site makes for its own registry.
+type SiteCertificate struct {
+	CA, Certificate, Key string // paths; clients need the first
+}
+
+// CertificateOf returns where the certificate of the registry below root is.
+func CertificateOf(root string) SiteCertificate {
+	dir := filepath.Join(root, "tls")
+	return SiteCertificate{filepath.Join(dir, "ca.crt"), filepath.Join(dir, "server.crt"), filepath.Join(dir, "server.key")}
+}
+
+// Clocks on isolated networks lie: a certificate that is made today has to be
+// good on a machine that believes it is another year.
+var (
+	validFrom  = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
+	validUntil = time.Date(2099, 12, 31, 23, 59, 59, 0, time.UTC)
+)
+
+// LoadOrMake loads the certificate of the registry below root, or makes one for
+// the given host names and addresses. The authority that signs it exists for
+// this one signature: its private key is written nowhere, so nobody can make
+// another with it. Made reports whether it is new. Errors wrap ErrCertificate if
+// the one that is there is for other names, or are the file system's.
+func LoadOrMake(root string, names []string) (cert tls.Certificate, made bool, err error) {
+	s := CertificateOf(root)
+	if _, err := os.Stat(s.Certificate); errors.Is(err, fs.ErrNotExist) {
+		if err := s.make(names); err != nil {
+			return cert, false, err
+		}
+		made = true
+	}
+	if cert, err = LoadCertificate(s.Certificate, s.Key); err != nil {
+		return cert, made, err
+	}
+	for _, n := range names {
+		if err := cert.Leaf.VerifyHostname(n); err != nil {
+			return cert, made, fmt.Errorf("%w: %s is not for %s; remove %s to have one made that is, and give its ca.crt to the clients again", ErrCertificate, s.Certificate, n, filepath.Dir(s.CA))
+		}
+	}
+	return cert, made, nil
+}
+
+// LoadCertificate loads a certificate and its key, which others must not be able
+// to read.
+func LoadCertificate(certFile, keyFile string) (tls.Certificate, error) {
+	fi, err := os.Stat(keyFile)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	if filepath.Separator == '/' && fi.Mode().Perm()&0o077 != 0 {
+		return tls.Certificate{}, fmt.Errorf("%w: others can read %s (mode %04o); chmod 600 it", ErrCertificate, keyFile, fi.Mode().Perm())
+	}
+	c, err := tls.LoadX509KeyPair(certFile, keyFile)
+	if err != nil {
+		return c, fmt.Errorf("%w: %w", ErrCertificate, err)
+	}
+	return c, nil
+}
+
+func (s SiteCertificate) make(names []string) error {
+	if len(names) == 0 {
+		return fmt.Errorf("%w: it needs the names by which clients will call this host", ErrCertificate)
+	}
+	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	ca, err := template("oob-bundle registry of " + names[0])
+	if err != nil {
+		return err
+	}
+	ca.IsCA, ca.BasicConstraintsValid, ca.KeyUsage, ca.MaxPathLenZero = true, true, x509.KeyUsageCertSign, true
+	caDER, err := x509.CreateCertificate(rand.Reader, ca, ca, caKey.Public(), caKey)
+	if err != nil {
+		return err
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	leaf, err := template(names[0])
+	if err != nil {
+		return err
+	}
+	leaf.KeyUsage, leaf.ExtKeyUsage = x509.KeyUsageDigitalSignature, []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
+	for _, n := range names {
+		if ip := net.ParseIP(n); ip != nil {
+			leaf.IPAddresses = append(leaf.IPAddresses, ip)
+		} else {
+			leaf.DNSNames = append(leaf.DNSNames, strings.ToLower(n))
+		}
+	}
+	leafDER, err := x509.CreateCertificate(rand.Reader, leaf, ca, key.Public(), caKey)
+	if err != nil {
+		return err
+	}
+	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(s.CA), 0o755); err != nil {
+		return err
+	}
+	caPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: caDER})
+	leafPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: leafDER})
+	// The certificate comes last: with it the others are there.
+	if err := bundle.WriteFile(s.CA, caPEM, 0o644); err != nil {
+		return err
+	}
+	if err := bundle.WriteFile(s.Key, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}), 0o600); err != nil {
+		return err
+	}
+	return bundle.WriteFile(s.Certificate, append(leafPEM, caPEM...), 0o644)
+}
+
+func template(name string) (*x509.Certificate, error) {
+	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
+	if err != nil {
+		return nil, err
+	}
+	return &x509.Certificate{SerialNumber: serial, Subject: pkix.Name{CommonName: name[:min(len(name), 64)]}, NotBefore: validFrom, NotAfter: validUntil}, nil
+}
