@@ -24,6 +24,8 @@ const (
 
 	// maxSignature bounds what is read of one signature, in bytes.
 	maxSignature = 1 << 20
+	// maxSignatures bounds the signatures in one manifest.
+	maxSignatures = 100
 )
 
 // checkSignatures applies the rules about images to i. What a rule asks for and
@@ -91,7 +93,9 @@ func (i *Image) signature(ctx context.Context, r Referrer, key verify.Key) (good
 		default:
 			continue
 		}
-		n++
+		if n++; n > maxSignatures {
+			return false, n, fmt.Errorf("%w: %s holds more than %d signatures", bundle.ErrLimit, r.Digest, maxSignatures)
+		}
 		data, err := i.small(ctx, l, maxSignature)
 		if err != nil {
 			return false, n, err
