@@ -1,0 +1,183 @@
+package manifests
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+)
+
+// collect puts the content of components into the selection. Everything takes
+// what is for other platforms too: that is how a document is checked.
+func (s *selector) collect(components []Component, everything bool) {
+	images, paths := map[string]int{}, map[string]string{}
+	for _, c := range components {
+		if !s.applies(c.Deployments) {
+			continue
+		}
+		w := WantedComponent{Name: c.Name, Title: c.Title, Source: c.Source, Optional: c.Optional}
+		for i, x := range c.Images {
+			if here := c.at.of("images", i); s.applies(x.Deployments) && (s.exists(here, c.Name, x.Reference, x.Platforms) || everything) {
+				s.image(here, x, &w, images)
+			}
+		}
+		for i, x := range c.Plugins {
+			if here := c.at.of("plugins", i); s.applies(x.Deployments) && (s.exists(here, c.Name, cmp.Or(x.ID, x.URL), x.Platforms) || everything) {
+				for _, p := range s.each(x.URL) {
+					s.plugin(here, x, p, &w)
+				}
+			}
+		}
+		for i, x := range c.Charts {
+			if s.applies(x.Deployments) {
+				s.chart(c.at.of("charts", i), x, &w)
+			}
+		}
+		for i, x := range c.Files {
+			if here := c.at.of("files", i); s.applies(x.Deployments) && (s.exists(here, c.Name, x.Source, x.Platforms) || everything) {
+				for _, p := range s.each(x.Source + x.Path) {
+					s.file(here, x, p, &w, paths)
+				}
+			}
+		}
+		s.out.Components = append(s.out.Components, w)
+	}
+	for _, m := range s.m.all() {
+		for _, x := range m.External {
+			if s.applies(x.Deployments) {
+				s.out.External = append(s.out.External, x)
+			}
+		}
+	}
+}
+
+// exists notes a refusal where upstream has nothing for a platform asked for.
+func (s *selector) exists(here at, component, what string, platforms []string) bool {
+	var have []bundle.Platform
+	for _, p := range platforms {
+		q, err := bundle.ParsePlatform(p)
+		if err != nil {
+			s.problems = append(s.problems, here.of("platforms").problem("%v", err))
+			return false
+		}
+		have = append(have, q)
+	}
+	ok := true
+	for _, p := range s.out.Platforms {
+		if len(have) > 0 && !slices.ContainsFunc(have, p.Matches) {
+			ok = false
+			s.missing++
+			s.refused = append(s.refused, fmt.Errorf("%w: %s, of component %s, exists for %s only, not for %s", bundle.ErrPolicy,
+				s.expand(here, what, &p).text, component, strings.Join(platforms, ", "), p))
+		}
+	}
+	return ok
+}
+
+func (s *selector) image(here at, x Image, w *WantedComponent, seen map[string]int) {
+	e := s.expand(here, x.Reference, nil)
+	if e.platform {
+		s.problems = append(s.problems, here.problem("an image is chosen by --platform, not by ${arch} in its reference"))
+		return
+	}
+	ref, err := bundle.ParseReference(e.text)
+	if err != nil {
+		s.problems = append(s.problems, here.problem("component %q: %v", w.Name, err))
+		return
+	}
+	i, ok := seen[ref.String()]
+	if !ok {
+		i = len(s.out.Images)
+		seen[ref.String()] = i
+		s.out.Images = append(s.out.Images, WantedImage{Reference: ref})
+	}
+	if x.Follows != nil {
+		s.out.Images[i].Follows = x.Follows
+		if len(e.versions) > 0 {
+			s.out.Images[i].version = e.versions[len(e.versions)-1]
+		}
+	}
+	if !slices.Contains(w.Images, i) {
+		w.Images = append(w.Images, i)
+	}
+}
+
+func (s *selector) plugin(here at, x Plugin, p *bundle.Platform, w *WantedComponent) {
+	from := s.source(here.of("url"), x.URL, p)
+	server := s.expand(here.of("server"), x.Server, p)
+	out := WantedPlugin{
+		URL: from.text, Signature: s.source(here.of("signature"), x.Signature, p).text, Keys: s.keyList(here.of("keys"), x.Keys),
+		SHA256: s.hash(here, x.SHA256, p), ID: x.ID, Version: s.expand(here.of("version"), x.Version, p).text, Server: server.text,
+	}
+	if len(x.Keys) == 0 && out.Signature != "" {
+		out.Keys = s.mattermostKey()
+	}
+	if len(from.versions) > 0 {
+		out.version = from.versions[0]
+	}
+	if len(server.versions) > 0 {
+		out.server = server.versions[0]
+	}
+	if out.SHA256 == firstUse {
+		s.problems = append(s.problems, here.of("sha256").problem("a plugin is signed or pinned; first-use is for files"))
+	}
+	if out.Signature == "" && out.SHA256 == "" && !strings.Contains(x.SHA256, "${") {
+		s.problems = append(s.problems, here.problem("the plugin %s has neither a signature nor sha256; one of them has to say that it is the right one", out.URL))
+	}
+	w.Plugins = append(w.Plugins, len(s.out.Plugins))
+	s.out.Plugins = append(s.out.Plugins, out)
+}
+
+func (s *selector) chart(here at, x Chart, w *WantedComponent) {
+	out := WantedChart{
+		Repository: s.expand(here, x.Repository, nil).text, Name: s.expand(here, x.Name, nil).text, Version: s.expand(here, x.Version, nil).text,
+		SHA256: s.hash(here, x.SHA256, nil), Values: s.expandValues(here.of("values"), x.Values).(map[string]any),
+	}
+	s.checkURL(here.of("repository"), out.Repository, "http", "https", "oci")
+	for _, u := range x.UnusedImages {
+		out.UnusedImages = append(out.UnusedImages, s.expand(here.of("unusedImages"), u, nil).text)
+	}
+	w.Charts = append(w.Charts, len(s.out.Charts))
+	s.out.Charts = append(s.out.Charts, out)
+}
+
+func (s *selector) file(here at, x File, p *bundle.Platform, w *WantedComponent, paths map[string]string) {
+	out := WantedFile{Path: s.expand(here.of("path"), x.Path, p).text, Mode: 0o644, SHA256: s.hash(here, x.SHA256, p), Size: x.Size}
+	out.Source = s.source(here.of("source"), x.Source, p).text
+	if x.Mode != "" {
+		if _, err := fmt.Sscanf(x.Mode, "%o", &out.Mode); err != nil {
+			s.problems = append(s.problems, here.of("mode").problem("%q is not a mode", x.Mode))
+		}
+	}
+	if !cleanPath(out.Path) {
+		s.problems = append(s.problems, here.of("path").problem("%q is not a relative path with slashes, such as etc/nginx/nginx.conf", out.Path))
+	}
+	if other, ok := paths[out.Path]; ok && other != out.Source {
+		s.problems = append(s.problems, here.of("path").problem("two files would be %s", out.Path))
+	}
+	paths[out.Path] = out.Source
+	if out.SHA256 == firstUse {
+		out.SHA256, out.FirstUse = "", true
+	}
+	var e expansion
+	if name, ok := strings.CutPrefix(s.platformText(x.SHA256, p, &e), "${sha256."); ok {
+		out.Pin = strings.TrimSuffix(name, "}")
+	}
+	if isURL(out.Source) && out.SHA256 == "" && !out.FirstUse {
+		s.unpinned(here, out)
+	}
+	w.Files = append(w.Files, len(s.out.Files))
+	s.out.Files = append(s.out.Files, out)
+}
+
+// unpinned refuses a file of which nobody says what it has to be.
+func (s *selector) unpinned(here at, out WantedFile) {
+	if out.Pin == "" {
+		s.problems = append(s.problems, here.problem("%s needs sha256: a file that comes over the network is pinned", out.Source))
+		return
+	}
+	s.refused = append(s.refused, fmt.Errorf("%w: nothing says what %s has to be; give its hash with --set sha256.%s=HEX, or accept what the server sends now, and lock it, with --set sha256.%s=%s",
+		bundle.ErrPolicy, out.Source, out.Pin, out.Pin, firstUse))
+}
