@@ -137,8 +137,15 @@ func (m *Manifest) Select(c Choice) (*Selection, error) {
 	return s.out, nil
 }
 
+// choiceProblem is about the command line, not about a document; it wraps
+// ErrInvalid all the same.
+type choiceProblem string
+
+func (c choiceProblem) Error() string { return string(c) }
+func (c choiceProblem) Unwrap() error { return ErrInvalid }
+
 func choiceError(format string, args ...any) error {
-	return fmt.Errorf("%w: %s", ErrInvalid, fmt.Sprintf(format, args...))
+	return choiceProblem(fmt.Sprintf(format, args...))
 }
 
 func (m *Manifest) newSelector(c Choice) (*selector, error) {
