@@ -65,5 +65,6 @@ func (m *Manifest) Describe(c Choice) (*Selection, error) {
 		return nil, err
 	}
 	s.collect(m.resolved(), true)
+	s.metadata()
 	return s.out, join(s.problems)
 }

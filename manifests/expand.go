@@ -26,8 +26,11 @@ func (s *selector) expand(here at, text string, platform *bundle.Platform) expan
 	e.text = placeholder.ReplaceAllStringFunc(s.platformText(text, platform, &e), func(p string) string {
 		name := strings.TrimSuffix(strings.TrimPrefix(p, "${"), "}")
 		value, ok := s.values[name]
-		if !ok && strings.HasPrefix(name, "sha256.") {
-			return "" // a hash that nobody knows yet
+		if hash, is := strings.CutPrefix(name, "sha256."); is {
+			s.hashes[hash] = true
+			if !ok {
+				return "" // nobody knows it yet
+			}
 		}
 		if !ok {
 			s.problems = append(s.problems, here.problem("%s: nothing says what that is", p))

@@ -395,7 +395,10 @@ func (m *Manifest) check() error {
 		}
 		names[name] = true
 	}
-	for _, c := range m.resolved() {
+	for k, c := range m.resolved() {
+		if only := c.onlyFor(); len(m.Deployments) == 0 && only != nil && k < len(m.Components) {
+			problems = append(problems, m.Components[k].at.problem("%q is for --deployment %s; say which this document is for, such as deployments: [%s]", c.Name, strings.Join(only, " or "), only[0]))
+		}
 		for i, n := range c.Needs {
 			if m.component(n) == nil {
 				problems = append(problems, c.at.of("needs", i).problem("%q needs %q, and there is no such component", c.Name, n))
@@ -406,6 +409,35 @@ func (m *Manifest) check() error {
 		problems = m.checkAll()
 	}
 	return join(problems)
+}
+
+// onlyFor returns the deployments that the component, or something in it, is
+// limited to, or nil.
+func (c *Component) onlyFor() []string {
+	if len(c.Deployments) > 0 {
+		return c.Deployments
+	}
+	for _, x := range c.Images {
+		if len(x.Deployments) > 0 {
+			return x.Deployments
+		}
+	}
+	for _, x := range c.Plugins {
+		if len(x.Deployments) > 0 {
+			return x.Deployments
+		}
+	}
+	for _, x := range c.Charts {
+		if len(x.Deployments) > 0 {
+			return x.Deployments
+		}
+	}
+	for _, x := range c.Files {
+		if len(x.Deployments) > 0 {
+			return x.Deployments
+		}
+	}
+	return nil
 }
 
 // checkAll expands everything there is with the values it comes with.

@@ -110,8 +110,9 @@ type selector struct {
 	values   map[string]string // by name in placeholders
 	keys     map[string][]byte
 	problems []error
-	refused  []error // what is well-formed and cannot be had
-	missing  int     // how many of these do not exist for a platform
+	refused  []error         // what is well-formed and cannot be had
+	missing  int             // how many of these do not exist for a platform
+	hashes   map[string]bool // names of hashes that something asks for
 }
 
 // Select applies a choice. Errors wrap ErrInvalid or bundle.ErrPolicy.
@@ -129,6 +130,12 @@ func (m *Manifest) Select(c Choice) (*Selection, error) {
 	s.metadata()
 	if len(s.problems) > 0 {
 		return nil, join(s.problems)
+	}
+	if len(s.out.Images)+len(s.out.Plugins)+len(s.out.Charts)+len(s.out.Files) == 0 && len(s.refused) == 0 {
+		return nil, choiceError("nothing is left to carry: %s has nothing for this choice", m.doc.name)
+	}
+	if err := s.unknownHashes(); err != nil {
+		return nil, err
 	}
 	s.rules()
 	if len(s.refused) > 0 {
@@ -149,7 +156,7 @@ func choiceError(format string, args ...any) error {
 }
 
 func (m *Manifest) newSelector(c Choice) (*selector, error) {
-	s := &selector{m: m, c: c, out: &Selection{Manifest: m.Digest}, keys: map[string][]byte{}, values: map[string]string{}}
+	s := &selector{m: m, c: c, out: &Selection{Manifest: m.Digest}, keys: map[string][]byte{}, values: map[string]string{}, hashes: map[string]bool{}}
 	var err error
 	if s.out.Deployment, err = m.deployment(c.Deployment); err != nil {
 		return nil, err
@@ -166,6 +173,34 @@ func (m *Manifest) newSelector(c Choice) (*selector, error) {
 		s.out.releases = slices.Concat(n.Releases, s.out.releases)
 	}
 	return s, s.set()
+}
+
+// unknownHashes refuses --set sha256.NAME for a name that nothing has, whatever is
+// chosen: it would be a spelling mistake.
+func (s *selector) unknownHashes() error {
+	known := map[string]bool{}
+	platforms := s.out.Platforms
+	for _, p := range s.m.Platforms {
+		if q, err := bundle.ParsePlatform(p); err == nil {
+			platforms = append(slices.Clip(platforms), q)
+		}
+	}
+	for _, d := range append([]string{""}, s.m.Deployments...) {
+		t, err := s.m.newSelector(Choice{Deployment: d, Platforms: platforms})
+		if err != nil {
+			return err
+		}
+		t.collect(s.m.resolved(), true)
+		for name := range t.hashes {
+			known[name] = true
+		}
+	}
+	for _, key := range sortedKeys(s.c.Set) {
+		if name, ok := strings.CutPrefix(key, "sha256."); ok && !known[name] {
+			return choiceError("--set %s: nothing asks for that hash; those asked for are %s", key, cmp.Or(strings.Join(sortedKeys(known), ", "), "none"))
+		}
+	}
+	return nil
 }
 
 func (m *Manifest) deployment(asked string) (string, error) {
@@ -224,7 +259,7 @@ func (s *selector) set() error {
 		case !ok || known == nil:
 			return choiceError("--set %s: say versions.NAME, settings.NAME, sha256.NAME or keys.NAME", key)
 		case known[name] == "":
-			return choiceError("--set %s: there is no %q among the %s, which are %s", key, name, group, strings.Join(sortedKeys(known), ", "))
+			return choiceError("--set %s: there is no %q among the %s, which are %s", key, name, group, cmp.Or(strings.Join(sortedKeys(known), ", "), "none"))
 		}
 		if value == "" || strings.Contains(value, "${") {
 			return choiceError("--set %s: %q is not a value", key, value)
@@ -307,7 +342,7 @@ func (s *selector) choose() ([]Component, error) {
 	for _, name := range s.c.With {
 		c := byName[name]
 		if c == nil {
-			return nil, choiceError("--with %q: there is no such component; optional ones are %s", name, cmp.Or(strings.Join(optional, ", "), "not to be had"))
+			return nil, choiceError("--with %q: there is no such component; optional ones are %s", name, cmp.Or(strings.Join(optional, ", "), "none"))
 		}
 		if !s.applies(c.Deployments) {
 			return nil, choiceError("--with %q: it is for --deployment %s", name, strings.Join(c.Deployments, " or "))

@@ -220,17 +220,25 @@ func (a *assembler) chart(c *pull.Chart) {
 	})
 }
 
+// titled gives a layer the name under which clients save it (image-spec,
+// annotations.md).
+func titled(d bundle.Descriptor, name string) bundle.Descriptor {
+	d.Annotations = map[string]string{"org.opencontainers.image.title": name}
+	return d
+}
+
 var notInFileNames = regexp.MustCompile(`[^A-Za-z0-9._+-]`)
 
 func (a *assembler) plugin(p *pull.Plugin) {
-	layers := []bundle.Descriptor{p.Archive}
 	out := bundle.Plugin{ID: p.About.ID, Version: p.About.Version, Archive: p.Archive.Digest}
 	out.Name = notInFileNames.ReplaceAllString(path.Base(sourceName(p.Wanted.URL)), "_")
 	if !strings.HasSuffix(out.Name, ".tar.gz") {
 		out.Name = p.About.ID + "-" + p.About.Version + ".tar.gz"
 	}
+	layers := []bundle.Descriptor{titled(p.Archive, out.Name)}
 	if p.Signature != nil {
 		s := bundle.Descriptor{MediaType: bundle.TypePluginSignature, Digest: bundle.DigestOf(p.Signature), Size: int64(len(p.Signature))}
+		s = titled(s, out.Name+".sig")
 		layers, out.Signature = append(layers, s), s.Digest
 		a.documents[s.Digest] = p.Signature
 	}
@@ -242,7 +250,7 @@ func (a *assembler) plugin(p *pull.Plugin) {
 }
 
 func (a *assembler) file(f *pull.Blob) {
-	d, blobs := bundle.NewArtifact(bundle.TypeFile, nil, f.Content)
+	d, blobs := bundle.NewArtifact(bundle.TypeFile, nil, titled(f.Content, path.Base(f.Wanted.Path)))
 	a.keep(blobs)
 	a.add(d, from{f.From(), sourceName(f.Wanted.Source)})
 	a.deployment.Files = append(a.deployment.Files, bundle.HostFile{

@@ -120,7 +120,7 @@ func TestFiles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i, check := range []string{"file of the author's", "sha256 of the manifest", "first use"} {
+	for i, check := range []string{"file of the author's", "pinned by sha256", "first use"} {
 		if l.Files[i].Check != check {
 			t.Errorf("the lock says %q", l.Files[i].Check)
 		}

@@ -151,7 +151,7 @@ func (o *Options) compare(l *manifests.Lock) (*manifests.Lock, error) {
 		return nil, err
 	}
 	if string(want) != string(got) {
-		return nil, fmt.Errorf("%w: resolving it gives another result (%s); create without --lock makes a new one", manifests.ErrMismatch, firstOther(string(want), string(got)))
+		return nil, fmt.Errorf("%w: resolving it gives another result (%s); oob-bundle lock --diff shows what changed, create without --lock makes a new one", manifests.ErrMismatch, firstOther(string(want), string(got)))
 	}
 	return o.Lock, nil
 }

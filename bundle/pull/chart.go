@@ -144,12 +144,15 @@ func (s *Source) fromRepository(ctx context.Context, c *Chart) ([]byte, error) {
 		return nil, err
 	}
 	i := slices.IndexFunc(entries, func(v chartVersion) bool { return v.Version == c.Wanted.Version })
+	if len(entries) == 0 {
+		return nil, fmt.Errorf("%w: %w: the repository has no chart %s; check its name", remote.ErrRegistry, remote.ErrNotFound, c.Wanted.Name)
+	}
 	if i < 0 {
 		var have []string
 		for _, v := range entries[:min(len(entries), 5)] {
 			have = append(have, v.Version)
 		}
-		return nil, fmt.Errorf("%w: %w: the repository has no version %s of the chart %s, but %s", remote.ErrRegistry, remote.ErrNotFound, c.Wanted.Version, c.Wanted.Name, strings.Join(have, ", "))
+		return nil, fmt.Errorf("%w: %w: the repository has no version %s of the chart %s; the newest are %s", remote.ErrRegistry, remote.ErrNotFound, c.Wanted.Version, c.Wanted.Name, strings.Join(have, ", "))
 	}
 	v := entries[i]
 	if len(v.URLs) == 0 {

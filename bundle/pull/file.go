@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
 
@@ -86,6 +87,12 @@ const maxFirstUse = 16 << 30
 // file finds out what a file is. One that is pinned is not fetched for that.
 func (s *Source) file(ctx context.Context, w manifests.WantedFile, dir string) (*Blob, error) {
 	b := &Blob{Wanted: w}
+	if w.FirstUse {
+		// What the server sends now, not what it sent to an earlier run.
+		if err := os.Remove(downloadPath(dir, w.Source)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+	}
 	if w.FirstUse || !strings.Contains(w.Source, "://") {
 		path, _, err := s.download(ctx, w.Source, dir, maxFirstUse)
 		if err != nil {
@@ -120,4 +127,4 @@ func (s *Source) file(ctx context.Context, w manifests.WantedFile, dir string) (
 	return b, err
 }
 
-const checkPinned = "sha256 of the manifest"
+const checkPinned = "pinned by sha256"

@@ -72,7 +72,7 @@ func (s *Source) checkPlugin(ctx context.Context, w manifests.WantedPlugin, path
 		if p.Archive.Digest.Hex() != w.SHA256 {
 			return nil, fmt.Errorf("%w: it has the sha256 %s, and the manifest says %s", bundle.ErrDigest, p.Archive.Digest.Hex(), w.SHA256)
 		}
-		p.Checks = append(p.Checks, "sha256 of the manifest")
+		p.Checks = append(p.Checks, checkPinned)
 	}
 	if w.Signature != "" {
 		if p.Signature, err = s.small(ctx, w.Signature, maxPluginSignature); err != nil {
@@ -167,7 +167,7 @@ func (s *Source) download(ctx context.Context, from, dir string, limit int64) (p
 		}
 		return from, false, err
 	}
-	path = filepath.Join(dir, bundle.DigestOf([]byte(from)).Hex())
+	path = downloadPath(dir, from)
 	if _, err := os.Lstat(path); err == nil {
 		return path, true, nil // complete; whoever asked checks what it is
 	}
@@ -205,6 +205,10 @@ func (s *Source) downloadTo(ctx context.Context, path, from string, limit int64)
 		return err
 	}
 	return errors.Join(os.Rename(path+".new", path), bundle.SyncDir(dir))
+}
+
+func downloadPath(dir, from string) string {
+	return filepath.Join(dir, bundle.DigestOf([]byte(from)).Hex())
 }
 
 // small reads a small file from a URL or a path.

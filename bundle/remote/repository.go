@@ -246,7 +246,7 @@ func (t *Transfer) finish() error {
 		if t.restarts++; t.restarts < 2 {
 			return errors.New("it sent other bytes than the digest says")
 		}
-		return fmt.Errorf("%w: it sent %s instead", errContent, got)
+		return fmt.Errorf("%w: it sent %s instead of %s", errContent, got, t.d.Digest)
 	}
 	t.complete = true
 	return nil

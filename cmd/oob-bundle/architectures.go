@@ -67,7 +67,7 @@ type itemJSON struct {
 }
 
 func describeArchitecture(m *manifests.Manifest) (architectureJSON, error) {
-	s, err := m.Select(manifests.Choice{})
+	s, err := m.Describe(manifests.Choice{})
 	if err != nil {
 		return architectureJSON{}, err
 	}
@@ -92,7 +92,7 @@ func (u *ui) architectures() error {
 	}
 	return u.result(out, func(w io.Writer) {
 		for _, a := range out {
-			fmt.Fprintf(w, "%s\n  %s, Mattermost %s, for %s\n  %s\n", a.Name, a.Title, a.Version, strings.Join(a.Deployments, ", "), a.Description)
+			fmt.Fprintf(w, "%s\n  %s, version %s, for %s\n  %s\n", a.Name, a.Title, a.Version, strings.Join(a.Deployments, ", "), a.Description)
 		}
 		fmt.Fprintf(w, "More: oob-bundle architectures NAME\n")
 	})
@@ -185,13 +185,20 @@ func lockedSizes(path string) (map[string]int64, error) {
 }
 
 func (a architectureJSON) print(w io.Writer) {
-	fmt.Fprintf(w, "%s   %s, Mattermost %s\n%s\n  platforms %s\n  source    %s\n", a.Name, a.Title, a.Version, a.Description, strings.Join(a.Platforms, ", "), a.Source)
+	fmt.Fprintf(w, "%s %s   %s\n", a.Name, a.Version, a.Title)
+	for _, line := range [][2]string{{"about    ", a.Description}, {"platforms", strings.Join(a.Platforms, ", ")}, {"source   ", a.Source}} {
+		if line[1] != "" {
+			fmt.Fprintf(w, "  %s %s\n", line[0], line[1])
+		}
+	}
 	for n, d := range a.Content {
 		note := ""
 		if n == 0 && len(a.Content) > 1 {
 			note = " (default)"
 		}
-		fmt.Fprintf(w, "\n--deployment %s%s\n", d.Deployment, note)
+		if d.Deployment != "" {
+			fmt.Fprintf(w, "\n--deployment %s%s\n", d.Deployment, note)
+		}
 		for _, c := range d.Components {
 			if c.Optional {
 				fmt.Fprintf(w, "  --with %s", c.Name)
@@ -213,7 +220,9 @@ func (a architectureJSON) print(w io.Writer) {
 				fmt.Fprintf(w, "      source  %s\n", c.Source)
 			}
 		}
-		fmt.Fprintf(w, "  The site provides:\n")
+		if len(d.External) > 0 {
+			fmt.Fprintf(w, "  The site provides:\n")
+		}
 		for _, e := range d.External {
 			fmt.Fprintf(w, "      %s: %s\n", e.Name, e.Why)
 			if e.Source != "" {

@@ -182,6 +182,7 @@ func TestCatalogueRules(t *testing.T) {
 		"unknown component":     {[]string{"--with", "ai"}, 2, []string{`"ai": there is no such component; optional ones are`, "ollama"}},
 		"not for this one":      {[]string{"--with", "operator-manifest"}, 2, []string{"it is for --deployment kubernetes"}},
 		"an unknown version":    {[]string{"--set", "versions.matermost=11.9.1"}, 2, []string{`there is no "matermost" among the versions`}},
+		"an unknown hash":       {[]string{"--set", "sha256.tow=first-use"}, 2, []string{"sha256.tow: nothing asks for that hash", "server-linux-amd64"}},
 		"no value":              {[]string{"--set", "versions.mattermost"}, 2, []string{"KEY=VALUE"}},
 		"needed by another":     {[]string{"--with", "rtcd", "--without", "calls"}, 2, []string{`"rtcd" needs it`}},
 		"without what is there": {[]string{"--without", "object-storage"}, 0, nil},
