@@ -77,7 +77,11 @@ func (s *selector) exists(here at, component, what string, platforms []string) b
 }
 
 func (s *selector) image(here at, x Image, w *WantedComponent, seen map[string]int) {
+	before := len(s.problems)
 	e := s.expand(here, x.Reference, nil)
+	if len(s.problems) > before {
+		return
+	}
 	if e.platform {
 		s.problems = append(s.problems, here.problem("an image is chosen by --platform, not by ${arch} in its reference"))
 		return

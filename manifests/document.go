@@ -43,6 +43,8 @@ type document struct {
 	files fs.FS          // what its relative paths are relative to
 	dir   string         // the directory of files on this machine; empty in the catalogue
 	lines map[string]int // JSON pointer → line
+
+	invalid error // what the schema objects to, or nil
 }
 
 // Problems is everything that is wrong with one document. It wraps ErrInvalid.
@@ -148,13 +150,14 @@ func (d *document) decode(data []byte, out any) error {
 	if err != nil {
 		return err
 	}
-	if err := d.validate(value); err != nil {
-		return err
-	}
-	if err := yaml.Load(data, out); err != nil { // aliases, merge keys and the like
+	d.invalid = d.validate(value)
+	if err := yaml.Load(data, out); err != nil {
+		if d.invalid != nil {
+			return d.invalid
+		}
 		return fmt.Errorf("%s: %w: %s", d.name, ErrInvalid, plain(err))
 	}
-	return nil
+	return nil // what is wrong is told together with what else is
 }
 
 // value turns a node into what a schema judges, and notes where each part of it
@@ -239,7 +242,7 @@ func (d *document) explain(v *jsonschema.ValidationError, list *[]error) {
 	case *kind.Const:
 		say("%q must be %v", k.Got, k.Want)
 	case *kind.Pattern:
-		say("%q cannot stand here; it has to be like %s", k.Got, k.Want)
+		say("%q cannot stand here; it has to be %s", k.Got, inWords(k.Want))
 	case *kind.MinLength:
 		say("it is empty")
 	case *kind.MinItems:
@@ -262,6 +265,21 @@ func (d *document) explain(v *jsonschema.ValidationError, list *[]error) {
 			d.explain(c, list)
 		}
 	}
+}
+
+// inWords says what a pattern of the schema asks for.
+func inWords(pattern string) string {
+	words := map[string]string{
+		"^[a-z0-9]+([._-][a-z0-9]+)*$":       "lower-case letters and digits, with single . _ - between them",
+		"^[a-z0-9]+/[a-z0-9]+(/[a-z0-9]+)?$": "OS/ARCHITECTURE, such as linux/amd64",
+		"^0?[0-7]{3}$":                       "permissions in octal, such as 0644",
+		"^[0-9]{1,14}$":                      "a number of bytes",
+		"^(https?|oci)://":                   "a URL that begins with https://, http:// or oci://",
+	}
+	if w, ok := words[pattern]; ok {
+		return w
+	}
+	return "like " + pattern
 }
 
 func deepest(v *jsonschema.ValidationError) *jsonschema.ValidationError {

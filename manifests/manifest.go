@@ -371,6 +371,11 @@ func (m *Manifest) resolved() []Component {
 // check reports everything that is wrong whatever will be chosen.
 func (m *Manifest) check() error {
 	var problems []error
+	for _, n := range m.all() {
+		if n.doc.invalid != nil {
+			problems = append(problems, n.doc.invalid)
+		}
+	}
 	here := at{document: m.doc}
 	if len(m.Components) == 0 {
 		problems = append(problems, here.problem("it has no components"))
@@ -405,10 +410,7 @@ func (m *Manifest) check() error {
 			}
 		}
 	}
-	if len(problems) == 0 {
-		problems = m.checkAll()
-	}
-	return join(problems)
+	return join(append(problems, m.checkAll()...))
 }
 
 // onlyFor returns the deployments that the component, or something in it, is

@@ -61,7 +61,7 @@ func TestManifestProblems(t *testing.T) {
 		"not YAML":              {"metadata: {", "metadata: {{", []string{""}},
 		"an alias":              {"images: [docker.io/library/nginx:1]", "images: &a [*a]", []string{""}},
 		"a bad reference":       {`"nginx:1"`, `"NGINX:1:2"`, []string{"line 6", "NGINX:1:2", "registry.example.com/team/app"}},
-		"two problems":          {"name: db\n    images: [docker.io/library/nginx:1]", "name: web\n    images: [7, \"a b\"]\n    what: ever", []string{"line 9: the field what"}},
+		"two problems":          {"name: db\n    images: [docker.io/library/nginx:1]", "name: web\n    images: [7, \"a b\"]\n    what: ever", []string{"line 9: the field what", `line 7: there are two components "web"`, `line 8: component "web": "a b"`}},
 		"two of our problems": {"name: db\n    images: [docker.io/library/nginx:1]", "name: db\n    images: [\"a b\"]\n    files: [{source: /dev/null, path: ../x}]",
 			[]string{"has 3 problems", `line 8: component "db": "a b"`, `line 9: "../x"`, "line 9: /dev/null is not a file"}},
 		"a name twice":                   {"name: db", "name: web", []string{`line 7: there are two components "web"`}},
@@ -83,6 +83,7 @@ func TestManifestProblems(t *testing.T) {
 		"two files at a path": {"  - name: db\n", "  - name: db\n    files: [{source: manifest.go, path: x}, {source: lock.go, path: x}]\n",
 			[]string{"line 8: two files would be x"}},
 		"a mode that sets uids": {"  - name: db\n", "  - name: db\n    files: [{source: manifest.go, path: x, mode: \"4755\"}]\n", []string{`line 8: "4755"`}},
+		"a name in capitals":    {"name: demo", "name: Demo", []string{`line 3: "Demo" cannot stand here; it has to be lower-case letters`}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			text := strings.Replace(good, test.old, test.new, 1)
