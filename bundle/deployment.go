@@ -172,13 +172,15 @@ func (r *Reader) Deployment() (*Deployment, error) {
 	if err := DecodeStrict(data, &d); err != nil {
 		return nil, fmt.Errorf("the deployment document: %w", err)
 	}
-	if err := d.check(r.Geometry); err != nil {
+	if err := d.Check(r.Geometry); err != nil {
 		return nil, fmt.Errorf("the deployment document: %w", err)
 	}
 	return &d, nil
 }
 
-func (d *Deployment) check(g *Geometry) error {
+// Check compares the document with the root and the manifests that it speaks of.
+// The error wraps ErrFormat.
+func (d *Deployment) Check(g *Geometry) error {
 	bad := func(format string, args ...any) error {
 		return fmt.Errorf("%w: %s", ErrFormat, fmt.Sprintf(format, args...))
 	}
@@ -275,14 +277,22 @@ func (d *Deployment) checkContent(g *Geometry, unnamed []Digest, references map[
 			return bad("it and the root disagree about the plugin %q", p.ID)
 		}
 	}
-	paths := map[string]bool{}
+	paths, dirs := map[string]bool{}, map[string]bool{}
 	for _, f := range d.Files {
 		if !validPath(f.Path) || paths[strings.ToLower(f.Path)] || !fileMode.MatchString(f.Mode) {
 			return bad("it lists the file %q (mode %q) twice, or it is none", f.Path, f.Mode)
 		}
 		paths[strings.ToLower(f.Path)] = true
+		for dir := path.Dir(f.Path); dir != "."; dir = path.Dir(dir) {
+			dirs[strings.ToLower(dir)] = true
+		}
 		if !artifact(f.Manifest, TypeFile, Descriptor{MediaType: TypeFileContent, Digest: f.Digest, Size: f.Size}) {
 			return bad("it and the root disagree about the file %q", f.Path)
+		}
+	}
+	for _, f := range d.Files {
+		if dirs[strings.ToLower(f.Path)] {
+			return bad("%q is a file and a directory", f.Path)
 		}
 	}
 	return nil

@@ -124,6 +124,7 @@ func (s *selector) plugin(here at, x Plugin, p *bundle.Platform, w *WantedCompon
 	if len(server.versions) > 0 {
 		out.server = server.versions[0]
 	}
+	s.pinned(here, out.URL, x.SHA256, out.SHA256)
 	if out.SHA256 == firstUse {
 		s.problems = append(s.problems, here.of("sha256").problem("a plugin is signed or pinned; first-use is for files"))
 	}
@@ -140,6 +141,10 @@ func (s *selector) chart(here at, x Chart, w *WantedComponent) {
 		SHA256: s.hash(here, x.SHA256, nil), Values: s.expandValues(here.of("values"), x.Values).(map[string]any),
 	}
 	s.checkURL(here.of("repository"), out.Repository, "http", "https", "oci")
+	s.pinned(here, "chart "+out.Name, x.SHA256, out.SHA256)
+	if out.SHA256 == firstUse {
+		s.problems = append(s.problems, here.of("sha256").problem("a chart is pinned by its hash; the lock does that too"))
+	}
 	for _, u := range x.UnusedImages {
 		out.UnusedImages = append(out.UnusedImages, s.expand(here.of("unusedImages"), u, nil).text)
 	}
@@ -158,10 +163,11 @@ func (s *selector) file(here at, x File, p *bundle.Platform, w *WantedComponent,
 	if !cleanPath(out.Path) {
 		s.problems = append(s.problems, here.of("path").problem("%q is not a relative path with slashes, such as etc/nginx/nginx.conf", out.Path))
 	}
-	if other, ok := paths[out.Path]; ok && other != out.Source {
-		s.problems = append(s.problems, here.of("path").problem("two files would be %s", out.Path))
+	low := strings.ToLower(out.Path) // there are sites where case does not count
+	if other, ok := paths[low]; ok {
+		s.problems = append(s.problems, here.of("path").problem("two files would be %s, this one and %s; let one component have it, and the other need that", out.Path, other))
 	}
-	paths[out.Path] = out.Source
+	paths[low] = out.Source
 	if out.SHA256 == firstUse {
 		out.SHA256, out.FirstUse = "", true
 	}
@@ -169,11 +175,22 @@ func (s *selector) file(here at, x File, p *bundle.Platform, w *WantedComponent,
 	if name, ok := strings.CutPrefix(s.platformText(x.SHA256, p, &e), "${sha256."); ok {
 		out.Pin = strings.TrimSuffix(name, "}")
 	}
-	if isURL(out.Source) && out.SHA256 == "" && !out.FirstUse {
+	switch {
+	case out.SHA256 != "" || out.FirstUse:
+	case isURL(out.Source):
 		s.unpinned(here, out)
+	default:
+		s.pinned(here, out.Source, x.SHA256, "")
 	}
 	w.Files = append(w.Files, len(s.out.Files))
 	s.out.Files = append(s.out.Files, out)
+}
+
+// pinned refuses a hash that a document asks for and that nobody has given.
+func (s *selector) pinned(here at, what, asked, hash string) {
+	if asked != "" && hash == "" {
+		s.refused = append(s.refused, fmt.Errorf("%w: %s, line %d: %s is to be pinned by %s, which nothing says; give it with --set", bundle.ErrPolicy, here.name, here.line(), what, asked))
+	}
 }
 
 // unpinned refuses a file of which nobody says what it has to be.

@@ -77,6 +77,8 @@ func TestManifestProblems(t *testing.T) {
 		"a login in a repository":        {"  - name: db\n", "  - name: db\n    charts: [{repository: \"https://me:canary@e.example/x\", name: a, version: 1.0.0}]\n", []string{"line 8: a login in a URL"}},
 		"another scheme":                 {"  - name: db\n", "  - name: db\n    files: [{source: \"ftp://e.example/x\", path: x, sha256: first-use}]\n", []string{"line 8: it is not a URL"}},
 		"a component for one deployment": {"components:\n", "include: [\"catalogue:components.yaml\"]\ncomponents:\n  - use: postgres\n", []string{`line 6: "postgres" is for --deployment compose`}},
+		"a need of a need":               {"  - name: db\n", "  - name: db\n    needs: [none-such]\n", []string{"none-such"}},
+		"a rule for no host":             {"components:", "keys: {k: \"-----BEGIN PUBLIC KEY-----\"}\nverifyImages: [{images: nginx, keys: [k]}]\ncomponents:", []string{`line 5: "nginx" names no host`}},
 		"an unknown need":                {"  - name: db\n", "  - name: db\n    needs: [nobody]\n", []string{`line 8: "db" needs "nobody"`}},
 		"an unknown key":                 {"components:", "verifyImages: [{images: \"**\", keys: [nobody]}]\ncomponents:", []string{`line 4: there is no key "nobody"`}},
 		"both use and name":              {"  - name: db\n", "  - name: db\n    use: web\n", []string{"line 7: a component has either a name, or use"}},

@@ -77,7 +77,12 @@ type FoundPlugin struct {
 // that they dictate. Found is in the order of s.Plugins. Errors wrap
 // bundle.ErrPolicy.
 func (s *Selection) CheckPlugins(found []FoundPlugin) error {
+	ids := map[string]int{}
 	for i, f := range found {
+		if other, ok := ids[f.ID]; ok {
+			return fmt.Errorf("%w: %s and %s are both the plugin %s; leave one of them out", bundle.ErrPolicy, s.Plugins[other].URL, s.Plugins[i].URL, f.ID)
+		}
+		ids[f.ID] = i
 		if err := s.checkServer(s.Plugins[i], f); err != nil {
 			return err
 		}

@@ -369,6 +369,9 @@ func (s *selector) choose() ([]Component, error) {
 				if slices.Contains(s.c.Without, need) {
 					return nil, choiceError("--without %q: %q needs it; leave that out too", need, name)
 				}
+				if byName[need] == nil && s.m.component(need) == nil {
+					return nil, choiceError("%q needs %q, and there is no such component", name, need)
+				}
 				if byName[need] == nil {
 					all = append(all, *s.m.component(need))
 					byName[need] = &all[len(all)-1]
@@ -405,6 +408,9 @@ func (s *selector) holds(when map[string]string) bool {
 func (s *selector) signatures() {
 	for _, m := range s.m.all() {
 		for _, v := range m.VerifyImages {
+			if host, _, _ := strings.Cut(v.Images, "/"); !strings.ContainsAny(host, ".:*$") && host != "localhost" {
+				s.problems = append(s.problems, v.at.of("images").problem("%q names no host; images are called in full here, such as docker.io/library/nginx or **", v.Images))
+			}
 			s.out.VerifyImages = append(s.out.VerifyImages, WantedSignature{s.expand(v.at, v.Images, nil).text, s.keyList(v.at.of("keys"), v.Keys)})
 		}
 	}

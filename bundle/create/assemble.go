@@ -15,9 +15,10 @@ import (
 // content is a bundle before it has a shape: the root, what is known already,
 // and where the rest comes from.
 type content struct {
-	root      []byte                   // index.json
-	documents map[bundle.Digest][]byte // blobs that are at hand
-	sources   map[int]from             // by the place of a descriptor in the root
+	root       []byte                   // index.json
+	documents  map[bundle.Digest][]byte // blobs that are at hand
+	deployment *bundle.Deployment
+	sources    map[int]from // by the place of a descriptor in the root
 }
 
 // from is where the blobs below a descriptor of the root are fetched.
@@ -81,6 +82,10 @@ func assemble(lock *manifests.Lock, s *manifests.Selection, r *pull.Resolved) (*
 	if err != nil {
 		return nil, err
 	}
+	if len(document) > bundle.MaxDeployment {
+		return nil, fmt.Errorf("%w: the deployment document would have %d bytes, at most %d are allowed", bundle.ErrLimit, len(document), bundle.MaxDeployment)
+	}
+	a.content.deployment = &a.deployment
 	a.root, err = bundle.Encode(bundle.NewIndex(info, a.descriptors))
 	return a.content, err
 }
@@ -196,8 +201,11 @@ func (a *assembler) image(i *pull.Image) {
 
 // chart adds a chart as Helm itself would push it.
 func (a *assembler) chart(c *pull.Chart) {
+	a.deployment.Charts = append(a.deployment.Charts, bundle.Chart{
+		Name: c.Wanted.Name, Version: c.Wanted.Version, Repository: c.Wanted.Repository, Reference: c.Reference.String(), Digest: c.Content.Digest,
+	})
 	if a.references[c.Reference.String()] {
-		return
+		return // it is listed as an image too
 	}
 	if c.OCI != nil {
 		a.image(c.OCI)
@@ -215,9 +223,6 @@ func (a *assembler) chart(c *pull.Chart) {
 			Reference: ref, Repository: c.Reference.SiteRepository(), Tag: c.Reference.Tag, Digest: d.Digest, Manifests: []bundle.Digest{d.Digest},
 		})
 	}
-	a.deployment.Charts = append(a.deployment.Charts, bundle.Chart{
-		Name: c.Wanted.Name, Version: c.Wanted.Version, Repository: c.Wanted.Repository, Reference: c.Reference.String(), Digest: c.Content.Digest,
-	})
 }
 
 // titled gives a layer the name under which clients save it (image-spec,
@@ -232,7 +237,7 @@ var notInFileNames = regexp.MustCompile(`[^A-Za-z0-9._+-]`)
 func (a *assembler) plugin(p *pull.Plugin) {
 	out := bundle.Plugin{ID: p.About.ID, Version: p.About.Version, Archive: p.Archive.Digest}
 	out.Name = notInFileNames.ReplaceAllString(path.Base(sourceName(p.Wanted.URL)), "_")
-	if !strings.HasSuffix(out.Name, ".tar.gz") {
+	if !strings.HasSuffix(out.Name, ".tar.gz") || strings.ContainsAny(out.Name[:1], "._-+") {
 		out.Name = p.About.ID + "-" + p.About.Version + ".tar.gz"
 	}
 	layers := []bundle.Descriptor{titled(p.Archive, out.Name)}

@@ -112,6 +112,10 @@ func Run(ctx context.Context, o Options) (result *Result, err error) {
 	if err != nil {
 		return nil, err
 	}
+	// What the other side would refuse is refused before anything is fetched.
+	if err := content.deployment.Check(g); err != nil {
+		return nil, fmt.Errorf("%w: this cannot be one bundle: %s", manifests.ErrInvalid, err) //nolint:errorlint // it is not a damaged bundle
+	}
 	// Where everything goes is decided; while it comes, memory is for buffers.
 	*resolved, g.Manifests = pull.Resolved{}, nil
 	f := newFiller(g, content, out)
@@ -138,13 +142,13 @@ func Run(ctx context.Context, o Options) (result *Result, err error) {
 // Lock resolves a manifest and fetches no layers. Plugins and charts are looked
 // into, and are kept below dir, which is removed. Errors are those of Run.
 func Lock(ctx context.Context, o Options, dir string) (l *manifests.Lock, err error) {
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	if err := o.setDefaults(); err != nil {
 		return nil, err
 	}
 	if err := o.setTime(nil); err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	r, err := o.resolve(ctx, dir)
 	if err != nil {
 		return nil, err
@@ -160,6 +164,14 @@ func (o *Options) resolve(ctx context.Context, dir string) (*pull.Resolved, erro
 	})
 	if err != nil {
 		return nil, err
+	}
+	if o.Lock != nil {
+		for _, i := range r.Images { // what came to be since the lock was made is left behind
+			locked, _ := o.Lock.Image(i.Reference)
+			i.Referrers = slices.DeleteFunc(i.Referrers, func(r pull.Referrer) bool {
+				return !slices.ContainsFunc(locked.Referrers, func(l manifests.LockedReferrer) bool { return l.Digest == r.Digest && l.Tag == r.Tag })
+			})
+		}
 	}
 	carried := map[string]bool{}
 	for _, i := range r.Images {

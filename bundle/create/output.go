@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
@@ -32,6 +33,12 @@ func (o *output) first() string {
 
 // intake is the directory of what had to be fetched to be looked into.
 func (o *output) intake() string { return o.partial + ".d" }
+
+// took reports whether something stands there that need not be fetched again.
+func (o *output) took() bool {
+	list, err := os.ReadDir(o.intake())
+	return err == nil && slices.ContainsFunc(list, func(e os.DirEntry) bool { return !strings.HasSuffix(e.Name(), ".new") })
+}
 
 // openOutput takes the right to write, before anything else is done. Errors wrap
 // ErrLocked, manifests.ErrInvalid, or are the file system's.
@@ -197,8 +204,7 @@ func (o *output) abandon() error {
 	if o.file != nil {
 		err = o.file.Close()
 	}
-	kept, _ := filepath.Glob(filepath.Join(o.intake(), strings.Repeat("?", 64))) // a pattern that cannot be wrong
-	if len(o.journal.claims) > 0 || len(kept) > 0 {
+	if len(o.journal.claims) > 0 || o.took() {
 		return errors.Join(err, o.journal.close())
 	}
 	err = errors.Join(err, os.RemoveAll(o.intake()))

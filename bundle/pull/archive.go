@@ -21,12 +21,13 @@ import (
 // Limits of a plugin's archive. The server unpacks it, so what we let through
 // has to be harmless there.
 const (
-	maxEntries      = 100_000
-	maxUnpacked     = 4 << 30 // bytes
-	maxRatio        = 200     // unpacked to packed
-	minUnpackedFree = 64 << 20
-	maxPluginJSON   = 1 << 20 // bytes
-	maxEntryName    = 255     // bytes
+	maxEntries         = 100_000
+	maxUnpacked        = 4 << 30 // bytes
+	maxRatio           = 200     // unpacked to packed
+	minUnpackedFree    = 64 << 20
+	maxPluginJSON      = 1 << 20 // bytes
+	maxPluginManifests = 8
+	maxEntryName       = 255 // bytes
 )
 
 // PluginManifest is what of a plugin.json matters here (model.Manifest of
@@ -84,7 +85,30 @@ func inspectPlugin(ctx context.Context, name string, platforms []bundle.Platform
 	if err := json.Unmarshal(data, &m); err != nil {
 		return m, fmt.Errorf("%w: its plugin.json: %w", bundle.ErrFormat, err)
 	}
+	if err := checkKeys(data); err != nil {
+		return m, err
+	}
 	return m, a.check(m, base, platforms)
+}
+
+// checkKeys refuses keys that the server, which does not look at case, would
+// take for others than we do.
+func checkKeys(data []byte) error {
+	var top map[string]any
+	if err := json.Unmarshal(data, &top); err != nil {
+		return fmt.Errorf("%w: its plugin.json: %w", bundle.ErrFormat, err)
+	}
+	server, _ := top["server"].(map[string]any)
+	for _, keys := range []map[string]any{top, server} {
+		for k := range keys {
+			for _, known := range []string{"id", "name", "version", "min_server_version", "props", "server", "executables", "executable"} {
+				if k != known && strings.EqualFold(k, known) {
+					return fmt.Errorf("%w: its plugin.json has the key %q, which the server would take for %q", bundle.ErrFormat, k, known)
+				}
+			}
+		}
+	}
+	return nil
 }
 
 func (a *archive) read(ctx context.Context, f io.Reader, packed int64) error {
@@ -170,7 +194,10 @@ func (a *archive) entry(info archives.FileInfo, limit int64) error {
 	}
 	a.rootFiles = a.rootFiles || !deep
 	a.executable[name] = h.Mode&0o111 != 0
-	if base := path.Base(name); strings.HasPrefix(base, "plugin.") && (!deep || !strings.Contains(rest, "/")) {
+	if base := path.Base(name); (base == "plugin.json" || base == "plugin.yaml" || base == "plugin.yml") && (!deep || !strings.Contains(rest, "/")) {
+		if len(a.manifests) == maxPluginManifests {
+			return fmt.Errorf("%w: its archive has more than %d manifests", bundle.ErrLimit, maxPluginManifests)
+		}
 		return a.keep(info, name)
 	}
 	return nil

@@ -149,6 +149,7 @@ func TestHostileArchives(t *testing.T) {
 		"a version of words":        {manifest("1.2.3", "latest"), bundle.ErrFormat, "the version"},
 		"a manifest that is none":   {manifest(goodManifest, "[]"), bundle.ErrFormat, "plugin.json"},
 		"a key twice":               {manifest(`"name":"Demo"`, `"id":"x"`), bundle.ErrFormat, "plugin.json"},
+		"a key in capitals":         {manifest(`"name":"Demo"`, `"ID":"com.mattermost.calls"`), bundle.ErrFormat, `"ID"`},
 		"a huge manifest":           {manifest(goodManifest, strings.Repeat(" ", 2<<20)), bundle.ErrLimit, "plugin.json"},
 		"a sparse file of GNU's":    {with(member{tar.Header{Typeflag: tar.TypeReg, Name: "com.example.demo/x", PAXRecords: map[string]string{"X.y": "z"}}, ""}), nil, ""},
 		"a program that cannot run": {append(without("com.example.demo/server/dist/plugin-linux-amd64"), member{tar.Header{Typeflag: tar.TypeReg, Name: "com.example.demo/server/dist/plugin-linux-amd64", Mode: 0o644}, ""}), bundle.ErrFormat, "without permission"},

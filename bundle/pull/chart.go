@@ -28,7 +28,9 @@ const (
 	// maxChartIndex bounds a repository's index.yaml, in bytes.
 	maxChartIndex = 128 << 20
 	// maxChartEntries bounds what an index says about one chart, in bytes.
-	maxChartEntries = 8 << 20
+	maxChartEntries = 4 << 20
+	// maxChartImages bounds the images that are told of one chart.
+	maxChartImages = 1000
 )
 
 // Media types of Helm's charts in registries (helm.sh/docs/topics/registries).
@@ -56,14 +58,17 @@ func chartReference(w manifests.WantedChart) (bundle.Reference, error) {
 	if err != nil || u.Host == "" {
 		return bundle.Reference{}, fmt.Errorf("%w: %q is not a repository's URL", manifests.ErrInvalid, w.Repository)
 	}
-	r, err := bundle.ParseReference(u.Host + path.Join("/", u.Path, w.Name) + ":" + strings.ReplaceAll(w.Version, "+", "_"))
+	if !strings.ContainsAny(u.Host, ".:") && u.Host != "localhost" {
+		return bundle.Reference{}, fmt.Errorf("%w: write the host of %s with a dot or a port; without one it would be taken for a name on Docker Hub", manifests.ErrInvalid, w.Repository)
+	}
+	r, err := bundle.ParseReference(strings.ToLower(u.Host) + path.Join("/", u.Path, w.Name) + ":" + strings.ReplaceAll(w.Version, "+", "_"))
 	if err != nil {
 		return r, fmt.Errorf("%w: chart %s: %w", manifests.ErrInvalid, w.Name, err)
 	}
 	return r, nil
 }
 
-func (s *Source) chart(ctx context.Context, w manifests.WantedChart, platforms []bundle.Platform, pinned func(bundle.Reference) bundle.Digest) (*Chart, error) {
+func (s *Source) chart(ctx context.Context, w manifests.WantedChart, r Request) (*Chart, error) {
 	ref, err := chartReference(w)
 	if err != nil {
 		return nil, err
@@ -71,7 +76,7 @@ func (s *Source) chart(ctx context.Context, w manifests.WantedChart, platforms [
 	c := &Chart{Wanted: w, Reference: ref, Check: "digest of the registry's manifest"}
 	var archive []byte
 	if strings.HasPrefix(w.Repository, "oci://") {
-		if c.OCI, err = s.resolve(ctx, ref, platforms, pinned(ref)); err != nil {
+		if c.OCI, err = s.image(ctx, ref, r); err != nil {
 			return nil, err
 		}
 		if archive, err = c.fromRegistry(ctx); err != nil {
@@ -216,6 +221,9 @@ func chartEntries(r io.Reader, name string) ([]chartVersion, error) {
 			if long = errors.Is(err, bufio.ErrBufferFull); inside {
 				block.Write(line)
 			}
+			if block.Len() > maxChartEntries {
+				return nil, fmt.Errorf("%w: the index says too much about %s", bundle.ErrLimit, name)
+			}
 		}
 		if errors.Is(err, io.EOF) {
 			break
@@ -239,8 +247,13 @@ func chartEntries(r io.Reader, name string) ([]chartVersion, error) {
 // it would show.
 func chartImages(c *chart.Chart, set map[string]any) []string {
 	var list []string
+	seen := map[string]bool{}
 	add := func(ref string) {
-		if r, err := bundle.ParseReference(ref); err == nil && !slices.Contains(list, r.String()) {
+		if len(list) == maxChartImages {
+			return
+		}
+		if r, err := bundle.ParseReference(ref); err == nil && !seen[r.String()] {
+			seen[r.String()] = true
 			list = append(list, r.String())
 		}
 	}

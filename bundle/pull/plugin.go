@@ -10,7 +10,9 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 
 	"github.com/ProtonMail/go-crypto/openpgp"
 
@@ -56,7 +58,11 @@ func (s *Source) plugin(ctx context.Context, w manifests.WantedPlugin, platforms
 		if err == nil || filepath.Dir(path) != filepath.Clean(dir) { // good, or the author's own file
 			return p, err
 		}
-		if err := errors.Join(os.Remove(path), err); !earlier || ctx.Err() != nil {
+		wrong := slices.ContainsFunc([]error{bundle.ErrDigest, bundle.ErrSignature, bundle.ErrFormat, bundle.ErrPolicy, bundle.ErrLimit}, func(class error) bool { return errors.Is(err, class) })
+		if !wrong || ctx.Err() != nil {
+			return nil, err // it may be good
+		}
+		if err := errors.Join(os.Remove(path), err); !earlier {
 			return nil, err
 		}
 	}
@@ -162,12 +168,19 @@ func describe(path, mediaType string) (d bundle.Descriptor, err error) {
 func (s *Source) download(ctx context.Context, from, dir string, limit int64) (path string, earlier bool, err error) {
 	if !strings.Contains(from, "://") {
 		fi, err := os.Stat(from)
-		if err == nil && fi.Size() > limit {
+		if err == nil && fi.Size() > limit && limit != maxFirstUse {
 			err = fmt.Errorf("%w: it has %d bytes, at most %d are allowed", bundle.ErrLimit, fi.Size(), limit)
 		}
 		return from, false, err
 	}
 	path = downloadPath(dir, from)
+	lock, _ := s.downloads.LoadOrStore(path, &sync.Mutex{}) // the same URL may be asked for twice
+	mu, ok := lock.(*sync.Mutex)
+	if !ok {
+		return "", false, errors.New("not a lock") // it is one
+	}
+	mu.Lock()
+	defer mu.Unlock()
 	if _, err := os.Lstat(path); err == nil {
 		return path, true, nil // complete; whoever asked checks what it is
 	}

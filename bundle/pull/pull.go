@@ -24,6 +24,13 @@ import (
 // maxConfig bounds an image config, in bytes: it is held in memory.
 const maxConfig = 8 << 20
 
+// Bounds of what is held in memory of one image: a hostile index names tens of
+// thousands of manifests.
+const (
+	maxDocuments = 2000
+	maxHeld      = 128 << 20 // bytes
+)
+
 // Source is the connected side.
 type Source struct {
 	Client *remote.Client
@@ -33,6 +40,8 @@ type Source struct {
 
 	mu    sync.Mutex
 	repos map[string]*connection
+
+	downloads sync.Map // path → *sync.Mutex
 }
 
 type connection struct {
@@ -79,10 +88,12 @@ func (s *Source) page(from string) (*remote.Page, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %q is not a URL", manifests.ErrInvalid, from)
 	}
-	var name string
-	u.Host, name = s.mirror(u.Host, strings.TrimPrefix(u.EscapedPath(), "/"))
-	if u, err = u.Parse("/" + name); err != nil {
-		return nil, fmt.Errorf("%w: %q is not a URL", manifests.ErrInvalid, from)
+	if to, ok := s.Mirrors[u.Host]; ok {
+		host, prefix, _ := strings.Cut(to, "/")
+		u.Host = host
+		if prefix = strings.Trim(prefix, "/"); prefix != "" {
+			u.Path, u.RawPath = "/"+prefix+u.Path, "/"+prefix+u.EscapedPath()
+		}
 	}
 	return s.Client.Page(u.String())
 }
@@ -130,6 +141,8 @@ type Image struct {
 	Documents map[bundle.Digest][]byte
 	// Repository is where the rest can be fetched.
 	Repository *remote.Repository
+
+	held int64 // bytes of Documents
 }
 
 // Resolve finds out what everything in a selection is, several at a time, and
@@ -158,7 +171,7 @@ func (s *Source) Resolve(ctx context.Context, r Request) (*Resolved, error) {
 	}
 	for i, w := range sel.Charts {
 		g.Go(func() (err error) {
-			out.Charts[i], err = s.chart(ctx, w, sel.Platforms, r.Pinned)
+			out.Charts[i], err = s.chart(ctx, w, r)
 			return about(fmt.Sprintf("chart %s %s of %s", w.Name, w.Version, w.Repository), err)
 		})
 	}
@@ -268,8 +281,16 @@ func (i *Image) small(ctx context.Context, d bundle.Descriptor, limit int64) ([]
 	if err := i.Repository.Fetch(ctx, d, &buf, nil); err != nil {
 		return nil, err
 	}
-	i.Documents[d.Digest] = buf.data
-	return buf.data, nil
+	return buf.data, i.keep(d.Digest, buf.data)
+}
+
+// keep holds a document in memory, within bounds.
+func (i *Image) keep(d bundle.Digest, data []byte) error {
+	i.Documents[d] = data
+	if i.held += int64(len(data)); i.held > maxHeld || len(i.Documents) > maxDocuments {
+		return fmt.Errorf("%w: upstream has more manifests and the like for it than can be held in memory (%d, %d bytes)", bundle.ErrLimit, len(i.Documents), i.held)
+	}
+	return nil
 }
 
 // memory is an io.WriterAt that is written from front to back.
@@ -310,7 +331,7 @@ func (i *Image) choose(ctx context.Context, index *bundle.Manifest, platforms []
 	for _, p := range platforms {
 		found := false
 		for _, d := range index.Manifests {
-			if d.Platform != nil && p.Matches(*d.Platform) {
+			if d.Platform != nil && p.Matches(*d.Platform) && !found { // of two for one platform the first, as engines do
 				found = true
 				if !chosen[d.Digest] {
 					i.Manifests = append(i.Manifests, d)
@@ -375,7 +396,9 @@ func (i *Image) fetchManifests(ctx context.Context, d bundle.Descriptor, depth i
 	if err := d.Verify(data); err != nil {
 		return fmt.Errorf("%w: %w", remote.ErrRegistry, err)
 	}
-	i.Documents[d.Digest] = data
+	if err := i.keep(d.Digest, data); err != nil {
+		return err
+	}
 	m, err := bundle.ParseManifest(d, data)
 	if err != nil {
 		return fmt.Errorf("%w: it sent what no bundle can carry: %w", remote.ErrRegistry, err)

@@ -1,6 +1,7 @@
 package pull
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -60,6 +61,10 @@ func (s *Source) referrers(ctx context.Context, i *Image) error {
 			}
 		}
 	}
+	// Registries list in any order; the bundle is to be the same.
+	slices.SortFunc(i.Referrers, func(a, b Referrer) int {
+		return cmp.Or(strings.Compare(a.Tag, b.Tag), strings.Compare(string(a.Digest), string(b.Digest)))
+	})
 	return nil
 }
 
@@ -124,7 +129,9 @@ func (i *Image) tagged(ctx context.Context, tag string) error {
 	if err != nil || bundle.IsIndex(d.MediaType) {
 		return fmt.Errorf("%w: what it has under %s is not a signature, attestation or SBOM", remote.ErrRegistry, tag)
 	}
-	i.Documents[d.Digest] = data
+	if err := i.keep(d.Digest, data); err != nil {
+		return err
+	}
 	d.ArtifactType = m.ArtifactType
 	return i.addReferrer(Referrer{Descriptor: d, Tag: tag})
 }

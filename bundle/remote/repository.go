@@ -273,12 +273,14 @@ func (r *Repository) Referrers(ctx context.Context, subject bundle.Digest) ([]bu
 				return nil, fmt.Errorf("%w: %s lists what refers to %s on more than %d pages", ErrRegistry, r, subject, maxPages)
 			}
 			var found []bundle.Descriptor
+			var following string
 			err := retry(ctx, func() (err error) {
-				if found, next, err = r.referrers(ctx, next); err != nil {
+				if found, following, err = r.referrers(ctx, next); err != nil {
 					return r.failed(fmt.Sprintf("asking what refers to %s in %s", subject, r.name), err)
 				}
 				return nil
 			})
+			next = following
 			var status *statusError
 			if page == 0 && errors.As(err, &status) && slices.Contains([]int{http.StatusBadRequest, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNotImplemented}, status.code) {
 				r.noReferrers.Store(true)

@@ -16,6 +16,8 @@ import (
 
 	"github.com/cenkalti/backoff/v5"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
 const (
@@ -111,7 +113,7 @@ func passing(err error) bool {
 	var local *localError
 	var code int
 	switch {
-	case errors.As(err, &local):
+	case errors.As(err, &local), errors.Is(err, bundle.ErrLimit), errors.Is(err, bundle.ErrFormat):
 		return false
 	case errors.As(err, &status):
 		code = status.code

@@ -1,0 +1,137 @@
+package create_test
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
+	"github.com/oob-bundle/oob-bundle/bundle/create"
+	"github.com/oob-bundle/oob-bundle/manifests"
+)
+
+// TestNotOneBundle: what verify would refuse is never made.
+func TestNotOneBundle(t *testing.T) {
+	archive := bundletest.PluginFacts("com.example.demo", "1.2.3").Archive()
+	s := newWeb(t, map[string][]byte{"/a.tar.gz": archive, "/b.tar.gz": archive})
+	for name, body := range map[string]string{
+		"a plugin twice":                      fmt.Sprintf("    plugins: [{url: \"$WEB/a.tar.gz\", sha256: %s}, {url: \"$WEB/b.tar.gz\", sha256: %[1]s}]\n", hexOf(archive)),
+		"a path twice":                        "    files: [{source: local.conf, path: etc/x}]\n  - name: more\n    files: [{source: local.conf, path: etc/x}]\n",
+		"two paths where case does not count": "    files: [{source: local.conf, path: etc/conf}, {source: local.conf, path: etc/Conf}]\n",
+		"a file in a file":                    "    files: [{source: local.conf, path: etc/x}, {source: local.conf, path: etc/x/y}]\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			bundletest.Write(t, filepath.Join(dir, "local.conf"), []byte("x"), 0o644)
+			bundletest.Write(t, filepath.Join(dir, "m.yaml"), []byte(strings.ReplaceAll("apiVersion: oobbundle.dev/v1\nkind: Manifest\nmetadata: {name: demo, version: 1.0.0}\ncomponents:\n  - name: all\n"+body, "$WEB", s.URL)), 0o644)
+			m, err := manifests.Read(filepath.Join(dir, "m.yaml"))
+			if err == nil {
+				o := bundletest.Options(t, m, bundletest.NewKey(t), &bundletest.Registry{Host: s.host()})
+				_, err = create.Run(t.Context(), o)
+				if _, statErr := os.Stat(o.Output); statErr == nil {
+					t.Error("there is a bundle")
+				}
+			}
+			if !errors.Is(err, manifests.ErrInvalid) && !errors.Is(err, bundle.ErrPolicy) {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
+// TestSignedCharts: a rule about images is one about charts from registries too.
+func TestSignedCharts(t *testing.T) {
+	key := bundletest.NewKey(t)
+	up := bundletest.NewRegistry(t, nil)
+	public, err := os.ReadFile(key.Public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	up.Push(t, "charts/demo:1.0.0", bundletest.Artifact([]byte("unsigned")))
+	m, err := manifests.Parse(fmt.Appendf(nil, `{"apiVersion": "oobbundle.dev/v1", "kind": "Manifest", "metadata": {"name": "demo", "version": "1"},
+"keys": {"maker": %q}, "verifyImages": [{"images": "**", "keys": ["maker"]}], "components": [{"name": "a", "charts": [{"repository": "oci://%s/charts", "name": "demo", "version": "1.0.0"}]}]}`, public, up.Host))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := create.Run(t.Context(), bundletest.Options(t, m, bundletest.NewKey(t), up)); !errors.Is(err, bundle.ErrSignature) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestURLs: a query is sent along, and a path cannot become a host.
+func TestURLs(t *testing.T) {
+	content := []byte("the right one")
+	s := newWeb(t, map[string][]byte{"/dl": content, "//other.example/dl": content})
+	var asked atomic.Value
+	s.wrap = func(w http.ResponseWriter, r *http.Request) http.ResponseWriter {
+		asked.Store(r.URL.String())
+		return w
+	}
+	for _, path := range []string{"/dl?id=5&x=%2F", "//other.example/dl"} {
+		o := intake(t, s, fmt.Sprintf("    files: [{source: \"$WEB%s\", path: x, sha256: %s}]\n", path, hexOf(content)))
+		bundletest.Create(t, o)
+		if asked.Load() != path {
+			t.Errorf("%s was asked as %v", path, asked.Load())
+		}
+	}
+}
+
+// TestSameURLTwice: two items of one URL do not write over each other.
+func TestSameURLTwice(t *testing.T) {
+	archive := bundletest.PluginFacts("com.example.demo", "1.2.3").Archive()
+	s := newWeb(t, map[string][]byte{"/a.tar.gz": archive})
+	for range 10 {
+		o := intake(t, s, fmt.Sprintf("    plugins: [{url: \"$WEB/a.tar.gz\", sha256: %s}]\n    files: [{source: \"$WEB/a.tar.gz\", path: a, sha256: %[1]s}]\n", hexOf(archive)))
+		bundletest.Create(t, o)
+	}
+}
+
+// TestBusyReferrers: a registry that is busy for a moment is asked again.
+func TestBusyReferrers(t *testing.T) {
+	var asked atomic.Int64
+	up := bundletest.NewRegistry(t, func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if strings.Contains(r.URL.Path, "/referrers/") && asked.Add(1) == 1 {
+				w.WriteHeader(http.StatusServiceUnavailable)
+				return
+			}
+			next.ServeHTTP(w, r)
+		})
+	})
+	ref := up.Push(t, "team/app:1", bundletest.Image("linux/amd64", bundletest.Layer(file("x"))))
+	asked.Store(0)
+	bundletest.Create(t, bundletest.Options(t, bundletest.Manifest(t, "demo", ref), bundletest.NewKey(t), up))
+	if asked.Load() != 2 {
+		t.Errorf("asked %d times", asked.Load())
+	}
+}
+
+// TestLockLeavesNewSignatures: what upstream got since the lock was made does not
+// break it.
+func TestLockLeavesNewSignatures(t *testing.T) {
+	up := bundletest.NewRegistry(t, nil)
+	img := bundletest.Image("linux/amd64", bundletest.Layer(file("x")))
+	ref := up.Push(t, "team/app:1", img)
+	up.Push(t, "team/app:a", about(bundletest.ArtifactOf("application/spdx+json", []byte("{}"), nil), img))
+	o := bundletest.Options(t, bundletest.Manifest(t, "demo", ref), bundletest.NewKey(t), up)
+	first, err := create.Run(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	up.Push(t, "team/app:b", about(bundletest.ArtifactOf("application/sarif+json", []byte("{}"), nil), img))
+	up.Push(t, tagOf(digestOf(t, img), ".sig"), bundletest.CosignSignature(t, bundletest.NewKey(t), digestOf(t, img)))
+	o.Lock = first.Lock
+	second, err := create.Run(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if second.Identity != first.Identity {
+		t.Error("the same lock gave another bundle")
+	}
+}
