@@ -219,7 +219,7 @@ func (f resolveFlags) options(c *cobra.Command, manifest string) (create.Options
 	}
 	client, err := remote.New(remote.Options{PlainHTTP: f.plainHTTP, CAFile: f.caFile, UserAgent: userAgent(), Connections: f.jobs})
 	if err != nil {
-		return o, err
+		return o, fmt.Errorf("%w: --ca-file: %w", errUsage, err)
 	}
 	o.Source = &pull.Source{Client: client, Mirrors: mirrors}
 	o.Manifest, err = manifests.Open(manifest)
