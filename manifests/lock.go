@@ -78,6 +78,8 @@ type LockedChart struct {
 	Digest     bundle.Digest `yaml:"digest"`             // of the archive
 	Size       int64         `yaml:"size"`               // of the archive, bytes
 	Check      string        `yaml:"check"`              // what it passed
+	// Referrers are signatures and the like of one from a registry.
+	Referrers []LockedReferrer `yaml:"referrers,omitempty"`
 }
 
 // LockedPlugin is a Mattermost plugin.

@@ -416,27 +416,22 @@ func (m *Manifest) check() error {
 // onlyFor returns the deployments that the component, or something in it, is
 // limited to, or nil.
 func (c *Component) onlyFor() []string {
-	if len(c.Deployments) > 0 {
-		return c.Deployments
-	}
+	only := [][]string{c.Deployments}
 	for _, x := range c.Images {
-		if len(x.Deployments) > 0 {
-			return x.Deployments
-		}
+		only = append(only, x.Deployments)
 	}
 	for _, x := range c.Plugins {
-		if len(x.Deployments) > 0 {
-			return x.Deployments
-		}
+		only = append(only, x.Deployments)
 	}
 	for _, x := range c.Charts {
-		if len(x.Deployments) > 0 {
-			return x.Deployments
-		}
+		only = append(only, x.Deployments)
 	}
 	for _, x := range c.Files {
-		if len(x.Deployments) > 0 {
-			return x.Deployments
+		only = append(only, x.Deployments)
+	}
+	for _, list := range only {
+		if len(list) > 0 {
+			return list
 		}
 	}
 	return nil

@@ -20,7 +20,12 @@ import (
 	"github.com/ProtonMail/go-crypto/openpgp"
 	"github.com/ProtonMail/go-crypto/openpgp/armor"
 	"github.com/ProtonMail/go-crypto/openpgp/packet"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	ggcr "github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/static"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/manifests"
@@ -257,6 +262,15 @@ func Chart(name, version string, images ...string) []byte {
 		File{name + "/values.yaml", 0o644, []byte(values)},
 		File{name + "/templates/a.yaml", 0o644, []byte("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n")},
 	))
+}
+
+// HelmChart returns a chart as Helm pushes it.
+func HelmChart(name, version string) v1.Image {
+	img := mutate.MediaType(empty.Image, types.OCIManifestSchema1)
+	img = mutate.ConfigMediaType(img, "application/vnd.cncf.helm.config.v1+json")
+	img, err := mutate.AppendLayers(img, static.NewLayer(Chart(name, version), "application/vnd.cncf.helm.chart.content.v1.tar+gzip"))
+	must(err)
+	return img
 }
 
 // NewPGP makes an OpenPGP key.

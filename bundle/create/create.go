@@ -165,14 +165,7 @@ func (o *Options) resolve(ctx context.Context, dir string) (*pull.Resolved, erro
 	if err != nil {
 		return nil, err
 	}
-	if o.Lock != nil {
-		for _, i := range r.Images { // what came to be since the lock was made is left behind
-			locked, _ := o.Lock.Image(i.Reference)
-			i.Referrers = slices.DeleteFunc(i.Referrers, func(r pull.Referrer) bool {
-				return !slices.ContainsFunc(locked.Referrers, func(l manifests.LockedReferrer) bool { return l.Digest == r.Digest && l.Tag == r.Tag })
-			})
-		}
-	}
+	o.leaveNew(r)
 	carried := map[string]bool{}
 	for _, i := range r.Images {
 		carried[i.Reference.Repository()] = true

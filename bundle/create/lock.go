@@ -111,7 +111,10 @@ func (o *Options) lock(r *pull.Resolved) (*manifests.Lock, error) {
 			Digest: c.Content.Digest, Size: c.Content.Size, Check: c.Check,
 		}
 		if c.OCI != nil {
-			locked.Manifest = c.OCI.Top.Digest
+			locked.Manifest, locked.Referrers = c.OCI.Top.Digest, lockedReferrers(c.OCI)
+			for _, check := range c.OCI.Checks {
+				locked.Check += ", " + check
+			}
 		}
 		l.Charts = append(l.Charts, locked)
 	}
@@ -176,10 +179,38 @@ func lockedImage(i *pull.Image) manifests.LockedImage {
 			locked.Carried = append(locked.Carried, m)
 		}
 	}
-	for _, r := range i.Referrers {
-		locked.Referrers = append(locked.Referrers, manifests.LockedReferrer{Tag: r.Tag, ArtifactType: r.ArtifactType, Digest: r.Digest, Size: r.Size})
-	}
+	locked.Referrers = lockedReferrers(i)
 	return locked
+}
+
+func lockedReferrers(i *pull.Image) (list []manifests.LockedReferrer) {
+	for _, r := range i.Referrers {
+		list = append(list, manifests.LockedReferrer{Tag: r.Tag, ArtifactType: r.ArtifactType, Digest: r.Digest, Size: r.Size})
+	}
+	return list
+}
+
+// leaveNew drops what came to speak of an image or chart since the lock was made.
+func (o *Options) leaveNew(r *pull.Resolved) {
+	if o.Lock == nil {
+		return
+	}
+	only := func(i *pull.Image, locked []manifests.LockedReferrer) {
+		i.Referrers = slices.DeleteFunc(i.Referrers, func(r pull.Referrer) bool {
+			return !slices.ContainsFunc(locked, func(l manifests.LockedReferrer) bool { return l.Digest == r.Digest && l.Tag == r.Tag })
+		})
+	}
+	for _, i := range r.Images {
+		locked, _ := o.Lock.Image(i.Reference)
+		only(i, locked.Referrers)
+	}
+	for _, c := range r.Charts {
+		for _, locked := range o.Lock.Charts {
+			if c.OCI != nil && locked.Reference == c.Reference.String() {
+				only(c.OCI, locked.Referrers)
+			}
+		}
+	}
 }
 
 // sameTags refuses two references that would be one tag on the site and are not

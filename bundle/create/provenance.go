@@ -66,6 +66,9 @@ func provenanceOf(l *manifests.Lock) ([]byte, error) {
 	}
 	for _, c := range l.Charts {
 		add(c.Reference, c.Repository, c.Digest)
+		for _, r := range c.Referrers {
+			add(c.Reference+" "+r.ArtifactType, "", r.Digest)
+		}
 	}
 	for _, p := range l.Plugins {
 		add(p.ID+" "+p.Version, uri(p.Source), p.Digest)

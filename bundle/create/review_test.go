@@ -119,11 +119,19 @@ func TestLockLeavesNewSignatures(t *testing.T) {
 	img := bundletest.Image("linux/amd64", bundletest.Layer(file("x")))
 	ref := up.Push(t, "team/app:1", img)
 	up.Push(t, "team/app:a", about(bundletest.ArtifactOf("application/spdx+json", []byte("{}"), nil), img))
-	o := bundletest.Options(t, bundletest.Manifest(t, "demo", ref), bundletest.NewKey(t), up)
+	chart := bundletest.HelmChart("demo", "1.0.0")
+	up.Push(t, "charts/demo:1.0.0", chart)
+	m, err := manifests.Parse(fmt.Appendf(nil, `{"apiVersion": "oobbundle.dev/v1", "kind": "Manifest", "metadata": {"name": "demo", "version": "1"},
+"components": [{"name": "a", "images": [%q], "charts": [{"repository": "oci://%s/charts", "name": "demo", "version": "1.0.0"}]}]}`, ref, up.Host))
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := bundletest.Options(t, m, bundletest.NewKey(t), up)
 	first, err := create.Run(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
+	up.Push(t, "charts/demo:signed", about(bundletest.ArtifactOf("application/sarif+json", []byte("{}"), nil), chart))
 	up.Push(t, "team/app:b", about(bundletest.ArtifactOf("application/sarif+json", []byte("{}"), nil), img))
 	up.Push(t, tagOf(digestOf(t, img), ".sig"), bundletest.CosignSignature(t, bundletest.NewKey(t), digestOf(t, img)))
 	o.Lock = first.Lock

@@ -174,17 +174,26 @@ func (s *Source) download(ctx context.Context, from, dir string, limit int64) (p
 		return from, false, err
 	}
 	path = downloadPath(dir, from)
-	lock, _ := s.downloads.LoadOrStore(path, &sync.Mutex{}) // the same URL may be asked for twice
-	mu, ok := lock.(*sync.Mutex)
-	if !ok {
-		return "", false, errors.New("not a lock") // it is one
-	}
-	mu.Lock()
-	defer mu.Unlock()
+	alone := s.alone(path)
+	alone.Lock()
+	defer alone.Unlock()
 	if _, err := os.Lstat(path); err == nil {
 		return path, true, nil // complete; whoever asked checks what it is
 	}
 	return path, false, s.downloadTo(ctx, path, from, limit)
+}
+
+// alone returns the lock of one download.
+func (s *Source) alone(path string) *sync.Mutex {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.downloads == nil {
+		s.downloads = map[string]*sync.Mutex{}
+	}
+	if s.downloads[path] == nil {
+		s.downloads[path] = &sync.Mutex{}
+	}
+	return s.downloads[path]
 }
 
 func (s *Source) downloadTo(ctx context.Context, path, from string, limit int64) error {

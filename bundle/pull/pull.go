@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/url"
+	"path"
 	"slices"
 	"strings"
 	"sync"
@@ -38,10 +39,9 @@ type Source struct {
 	// its place, also for URLs. Everything keeps upstream's name.
 	Mirrors map[string]string
 
-	mu    sync.Mutex
-	repos map[string]*connection
-
-	downloads sync.Map // path → *sync.Mutex
+	mu        sync.Mutex
+	repos     map[string]*connection
+	downloads map[string]*sync.Mutex // by path: one URL may be asked for twice
 }
 
 type connection struct {
@@ -63,23 +63,22 @@ func (s *Source) repository(ctx context.Context, ref bundle.Reference) (*remote.
 	}
 	s.mu.Unlock()
 	c.once.Do(func() {
-		host, name := s.mirror(ref.Host, ref.Name)
+		host, prefix := s.mirror(ref.Host)
+		name := path.Join(prefix, ref.Name)
 		c.repo, c.err = s.Client.Repository(ctx, host, name, remote.Pull)
 	})
 	return c.repo, c.err
 }
 
-// mirror returns where something of a host is asked for, and under which name.
-func (s *Source) mirror(host, name string) (string, string) {
+// mirror returns the host that is asked in the place of another, and what its
+// paths begin with there, without slashes around it.
+func (s *Source) mirror(host string) (string, string) {
 	to, ok := s.Mirrors[host]
 	if !ok {
-		return host, name
+		return host, ""
 	}
 	host, prefix, _ := strings.Cut(to, "/")
-	if prefix = strings.Trim(prefix, "/"); prefix != "" {
-		name = prefix + "/" + name
-	}
-	return host, name
+	return host, strings.Trim(prefix, "/")
 }
 
 // page returns what stands at a URL, or at its mirror's.
@@ -88,12 +87,9 @@ func (s *Source) page(from string) (*remote.Page, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %q is not a URL", manifests.ErrInvalid, from)
 	}
-	if to, ok := s.Mirrors[u.Host]; ok {
-		host, prefix, _ := strings.Cut(to, "/")
-		u.Host = host
-		if prefix = strings.Trim(prefix, "/"); prefix != "" {
-			u.Path, u.RawPath = "/"+prefix+u.Path, "/"+prefix+u.EscapedPath()
-		}
+	var prefix string
+	if u.Host, prefix = s.mirror(u.Host); prefix != "" {
+		u.Path, u.RawPath = "/"+prefix+u.Path, "/"+prefix+u.EscapedPath()
 	}
 	return s.Client.Page(u.String())
 }

@@ -1,5 +1,5 @@
-// Package remote talks to OCI registries: it fetches for create, and pushes for
-// install --registry. It is the only code that opens connections.
+// Package remote talks to OCI registries and web servers: it fetches for create,
+// and pushes for install --registry. It is the only code that opens connections.
 //
 // go-containerregistry does the names, the logins (Docker's configuration and
 // credential helpers) and the token exchange. Around it this package puts what

@@ -1,5 +1,5 @@
-// Command oob-bundle carries container images across an air gap: create makes
-// one signed file on a connected workstation, verify and install check it and
+// Command oob-bundle carries container images, charts, plugins and files across
+// an air gap: create makes one signed file on a connected workstation, verify and install check it and
 // put its content in place on a network that has no other door.
 package main
 

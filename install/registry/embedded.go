@@ -4,7 +4,8 @@
 // The embedded registry has the layout of CNCF distribution's storage. Manifests
 // and tags go through distribution, used in process upon a driver of ours; blobs
 // are written by that driver alone (docs/decisions/0006-the-store.md). Serve
-// offers it all, read-only, to container engines.
+// offers it all, read-only, to container engines; on a network with TLS, to those
+// who have an account.
 package registry
 
 import (
