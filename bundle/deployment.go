@@ -23,6 +23,7 @@ type Deployment struct {
 	Charts     []Chart           `json:"charts,omitempty"`
 	Plugins    []Plugin          `json:"plugins,omitempty"`
 	Files      []HostFile        `json:"files,omitempty"`
+	Host       *Host             `json:"host,omitempty"`
 }
 
 // APIVersion is that of every document of ours, JSON or YAML.
@@ -73,16 +74,21 @@ type Plugin struct {
 	ID        string `json:"id"`
 	Version   string `json:"version"`
 	Name      string `json:"name"`                // of its archive, without directories
-	Manifest  Digest `json:"manifest"`            // in the root: its layers are archive and signature
+	Manifest  Digest `json:"manifest"`            // in the root: its layers are archive, signature and key
 	Archive   Digest `json:"archive"`             // the .tar.gz
 	Signature Digest `json:"signature,omitempty"` // detached, OpenPGP
+	// Key is the public key of the signature, where it is not one that the server
+	// comes with.
+	Key Digest `json:"key,omitempty"`
 }
 
 // HostFile is a file for the host.
 type HostFile struct {
-	Path     string `json:"path"`     // relative, slashes
-	Mode     string `json:"mode"`     // permissions, four octal digits
-	Manifest Digest `json:"manifest"` // in the root: its layer is the file
+	Path     string `json:"path"`            // relative, slashes
+	Mode     string `json:"mode"`            // permissions, four octal digits
+	As       string `json:"as,omitempty"`    // AsTemplate, AsArchive, AsImages; "" is as it comes
+	Strip    int    `json:"strip,omitempty"` // of an archive: leading directories to leave away
+	Manifest Digest `json:"manifest"`        // in the root: its layer is the file
 	Digest   Digest `json:"digest"`
 	Size     int64  `json:"size"` // bytes
 }
@@ -243,6 +249,11 @@ func (d *Deployment) Check(g *Geometry) error {
 	if err := d.checkContent(g, inRoot[""], listed); err != nil {
 		return err
 	}
+	if d.Host != nil {
+		if err := d.Host.Check(d.Files); err != nil {
+			return err
+		}
+	}
 	return d.checkComponents(listed)
 }
 
@@ -273,6 +284,9 @@ func (d *Deployment) checkContent(g *Geometry, unnamed []Digest, references map[
 		if p.Signature != "" {
 			layers = append(layers, Descriptor{MediaType: TypePluginSignature, Digest: p.Signature, Size: -1})
 		}
+		if p.Key != "" {
+			layers = append(layers, Descriptor{MediaType: TypePluginKey, Digest: p.Key, Size: -1})
+		}
 		if !artifact(p.Manifest, TypePlugin, layers...) {
 			return bad("it and the root disagree about the plugin %q", p.ID)
 		}
@@ -281,6 +295,14 @@ func (d *Deployment) checkContent(g *Geometry, unnamed []Digest, references map[
 	for _, f := range d.Files {
 		if !validPath(f.Path) || paths[strings.ToLower(f.Path)] || !fileMode.MatchString(f.Mode) {
 			return bad("it lists the file %q (mode %q) twice, or it is none", f.Path, f.Mode)
+		}
+		if !slices.Contains([]string{"", AsTemplate, AsArchive, AsImages}, f.As) || f.Strip < 0 || f.Strip > 8 || f.Strip > 0 && f.As != AsArchive {
+			return bad("what %q is (%q) is not known", f.Path, f.As)
+		}
+		if f.As == AsTemplate || f.As == AsImages {
+			if f.Size > MaxTemplate {
+				return bad("the template %q has %d bytes, at most %d are allowed", f.Path, f.Size, MaxTemplate)
+			}
 		}
 		paths[strings.ToLower(f.Path)] = true
 		for dir := path.Dir(f.Path); dir != "."; dir = path.Dir(dir) {

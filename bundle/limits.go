@@ -10,6 +10,9 @@ const (
 	// MaxDeployment bounds the deployment document, in bytes: it is held in
 	// memory, and grows with the number of images and files.
 	MaxDeployment = 4 << 20
+	// MaxTemplate bounds a file that is rewritten on the host, in bytes: it is held
+	// in memory, and so is what comes of it.
+	MaxTemplate = 4 << 20
 	// MaxBlob bounds one blob, in bytes (16 TiB): with MaxMembers no sum of
 	// sizes overflows an int64.
 	MaxBlob = 1 << 44

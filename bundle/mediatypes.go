@@ -23,7 +23,8 @@ const (
 	// layer's media type is this with +json: nobody may descend into it.
 	TypePartialIndex = "application/vnd.oobbundle.partial-index.v1"
 	// TypePlugin is the artifactType of a plugin; its layers are the archive, and
-	// behind it the detached signature, if there is one.
+	// behind it the detached signature, if there is one, and the public key to it,
+	// if the server does not come with that.
 	TypePlugin = "application/vnd.oobbundle.plugin.v1"
 	// TypeFile is the artifactType of a file for the host; its layer is the file.
 	TypeFile = "application/vnd.oobbundle.file.v1"
@@ -42,6 +43,7 @@ const (
 const (
 	TypePluginArchive   = "application/vnd.oobbundle.plugin.v1.tar+gzip"
 	TypePluginSignature = "application/pgp-signature"
+	TypePluginKey       = "application/pgp-keys"
 	TypeFileContent     = "application/octet-stream"
 	TypeCycloneDX       = "application/vnd.cyclonedx+json"
 	TypeInToto          = "application/vnd.in-toto+json"

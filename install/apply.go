@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -14,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/install/host"
 )
 
 // ErrIncomplete says that the installation has begun to switch and did not
@@ -27,6 +29,8 @@ const writers = 4
 type Result struct {
 	Receipt *Receipt
 	Nothing bool // everything was in place already
+	Release *host.About
+	Notes   []string // what is left to the operator
 }
 
 // Apply carries the plan out. Until every byte is stored and good no tag moves;
@@ -53,23 +57,52 @@ func (p *Plan) Apply(ctx context.Context, watch bundle.Watch) (*Result, error) {
 	if err := p.takeBack(ctx); err != nil {
 		return nil, err
 	}
+	next, err := p.release.Stage(ctx)
+	if err != nil {
+		return nil, err
+	}
 	moves, err := p.moves(ctx, repos, stored)
 	if err != nil {
 		return nil, err
 	}
-	receipt, err := p.switchOver(ctx, moves, stored)
+	current, err := currentRelease(p.Options.Root, p.Bundle.Info.Name)
+	if err != nil {
+		return nil, err
+	}
+	if p.Options.Before != nil {
+		if err := p.Options.Before(ctx, current, next); err != nil {
+			return nil, err
+		}
+	}
+	receipt, err := p.switchOver(ctx, moves, stored, current, next)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w; run the same command again to finish it", ErrIncomplete, err)
 	}
-	return &Result{Receipt: receipt}, nil
+	return &Result{Receipt: receipt, Release: next, Notes: p.release.Notes}, nil
+}
+
+// currentRelease returns what is current of a deployment, or nil.
+func currentRelease(root, name string) (*host.About, error) {
+	id, err := host.Current(root, name)
+	if err != nil || id == "" {
+		return nil, err
+	}
+	return host.ReadRelease(root, name, id)
 }
 
 // already reports whether the bundle is installed as it stands.
 func (p *Plan) already(ctx context.Context) (*Result, error) {
 	info := p.Bundle.Info
 	have, ok := p.state.Deployments[deploymentKey(info.Name, p.Target.Name())]
-	if !ok || p.journal != nil || have.Identity != p.Bundle.Identity || have.Registry != p.Target.Name() || have.Channel != info.Channel {
+	if !ok || p.Options.Again || p.journal != nil || have.Identity != p.Bundle.Identity || have.Release != p.release.ID || have.Channel != info.Channel {
 		return nil, nil
+	}
+	release, err := currentRelease(p.Options.Root, info.Name)
+	if err != nil || release == nil || release.ID != p.release.ID {
+		return nil, nil //nolint:nilerr // it is put in place again
+	}
+	if drift, err := host.CheckLinks(p.Options.Root, p.Options.HostRoot, release); err != nil || len(drift) > 0 {
+		return nil, err
 	}
 	receipt, err := ReadReceipt(p.Options.Root, have.Receipt)
 	if err != nil {
@@ -92,7 +125,7 @@ func (p *Plan) already(ctx context.Context) (*Result, error) {
 	if err != nil || root != p.Bundle.Identity {
 		return nil, err
 	}
-	return &Result{Receipt: receipt, Nothing: true}, nil
+	return &Result{Receipt: receipt, Release: release, Nothing: true}, nil
 }
 
 func (p *Plan) image(reference string) (bundle.Image, bool) {
@@ -103,23 +136,18 @@ func (p *Plan) image(reference string) (bundle.Image, bool) {
 	return p.images[i], true
 }
 
-// takeBack undoes the tags of another bundle's installation that never finished.
+// takeBack undoes what another change, which never finished, has switched.
 func (p *Plan) takeBack(ctx context.Context) error {
 	j := p.journal
-	if j == nil || j.Identity == p.Bundle.Identity {
+	if j == nil || j.Action == actionInstall && j.Identity == p.Bundle.Identity && j.Release == p.release.ID {
 		return nil
 	}
-	for _, m := range j.Tags {
-		now, err := p.Target.Resolve(ctx, m.Repository, m.Tag)
-		if err != nil {
-			return err
-		}
-		if now != m.To {
-			continue // it had not come to this one
-		}
-		if err := p.Target.Retag(ctx, m.Repository, m.Tag, m.From); err != nil {
-			return err
-		}
+	if j.Action != actionInstall {
+		return j.unfinished()
+	}
+	c := change{root: p.Options.Root, hostRoot: p.Options.HostRoot, target: p.Target}
+	if err := c.back(ctx, j); err != nil {
+		return err
 	}
 	p.journal = nil // the record of its sequence stays, and it stays welcome
 	return removeJournal(p.Options.Root, p.Target.Name())
@@ -334,4 +362,22 @@ func (p *Plan) storeSlot(ctx context.Context, s *stored) error {
 		return err
 	}
 	return p.Target.PutManifest(ctx, p.central, m, s.slotDoc)
+}
+
+// Repair carries the plan out although it is installed, and puts right what has
+// drifted of the release. It returns what was wrong with files and links.
+func (p *Plan) Repair(ctx context.Context, watch bundle.Watch) ([]host.Drift, error) {
+	drift, err := p.release.Repair(ctx)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	if about, err := currentRelease(p.Options.Root, p.Bundle.Info.Name); err == nil && about != nil {
+		links, err := host.CheckLinks(p.Options.Root, p.Options.HostRoot, about)
+		if err != nil {
+			return nil, err
+		}
+		drift = append(drift, links...)
+	}
+	_, err = p.Apply(ctx, watch)
+	return drift, err
 }

@@ -154,6 +154,11 @@ func (w *world) tree() map[string]string {
 			return err
 		}
 		files[path] = ""
+		if d.Type()&fs.ModeSymlink != 0 {
+			to, err := os.Readlink(path)
+			files[path] = "-> " + to
+			return err
+		}
 		if !d.IsDir() {
 			data, err := os.ReadFile(path)
 			files[path] = string(data)
@@ -210,7 +215,7 @@ func TestTagsThatWereTurned(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := e.Retag(t.Context(), strings.TrimSuffix(w.siteName(ref), ":1"), "1", ""); err != nil {
+	if err := e.Tag(t.Context(), strings.TrimSuffix(w.siteName(ref), ":1"), "1", ""); err != nil {
 		t.Fatal(err)
 	}
 	if r := w.must(w.install(file)); r.Nothing {
@@ -371,11 +376,11 @@ func (f failing) PutManifest(ctx context.Context, repo string, m *bundle.Manifes
 	return f.Target.PutManifest(ctx, repo, m, data)
 }
 
-func (f failing) Tag(ctx context.Context, repo, tag string, d bundle.Descriptor, data []byte) error {
+func (f failing) Tag(ctx context.Context, repo, tag string, to bundle.Digest) error {
 	if err := f.plug.step(); err != nil {
 		return err
 	}
-	return f.Target.Tag(ctx, repo, tag, d, data)
+	return f.Target.Tag(ctx, repo, tag, to)
 }
 
 func (f failing) Sync() error {

@@ -3,13 +3,16 @@ package install
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/install/host"
 	"github.com/oob-bundle/oob-bundle/verify"
 )
 
@@ -38,10 +41,9 @@ type Target interface {
 	PutPartial(ctx context.Context, repo string, m *bundle.Manifest, data []byte) (accepted bool, err error)
 	// Resolve returns the digest of a tag, or "" if there is none.
 	Resolve(ctx context.Context, repo, tag string) (bundle.Digest, error)
-	// Tag points a tag to a manifest that is there.
-	Tag(ctx context.Context, repo, tag string, d bundle.Descriptor, data []byte) error
-	// Retag points a tag back to a digest; "" removes it where that is possible.
-	Retag(ctx context.Context, repo, tag string, to bundle.Digest) error
+	// Tag points a tag to a manifest that is there; "" removes it where that is
+	// possible.
+	Tag(ctx context.Context, repo, tag string, to bundle.Digest) error
 	// Root returns the root and signatures found under a tag, or nil.
 	Root(ctx context.Context, repo, tag string) (*bundle.Head, error)
 	// Sync makes durable what was stored.
@@ -60,15 +62,28 @@ type Plan struct {
 	journal *Journal
 	images  []bundle.Image
 	central string // the repository that gets the whole tree
+	release *host.Release
 }
 
 // Options are the site's decisions about one installation.
 type Options struct {
-	Root           string
+	Root string
+	// HostRoot is the directory whose etc/ gets links to the release; "" for none.
+	HostRoot string
+	// Values are what only the site knows; nil stands for those that the current
+	// release was made with.
+	Values         map[string]string
+	PlainHTTP      bool          // the target speaks no TLS
 	Policy         verify.Policy // for what is found on the registry
 	AllowDowngrade bool
 	TakeOver       bool
-	Warn           func(format string, args ...any)
+	// Again does everything although the bundle is installed as it stands.
+	Again bool
+	Warn  func(format string, args ...any)
+	// Before is called when everything is stored and nothing is switched yet, with
+	// the current release, which may be nil, and the next. An error leaves it at
+	// that.
+	Before func(ctx context.Context, current, next *host.About) error
 }
 
 // CentralRepository is where the root and everything below it is kept.
@@ -92,7 +107,35 @@ func NewPlan(ctx context.Context, v *verify.Verified, target Target, o Options) 
 	if err := p.checkSequence(ctx); err != nil {
 		return nil, err
 	}
-	return p, p.checkOwners(ctx)
+	var problems []error
+	p.release, err = host.New(v, host.Site{Root: o.Root, HostRoot: o.HostRoot, Registry: target.Address(), PlainHTTP: o.PlainHTTP, Values: o.Values})
+	if err != nil {
+		problems = append(problems, err)
+	} else if err := p.checkHost(); err != nil {
+		problems = append(problems, err)
+	}
+	if err := p.checkOwners(ctx); err != nil {
+		problems = append(problems, err)
+	}
+	return p, errors.Join(problems...)
+}
+
+// checkHost refuses to put a link in the place of something that is the host's.
+func (p *Plan) checkHost() error {
+	foreign, err := p.release.Foreign()
+	if err != nil || p.Options.TakeOver {
+		return err
+	}
+	var mine []string
+	for _, path := range foreign {
+		if owner, ok := p.state.Owners["path "+path]; !ok || owner.Channel != p.Bundle.Info.Channel {
+			mine = append(mine, path)
+		}
+	}
+	if len(mine) > 0 {
+		return fmt.Errorf("%w: the host has something of its own at %s; --take-over keeps it aside and puts it back with uninstall", bundle.ErrPolicy, strings.Join(mine, ", "))
+	}
+	return nil
 }
 
 // checkSequence refuses to go back, by what this host knows and by what the
@@ -149,8 +192,8 @@ func (p *Plan) checkOwners(ctx context.Context) error {
 			continue
 		}
 		if o.tag == "" {
-			return fmt.Errorf("%w: the deployment name %q belongs to channel %q, and this bundle is of channel %q; --take-over gives it to this one",
-				bundle.ErrPolicy, p.Bundle.Info.Name, owner.Channel, p.Bundle.Info.Channel)
+			return fmt.Errorf("%w: %s belongs to channel %q, and this bundle is of channel %q; --take-over gives it to this one",
+				bundle.ErrPolicy, o.key, owner.Channel, p.Bundle.Info.Channel)
 		}
 		now, err := p.Target.Resolve(ctx, o.image.Repository, o.tag)
 		if err != nil {
@@ -167,12 +210,17 @@ func (p *Plan) checkOwners(ctx context.Context) error {
 // owned is something that the bundle will own.
 type owned struct {
 	key   string // of State.Owners
-	tag   string // empty for the deployment name
+	tag   string // empty for the deployment's name and for paths
 	image bundle.Image
 }
 
 func (p *Plan) owned() []owned {
 	list := []owned{{key: "deployment " + p.Bundle.Info.Name}}
+	if h := p.Bundle.Deployment.Host; h != nil && p.Options.HostRoot != "" {
+		for _, l := range h.Links {
+			list = append(list, owned{key: "path " + filepath.Join(p.Options.HostRoot, l.Path)})
+		}
+	}
 	for _, i := range p.images {
 		if i.Tag == "" {
 			continue

@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
@@ -46,7 +48,10 @@ type Installed struct {
 	Identity bundle.Digest `json:"identity"`
 	Version  string        `json:"version"`
 	Registry string        `json:"registry"` // name of the target
+	Release  string        `json:"release"`  // ID below deployments/NAME/releases
 	Receipt  string        `json:"receipt"`  // file name below receipts/
+	// Before are the receipts that a rollback can go back to, the newest first.
+	Before []string `json:"before,omitempty"`
 }
 
 func statePath(root string) string { return filepath.Join(root, "state.json") }
@@ -99,7 +104,11 @@ type Receipt struct {
 	Registry   string         `json:"registry"`
 	Images     []ReceiptImage `json:"images"`
 	Files      []ReceiptFile  `json:"files"`
-	Installed  string         `json:"installed"` // RFC 3339, by this host's clock
+	Release    string         `json:"release"` // ID below deployments/NAME/releases
+	// Tags are those that were moved, and what they were before this deployment
+	// had them.
+	Tags      []TagMove `json:"tags"`
+	Installed string    `json:"installed"` // RFC 3339, by this host's clock
 }
 
 // ReceiptBundle identifies the bundle.
@@ -125,16 +134,16 @@ type ReceiptImage struct {
 
 // ReceiptFile is a file on the host.
 type ReceiptFile struct {
-	Path   string        `json:"path"`
-	Mode   string        `json:"mode"`
+	Path   string        `json:"path"` // absolute
+	Mode   string        `json:"mode"` // four octal digits
 	SHA256 bundle.Digest `json:"sha256"`
 }
 
 // deploymentKey tells one deployment on several registries apart.
 func deploymentKey(name, target string) string { return name + " " + target }
 
-func receiptName(name, target string, identity bundle.Digest) string {
-	return name + "-" + identity.Short() + "-" + bundle.DigestOf([]byte(target)).Short()[:8] + ".json"
+func receiptName(name, target, release string) string {
+	return name + "-" + release + "-" + bundle.DigestOf([]byte(target)).Short()[:8] + ".json"
 }
 
 func receiptPath(root, name string) string { return filepath.Join(root, "receipts", name) }
@@ -145,11 +154,19 @@ func ReadReceipt(root, name string) (*Receipt, error) {
 	return &r, readJSON(receiptPath(root, name), &r)
 }
 
-// Journal is a file below ROOT/journal, one for each target: an installation that
-// has stored all its content and is moving tags.
+// What a change is.
+const (
+	actionInstall   = "install"
+	actionRollback  = "rollback"
+	actionUninstall = "uninstall"
+)
+
+// Journal is a file below ROOT/journal, one for each target: a change that has
+// everything it needs in place and is switching.
 type Journal struct {
 	APIVersion string        `json:"apiVersion"` // bundle.APIVersion
 	Kind       string        `json:"kind"`       // "Journal"
+	Action     string        `json:"action"`     // install, rollback or uninstall
 	Identity   bundle.Digest `json:"identity"`
 	Name       string        `json:"name"`
 	Version    string        `json:"version"`
@@ -157,7 +174,11 @@ type Journal struct {
 	Sequence   int64         `json:"sequence"`
 	Registry   string        `json:"registry"` // name of the target
 	Started    time.Time     `json:"started"`
+	Release    string        `json:"release,omitempty"` // that becomes current, or "" for none
+	From       string        `json:"from,omitempty"`    // that was current, or ""
 	Tags       []TagMove     `json:"tags"`
+	// Deployment is what a rollback or uninstallation found.
+	Deployment *Installed `json:"deployment,omitempty"`
 }
 
 // TagMove is one tag before and after.
@@ -216,3 +237,5 @@ func removeJournal(root, target string) error {
 	}
 	return bundle.SyncDir(filepath.Dir(path))
 }
+
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

@@ -2,47 +2,35 @@ package install
 
 import (
 	"context"
-	"fmt"
 	"maps"
+	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/install/host"
 )
-
-// move is a tag on its way.
-type move struct {
-	TagMove
-	descriptor bundle.Descriptor
-	data       []byte // of the manifest
-}
 
 // moves lists the tags in the order in which they are switched: first those
 // that only keep content alive, then those that people use, then the one by
 // which other hosts learn of it.
-func (p *Plan) moves(ctx context.Context, repos []*repository, s *stored) ([]move, error) {
-	root := bundle.Descriptor{MediaType: bundle.TypeOCIIndex, Digest: p.Bundle.Identity, Size: int64(len(p.Bundle.Root))}
-	list := []move{{TagMove{Repository: p.central, Tag: retentionTag(p.Bundle.Identity, 0), To: root.Digest}, root, p.Bundle.Root}}
-	add := func(repo, name string, to bundle.Digest) error {
-		d, data, err := p.manifestBytes(to)
-		list = append(list, move{TagMove{Repository: repo, Tag: name, To: to}, d, data})
-		return err
+func (p *Plan) moves(ctx context.Context, repos []*repository, s *stored) ([]TagMove, error) {
+	list := []TagMove{{Repository: p.central, Tag: retentionTag(p.Bundle.Identity, 0), To: p.Bundle.Identity}}
+	add := func(repo, name string, to bundle.Digest) {
+		list = append(list, TagMove{Repository: repo, Tag: name, To: to})
 	}
 	for _, r := range repos[1:] {
 		for n, d := range r.retain {
-			if err := add(r.name, retentionTag(p.Bundle.Identity, n), d); err != nil {
-				return nil, err
-			}
+			add(r.name, retentionTag(p.Bundle.Identity, n), d)
 		}
 	}
 	for _, r := range repos[1:] {
 		for _, t := range r.tags {
-			if err := p.addTag(t, r.name, s, add); err != nil {
-				return nil, err
-			}
+			p.addTag(t, r.name, s, add)
 		}
 	}
-	list = append(list, move{TagMove{Repository: p.central, Tag: channelTag(p.Bundle.Info.Channel), To: s.slot.Digest}, s.slot, s.slotDoc})
+	add(p.central, channelTag(p.Bundle.Info.Channel), s.slot.Digest)
 	for i := range list {
 		var err error
 		if list[i].From, err = p.Target.Resolve(ctx, list[i].Repository, list[i].Tag); err != nil {
@@ -55,54 +43,36 @@ func (p *Plan) moves(ctx context.Context, repos []*repository, s *stored) ([]mov
 // addTag decides what an image's tag points to: the complete index, or the one
 // carried manifest. Of several, the index serves every platform if the target
 // took it; if not, the tag is the first platform's and each has one of its own.
-func (p *Plan) addTag(t tag, repo string, s *stored, add func(repo, name string, to bundle.Digest) error) error {
-	if !t.image.Partial || len(t.image.Manifests) == 1 {
-		return add(repo, t.name, t.digest)
-	}
-	if s.partial[t.image.Reference] {
-		return add(repo, t.name, t.image.Digest)
-	}
-	for _, d := range p.platforms(t.image) {
-		name := platformTag(t.name, d.Platform)
-		if len(name) > 128 {
-			continue // no registry takes it (distribution-spec); the digest remains
+func (p *Plan) addTag(t tag, repo string, s *stored, add func(repo, name string, to bundle.Digest)) {
+	if t.image.Partial && len(t.image.Manifests) > 1 {
+		if s.partial[t.image.Reference] {
+			add(repo, t.name, t.image.Digest)
+			return
 		}
-		if err := add(repo, name, d.Digest); err != nil {
-			return err
+		for _, d := range p.platforms(t.image) {
+			// A longer name no registry takes (distribution-spec); the digest remains.
+			if name := platformTag(t.name, d.Platform); len(name) <= 128 {
+				add(repo, name, d.Digest)
+			}
 		}
 	}
-	return add(repo, t.name, t.digest)
-}
-
-// manifestBytes reads a manifest of the bundle, also an index that is carried
-// as a layer.
-func (p *Plan) manifestBytes(digest bundle.Digest) (bundle.Descriptor, []byte, error) {
-	if m := p.Bundle.Manifests[digest]; m != nil {
-		data, err := p.Bundle.ReadBlob(m.Descriptor, bundle.MaxManifest)
-		return m.Descriptor, data, err
-	}
-	for _, i := range p.images {
-		if i.Digest == digest && i.Partial {
-			data, mediaType, err := p.Bundle.PartialIndex(i)
-			return bundle.Descriptor{MediaType: mediaType, Digest: digest, Size: int64(len(data))}, data, err
-		}
-	}
-	return bundle.Descriptor{}, nil, fmt.Errorf("%w: manifest %s is not in the bundle", bundle.ErrFormat, digest)
+	add(repo, t.name, t.digest)
 }
 
 // switchOver is the part that cannot be left half done: journal and sequence
-// first, then the tags, then the record of what is installed.
-func (p *Plan) switchOver(ctx context.Context, moves []move, s *stored) (*Receipt, error) {
+// first, then the tags and the release, then the record of what is installed.
+func (p *Plan) switchOver(ctx context.Context, moves []TagMove, s *stored, current, next *host.About) (*Receipt, error) {
 	info, identity := p.Bundle.Info, p.Bundle.Identity
-	if p.journal == nil {
-		j := &Journal{
-			APIVersion: bundle.APIVersion, Kind: "Journal", Identity: identity, Name: info.Name, Version: info.Version,
-			Channel: info.Channel, Sequence: info.Sequence, Registry: p.Target.Name(), Started: time.Now().UTC().Truncate(time.Second),
+	c := change{root: p.Options.Root, hostRoot: p.Options.HostRoot, target: p.Target}
+	j := p.journal
+	if j == nil {
+		j = newJournal(actionInstall, p.Target.Name())
+		j.Identity, j.Name, j.Version, j.Channel, j.Sequence = identity, info.Name, info.Version, info.Channel, info.Sequence
+		j.Release, j.Tags = next.ID, moves
+		if current != nil {
+			j.From = current.ID
 		}
-		for _, m := range moves {
-			j.Tags = append(j.Tags, m.TagMove)
-		}
-		if err := writeJSON(journalPath(p.Options.Root, p.Target.Name()), j); err != nil {
+		if err := c.begin(j); err != nil {
 			return nil, err
 		}
 	}
@@ -116,22 +86,18 @@ func (p *Plan) switchOver(ctx context.Context, moves []move, s *stored) (*Receip
 	if err := p.state.write(p.Options.Root); err != nil {
 		return nil, err
 	}
-	for _, m := range moves {
-		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
-		}
-		if m.From == m.To {
-			continue
-		}
-		if err := p.Target.Tag(ctx, m.Repository, m.Tag, m.descriptor, m.data); err != nil {
-			return nil, fmt.Errorf("tagging %s:%s: %w", m.Repository, m.Tag, err)
-		}
-	}
-	if err := p.Target.Sync(); err != nil {
+	if err := c.forth(ctx, j); err != nil {
 		return nil, err
 	}
-	receipt := p.receipt(moves, s)
-	name := receiptName(info.Name, p.Target.Name(), identity)
+	key := deploymentKey(info.Name, p.Target.Name())
+	old, upgrade := p.state.Deployments[key]
+	receipt := p.receipt(j.Tags, s, next)
+	name := receiptName(info.Name, p.Target.Name(), next.ID)
+	if upgrade {
+		if err := receipt.inherit(p.Options.Root, old); err != nil {
+			return nil, err
+		}
+	}
 	if err := writeJSON(receiptPath(p.Options.Root, name), receipt); err != nil {
 		return nil, err
 	}
@@ -140,9 +106,32 @@ func (p *Plan) switchOver(ctx context.Context, moves []move, s *stored) (*Receip
 		channel.Pending = ""
 	}
 	p.state.Channels[info.Channel] = channel
-	p.state.Deployments[deploymentKey(info.Name, p.Target.Name())] = Installed{
-		Name: info.Name, Channel: info.Channel, Identity: identity, Version: info.Version, Registry: p.Target.Name(), Receipt: name,
+	fresh := Installed{
+		Name: info.Name, Channel: info.Channel, Identity: identity, Version: info.Version,
+		Registry: p.Target.Name(), Release: next.ID, Receipt: name, Before: old.Before,
 	}
+	if upgrade && old.Receipt != name {
+		fresh.Before = slices.Insert(slices.Clone(old.Before), 0, old.Receipt)
+	}
+	fresh.Before = slices.DeleteFunc(fresh.Before, func(r string) bool { return r == name })
+	var dropped []string
+	if len(fresh.Before) > keptReleases {
+		fresh.Before, dropped = fresh.Before[:keptReleases], fresh.Before[keptReleases:]
+	}
+	p.state.Deployments[key] = fresh
+	p.own()
+	if err := p.state.write(p.Options.Root); err != nil {
+		return nil, err
+	}
+	if err := removeJournal(p.Options.Root, p.Target.Name()); err != nil {
+		return nil, err
+	}
+	return receipt, c.forget(ctx, p.state, info.Name, dropped)
+}
+
+// own records whose the tags, paths and the name are now.
+func (p *Plan) own() {
+	info := p.Bundle.Info
 	mine := map[string]bool{}
 	for _, o := range p.owned() {
 		mine[o.key] = true
@@ -150,26 +139,25 @@ func (p *Plan) switchOver(ctx context.Context, moves []move, s *stored) (*Receip
 	tags := "tag " + p.Target.Name() + " "
 	self := Owner{Channel: info.Channel, Deployment: info.Name}
 	maps.DeleteFunc(p.state.Owners, func(key string, owner Owner) bool {
-		return owner == self && strings.HasPrefix(key, tags) && !mine[key]
+		return owner == self && (strings.HasPrefix(key, tags) || strings.HasPrefix(key, "path ")) && !mine[key]
 	})
 	for key := range mine {
 		if other, ok := p.state.Owners[key]; !ok || other.Channel == info.Channel || p.Options.TakeOver {
 			p.state.Owners[key] = self
 		}
 	}
-	if err := p.state.write(p.Options.Root); err != nil {
-		return nil, err
-	}
-	return receipt, removeJournal(p.Options.Root, p.Target.Name())
 }
 
-func (p *Plan) receipt(moves []move, s *stored) *Receipt {
+func (p *Plan) receipt(moves []TagMove, s *stored, release *host.About) *Receipt {
 	info := p.Bundle.Info
 	r := &Receipt{
 		APIVersion: bundle.APIVersion, Kind: "Receipt", Registry: p.Target.Address(),
 		Bundle:  ReceiptBundle{Digest: p.Bundle.Identity, Name: info.Name, Version: info.Version, Channel: info.Channel, Sequence: info.Sequence},
 		Signers: []string{}, Images: []ReceiptImage{}, Files: []ReceiptFile{},
-		Installed: time.Now().UTC().Format(time.RFC3339),
+		Release: release.ID, Tags: moves, Installed: time.Now().UTC().Format(time.RFC3339),
+	}
+	for _, f := range release.Files {
+		r.Files = append(r.Files, ReceiptFile{Path: filepath.Join(p.release.Dir, filepath.FromSlash(f.Path)), Mode: f.Mode, SHA256: f.SHA256})
 	}
 	for _, sig := range p.Bundle.Signatures {
 		if sig.Trusted {

@@ -21,6 +21,20 @@ func catalogueFS() fs.FS {
 	return sub
 }
 
+// fromCatalogue begins the source of a file that the program comes with.
+const fromCatalogue = "catalogue:"
+
+// CatalogueFile returns the content of a WantedFile's source, if it is a file
+// that the program comes with.
+func CatalogueFile(source string) (data []byte, ok bool, err error) {
+	name, ok := strings.CutPrefix(source, fromCatalogue)
+	if !ok {
+		return nil, false, nil
+	}
+	data, err = catalogueFiles.ReadFile("catalogue/" + name)
+	return data, true, err
+}
+
 // architectures are the names of the catalogue, in the order in which they are
 // listed.
 var architectures = []string{"application", "out-of-band", "mission-partner", "ddil", "sovereign-teams"}

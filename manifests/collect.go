@@ -42,7 +42,15 @@ func (s *selector) collect(components []Component, everything bool) {
 				}
 			}
 		}
+		for i, x := range c.Host {
+			if s.applies(x.Deployments) {
+				s.host(c.at.of("host", i), &x.Host)
+			}
+		}
 		s.out.Components = append(s.out.Components, w)
+	}
+	if s.out.Host != nil {
+		s.checkHost()
 	}
 	for _, m := range s.m.all() {
 		for _, x := range m.External {
@@ -74,6 +82,47 @@ func (s *selector) exists(here at, component, what string, platforms []string) b
 		}
 	}
 	return ok
+}
+
+// host adds what one component says to what the others said.
+func (s *selector) host(here at, h *bundle.Host) {
+	if s.out.Host == nil {
+		s.out.Host = &bundle.Host{}
+	}
+	out := s.out.Host
+	for _, v := range h.Values { // several components may need the same
+		if !slices.ContainsFunc(out.Values, func(x bundle.Value) bool { return x == v }) {
+			out.Values = append(out.Values, v)
+		}
+	}
+	for _, v := range h.Secrets {
+		if !slices.Contains(out.Secrets, v) {
+			out.Secrets = append(out.Secrets, v)
+		}
+	}
+	out.Directories = append(out.Directories, h.Directories...)
+	out.Merges = append(out.Merges, h.Merges...)
+	out.Links = append(out.Links, h.Links...)
+	out.Health = append(out.Health, h.Health...)
+	if h.Database != nil && out.Database != nil {
+		s.problems = append(s.problems, here.of("database").problem("another component has a database to dump already"))
+	}
+	if h.Plugins != "" && out.Plugins != "" && h.Plugins != out.Plugins {
+		s.problems = append(s.problems, here.of("plugins").problem("another component wants plugins in %q", out.Plugins))
+	}
+	out.Database = cmp.Or(out.Database, h.Database)
+	out.Plugins = cmp.Or(out.Plugins, h.Plugins)
+}
+
+// checkHost applies the rules of the format to what all components say together.
+func (s *selector) checkHost() {
+	var files []bundle.HostFile
+	for _, f := range s.out.Files {
+		files = append(files, bundle.HostFile{Path: f.Path, As: f.As})
+	}
+	if err := s.out.Host.Check(files); err != nil && len(s.problems) == 0 {
+		s.problems = append(s.problems, at{document: s.m.doc}.problem("%s", strings.TrimPrefix(err.Error(), bundle.ErrFormat.Error()+": ")))
+	}
 }
 
 func (s *selector) image(here at, x Image, w *WantedComponent, seen map[string]int) {
@@ -153,7 +202,7 @@ func (s *selector) chart(here at, x Chart, w *WantedComponent) {
 }
 
 func (s *selector) file(here at, x File, p *bundle.Platform, w *WantedComponent, paths map[string]string) {
-	out := WantedFile{Path: s.expand(here.of("path"), x.Path, p).text, Mode: 0o644, SHA256: s.hash(here, x.SHA256, p), Size: x.Size}
+	out := WantedFile{Path: s.expand(here.of("path"), x.Path, p).text, Mode: 0o644, As: x.As, Strip: x.Strip, SHA256: s.hash(here, x.SHA256, p), Size: x.Size}
 	out.Source = s.source(here.of("source"), x.Source, p).text
 	if x.Mode != "" {
 		if _, err := fmt.Sscanf(x.Mode, "%o", &out.Mode); err != nil {

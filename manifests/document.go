@@ -274,6 +274,8 @@ func inWords(pattern string) string {
 		"^[a-z0-9]+/[a-z0-9]+(/[a-z0-9]+)?$": "OS/ARCHITECTURE, such as linux/amd64",
 		"^0?[0-7]{3}$":                       "permissions in octal, such as 0644",
 		"^[0-9]{1,14}$":                      "a number of bytes",
+		"^[0-9]{1,9}:[0-9]{1,9}$":            "UID:GID, such as 2000:2000",
+		"^[a-z][A-Za-z0-9]{0,62}$":           "a name of letters and digits that begins with a lower-case one",
 		"^(https?|oci)://":                   "a URL that begins with https://, http:// or oci://",
 	}
 	if w, ok := words[pattern]; ok {

@@ -11,6 +11,7 @@ package manifests
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
@@ -134,8 +135,16 @@ type Component struct {
 	Plugins     []Plugin          `yaml:"plugins"`
 	Charts      []Chart           `yaml:"charts"`
 	Files       []File            `yaml:"files"`
+	Host        []HostPart        `yaml:"host"`
 
 	at at
+}
+
+// HostPart is what a component adds to what the host is told; its fields are
+// those of bundle.Host.
+type HostPart struct {
+	Deployments []string `yaml:"deployments"`
+	bundle.Host `yaml:",inline"`
 }
 
 // Image is an image; a text in its place is its reference.
@@ -195,6 +204,8 @@ type File struct {
 	Source      string   `yaml:"source"`
 	Path        string   `yaml:"path"`
 	Mode        string   `yaml:"mode"`
+	As          string   `yaml:"as"`
+	Strip       int      `yaml:"strip"`
 	SHA256      string   `yaml:"sha256"`
 	Size        int64    `yaml:"size"`
 	Platforms   []string `yaml:"platforms"`
@@ -389,11 +400,11 @@ func (m *Manifest) check() error {
 				problems = append(problems, c.at.of("use").problem("no included document has a component %q", c.Use))
 				continue
 			}
-			if len(c.Images)+len(c.Plugins)+len(c.Charts)+len(c.Files) > 0 {
+			if len(c.Images)+len(c.Plugins)+len(c.Charts)+len(c.Files)+len(c.Host) > 0 {
 				problems = append(problems, c.at.problem("what %q consists of is said where it is defined, not here", c.Use))
 			}
-		} else if len(c.Images)+len(c.Plugins)+len(c.Charts)+len(c.Files) == 0 {
-			problems = append(problems, c.at.problem("component %q has nothing in it: no images, plugins, charts or files", c.Name))
+		} else if len(c.Images)+len(c.Plugins)+len(c.Charts)+len(c.Files)+len(c.Host) == 0 {
+			problems = append(problems, c.at.problem("component %q has nothing in it: no images, plugins, charts, files or host", c.Name))
 		}
 		if names[name] {
 			problems = append(problems, c.at.problem("there are two components %q", name))
@@ -427,6 +438,9 @@ func (c *Component) onlyFor() []string {
 		only = append(only, x.Deployments)
 	}
 	for _, x := range c.Files {
+		only = append(only, x.Deployments)
+	}
+	for _, x := range c.Host {
 		only = append(only, x.Deployments)
 	}
 	for _, list := range only {
@@ -485,7 +499,10 @@ func isURL(s string) bool { return strings.Contains(s, "://") }
 // local returns where a file that the document names stands on this machine.
 func (d *document) local(name string) (string, error) {
 	if d.dir == "" {
-		return "", fmt.Errorf("the catalogue has no file %q", name)
+		if _, err := fs.Stat(d.files, path.Clean(name)); err != nil {
+			return "", fmt.Errorf("the catalogue has no file %q", name)
+		}
+		return fromCatalogue + path.Clean(name), nil
 	}
 	full := filepath.FromSlash(name)
 	if !filepath.IsAbs(full) {

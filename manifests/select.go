@@ -35,6 +35,7 @@ type Selection struct {
 	Plugins       []WantedPlugin
 	Charts        []WantedChart
 	Files         []WantedFile
+	Host          *bundle.Host // nil if nothing is said about the host
 	VerifyImages  []WantedSignature
 	External      []External
 
@@ -87,9 +88,11 @@ type WantedChart struct {
 
 // WantedFile is a file to carry.
 type WantedFile struct {
-	Source   string // a URL, or an absolute path on this machine
+	Source   string // a URL, an absolute path on this machine, or a CatalogueFile
 	Path     string // on the site, relative, slashes
 	Mode     uint32 // permissions
+	As       string // as in bundle.HostFile
+	Strip    int
 	SHA256   string // 64 digits; empty for a local file, or with FirstUse
 	FirstUse bool   // whatever comes is accepted, and locked
 	Size     int64  // bytes; 0 if unknown

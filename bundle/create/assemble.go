@@ -54,6 +54,7 @@ func assemble(lock *manifests.Lock, s *manifests.Selection, r *pull.Resolved) (*
 	}
 	a.deployment.Form = lock.Deployment
 	a.deployment.Versions, a.deployment.Settings = lock.Versions, lock.Settings
+	a.deployment.Host = s.Host
 	a.descriptors = make([]bundle.Descriptor, 1) // the deployment document, which speaks of all that follows
 	if err := a.about(); err != nil {
 		return nil, err
@@ -247,6 +248,11 @@ func (a *assembler) plugin(p *pull.Plugin) {
 		layers, out.Signature = append(layers, s), s.Digest
 		a.documents[s.Digest] = p.Signature
 	}
+	if p.Key != nil {
+		k := bundle.Descriptor{MediaType: bundle.TypePluginKey, Digest: bundle.DigestOf(p.Key), Size: int64(len(p.Key))}
+		layers, out.Key = append(layers, titled(k, out.Name+".key.asc")), k.Digest
+		a.documents[k.Digest] = p.Key
+	}
 	d, blobs := bundle.NewArtifact(bundle.TypePlugin, nil, layers...)
 	a.keep(blobs)
 	out.Manifest = d.Digest
@@ -259,7 +265,7 @@ func (a *assembler) file(f *pull.Blob) {
 	a.keep(blobs)
 	a.add(d, from{f.From(), sourceName(f.Wanted.Source)})
 	a.deployment.Files = append(a.deployment.Files, bundle.HostFile{
-		Path: f.Wanted.Path, Mode: fmt.Sprintf("%04o", f.Wanted.Mode), Manifest: d.Digest, Digest: f.Content.Digest, Size: f.Content.Size,
+		Path: f.Wanted.Path, Mode: fmt.Sprintf("%04o", f.Wanted.Mode), As: f.Wanted.As, Strip: f.Wanted.Strip, Manifest: d.Digest, Digest: f.Content.Digest, Size: f.Content.Size,
 	})
 }
 

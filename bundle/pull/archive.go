@@ -1,7 +1,6 @@
 package pull
 
 import (
-	"archive/tar"
 	"context"
 	"errors"
 	"fmt"
@@ -10,24 +9,16 @@ import (
 	"path"
 	"regexp"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/go-json-experiment/json"
-	"github.com/mholt/archives"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/foreign"
 )
 
-// Limits of a plugin's archive. The server unpacks it, so what we let through
-// has to be harmless there.
 const (
-	maxEntries         = 100_000
-	maxUnpacked        = 4 << 30 // bytes
-	maxRatio           = 200     // unpacked to packed
-	minUnpackedFree    = 64 << 20
 	maxPluginJSON      = 1 << 20 // bytes
 	maxPluginManifests = 8
-	maxEntryName       = 255 // bytes
 )
 
 // PluginManifest is what of a plugin.json matters here (model.Manifest of
@@ -55,14 +46,10 @@ type archive struct {
 	rootFiles  bool            // a file stands at the top
 	manifests  map[string][]byte
 	executable map[string]bool // path → it may be run
-	seen       map[string]bool // names, without case
-	entries    int
-	unpacked   int64
 }
 
-// inspectPlugin reads a plugin's archive from its first to its last byte and
-// refuses what no plugin needs: links, devices, names that lead elsewhere,
-// sparse files, bombs, data behind the end. Errors wrap bundle.ErrFormat,
+// inspectPlugin reads a plugin's archive: the server unpacks it, so what passes
+// has to be harmless there. Errors wrap bundle.ErrFormat,
 // bundle.ErrLimit or bundle.ErrPolicy.
 func inspectPlugin(ctx context.Context, name string, platforms []bundle.Platform) (m PluginManifest, err error) {
 	f, err := os.Open(name)
@@ -74,7 +61,7 @@ func inspectPlugin(ctx context.Context, name string, platforms []bundle.Platform
 	if err != nil {
 		return m, err
 	}
-	a := &archive{roots: map[string]bool{}, manifests: map[string][]byte{}, executable: map[string]bool{}, seen: map[string]bool{}}
+	a := &archive{roots: map[string]bool{}, manifests: map[string][]byte{}, executable: map[string]bool{}}
 	if err := a.read(ctx, f, fi.Size()); err != nil {
 		return m, err
 	}
@@ -111,136 +98,39 @@ func checkKeys(data []byte) error {
 	return nil
 }
 
+// read reads the archive from its first to its last byte.
 func (a *archive) read(ctx context.Context, f io.Reader, packed int64) error {
-	plain, err := archives.Gz{}.OpenReader(f)
-	if err != nil {
-		return fmt.Errorf("%w: it is not a .tar.gz: %w", bundle.ErrFormat, err)
-	}
-	limit := min(int64(maxUnpacked), max(packed*maxRatio, minUnpackedFree))
-	bounded := &boundedReader{plain, limit}
-	err = archives.Tar{}.Extract(ctx, bounded, func(_ context.Context, info archives.FileInfo) error { return a.entry(info, limit) })
-	if err == nil {
-		err = onlyZeros(bounded)
-	}
-	switch {
-	case ctx.Err() != nil:
-		err = context.Cause(ctx)
-	case err != nil && !errors.Is(err, bundle.ErrFormat) && !errors.Is(err, bundle.ErrLimit) && !errors.Is(err, bundle.ErrPolicy):
-		err = fmt.Errorf("%w: its archive is damaged: %w", bundle.ErrFormat, err)
-	}
-	return errors.Join(err, plain.Close())
+	return foreign.Walk(ctx, f, packed, a.entry)
 }
 
-// boundedReader ends a decompression that yields too much.
-type boundedReader struct {
-	r    io.Reader
-	left int64
-}
-
-func (b *boundedReader) Read(p []byte) (int, error) {
-	if b.left <= 0 {
-		return 0, fmt.Errorf("%w: its archive unpacks to more than a plugin can have", bundle.ErrLimit)
-	}
-	n, err := b.r.Read(p[:min(int64(len(p)), b.left)])
-	b.left -= int64(n)
-	return n, err
-}
-
-// onlyZeros reads what stands behind the end of a tar: padding, and no more.
-func onlyZeros(r io.Reader) error {
-	buf := make([]byte, 32<<10)
-	for {
-		n, err := r.Read(buf)
-		if strings.Trim(string(buf[:n]), "\x00") != "" {
-			return fmt.Errorf("%w: there is data behind the end of its archive", bundle.ErrFormat)
-		}
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-	}
-}
-
-func (a *archive) entry(info archives.FileInfo, limit int64) error {
-	h, ok := info.Header.(*tar.Header)
-	if !ok {
-		return fmt.Errorf("%w: its archive is not a tar", bundle.ErrFormat)
-	}
-	if a.entries++; a.entries > maxEntries {
-		return fmt.Errorf("%w: its archive has more than %d entries", bundle.ErrLimit, maxEntries)
-	}
-	name := strings.TrimSuffix(strings.TrimPrefix(h.Name, "./"), "/")
-	if h.Typeflag == tar.TypeDir && (name == "" || name == ".") {
-		return nil
-	}
-	if err := checkEntry(h, name); err != nil {
-		return err
-	}
-	if a.unpacked += h.Size; h.Size < 0 || a.unpacked > limit {
-		return fmt.Errorf("%w: its archive unpacks to more than a plugin can have", bundle.ErrLimit)
-	}
-	first, rest, deep := strings.Cut(name, "/")
+func (a *archive) entry(e foreign.Entry) error {
+	first, rest, deep := strings.Cut(e.Name, "/")
 	a.roots[first] = true
-	if h.Typeflag == tar.TypeDir {
+	if e.Dir {
 		return nil
-	}
-	// Two names that are one file where case does not count are one too many.
-	if low := strings.ToLower(name); a.seen[low] {
-		return fmt.Errorf("%w: its archive has %q twice", bundle.ErrFormat, h.Name)
-	} else {
-		a.seen[low] = true
 	}
 	a.rootFiles = a.rootFiles || !deep
-	a.executable[name] = h.Mode&0o111 != 0
-	if base := path.Base(name); (base == "plugin.json" || base == "plugin.yaml" || base == "plugin.yml") && (!deep || !strings.Contains(rest, "/")) {
+	a.executable[e.Name] = e.Mode&0o111 != 0
+	if base := path.Base(e.Name); (base == "plugin.json" || base == "plugin.yaml" || base == "plugin.yml") && (!deep || !strings.Contains(rest, "/")) {
 		if len(a.manifests) == maxPluginManifests {
 			return fmt.Errorf("%w: its archive has more than %d manifests", bundle.ErrLimit, maxPluginManifests)
 		}
-		return a.keep(info, name)
-	}
-	return nil
-}
-
-func checkEntry(h *tar.Header, name string) error {
-	bad := func(what string) error {
-		return fmt.Errorf("%w: its archive has %s: %q", bundle.ErrFormat, what, h.Name)
-	}
-	switch h.Typeflag {
-	case tar.TypeReg, tar.TypeDir:
-	case tar.TypeSymlink, tar.TypeLink:
-		return bad("a link")
-	default:
-		return bad("something that is neither a file nor a directory")
-	}
-	for key := range h.PAXRecords {
-		if strings.HasPrefix(key, "GNU.sparse.") {
-			return bad("a sparse file")
-		}
-	}
-	switch {
-	case name == "" || path.Clean(name) != name || path.IsAbs(name) || name == ".." || strings.HasPrefix(name, "../"):
-		return bad("a name that leads elsewhere")
-	case len(name) > maxEntryName || !utf8.ValidString(name) || strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r == 0x7f || r == '\\' || r == ':' }):
-		return bad("a name that not every system can have")
-	case h.Mode&0o7000 != 0:
-		return bad("a file that runs as somebody else")
+		return a.keep(e)
 	}
 	return nil
 }
 
 // keep reads a file that may be the plugin's manifest.
-func (a *archive) keep(info archives.FileInfo, name string) error {
-	if info.Size() > maxPluginJSON {
-		return fmt.Errorf("%w: its %s has %d bytes", bundle.ErrLimit, name, info.Size())
+func (a *archive) keep(e foreign.Entry) error {
+	if e.Size > maxPluginJSON {
+		return fmt.Errorf("%w: its %s has %d bytes", bundle.ErrLimit, e.Name, e.Size)
 	}
-	f, err := info.Open()
+	f, err := e.Open()
 	if err != nil {
 		return err
 	}
 	data, err := io.ReadAll(io.LimitReader(f, maxPluginJSON+1))
-	a.manifests[name] = data
+	a.manifests[e.Name] = data
 	return errors.Join(err, f.Close())
 }
 

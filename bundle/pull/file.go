@@ -69,6 +69,24 @@ func (p File) Fetch(ctx context.Context, d bundle.Descriptor, w io.WriterAt, t *
 	return nil
 }
 
+// Bytes are content that is at hand.
+type Bytes []byte
+
+// Fetch writes the bytes.
+func (b Bytes) Fetch(_ context.Context, d bundle.Descriptor, w io.WriterAt, t *remote.Transfer) error {
+	if err := d.Verify(b); err != nil {
+		return err
+	}
+	if _, err := w.WriteAt(b[t.Have:], t.Have); err != nil {
+		return err
+	}
+	if n := int64(len(b)) - t.Have; t.Done != nil {
+		t.Done(n)
+	}
+	t.Have = int64(len(b))
+	return nil
+}
+
 // Blob is a file for the host whose hash and size are known.
 type Blob struct {
 	Wanted  manifests.WantedFile
@@ -87,6 +105,11 @@ const maxFirstUse = 16 << 30
 // file finds out what a file is. One that is pinned is not fetched for that.
 func (s *Source) file(ctx context.Context, w manifests.WantedFile, dir string) (*Blob, error) {
 	b := &Blob{Wanted: w}
+	if data, ok, err := manifests.CatalogueFile(w.Source); ok {
+		b.content, b.Check = Bytes(data), "part of the catalogue"
+		b.Content = bundle.Descriptor{MediaType: bundle.TypeFileContent, Digest: bundle.DigestOf(data), Size: int64(len(data))}
+		return b, err
+	}
 	if w.FirstUse {
 		// What the server sends now, not what it sent to an earlier run.
 		if err := os.Remove(downloadPath(dir, w.Source)); err != nil && !errors.Is(err, fs.ErrNotExist) {

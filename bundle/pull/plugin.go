@@ -36,6 +36,7 @@ type Plugin struct {
 	About     PluginManifest
 	Archive   bundle.Descriptor // digest and size of the .tar.gz
 	Signature []byte            // nil if there is none
+	Key       []byte            // that made it, where the server does not come with it
 	Checks    []string          // what it passed, for the lock
 
 	content Fetcher
@@ -84,9 +85,12 @@ func (s *Source) checkPlugin(ctx context.Context, w manifests.WantedPlugin, path
 		if p.Signature, err = s.small(ctx, w.Signature, maxPluginSignature); err != nil {
 			return nil, fmt.Errorf("its signature: %w", missingSignature(err))
 		}
-		by, err := checkOpenPGP(path, p.Signature, w.Keys)
+		by, key, err := checkOpenPGP(path, p.Signature, w.Keys)
 		if err != nil {
 			return nil, err
+		}
+		if !manifests.ServerHas(key.Data) {
+			p.Key = key.Data
 		}
 		p.Checks = append(p.Checks, "OpenPGP signature by "+by)
 	} else if w.SHA256 == "" {
@@ -112,8 +116,8 @@ func missingSignature(err error) error {
 }
 
 // checkOpenPGP checks a detached signature, binary or armored, and returns the
-// fingerprint of the key that made it.
-func checkOpenPGP(path string, signature []byte, keys []manifests.Key) (by string, err error) {
+// fingerprint of the key that made it, and that key.
+func checkOpenPGP(path string, signature []byte, keys []manifests.Key) (by string, key manifests.Key, err error) {
 	defer func() { // the library has panicked on hostile packets before
 		if r := recover(); r != nil {
 			err = fmt.Errorf("%w: the signature cannot be read", bundle.ErrSignature)
@@ -124,13 +128,13 @@ func checkOpenPGP(path string, signature []byte, keys []manifests.Key) (by strin
 	for _, k := range keys {
 		list, err := readKeyRing(k.Data)
 		if err != nil {
-			return "", fmt.Errorf("%w: the key %s is not an OpenPGP public key: %w", manifests.ErrInvalid, k.Name, err)
+			return "", key, fmt.Errorf("%w: the key %s is not an OpenPGP public key: %w", manifests.ErrInvalid, k.Name, err)
 		}
 		ring, names = append(ring, list...), append(names, k.Name)
 	}
 	f, err := os.Open(path)
 	if err != nil {
-		return "", err
+		return "", key, err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
 	check := openpgp.CheckDetachedSignature
@@ -139,9 +143,18 @@ func checkOpenPGP(path string, signature []byte, keys []manifests.Key) (by strin
 	}
 	signer, err := check(ring, f, bytes.NewReader(signature), nil)
 	if err != nil {
-		return "", fmt.Errorf("%w: it is not signed by %s: %w", bundle.ErrSignature, strings.Join(names, " or "), err)
+		return "", key, fmt.Errorf("%w: it is not signed by %s: %w", bundle.ErrSignature, strings.Join(names, " or "), err)
 	}
-	return strings.ToUpper(hex.EncodeToString(signer.PrimaryKey.Fingerprint)), nil
+	for _, k := range keys {
+		list, err := readKeyRing(k.Data)
+		if err == nil && slices.ContainsFunc(list, func(e *openpgp.Entity) bool {
+			return bytes.Equal(e.PrimaryKey.Fingerprint, signer.PrimaryKey.Fingerprint)
+		}) {
+			key = k
+			break
+		}
+	}
+	return strings.ToUpper(hex.EncodeToString(signer.PrimaryKey.Fingerprint)), key, nil
 }
 
 func readKeyRing(data []byte) (openpgp.EntityList, error) {

@@ -132,6 +132,24 @@ func (r *Repository) PushManifest(ctx context.Context, ref string, d bundle.Desc
 	return err
 }
 
+// DeleteTag removes a tag, if the registry does that (distribution-spec 1.1,
+// deleting tags); where it does not, the tag stays and that is no error.
+func (r *Repository) DeleteTag(ctx context.Context, tag string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodDelete, r.url("manifests/%s", tag), nil)
+	if err != nil {
+		return err
+	}
+	res, err := r.do(req, http.StatusAccepted, http.StatusOK, http.StatusNoContent)
+	var status *statusError
+	if errors.As(err, &status) && status.code >= 400 && status.code < 500 && status.code != http.StatusTooManyRequests {
+		return nil
+	}
+	if err != nil {
+		return r.failed("removing the tag "+tag, err)
+	}
+	return res.Body.Close()
+}
+
 // PushReferrer puts a manifest that refers to another, and sees to it that it is
 // found: a registry that does not keep a list of its own gets one under the tag
 // sha256-HEX (distribution-spec 1.1, pushing manifests with subject). Two calls

@@ -12,7 +12,9 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle/remote"
 	"github.com/oob-bundle/oob-bundle/bundle/sign"
 	"github.com/oob-bundle/oob-bundle/install"
+	"github.com/oob-bundle/oob-bundle/install/host"
 	"github.com/oob-bundle/oob-bundle/install/registry"
+	"github.com/oob-bundle/oob-bundle/install/service"
 	"github.com/oob-bundle/oob-bundle/manifests"
 	"github.com/oob-bundle/oob-bundle/verify/trust"
 )
@@ -50,7 +52,7 @@ func exitTable() []exitStatus {
 		{7, "a source or the target registry could not be reached, refused, or sent something wrong", []error{remote.ErrRegistry}},
 		{3, "damaged, or not a bundle", []error{bundle.ErrFormat, bundle.ErrDigest, bundle.ErrLimit}},
 		{2, "usage", []error{
-			errUsage, manifests.ErrInvalid, trust.ErrUsage, sign.ErrKey, bundle.ErrNotFile, registry.ErrNothingInstalled, registry.ErrCertificate, registry.ErrAccounts, fs.ErrNotExist, fs.ErrExist,
+			errUsage, manifests.ErrInvalid, trust.ErrUsage, sign.ErrKey, bundle.ErrNotFile, registry.ErrNothingInstalled, registry.ErrCertificate, registry.ErrAccounts, host.ErrValues, install.ErrNotInstalled, service.ErrNoRuntime, fs.ErrNotExist, fs.ErrExist,
 		}},
 		{1, "a failure not listed below", nil},
 		{0, "done", nil},

@@ -5,109 +5,379 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
+	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/bundle/remote"
 	"github.com/oob-bundle/oob-bundle/install"
+	"github.com/oob-bundle/oob-bundle/install/host"
 	"github.com/oob-bundle/oob-bundle/install/registry"
+	"github.com/oob-bundle/oob-bundle/install/service"
 	"github.com/oob-bundle/oob-bundle/verify"
 )
 
+// targetFlags say how a registry on this network is reached.
+type targetFlags struct {
+	plainHTTP []string
+	caFile    string
+}
+
+func (f *targetFlags) add(c *cobra.Command) {
+	c.Flags().StringArrayVar(&f.plainHTTP, "plain-http", nil, "speak to HOST[:PORT] without TLS; may be repeated")
+	c.Flags().StringVar(&f.caFile, "ca-file", "", "PEM file with further certificate authorities")
+}
+
+func (f *targetFlags) client() (*remote.Client, error) {
+	return remote.New(remote.Options{PlainHTTP: f.plainHTTP, CAFile: f.caFile, UserAgent: userAgent()})
+}
+
+// open returns the target of a name: a registry's address, or that of the one
+// below root.
+func (f *targetFlags) open(ctx context.Context, root, name, deployment string) (install.Target, error) {
+	if name == "" || name == "embedded" {
+		return registry.OpenEmbedded(ctx, root)
+	}
+	client, err := f.client()
+	if err != nil {
+		return nil, err
+	}
+	return registry.OpenExternal(client, name, install.CentralRepository(deployment)), nil
+}
+
+// plain reports whether an address is spoken to without TLS.
+func (f *targetFlags) plain(address string) bool {
+	name, _, _ := strings.Cut(address, "/")
+	for _, p := range f.plainHTTP {
+		if p == name {
+			return true
+		}
+	}
+	return false
+}
+
+// hostFlags say where files go besides the root.
+type hostFlags struct{ hostRoot string }
+
+func (f *hostFlags) add(c *cobra.Command) {
+	c.Flags().StringVar(&f.hostRoot, "host-root", "", "directory whose etc/ gets the links of units and configurations (default / with the default --root, none with another)")
+}
+
+// dir returns the directory whose etc/ gets links, or "" for none.
+func (f *hostFlags) dir(root string) string {
+	if f.hostRoot == "" && filepath.Clean(root) == defaultRoot {
+		return "/"
+	}
+	return f.hostRoot
+}
+
 type installFlags struct {
 	trustFlags
-	registry, caFile         string
-	plainHTTP                []string
+	targetFlags
+	hostFlags
+	registry, values         string
+	dryRun, start            bool
+	startTimeout             time.Duration
 	allowDowngrade, takeOver bool
+}
+
+func (f *installFlags) addFlags(c *cobra.Command) {
+	f.trustFlags.add(c)
+	f.targetFlags.add(c)
+	f.hostFlags.add(c)
+	c.Flags().StringVar(&f.registry, "registry", "", "push to HOST[:PORT][/PREFIX] instead of the registry below ROOT")
+	c.Flags().StringVar(&f.values, "values", "", "YAML file of what only this site knows (default the values of the current release)")
+	c.Flags().BoolVar(&f.takeOver, "take-over", false, "take names, tags and paths that belong to another channel or to the host")
 }
 
 func installCommand(u *ui) *cobra.Command {
 	var f installFlags
 	c := &cobra.Command{
 		Use:   "install BUNDLE [--key PUB]...",
-		Short: "Verify a bundle and put its images into a registry",
-		Long: `Verify a bundle and put its images into the registry below ROOT, or with
---registry into one on this network. No tag changes before the last byte is
-verified. Installing the same bundle again does nothing.`,
+		Short: "Verify a bundle and put its content in place",
+		Long: `Verify a bundle, put its images into the registry below ROOT, or with --registry
+into one on this network, and lay its files out below ROOT/deployments. No tag and
+no file changes before the last byte is verified. Installing the same bundle again
+does nothing. BUNDLE is a file, or oci://REGISTRY/oob-bundle/NAME for one that
+another host has installed into a registry of this network.
+
+--start also starts what was installed, with Docker Compose or systemd, waits until
+it is well, and goes back to the release before if it does not come up; a
+database is dumped before an upgrade, and the dump is put back then.`,
 		Example: `  oob-bundle install /media/disk/app.oob.tar --key oob.pub
+  oob-bundle install /media/disk/app.oob.tar --values site.yaml --dry-run
+  oob-bundle install /media/disk/app.oob.tar --values site.yaml --start
   oob-bundle install /media/disk/app.oob.tar --registry registry.site:5000/mirror`,
 		Args: needs("BUNDLE"),
 		RunE: func(c *cobra.Command, args []string) error { return u.install(c.Context(), args[0], f) },
 	}
-	f.add(c)
-	c.Flags().StringVar(&f.registry, "registry", "", "push to HOST[:PORT][/PREFIX] instead of the registry below ROOT")
-	c.Flags().StringArrayVar(&f.plainHTTP, "plain-http", nil, "speak to HOST[:PORT] without TLS; may be repeated")
-	c.Flags().StringVar(&f.caFile, "ca-file", "", "PEM file with further certificate authorities")
+	f.addFlags(c)
+	c.Flags().BoolVar(&f.dryRun, "dry-run", false, "say what would be done, and do nothing")
+	c.Flags().BoolVar(&f.start, "start", false, "start what was installed and wait until it is well")
+	c.Flags().DurationVar(&f.startTimeout, "start-timeout", 5*time.Minute, "how long it may take to come up")
 	c.Flags().BoolVar(&f.allowDowngrade, "allow-downgrade", false, "install although the channel is further")
-	c.Flags().BoolVar(&f.takeOver, "take-over", false, "take names and tags that belong to another channel")
 	u.jsonFlag(c)
 	return c
 }
 
-func (u *ui) install(ctx context.Context, path string, f installFlags) (err error) {
+// opened is a verified bundle, the lock of the root, and the target.
+type opened struct {
+	verified *verify.Verified
+	target   install.Target
+	options  install.Options
+	close    func() error
+}
+
+// open verifies a bundle and prepares everything that changes the root. What was
+// opened is closed by the caller.
+func (u *ui) open(ctx context.Context, path string, f installFlags) (_ *opened, err error) {
 	if strings.Contains(f.registry, "://") {
-		return fmt.Errorf("%w: --registry %q is not HOST[:PORT][/PREFIX]; leave the scheme away", errUsage, f.registry)
+		return nil, fmt.Errorf("%w: --registry %q is not HOST[:PORT][/PREFIX]; leave the scheme away", errUsage, f.registry)
 	}
 	policy, err := f.policy()
 	if err != nil {
-		return err
+		return nil, err
+	}
+	o := &opened{options: install.Options{
+		Root: f.root, HostRoot: f.dir(f.root), Policy: policy, AllowDowngrade: f.allowDowngrade, TakeOver: f.takeOver, Warn: u.warn,
+	}}
+	var closers []func() error
+	o.close = func() error {
+		var problems []error
+		for i := len(closers) - 1; i >= 0; i-- {
+			problems = append(problems, closers[i]())
+		}
+		return errors.Join(problems...)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, o.close())
+		}
+	}()
+	if f.values != "" {
+		if o.options.Values, err = host.ReadValues(f.values); err != nil {
+			return nil, err
+		}
 	}
 	file, err := bundle.OpenFile(path, os.O_RDONLY)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer func() { err = errors.Join(err, file.Close()) }()
-	v, err := verify.Open(ctx, file, file.Size(), policy)
-	if err != nil {
-		return &bundleError{path, err}
+	closers = append(closers, file.Close)
+	if o.verified, err = verify.Open(ctx, file, file.Size(), policy); err != nil {
+		return nil, &bundleError{path, err}
 	}
 	lock, err := install.Acquire(f.root)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer func() { err = errors.Join(err, lock.Release()) }()
-	target, err := f.target(ctx, v)
+	closers = append(closers, lock.Release)
+	if f.registry != "" {
+		if name, _, _ := strings.Cut(f.registry, "/"); !isHost(name) {
+			return nil, fmt.Errorf("%w: --registry %q is not HOST[:PORT][/PREFIX]; write the host with a dot or a port", errUsage, f.registry)
+		}
+	}
+	o.target, err = f.targetFlags.open(ctx, f.root, f.registry, o.verified.Info.Name)
+	o.options.PlainHTTP = f.registry == "" || f.plain(f.registry)
+	return o, err
+}
+
+func (u *ui) install(ctx context.Context, path string, f installFlags) (err error) {
+	if f.dryRun && f.start {
+		return fmt.Errorf("%w: --dry-run starts nothing; leave --start away", errUsage)
+	}
+	o, err := u.open(ctx, path, f)
 	if err != nil {
 		return err
 	}
-	plan, err := install.NewPlan(ctx, v, target, install.Options{
-		Root: f.root, Policy: policy, AllowDowngrade: f.allowDowngrade, TakeOver: f.takeOver, Warn: u.warn,
-	})
+	defer func() { err = errors.Join(err, o.close()) }()
+	v := o.verified
+	launch := &launch{u: u, f: f, target: o.target}
+	if f.start {
+		if launch.manager, err = service.Find(ctx, f.root, v.Deployment.Form, o.options.PlainHTTP, f.startTimeout, u.note); err != nil {
+			return err
+		}
+		o.options.Before = launch.before
+	}
+	plan, err := install.NewPlan(ctx, v, o.target, o.options)
 	if err != nil {
 		return &bundleError{path, err}
 	}
+	if f.dryRun {
+		preview, err := plan.Preview(ctx)
+		if err != nil {
+			return err
+		}
+		return u.result(preview, func(w io.Writer) { printPreview(w, preview) })
+	}
 	u.note("%s: signature, headers and manifests are good; storing %s %s (%d images, %s) in %s",
-		path, v.Info.Name, v.Info.Version, len(v.Deployment.Images), human(v.PayloadSize()), target.Address())
+		path, v.Info.Name, v.Info.Version, len(v.Deployment.Images), human(v.PayloadSize()), o.target.Address())
 	p := u.progress("store", v.Geometry)
 	r, err := plan.Apply(ctx, p.watch())
 	p.stop()
 	if err != nil {
 		return &bundleError{path, err}
 	}
+	for _, n := range r.Notes {
+		u.warn("%s", n)
+	}
+	if f.start {
+		if err := launch.after(ctx, r.Release); err != nil {
+			return err
+		}
+	}
 	return u.result(r.Receipt, func(w io.Writer) { u.printReceipt(w, r, f) })
 }
 
-func (f installFlags) target(ctx context.Context, v *verify.Verified) (install.Target, error) {
-	if f.registry == "" {
-		return registry.OpenEmbedded(ctx, f.root)
+// launch starts a release, and goes back to the one before if it does not come up.
+type launch struct {
+	u       *ui
+	f       installFlags
+	target  install.Target
+	manager *service.Manager
+	earlier *host.About // what ran before, or nil
+}
+
+// before is called when everything is in place and nothing is switched.
+func (l *launch) before(ctx context.Context, current, next *host.About) error {
+	l.earlier = current
+	if err := l.pull(ctx, next); err != nil {
+		return err
 	}
-	client, err := remote.New(remote.Options{PlainHTTP: f.plainHTTP, CAFile: f.caFile, UserAgent: userAgent()})
+	if current == nil || current.ID == next.ID || !service.HasDatabase(current) {
+		return nil
+	}
+	return l.manager.Dump(ctx, current, next)
+}
+
+// pull makes the images available to the container engine. The registry of this
+// host is served for that time, unless it is served already.
+func (l *launch) pull(ctx context.Context, a *host.About) (err error) {
+	if l.f.registry != "" || a.Registry != registry.DefaultListen {
+		return l.manager.Pull(ctx, a)
+	}
+	lc, err := new(net.ListenConfig).Listen(ctx, "tcp", registry.DefaultListen)
+	if err != nil { // somebody serves there
+		return l.manager.Pull(ctx, a)
+	}
+	h, err := registry.NewHandler(ctx, l.f.root)
 	if err != nil {
-		return nil, err
+		return errors.Join(err, lc.Close())
 	}
-	host, _, _ := strings.Cut(f.registry, "/")
-	if !isHost(host) {
-		return nil, fmt.Errorf("%w: --registry %q is not HOST[:PORT][/PREFIX]; write the host with a dot or a port", errUsage, f.registry)
+	serving, stop := context.WithCancel(ctx)
+	ended := make(chan error, 1)
+	go func() { ended <- registry.Serve(serving, lc, h) }()
+	err = l.manager.Pull(ctx, a)
+	stop()
+	return errors.Join(err, <-ended)
+}
+
+// after starts what has become current.
+func (l *launch) after(ctx context.Context, next *host.About) error {
+	if l.earlier == nil { // installed already: nothing was switched
+		if err := l.pull(ctx, next); err != nil {
+			return err
+		}
 	}
-	return registry.OpenExternal(client, f.registry, install.CentralRepository(v.Info.Name)), nil
+	l.u.note("Starting %s %s", next.Name, next.Version)
+	err := l.manager.Up(ctx, next)
+	if err == nil || !errors.Is(err, service.ErrUnhealthy) || ctx.Err() != nil {
+		return err
+	}
+	if service.CameUp(l.f.root, next) {
+		return fmt.Errorf("%s %s: %w; it came up before, so it is left as it is: oob-bundle rollback goes back to the release before", next.Name, next.Version, err)
+	}
+	l.u.warn("%s %s %v", next.Name, next.Version, err)
+	return errors.Join(fmt.Errorf("%s %s: %w", next.Name, next.Version, err), l.back(ctx, next))
+}
+
+// back stops a release that did not come up, and starts the one before with the
+// database as it was.
+func (l *launch) back(ctx context.Context, next *host.About) error {
+	state, err := install.ReadState(l.f.root)
+	if err != nil {
+		return err
+	}
+	d, err := state.Find(next.Name, l.target.Name())
+	if err != nil {
+		return err
+	}
+	if len(d.Before) == 0 {
+		return errors.Join(l.manager.Stop(ctx, next), fmt.Errorf("it is the first release here, so there is none to go back to: it is stopped, and still installed"))
+	}
+	dump := service.DumpFile(l.f.root, next)
+	_, statErr := os.Stat(dump)
+	if service.HasDatabase(next) && statErr != nil {
+		return fmt.Errorf("there is no dump of the database from before (%s), and the release before is not started on a migrated one; it is stopped: %w", dump, errors.Join(l.manager.Stop(ctx, next)))
+	}
+	if err := l.manager.Stop(ctx, next); err != nil {
+		return err
+	}
+	if _, err := install.Rollback(ctx, install.Site{Root: l.f.root, HostRoot: l.f.dir(l.f.root), Target: l.target}, d); err != nil {
+		return err
+	}
+	id, err := host.Current(l.f.root, next.Name)
+	if err != nil {
+		return err
+	}
+	earlier, err := host.ReadRelease(l.f.root, next.Name, id)
+	if err != nil {
+		return err
+	}
+	if statErr == nil {
+		l.u.note("Putting the dump %s back", dump)
+		if err := l.manager.Restore(ctx, earlier, dump); err != nil {
+			return fmt.Errorf("putting the dump back: %w", err)
+		}
+	}
+	if err := l.manager.Up(ctx, earlier); err != nil {
+		return err
+	}
+	l.u.note("%s %s runs again", earlier.Name, earlier.Version)
+	return nil
 }
 
 // isHost reports whether every client takes s for a registry's host and not for
 // a part of a name: it has a dot or a port, or is localhost.
 func isHost(s string) bool { return strings.ContainsAny(s, ".:") || s == "localhost" }
+
+func printPreview(w io.Writer, p *install.Preview) {
+	if p.Nothing {
+		fmt.Fprintf(w, "%s %s is installed already; nothing would be done.\n", p.Bundle.Name, p.Bundle.Version)
+		return
+	}
+	fmt.Fprintf(w, "Would install %s %s as release %s\n", p.Bundle.Name, p.Bundle.Version, p.Release)
+	fmt.Fprintf(w, "  registry  %s: %d new blobs, %s\n", p.Registry, p.NewBlobs, human(p.NewBytes))
+	for _, i := range p.Images {
+		fmt.Fprintf(w, "  image     %-7s %s\n", i.What, i.Reference)
+	}
+	for _, t := range p.Tags {
+		if t.From != "" {
+			fmt.Fprintf(w, "  tag       %s:%s moves from %s\n            to %s\n", t.Repository, t.Tag, t.From, t.To)
+		}
+	}
+	fmt.Fprintf(w, "  files     %s\n", human(p.FileBytes))
+	for _, c := range p.Files {
+		fmt.Fprintf(w, "  file      %-7s %s\n", c.What, c.Path)
+		for _, line := range strings.Split(strings.TrimSuffix(c.Diff, "\n"), "\n") {
+			if line != "" {
+				fmt.Fprintf(w, "            %s\n", line)
+			}
+		}
+	}
+	for _, l := range p.Links {
+		fmt.Fprintf(w, "  link      %s\n", l)
+	}
+	if len(p.Services) > 0 {
+		fmt.Fprintf(w, "  services  %s (with --start)\n", strings.Join(p.Services, ", "))
+	}
+	fmt.Fprintln(w, "Nothing was done. The payload was not read; install verifies it while it stores it.")
+}
 
 func (u *ui) printReceipt(w io.Writer, r *install.Result, f installFlags) {
 	b := r.Receipt.Bundle
@@ -121,6 +391,7 @@ func (u *ui) printReceipt(w io.Writer, r *install.Result, f installFlags) {
 	for _, i := range r.Receipt.Images {
 		fmt.Fprintf(w, "  image     %s\n            %s\n", i.Reference, i.Digest)
 	}
+	fmt.Fprintf(w, "  files     %d in %s\n", len(r.Receipt.Files), filepath.Join(host.Base(f.root, b.Name), "current"))
 	if f.registry == "" && !r.Nothing {
 		root := ""
 		if f.root != defaultRoot {

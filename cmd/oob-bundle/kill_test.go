@@ -257,7 +257,7 @@ func TestKillInstall(t *testing.T) {
 	dir := t.TempDir()
 	args := func(root string) []string { return []string{"install", path, "--key", key.Public, "--root", root} }
 	length := command(t, dir, self, args("want")...)
-	want := host(t, filepath.Join(dir, "want"))
+	want := hostTree(t, filepath.Join(dir, "want"))
 	moments := rand.New(rand.NewPCG(*killSeed, 2))
 	t.Logf("an undisturbed run takes %s; seed %d", length, *killSeed)
 	rounds, inside, journaled := *kills, 0, 0
@@ -274,7 +274,7 @@ func TestKillInstall(t *testing.T) {
 			journaled++
 		}
 		command(t, dir, self, args(root)...)
-		if diff := cmp.Diff(strings.Split(want, "\n"), strings.Split(host(t, filepath.Join(dir, root)), "\n")); diff != "" {
+		if diff := cmp.Diff(strings.Split(want, "\n"), strings.Split(hostTree(t, filepath.Join(dir, root)), "\n")); diff != "" {
 			t.Fatalf("round %d, killed after %s: another host: %s", round, after, diff)
 		}
 		if err := os.RemoveAll(filepath.Join(dir, root)); err != nil {
@@ -302,7 +302,7 @@ var installedAt = regexp.MustCompile(`"installed":"[^"]*"`)
 
 // host describes every file below a root: its path, mode and content; the time
 // of a receipt is left out.
-func host(t *testing.T, root string) string {
+func hostTree(t *testing.T, root string) string {
 	t.Helper()
 	var b strings.Builder
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
@@ -311,6 +311,11 @@ func host(t *testing.T, root string) string {
 		}
 		if strings.HasPrefix(path, filepath.Join(root, "lock")) {
 			return nil // who holds the lock; the next run writes its own
+		}
+		if d.Type()&fs.ModeSymlink != 0 {
+			to, err := os.Readlink(path)
+			fmt.Fprintf(&b, "%s -> %s\n", strings.TrimPrefix(path, root), to)
+			return err
 		}
 		data, err := os.ReadFile(path)
 		if err != nil {

@@ -147,7 +147,8 @@ func rootCommand(u *ui) *cobra.Command {
 	c.PersistentFlags().BoolVarP(&u.quiet, "quiet", "q", false, "print errors and results only")
 	c.AddCommand(
 		createCommand(u), verifyCommand(u), installCommand(u), inspectCommand(u), signCommand(u), lockCommand(u), architecturesCommand(u),
-		keyCommand(u), trustCommand(u), registryCommand(u), statusCommand(u), versionCommand(u),
+		valuesCommand(u), statusCommand(u), rollbackCommand(u), uninstallCommand(u), repairCommand(u),
+		keyCommand(u), trustCommand(u), registryCommand(u), versionCommand(u),
 	)
 	return c
 }

@@ -25,7 +25,7 @@ type serveFlags struct {
 
 func registryCommand(u *ui) *cobra.Command {
 	c := group("registry", "The registry of this host")
-	c.AddCommand(serveCommand(u), accountCommand(u))
+	c.AddCommand(serveCommand(u), accountCommand(u), gcCommand(u))
 	return c
 }
 

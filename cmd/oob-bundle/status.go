@@ -1,46 +1,79 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
+	"path/filepath"
 	"slices"
 
 	"github.com/spf13/cobra"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/install"
+	"github.com/oob-bundle/oob-bundle/install/host"
+	"github.com/oob-bundle/oob-bundle/install/registry"
 )
 
+// errDrift says that something is not what was installed.
+var errDrift = errors.New("it is not as it was installed")
+
+type statusFlags struct {
+	hostFlags
+	root  string
+	check bool
+}
+
 func statusCommand(u *ui) *cobra.Command {
-	var root string
+	var f statusFlags
 	c := &cobra.Command{
 		Use:   "status",
 		Short: "Show what is installed on this host",
-		Args:  cobra.NoArgs,
-		RunE:  func(*cobra.Command, []string) error { return u.status(root) },
+		Long: `Show what is installed on this host: by which bundle, signed by whom, with which
+images and files. --check also hashes every file and every blob of the registry
+below ROOT, looks at links, and ends with exit status 1 if something has drifted;
+oob-bundle repair puts it right.`,
+		Example: "  oob-bundle status\n  oob-bundle status --check",
+		Args:    cobra.NoArgs,
+		RunE:    func(c *cobra.Command, _ []string) error { return u.status(c.Context(), f) },
 	}
-	rootFlag(c, &root)
+	rootFlag(c, &f.root)
+	f.add(c)
+	c.Flags().BoolVar(&f.check, "check", false, "hash files and blobs, and say what has drifted")
 	u.jsonFlag(c)
 	return c
 }
 
 type statusJSON struct {
-	Deployments []deploymentJSON `json:"deployments"`
-	Pending     []pendingJSON    `json:"pending"` // installations that did not finish
+	Deployments []deploymentJSON  `json:"deployments"`
+	Pending     []pendingJSON     `json:"pending"` // changes that did not finish
+	Checked     bool              `json:"checked"`
+	Damaged     []registry.Damage `json:"damaged"` // in the registry below ROOT
 }
 
 type deploymentJSON struct {
-	Name     string                 `json:"name"`
-	Version  string                 `json:"version"`
-	Digest   bundle.Digest          `json:"digest"`
-	Channel  string                 `json:"channel"`
-	Sequence int64                  `json:"sequence"` // of the channel
-	Registry string                 `json:"registry"`
-	Images   []install.ReceiptImage `json:"images"`
+	Name      string                 `json:"name"`
+	Version   string                 `json:"version"`
+	Digest    bundle.Digest          `json:"digest"`
+	Channel   string                 `json:"channel"`
+	Sequence  int64                  `json:"sequence"` // of the channel
+	Signers   []string               `json:"signers"`
+	Registry  string                 `json:"registry"`
+	Installed string                 `json:"installed"` // RFC 3339, by this host's clock
+	Release   string                 `json:"release"`
+	Current   bool                   `json:"current"` // its files are those that are in use
+	Directory string                 `json:"directory"`
+	Before    []string               `json:"before"` // versions that a rollback can go back to, the newest first
+	Images    []install.ReceiptImage `json:"images"`
+	Files     []install.ReceiptFile  `json:"files"`
+	Drift     []host.Drift           `json:"drift"`
 }
 
 type pendingJSON struct {
+	Action   string        `json:"action"`
 	Name     string        `json:"name"`
 	Version  string        `json:"version"`
 	Digest   bundle.Digest `json:"digest"`
@@ -48,47 +81,132 @@ type pendingJSON struct {
 	Started  string        `json:"started"`
 }
 
-func (u *ui) status(root string) error {
-	state, err := install.ReadState(root)
+func (u *ui) status(ctx context.Context, f statusFlags) error {
+	state, err := install.ReadState(f.root)
 	if err != nil {
 		return err
 	}
-	journals, err := install.ReadJournals(root)
+	journals, err := install.ReadJournals(f.root)
 	if err != nil {
 		return err
 	}
-	out := statusJSON{Deployments: []deploymentJSON{}, Pending: []pendingJSON{}}
+	out := statusJSON{Deployments: []deploymentJSON{}, Pending: []pendingJSON{}, Damaged: []registry.Damage{}, Checked: f.check}
 	for _, key := range slices.Sorted(maps.Keys(state.Deployments)) {
-		d := state.Deployments[key]
-		receipt, err := install.ReadReceipt(root, d.Receipt)
+		d, err := describeInstalled(ctx, state, state.Deployments[key], f)
 		if err != nil {
 			return err
 		}
-		out.Deployments = append(out.Deployments, deploymentJSON{
-			Name: d.Name, Version: d.Version, Digest: d.Identity, Channel: d.Channel,
-			Sequence: state.Channels[d.Channel].Sequence, Registry: d.Registry, Images: receipt.Images,
-		})
+		out.Deployments = append(out.Deployments, d)
 	}
 	for _, j := range journals {
-		out.Pending = append(out.Pending, pendingJSON{j.Name, j.Version, j.Identity, j.Registry, j.Started.Format("2006-01-02T15:04:05Z")})
+		out.Pending = append(out.Pending, pendingJSON{j.Action, j.Name, j.Version, j.Identity, j.Registry, j.Started.Format("2006-01-02T15:04:05Z")})
 	}
-	return u.result(out, func(w io.Writer) { out.print(w, root) })
+	if f.check {
+		damaged, err := registry.Check(ctx, f.root)
+		if err != nil {
+			return err
+		}
+		out.Damaged = append(out.Damaged, damaged...)
+	}
+	if err := u.result(out, func(w io.Writer) { out.print(w, f) }); err != nil {
+		return err
+	}
+	if n := out.drift(); n > 0 {
+		return fmt.Errorf("%w: %d files, links or blobs; oob-bundle repair BUNDLE puts them right", errDrift, n)
+	}
+	return nil
 }
 
-func (s statusJSON) print(w io.Writer, root string) {
+func describeInstalled(ctx context.Context, state *install.State, d install.Installed, f statusFlags) (deploymentJSON, error) {
+	receipt, err := install.ReadReceipt(f.root, d.Receipt)
+	if err != nil {
+		return deploymentJSON{}, err
+	}
+	current, err := host.Current(f.root, d.Name)
+	if err != nil {
+		return deploymentJSON{}, err
+	}
+	out := deploymentJSON{
+		Name: d.Name, Version: d.Version, Digest: d.Identity, Channel: d.Channel, Sequence: state.Channels[d.Channel].Sequence,
+		Signers: receipt.Signers, Registry: d.Registry, Installed: receipt.Installed, Release: d.Release, Current: current == d.Release,
+		Directory: filepath.Join(host.Base(f.root, d.Name), "current"), Before: []string{},
+		Images: receipt.Images, Files: receipt.Files, Drift: []host.Drift{},
+	}
+	for _, b := range d.Before {
+		earlier, err := install.ReadReceipt(f.root, b)
+		if err != nil {
+			return out, err
+		}
+		out.Before = append(out.Before, earlier.Bundle.Version)
+	}
+	if !f.check {
+		return out, nil
+	}
+	about, err := host.ReadRelease(f.root, d.Name, d.Release)
+	if errors.Is(err, fs.ErrNotExist) {
+		out.Drift = append(out.Drift, host.Drift{Path: filepath.Join(host.Base(f.root, d.Name), "releases", d.Release), What: "missing"})
+		return out, nil
+	}
+	if err != nil {
+		return out, err
+	}
+	links := f.dir(f.root)
+	if !out.Current {
+		links = ""
+	}
+	drift, err := host.Check(ctx, f.root, links, about)
+	out.Drift = append(out.Drift, drift...)
+	return out, err
+}
+
+func (s statusJSON) drift() int {
+	n := len(s.Damaged)
+	for _, d := range s.Deployments {
+		n += len(d.Drift)
+	}
+	return n
+}
+
+func (s statusJSON) print(w io.Writer, f statusFlags) {
 	if len(s.Deployments) == 0 && len(s.Pending) == 0 {
-		fmt.Fprintf(w, "Nothing is installed below %s.\n", root)
+		fmt.Fprintf(w, "Nothing is installed below %s.\n", f.root)
 	}
 	for _, d := range s.Deployments {
 		fmt.Fprintf(w, "%s %s\n", d.Name, d.Version)
 		fmt.Fprintf(w, "  identity  %s\n", d.Digest)
 		fmt.Fprintf(w, "  channel   %s, sequence %d\n", d.Channel, d.Sequence)
+		for _, s := range d.Signers {
+			fmt.Fprintf(w, "  signed    %s\n", s)
+		}
+		fmt.Fprintf(w, "  installed %s (by this host's clock)\n", d.Installed)
 		fmt.Fprintf(w, "  registry  %s\n", d.Registry)
 		for _, i := range d.Images {
 			fmt.Fprintf(w, "  image     %s\n            %s\n", i.Reference, i.Digest)
 		}
+		switch {
+		case d.Current:
+			fmt.Fprintf(w, "  files     %d in %s (release %s)\n", len(d.Files), d.Directory, d.Release)
+		default:
+			fmt.Fprintf(w, "  files     %d of release %s, which is not the current one\n", len(d.Files), d.Release)
+		}
+		for _, b := range d.Before {
+			fmt.Fprintf(w, "  before    %s\n", b)
+		}
+		for _, x := range d.Drift {
+			fmt.Fprintf(w, "  drift     %-7s %s\n", x.What, x.Path)
+		}
+	}
+	for _, x := range s.Damaged {
+		fmt.Fprintf(w, "blob %s of %s is %s\n", x.Digest, x.Repository, x.What)
+	}
+	if s.Checked && s.drift() == 0 {
+		fmt.Fprintln(w, "Every file and every blob is as it was installed.")
 	}
 	for _, p := range s.Pending {
-		fmt.Fprintf(w, "The installation of %s %s into %s, begun %s, did not finish; run the same oob-bundle install again.\n", p.Name, p.Version, p.Registry, p.Started)
+		if p.Action == "install" {
+			fmt.Fprintf(w, "The installation of %s %s into %s, begun %s, did not finish; run the same oob-bundle install again.\n", p.Name, p.Version, p.Registry, p.Started)
+			continue
+		}
+		fmt.Fprintf(w, "The %s of %s, begun %s, did not finish; run oob-bundle %s %s again.\n", p.Action, p.Name, p.Started, p.Action, p.Name)
 	}
 }

@@ -135,15 +135,15 @@ func testTags(t *testing.T, target install.Target) {
 		}
 	}
 	resolve("")
-	if err := target.Tag(ctx, "team/app", "latest", one.Descriptor, oneData); err != nil {
+	if err := target.Tag(ctx, "team/app", "latest", one.Descriptor.Digest); err != nil {
 		t.Fatal(err)
 	}
 	resolve(one.Descriptor.Digest)
-	if err := target.Tag(ctx, "team/app", "latest", two.Descriptor, twoData); err != nil {
+	if err := target.Tag(ctx, "team/app", "latest", two.Descriptor.Digest); err != nil {
 		t.Fatal(err)
 	}
 	resolve(two.Descriptor.Digest)
-	if err := target.Retag(ctx, "team/app", "latest", one.Descriptor.Digest); err != nil {
+	if err := target.Tag(ctx, "team/app", "latest", one.Descriptor.Digest); err != nil {
 		t.Fatal(err)
 	}
 	resolve(one.Descriptor.Digest)

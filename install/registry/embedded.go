@@ -53,7 +53,7 @@ func OpenEmbedded(ctx context.Context, root string) (*Embedded, error) {
 	quiet()
 	e := &Embedded{store: &store{dir: Dir(root)}}
 	e.buffers.New = func() any { return new([bufferSize]byte) }
-	e.incoming = newIncoming(e.store.dir, func() error { return syncFilesystem(e.store.dir) })
+	e.incoming = newIncoming(e.store.dir, func() error { return bundle.SyncFilesystem(e.store.dir) })
 	var err error
 	if e.namespace, err = storage.NewRegistry(ctx, e.store, storage.EnableDelete, storage.DisableDigestResumption); err != nil {
 		return nil, err
@@ -218,24 +218,14 @@ func (e *Embedded) Resolve(ctx context.Context, repo, tag string) (bundle.Digest
 	return bundle.Digest(d.Digest), err
 }
 
-// Tag points a tag to a manifest that is there.
-func (e *Embedded) Tag(ctx context.Context, repo, tag string, d bundle.Descriptor, _ []byte) error {
+// Tag points a tag to a manifest that is there, or removes the tag if that is "".
+func (e *Embedded) Tag(ctx context.Context, repo, tag string, to bundle.Digest) error {
 	r, err := e.repository(ctx, repo)
 	if err != nil {
 		return err
 	}
-	return r.Tags(ctx).Tag(ctx, tag, ocispec.Descriptor{MediaType: d.MediaType, Digest: digest.Digest(d.Digest), Size: d.Size})
-}
-
-// Retag points a tag back to the manifest with the given digest, or removes the
-// tag if that is "".
-func (e *Embedded) Retag(ctx context.Context, repo, tag string, to bundle.Digest) error {
 	if to != "" {
-		return e.Tag(ctx, repo, tag, bundle.Descriptor{Digest: to}, nil)
-	}
-	r, err := e.repository(ctx, repo)
-	if err != nil {
-		return err
+		return r.Tags(ctx).Tag(ctx, tag, ocispec.Descriptor{Digest: digest.Digest(to)})
 	}
 	err = r.Tags(ctx).Untag(ctx, tag)
 	if errors.As(err, new(driver.PathNotFoundError)) {
@@ -254,7 +244,7 @@ func (e *Embedded) Sync() error {
 	if _, err := os.Stat(e.store.dir); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	if err := syncFilesystem(e.store.dir); err != nil {
+	if err := bundle.SyncFilesystem(e.store.dir); err != nil {
 		return err
 	}
 	return e.incoming.end()

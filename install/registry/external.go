@@ -143,24 +143,15 @@ func (e *External) Resolve(ctx context.Context, repo, tag string) (bundle.Digest
 	return r.Resolve(ctx, tag)
 }
 
-// Tag puts a manifest under a tag.
-func (e *External) Tag(ctx context.Context, repo, tag string, d bundle.Descriptor, data []byte) error {
+// Tag points a tag to a manifest that is there. Removing one is not something
+// that all registries do: where they refuse, it stays.
+func (e *External) Tag(ctx context.Context, repo, tag string, to bundle.Digest) error {
 	r, err := e.repository(ctx, repo)
 	if err != nil {
 		return err
 	}
-	return r.PushManifest(ctx, tag, d, data)
-}
-
-// Retag points a tag back to the manifest with the given digest. Removing a tag
-// is not something registries agree on, so a new tag stays where it is.
-func (e *External) Retag(ctx context.Context, repo, tag string, to bundle.Digest) error {
 	if to == "" {
-		return nil
-	}
-	r, err := e.repository(ctx, repo)
-	if err != nil {
-		return err
+		return r.DeleteTag(ctx, tag)
 	}
 	d, data, err := r.Manifest(ctx, string(to))
 	if err != nil {

@@ -99,7 +99,7 @@ func (s storage) image(ctx context.Context, repo, tag string, layers []bundle.De
 	if err := s.PutManifest(ctx, repo, m, data); err != nil {
 		return err
 	}
-	return s.Tag(ctx, repo, tag, d, data)
+	return s.Tag(ctx, repo, tag, d.Digest)
 }
 
 // realImages fills a registry's directory with the images above.

@@ -1,0 +1,209 @@
+package host
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"slices"
+	"strings"
+	"text/template"
+
+	"go.yaml.in/yaml/v4"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+)
+
+// view is what a template sees.
+type view struct {
+	Name, Version, Form string
+	Platform            string // OS/ARCHITECTURE of this release
+	Registry            string // HOST[:PORT][/PREFIX] under which hosts reach the registry
+	Data                string // absolute path of the data directory
+	Release             string // absolute path of the release
+	Current             string // absolute path that leads to whatever release is current
+	Values              map[string]string
+	Secrets             map[string]string
+}
+
+// renderer fills in templates of one release.
+type renderer struct {
+	view
+	d        *bundle.Deployment
+	g        *bundle.Geometry
+	platform bundle.Platform
+	plugins  []string // file names of plugins' keys
+}
+
+func (r *renderer) functions() template.FuncMap {
+	return template.FuncMap{
+		"image":  r.image,
+		"digest": func(name string) (string, error) { _, d, err := r.find(name); return string(d), err },
+		"repository": func(name string) (string, error) {
+			i, _, err := r.find(name)
+			return r.Registry + "/" + i.Repository, err
+		},
+		"tag":   func(name string) (string, error) { i, _, err := r.find(name); return i.Tag, err },
+		"chart": r.chart,
+		"has": func(component string) bool {
+			return slices.ContainsFunc(r.d.Components, func(c bundle.Component) bool { return c.Name == component })
+		},
+		"plugins":    func() []bundle.Plugin { return r.d.Plugins },
+		"pluginKeys": func() []string { return r.plugins },
+		"json":       toJSON,
+		"base":       path.Base,
+		"dir":        path.Dir,
+		"list":       func(x ...any) []any { return x },
+	}
+}
+
+// toJSON quotes a value; what it returns is YAML too.
+func toJSON(v any) (string, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	err := enc.Encode(v)
+	return strings.TrimSuffix(b.String(), "\n"), err
+}
+
+// image returns the name by which this host runs an image that is carried, such
+// as registry.site:5000/docker.io/library/nginx@sha256:…, given upstream's name
+// with or without its tag.
+func (r *renderer) image(name string) (string, error) {
+	i, d, err := r.find(name)
+	return r.Registry + "/" + i.Repository + "@" + string(d), err
+}
+
+// find returns a carried image and its manifest for the platform of the release.
+func (r *renderer) find(name string) (bundle.Image, bundle.Digest, error) {
+	var found []bundle.Image
+	for _, i := range r.d.Images {
+		ref, err := bundle.ParseReference(i.Reference)
+		if err != nil {
+			return bundle.Image{}, "", err
+		}
+		if i.Reference != name && ref.Repository() != name {
+			continue
+		}
+		if d := r.pinned(i); d != "" {
+			found = append(found, i)
+		}
+	}
+	switch len(found) {
+	case 0:
+		return bundle.Image{}, "", fmt.Errorf("the image %s is not in the bundle, or not for %s", name, r.Platform)
+	case 1:
+		return found[0], r.pinned(found[0]), nil
+	}
+	return bundle.Image{}, "", fmt.Errorf("%s is the name of %d images in the bundle; say which, with its tag", name, len(found))
+}
+
+// pinned returns the digest of the runnable manifest for this platform, or "".
+func (r *renderer) pinned(i bundle.Image) bundle.Digest {
+	var candidates []bundle.Descriptor
+	for _, d := range r.g.Index.Manifests {
+		if slices.Contains(i.Manifests, d.Digest) && d.Annotations[bundle.AnnotationRef] == i.Reference {
+			candidates = append(candidates, d)
+		}
+	}
+	for n := 0; n < len(candidates); n++ { // indexes are followed
+		d := candidates[n]
+		m := r.g.Manifests[d.Digest]
+		switch {
+		case m == nil:
+		case m.Config == nil:
+			candidates = append(candidates, m.Manifests...)
+		case m.Runnable() && (d.Platform == nil || d.Platform.Matches(r.platform)):
+			return d.Digest
+		}
+	}
+	return ""
+}
+
+// chart returns what is known of a chart, with its name on the site.
+func (r *renderer) chart(name string) (map[string]string, error) {
+	for _, c := range r.d.Charts {
+		if c.Name != name {
+			continue
+		}
+		for _, i := range r.d.Images {
+			if i.Reference == c.Reference {
+				return map[string]string{"Name": c.Name, "Version": c.Version, "Reference": "oci://" + r.Registry + "/" + i.Repository}, nil
+			}
+		}
+	}
+	return nil, fmt.Errorf("the chart %s is not in the bundle", name)
+}
+
+// render fills in one template. The error says which file.
+func (r *renderer) render(name, text string) ([]byte, error) {
+	t, err := template.New(name).Option("missingkey=error").Funcs(r.functions()).Parse(text)
+	if err != nil {
+		return nil, fmt.Errorf("%w: the template %s: %w", bundle.ErrFormat, name, err)
+	}
+	var out bytes.Buffer
+	if err := t.Execute(&bounded{w: &out, left: bundle.MaxTemplate}, r.view); err != nil {
+		return nil, fmt.Errorf("%w: the template %s: %w", bundle.ErrFormat, name, err)
+	}
+	return out.Bytes(), nil
+}
+
+// bounded ends a template that never ends.
+type bounded struct {
+	w    io.Writer
+	left int
+}
+
+var errTooLong = errors.New("what comes of it is too long")
+
+func (b *bounded) Write(p []byte) (int, error) {
+	if b.left -= len(p); b.left < 0 {
+		return 0, errTooLong
+	}
+	return b.w.Write(p)
+}
+
+// siteImages replaces, in YAML documents, each text that is the name of a carried
+// image by its name on the site, and leaves all else as it is written.
+func (r *renderer) siteImages(name string, data []byte) ([]byte, error) {
+	lines := strings.SplitAfter(string(data), "\n")
+	names := map[string]string{}
+	for _, i := range r.d.Images {
+		if d := r.pinned(i); d != "" && i.Tag != "" {
+			names[i.Reference] = r.Registry + "/" + i.Repository + "@" + string(d)
+		}
+	}
+	var visit func(n *yaml.Node)
+	visit = func(n *yaml.Node) {
+		for _, c := range n.Content {
+			visit(c)
+		}
+		if n.Kind != yaml.ScalarNode || !strings.ContainsAny(n.Value, ":@") || strings.ContainsAny(n.Value, " \n") || n.Line < 1 || n.Line > len(lines) {
+			return
+		}
+		ref, err := bundle.ParseReference(n.Value)
+		if err != nil {
+			return
+		}
+		if site, ok := names[ref.String()]; ok {
+			lines[n.Line-1] = strings.Replace(lines[n.Line-1], n.Value, site, 1)
+		}
+	}
+	dec, err := yaml.NewLoader(bytes.NewReader(data))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", bundle.ErrFormat, name, err)
+	}
+	for {
+		var doc yaml.Node
+		err := dec.Load(&doc)
+		if errors.Is(err, io.EOF) {
+			return []byte(strings.Join(lines, "")), nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%w: %s: %w", bundle.ErrFormat, name, err)
+		}
+		visit(&doc)
+	}
+}

@@ -1,0 +1,100 @@
+package host
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"math/big"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+)
+
+// secrets are the passwords of a deployment, by name.
+type secrets map[string]string
+
+func secretsPath(dir string) string { return filepath.Join(dir, "secrets.json") }
+
+// readSecrets returns those that were made before.
+func readSecrets(dir string) (secrets, error) {
+	data, err := os.ReadFile(secretsPath(dir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return secrets{}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	s := secrets{}
+	if err := bundle.DecodeStrict(data, &s); err != nil {
+		return nil, fmt.Errorf("%s: %w", secretsPath(dir), err)
+	}
+	return s, nil
+}
+
+// add makes those that are asked for and missing. Old ones stay, also those that
+// nobody asks for any more: a rollback may need them.
+func (s secrets) add(asked []bundle.Secret) (secrets, error) {
+	out := maps.Clone(s)
+	for _, a := range asked {
+		if out[a.Name] != "" {
+			continue
+		}
+		p, err := password(a.Length)
+		if err != nil {
+			return nil, err
+		}
+		out[a.Name] = p
+	}
+	return out, nil
+}
+
+// keep writes them down, for nobody else to read.
+func (s secrets) keep(dir string) error {
+	data, err := bundle.Encode(s)
+	if err != nil {
+		return err
+	}
+	return bundle.WriteFile(secretsPath(dir), append(data, '\n'), 0o600)
+}
+
+const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+
+func password(length int) (string, error) {
+	b := make([]byte, length)
+	for i := range b {
+		n, err := rand.Int(rand.Reader, big.NewInt(int64(len(alphabet))))
+		if err != nil {
+			return "", err
+		}
+		b[i] = alphabet[n.Int64()]
+	}
+	return string(b), nil
+}
+
+// hide replaces the passwords in a text that somebody is going to see.
+func (s secrets) hide(text string) string {
+	var pairs []string
+	for _, name := range sortedKeys(s) {
+		if s[name] != "" {
+			pairs = append(pairs, s[name], "<secret "+name+">")
+		}
+	}
+	return strings.NewReplacer(pairs...).Replace(text)
+}
+
+// in reports whether a text holds one of the passwords.
+func (s secrets) in(text []byte) bool {
+	for _, v := range s {
+		if v != "" && strings.Contains(string(text), v) {
+			return true
+		}
+	}
+	return false
+}
+
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

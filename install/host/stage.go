@@ -1,0 +1,529 @@
+package host
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/foreign"
+)
+
+// About is release.json: what a release consists of. Where it is, the release is
+// complete.
+type About struct {
+	APIVersion string            `json:"apiVersion"` // bundle.APIVersion
+	Kind       string            `json:"kind"`       // "Release"
+	ID         string            `json:"id"`
+	Identity   bundle.Digest     `json:"identity"` // of the bundle
+	Name       string            `json:"name"`
+	Version    string            `json:"version"`
+	Form       string            `json:"form,omitempty"`
+	Registry   string            `json:"registry"`
+	Data       string            `json:"data"`             // absolute
+	Values     map[string]string `json:"values"`           // the site's
+	Images     []string          `json:"images"`           // as the files name them
+	Health     []string          `json:"health,omitempty"` // URLs
+	Links      []bundle.Link     `json:"links,omitempty"`
+	Merges     []bundle.Merge    `json:"merges,omitempty"`
+	Database   *bundle.Database  `json:"database,omitempty"`
+	Postgres   string            `json:"postgres,omitempty"` // major version of the database's image
+	Files      []File            `json:"files"`
+	Archives   []File            `json:"archives,omitempty"`
+}
+
+// File is a file of a release.
+type File struct {
+	Path    string        `json:"path"`              // relative, slashes; of an archive the directory
+	Mode    string        `json:"mode"`              // four octal digits
+	SHA256  bundle.Digest `json:"sha256"`            // of the content; of an archive, of the archive
+	Archive string        `json:"archive,omitempty"` // the directory of the archive that brought it
+}
+
+const releaseFile = "release.json"
+
+// ReadRelease reads what a release consists of. The error wraps fs.ErrNotExist
+// if it is not there, or not complete.
+func ReadRelease(root, name, id string) (*About, error) {
+	p := filepath.Join(Base(root, name), "releases", id, releaseFile)
+	data, err := os.ReadFile(p)
+	if err != nil {
+		return nil, err
+	}
+	var a About
+	if err := bundle.DecodeStrict(data, &a); err != nil {
+		return nil, fmt.Errorf("%s: %w", p, err)
+	}
+	if a.APIVersion != bundle.APIVersion || a.Kind != "Release" || a.ID != id {
+		return nil, fmt.Errorf("%w: %s is a %q of %q", bundle.ErrNewer, p, a.Kind, a.APIVersion)
+	}
+	return &a, nil
+}
+
+// Stage writes the release and makes it durable, unless it is there; nobody uses
+// it yet. A wrong digest leaves nothing of it behind. Errors wrap
+// bundle.ErrDigest, bundle.ErrFormat, bundle.ErrLimit, bundle.ErrSpace, or are the
+// file system's.
+func (r *Release) Stage(ctx context.Context) (*About, error) {
+	if err := r.prepare(); err != nil {
+		return nil, err
+	}
+	if about, err := ReadRelease(r.site.Root, r.Name, r.ID); err == nil || !errors.Is(err, fs.ErrNotExist) {
+		return about, err
+	}
+	if err := os.RemoveAll(r.Dir); err != nil { // of a run that did not finish
+		return nil, err
+	}
+	if err := bundle.Need(r.base, r.Size(), int64(len(r.files))+16, 0); err != nil {
+		return nil, err
+	}
+	if err := mkdirAll(r.Dir); err != nil {
+		return nil, err
+	}
+	about, err := r.write(ctx, r.Dir, r.files)
+	if err != nil {
+		if errors.Is(err, bundle.ErrDigest) || errors.Is(err, bundle.ErrFormat) || errors.Is(err, bundle.ErrLimit) {
+			err = errors.Join(err, os.RemoveAll(r.Dir))
+		}
+		return nil, err
+	}
+	if err := bundle.SyncFilesystem(r.Dir); err != nil {
+		return nil, err
+	}
+	return about, r.finish(about)
+}
+
+// finish writes the file that says that all the others are there.
+func (r *Release) finish(about *About) error {
+	data, err := bundle.Encode(about)
+	if err != nil {
+		return err
+	}
+	if err := bundle.WriteFile(filepath.Join(r.Dir, releaseFile), append(data, '\n'), 0o644); err != nil {
+		return err
+	}
+	return bundle.SyncDir(filepath.Dir(r.Dir))
+}
+
+// prepare makes what every release of the deployment needs: secrets, and the
+// directories of the data.
+func (r *Release) prepare() error {
+	if err := mkdirAll(r.base); err != nil {
+		return err
+	}
+	if len(r.secrets) > 0 {
+		old, err := readSecrets(r.base)
+		if err != nil {
+			return err
+		}
+		if len(old) != len(r.secrets) {
+			if err := r.secrets.keep(r.base); err != nil {
+				return err
+			}
+		}
+	}
+	for _, d := range r.host.Directories {
+		if err := r.directory(d); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// directory makes one below the data directory; one that is there belongs to the
+// programs.
+func (r *Release) directory(d bundle.Directory) error {
+	p := filepath.Join(r.data, filepath.FromSlash(d.Path))
+	if fi, err := os.Lstat(p); err == nil {
+		if !fi.IsDir() {
+			return fmt.Errorf("%s has to be a directory, and is not", p)
+		}
+		return nil
+	}
+	if err := mkdirAll(filepath.Dir(p)); err != nil {
+		return err
+	}
+	mode, err := parseMode(d.Mode, 0o755)
+	if err != nil {
+		return err
+	}
+	if err := os.Mkdir(p, 0o700); err != nil {
+		return err
+	}
+	if err := r.chown(p, d.Owner); err != nil {
+		return errors.Join(err, os.Remove(p)) // the next run shall try again
+	}
+	if err := os.Chmod(p, mode); err != nil {
+		return err
+	}
+	return bundle.SyncDir(filepath.Dir(p))
+}
+
+// chown gives a path to the user of a container. Who is not root cannot; then it
+// stays theirs, and the run says so.
+func (r *Release) chown(p, owner string) error {
+	if owner == "" || runtime.GOOS == "windows" {
+		return nil
+	}
+	var uid, gid int
+	if _, err := fmt.Sscanf(owner, "%d:%d", &uid, &gid); err != nil {
+		return fmt.Errorf("%w: owner %q", bundle.ErrFormat, owner)
+	}
+	if os.Geteuid() != 0 && os.Geteuid() != uid {
+		r.Notes = append(r.Notes, fmt.Sprintf("%s has to belong to %s, and only root can give it away: chown %s %s", p, owner, owner, p))
+		return nil
+	}
+	return os.Chown(p, uid, gid)
+}
+
+// write writes files below dir and says what they are.
+func (r *Release) write(ctx context.Context, dir string, files []file) (about *About, err error) {
+	d := r.bundle.Deployment
+	about = &About{
+		APIVersion: bundle.APIVersion, Kind: "Release", ID: r.ID, Identity: r.bundle.Identity, Name: r.Name, Version: d.Version, Form: d.Form,
+		Registry: r.site.Registry, Data: r.data, Values: r.values, Images: []string{}, Links: r.host.Links, Merges: r.host.Merges,
+		Database: r.host.Database, Files: []File{},
+	}
+	if about.Health, err = r.health(); err != nil {
+		return nil, err
+	}
+	if about.Postgres, err = r.postgresMajor(); err != nil {
+		return nil, err
+	}
+	render := &renderer{view: view{Registry: r.site.Registry}, d: d, g: r.bundle.Geometry, platform: r.platform}
+	for _, i := range d.Images {
+		if p := render.pinned(i); p != "" {
+			about.Images = append(about.Images, r.site.Registry+"/"+i.Repository+"@"+string(p))
+		}
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, root.Close()) }()
+	for _, f := range files {
+		if f.as == bundle.AsArchive {
+			if err := r.unpack(ctx, root, f, about); err != nil {
+				return nil, fmt.Errorf("%s: %w", f.path, err)
+			}
+			continue
+		}
+		content, err := r.content(f)
+		if err != nil {
+			return nil, err
+		}
+		digest, err := writeFile(ctx, root, f.path, f.mode, content)
+		if err == nil && f.data == nil && digest != f.blob.Digest {
+			err = r.mismatch(f)
+		}
+		if err != nil {
+			return nil, err
+		}
+		about.Files = append(about.Files, File{Path: f.path, Mode: fmt.Sprintf("%04o", f.mode), SHA256: digest})
+	}
+	return about, nil
+}
+
+func (r *Release) mismatch(f file) error {
+	m, _ := r.bundle.Place(f.blob.Digest)
+	return r.bundle.Mismatch(m)
+}
+
+// unpack writes what an archive holds below its path, while it is hashed.
+func (r *Release) unpack(ctx context.Context, root *os.Root, f file, about *About) error {
+	content, err := r.content(f)
+	if err != nil {
+		return err
+	}
+	h := sha256.New()
+	hashed := io.TeeReader(content, h)
+	var files []File
+	err = foreign.Walk(ctx, hashed, f.blob.Size, func(e foreign.Entry) error {
+		name := e.Name
+		for range f.strip {
+			_, rest, deep := strings.Cut(name, "/")
+			if !deep {
+				return nil
+			}
+			name = rest
+		}
+		name = path.Join(f.path, name)
+		if e.Dir {
+			return makeDirs(root, name)
+		}
+		in, err := e.Open()
+		if err != nil {
+			return err
+		}
+		mode := fs.FileMode(0o644)
+		if e.Mode&0o111 != 0 {
+			mode = 0o755
+		}
+		digest, err := writeFile(ctx, root, name, mode, in)
+		files = append(files, File{Path: name, Mode: fmt.Sprintf("%04o", mode), SHA256: digest, Archive: f.path})
+		return errors.Join(err, in.Close())
+	})
+	if errors.Is(err, bundle.ErrFormat) || err == nil { // damaged, or what its author made of it?
+		if _, copyErr := io.Copy(h, content); copyErr != nil {
+			return copyErr
+		}
+		if bundle.DigestFrom(h.Sum(nil)) != f.blob.Digest {
+			return r.mismatch(f)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	about.Files = append(about.Files, files...)
+	about.Archives = append(about.Archives, File{Path: f.path, Mode: "0755", SHA256: f.blob.Digest})
+	return nil
+}
+
+// writeFile writes a new file and returns its digest. The mode is set whatever
+// the umask says.
+func writeFile(ctx context.Context, root *os.Root, name string, mode fs.FileMode, content io.Reader) (d bundle.Digest, err error) {
+	if err := makeDirs(root, path.Dir(name)); err != nil {
+		return "", err
+	}
+	f, err := root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	h := sha256.New()
+	if err := pour(ctx, f, h, content); err != nil {
+		return "", err
+	}
+	if runtime.GOOS != "windows" {
+		err = f.Chmod(mode)
+	}
+	return bundle.DigestFrom(h.Sum(nil)), err
+}
+
+func pour(ctx context.Context, w io.Writer, h hash.Hash, r io.Reader) error {
+	buf := make([]byte, 256<<10)
+	for {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		n, readErr := r.Read(buf)
+		if _, err := w.Write(buf[:n]); err != nil {
+			return err
+		}
+		h.Write(buf[:n])
+		if errors.Is(readErr, io.EOF) {
+			return nil
+		}
+		if readErr != nil {
+			return readErr
+		}
+	}
+}
+
+func makeDirs(root *os.Root, dir string) error {
+	if dir == "." {
+		return nil
+	}
+	if fi, err := root.Lstat(dir); err == nil && fi.IsDir() {
+		return nil
+	}
+	if err := makeDirs(root, path.Dir(dir)); err != nil {
+		return err
+	}
+	if err := root.Mkdir(dir, 0o755); err != nil {
+		return err
+	}
+	if runtime.GOOS == "windows" {
+		return nil
+	}
+	return root.Chmod(dir, 0o755)
+}
+
+// mkdirAll makes a directory that others may enter, whatever the umask says.
+func mkdirAll(dir string) error {
+	if fi, err := os.Stat(dir); err == nil && fi.IsDir() {
+		return nil
+	}
+	if err := mkdirAll(filepath.Dir(dir)); err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return os.Chmod(dir, 0o755)
+}
+
+func parseMode(s string, otherwise fs.FileMode) (fs.FileMode, error) {
+	if s == "" {
+		return otherwise, nil
+	}
+	var m uint32
+	if _, err := fmt.Sscanf(s, "%o", &m); err != nil {
+		return 0, fmt.Errorf("%w: mode %q", bundle.ErrFormat, s)
+	}
+	return fs.FileMode(m), nil
+}
+
+// Drift is a file that is not what it was when it was installed.
+type Drift struct {
+	Path string `json:"path"`
+	What string `json:"what"` // missing, changed, mode, link
+}
+
+// Check hashes the files of a release and looks at its links.
+func Check(ctx context.Context, root, hostRoot string, a *About) ([]Drift, error) {
+	dir := filepath.Join(Base(root, a.Name), "releases", a.ID)
+	var list []Drift
+	for _, f := range a.Files {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		p := filepath.Join(dir, filepath.FromSlash(f.Path))
+		what, err := drifted(ctx, p, f)
+		if err != nil {
+			return nil, err
+		}
+		if what != "" {
+			list = append(list, Drift{p, what})
+		}
+	}
+	links, err := CheckLinks(root, hostRoot, a)
+	return append(list, links...), err
+}
+
+// CheckLinks looks at the links of a release alone.
+func CheckLinks(root, hostRoot string, a *About) ([]Drift, error) {
+	if hostRoot == "" {
+		return nil, nil
+	}
+	base, err := filepath.Abs(Base(root, a.Name))
+	if err != nil {
+		return nil, err
+	}
+	var list []Drift
+	for _, l := range a.Links {
+		p := filepath.Join(hostRoot, l.Path)
+		if to, err := os.Readlink(p); err != nil || to != linkTarget(base, l) {
+			list = append(list, Drift{p, "link"})
+		}
+	}
+	return list, nil
+}
+
+func drifted(ctx context.Context, p string, f File) (string, error) {
+	fi, err := os.Lstat(p)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "missing", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	if !fi.Mode().IsRegular() {
+		return "changed", nil
+	}
+	in, err := os.Open(p)
+	if err != nil {
+		return "", err
+	}
+	h := sha256.New()
+	if err := errors.Join(pour(ctx, io.Discard, h, in), in.Close()); err != nil {
+		return "", err
+	}
+	if bundle.DigestFrom(h.Sum(nil)) != f.SHA256 {
+		return "changed", nil
+	}
+	if runtime.GOOS != "windows" && fmt.Sprintf("%04o", fi.Mode().Perm()) != f.Mode {
+		return "mode", nil
+	}
+	return "", nil
+}
+
+// Repair writes the files again that are not what they should be, each as a whole,
+// and returns them. The release is the one that the bundle makes.
+func (r *Release) Repair(ctx context.Context) ([]Drift, error) {
+	about, err := ReadRelease(r.site.Root, r.Name, r.ID)
+	if err != nil {
+		return nil, err
+	}
+	drift, err := Check(ctx, r.site.Root, "", about)
+	if err != nil || len(drift) == 0 {
+		return nil, err
+	}
+	// All of it beside the release, so that what replaces a file is whole.
+	beside := r.Dir + ".repair"
+	if err := os.RemoveAll(beside); err != nil {
+		return nil, err
+	}
+	if err := bundle.Need(r.base, r.Size(), int64(len(r.files)), 0); err != nil {
+		return nil, err
+	}
+	if err := mkdirAll(beside); err != nil {
+		return nil, err
+	}
+	fresh, err := r.write(ctx, beside, r.files)
+	if err != nil {
+		return nil, errors.Join(err, os.RemoveAll(beside))
+	}
+	want := map[string]File{}
+	for _, f := range fresh.Files {
+		want[f.Path] = f
+	}
+	for _, d := range drift {
+		rel, err := filepath.Rel(r.Dir, d.Path)
+		if err != nil {
+			return nil, err
+		}
+		if _, ok := want[filepath.ToSlash(rel)]; !ok {
+			return nil, fmt.Errorf("%w: %s is not in the bundle", bundle.ErrFormat, rel)
+		}
+		if fi, err := os.Lstat(d.Path); err == nil && fi.IsDir() {
+			if err := os.RemoveAll(d.Path); err != nil {
+				return nil, err
+			}
+		}
+		if err := mkdirAll(filepath.Dir(d.Path)); err != nil {
+			return nil, err
+		}
+		if err := os.Rename(filepath.Join(beside, rel), d.Path); err != nil {
+			return nil, err
+		}
+	}
+	if err := r.finish(fresh); err != nil { // the same, unless a newer program renders otherwise
+		return nil, err
+	}
+	return drift, errors.Join(os.RemoveAll(beside), bundle.SyncFilesystem(r.Dir))
+}
+
+// postgresMajor reads the major version of the database's server out of its
+// image's config, where the official images say it (PG_MAJOR).
+func (r *Release) postgresMajor() (string, error) {
+	if r.host.Database == nil {
+		return "", nil
+	}
+	render := &renderer{d: r.bundle.Deployment, g: r.bundle.Geometry, platform: r.platform}
+	for _, i := range r.bundle.Deployment.Images {
+		p := render.pinned(i)
+		if p == "" {
+			continue
+		}
+		data, err := r.bundle.ReadBlob(*r.bundle.Manifests[p].Config, bundle.MaxManifest)
+		if err != nil {
+			return "", err
+		}
+		if _, after, ok := bytes.Cut(data, []byte(`"PG_MAJOR=`)); ok {
+			major, _, _ := bytes.Cut(after, []byte(`"`))
+			return string(major), nil
+		}
+	}
+	return "", nil
+}

@@ -1,0 +1,224 @@
+package host
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/mail"
+	"os"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v4"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+)
+
+// ErrValues says that the site's values are missing or wrong.
+var ErrValues = errors.New("the site's values do not fit")
+
+// Values with a meaning to this package, where a bundle asks for them.
+const (
+	valueData     = "dataDirectory" // where the programs keep their data
+	valueRegistry = "registry"      // the address under which hosts reach the registry
+)
+
+// maxValues bounds a file of values, in bytes.
+const maxValues = 1 << 20
+
+// ReadValues reads a site's values: a YAML map from names to texts. Errors wrap
+// ErrValues or are the file's.
+func ReadValues(path string) (map[string]string, error) {
+	fi, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !fi.Mode().IsRegular() || fi.Size() > maxValues {
+		return nil, fmt.Errorf("%w: %s is not a file of at most %d bytes", ErrValues, path, maxValues)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	values, err := parseValues(data)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrValues, path, err)
+	}
+	return values, nil
+}
+
+func parseValues(data []byte) (map[string]string, error) {
+	var doc yaml.Node
+	if err := yaml.Load(data, &doc); err != nil {
+		return nil, err
+	}
+	values := map[string]string{}
+	if doc.Kind == 0 || len(doc.Content) == 0 || doc.Content[0].ShortTag() == "!!null" {
+		return values, nil // nothing but comments
+	}
+	top := doc.Content[0]
+	if top.Kind != yaml.MappingNode {
+		return nil, fmt.Errorf("line %d: a map of names to texts is expected", top.Line)
+	}
+	for i := 0; i+1 < len(top.Content); i += 2 {
+		key, value := top.Content[i], top.Content[i+1]
+		if value.Kind != yaml.ScalarNode {
+			return nil, fmt.Errorf("line %d: %s has to be a text", value.Line, key.Value)
+		}
+		if _, ok := values[key.Value]; ok {
+			return nil, fmt.Errorf("line %d: %s is there twice", key.Line, key.Value)
+		}
+		if value.ShortTag() == "!!null" {
+			continue // left empty
+		}
+		values[key.Value] = value.Value
+	}
+	return values, nil
+}
+
+// complete checks the values that a site gives against what the bundle asks for,
+// and adds defaults. It returns everything that is wrong.
+func complete(asked []bundle.Value, given map[string]string) (values map[string]string, problems []error) {
+	bad := func(format string, args ...any) {
+		problems = append(problems, fmt.Errorf("%w: %s", ErrValues, fmt.Sprintf(format, args...)))
+	}
+	values = map[string]string{}
+	for _, v := range asked {
+		s, ok := given[v.Name]
+		if !ok || s == "" {
+			s = v.Default
+		}
+		if s == "" && v.Required {
+			bad("%s is needed: %s", v.Name, v.About)
+			continue
+		}
+		if s != "" {
+			if err := checkKind(v.Kind, s); err != nil {
+				bad("%s: %v", v.Name, err)
+			}
+		}
+		values[v.Name] = s
+	}
+	for _, name := range sortedKeys(given) {
+		if _, ok := values[name]; ok {
+			continue
+		}
+		known := false
+		var names []string
+		for _, v := range asked {
+			known = known || v.Name == name
+			names = append(names, v.Name)
+		}
+		switch {
+		case known: // it is missing, which was said
+		case len(names) == 0:
+			bad("%s is given, and this bundle asks for nothing", name)
+		default:
+			bad("%s is not known to this bundle, which asks for %s", name, strings.Join(names, ", "))
+		}
+	}
+	return values, problems
+}
+
+var (
+	hostName     = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*$`)
+	registryName = regexp.MustCompile(`^[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*$`)
+	// Whatever quotes a path stands in, nothing in it ends them.
+	plainPath = regexp.MustCompile(`^[A-Za-z0-9._/@+ -]+$`)
+)
+
+func checkKind(kind, s string) error {
+	if strings.IndexFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f }) >= 0 {
+		return errors.New("it is more than one line")
+	}
+	switch kind {
+	case "host":
+		if len(s) > 253 || !hostName.MatchString(s) && net.ParseIP(s) == nil {
+			return fmt.Errorf("%q is not a host name or an address", s)
+		}
+	case "port":
+		if n, err := strconv.ParseUint(s, 10, 16); err != nil || n == 0 || strconv.FormatUint(n, 10) != s {
+			return fmt.Errorf("%q is not a port from 1 to 65535", s)
+		}
+	case "flag":
+		if s != "true" && s != "false" {
+			return fmt.Errorf("%q is neither true nor false", s)
+		}
+	case "email":
+		if a, err := mail.ParseAddress(s); err != nil || a.Address != s {
+			return fmt.Errorf("%q is not an address such as admin@example.mil", s)
+		}
+	case "registry":
+		if !registryName.MatchString(s) {
+			return fmt.Errorf("%q is not HOST[:PORT][/PREFIX]", s)
+		}
+	case "file", "directory":
+		if runtime.GOOS != "windows" && (!filepath.IsAbs(s) || filepath.Clean(s) != s || !plainPath.MatchString(s)) {
+			return fmt.Errorf("%q is not an absolute path of letters, digits and ._/@+- or space", s)
+		}
+		if kind == "file" {
+			return readable(s)
+		}
+	}
+	return nil
+}
+
+func readable(path string) error {
+	fi, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	if !fi.Mode().IsRegular() {
+		return fmt.Errorf("%s is not a file", path)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// Template returns what a site has to fill in: YAML with a comment for each
+// value.
+func Template(d *bundle.Deployment) []byte {
+	var b strings.Builder
+	fmt.Fprintf(&b, "# What only this site knows, for %s %s.\n", d.Name, d.Version)
+	if d.Host == nil || len(d.Host.Values) == 0 {
+		b.WriteString("# This bundle asks for nothing.\n")
+		return []byte(b.String())
+	}
+	b.WriteString("# Fill in what is needed, take the # away where you want something else than the\n# default, and give this file to: oob-bundle install BUNDLE --values FILE\n")
+	kinds := map[string]string{
+		"host": "a host name or an address", "port": "a port", "file": "the absolute path of a file that is there", "directory": "an absolute path",
+		"flag": "true or false", "email": "an address", "registry": "HOST[:PORT][/PREFIX]",
+	}
+	for _, v := range d.Host.Values {
+		fmt.Fprintf(&b, "\n# %s\n", strings.TrimSuffix(v.About, "."))
+		if k := kinds[v.Kind]; k != "" {
+			fmt.Fprintf(&b, "# It is %s.", k)
+		} else {
+			b.WriteString("# It is a text.")
+		}
+		if v.Example != "" {
+			fmt.Fprintf(&b, " Example: %s", v.Example)
+		}
+		b.WriteString("\n")
+		switch {
+		case v.Required && v.Default == "":
+			fmt.Fprintf(&b, "%s:   # needed\n", v.Name)
+		default:
+			fmt.Fprintf(&b, "#%s: %s\n", v.Name, quoted(v.Default))
+		}
+	}
+	return []byte(b.String())
+}
+
+func quoted(s string) string {
+	if s == "" || strings.ContainsAny(s, "\"'#{}[],&*!|>%@`: ") {
+		return strconv.Quote(s)
+	}
+	return s
+}

@@ -1,0 +1,347 @@
+package registry
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+)
+
+// Damage is something that a tag leads to and that is not as it should be.
+type Damage struct {
+	Repository string        `json:"repository"`
+	Digest     bundle.Digest `json:"digest"`
+	What       string        `json:"what"` // missing, changed
+}
+
+// reachable is what the tags lead to.
+type reachable struct {
+	e       *Embedded
+	blobs   map[bundle.Digest]int64           // digest → size, or -1 if a tag alone says so
+	repos   map[string]map[bundle.Digest]bool // repository → manifests and blobs
+	missing []Damage
+}
+
+// reach follows every tag of every repository.
+func (e *Embedded) reach(ctx context.Context) (*reachable, error) {
+	r := &reachable{e: e, blobs: map[bundle.Digest]int64{}, repos: map[string]map[bundle.Digest]bool{}}
+	names, err := e.repositories()
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		r.repos[name] = map[bundle.Digest]bool{}
+		dir := e.store.file(storageRoot + "/repositories/" + name + "/_manifests/tags")
+		tags, err := os.ReadDir(dir)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+		for _, t := range tags {
+			if ctx.Err() != nil {
+				return nil, context.Cause(ctx)
+			}
+			link, err := os.ReadFile(filepath.Join(dir, t.Name(), "current", "link"))
+			if errors.Is(err, fs.ErrNotExist) {
+				continue // the tag was removed
+			}
+			if err != nil {
+				return nil, err
+			}
+			if err := r.manifest(name, bundle.Digest(link), -1); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return r, nil
+}
+
+// repositories lists the names of all repositories.
+func (e *Embedded) repositories() ([]string, error) {
+	root := e.store.file(storageRoot + "/repositories")
+	var names []string
+	err := filepath.WalkDir(root, func(p string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) && p == root {
+			return nil
+		}
+		if err != nil || !d.IsDir() {
+			return err
+		}
+		if base := d.Name(); strings.HasPrefix(base, "_") {
+			if base == "_manifests" {
+				rel, err := filepath.Rel(root, filepath.Dir(p))
+				if err != nil {
+					return err
+				}
+				names = append(names, filepath.ToSlash(rel))
+			}
+			return fs.SkipDir
+		}
+		return nil
+	})
+	return names, err
+}
+
+// manifest visits a manifest, what it consists of, and what refers to it.
+func (r *reachable) manifest(repo string, digest bundle.Digest, size int64) error {
+	if r.repos[repo][digest] {
+		return nil
+	}
+	r.repos[repo][digest] = true
+	r.blobs[digest] = max(size, r.blobs[digest])
+	data, err := os.ReadFile(r.e.store.file(blobPath(digest)))
+	if errors.Is(err, fs.ErrNotExist) {
+		r.missing = append(r.missing, Damage{repo, digest, "missing"})
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var head struct {
+		MediaType string          `json:"mediaType"`
+		Manifests json.RawMessage `json:"manifests"`
+	}
+	if bundle.DigestOf(data) != digest || json.Unmarshal(data, &head) != nil {
+		r.missing = append(r.missing, Damage{repo, digest, "changed"})
+		return nil
+	}
+	if head.MediaType == "" {
+		head.MediaType = bundle.TypeOCIManifest
+		if head.Manifests != nil {
+			head.MediaType = bundle.TypeOCIIndex
+		}
+	}
+	m, err := bundle.ParseManifest(bundle.Descriptor{MediaType: head.MediaType, Digest: digest, Size: int64(len(data))}, data)
+	if err != nil {
+		return fmt.Errorf("%s: %w", repo, err)
+	}
+	r.blobs[digest] = int64(len(data))
+	for _, c := range m.Children() {
+		switch {
+		case bundle.IsManifest(c.MediaType) && m.Config == nil:
+			// Of an index that names more than is carried the rest is not here.
+			if _, err := os.Stat(r.e.store.file(revisionPath(repo, c.Digest))); err == nil {
+				if err := r.manifest(repo, c.Digest, c.Size); err != nil {
+					return err
+				}
+			}
+		default:
+			r.repos[repo][c.Digest] = true
+			r.blobs[c.Digest] = c.Size
+		}
+	}
+	referrers, err := os.ReadDir(r.e.store.file(path.Join(referrersRoot, repo, digest.Hex())))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	for _, f := range referrers {
+		if err := r.manifest(repo, bundle.Digest("sha256:"+f.Name()), -1); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func revisionPath(repo string, d bundle.Digest) string {
+	return storageRoot + "/repositories/" + repo + "/_manifests/revisions/sha256/" + d.Hex() + "/link"
+}
+
+// Check hashes everything that a tag leads to and returns what is missing or
+// changed. Watch, which may be nil, is told of the bytes.
+func (e *Embedded) Check(ctx context.Context) ([]Damage, error) {
+	r, err := e.reach(ctx)
+	if err != nil {
+		return nil, err
+	}
+	found := r.missing
+	owner := map[bundle.Digest]string{}
+	for _, repo := range sortedNames(r.repos) {
+		for d := range r.repos[repo] {
+			if owner[d] == "" {
+				owner[d] = repo
+			}
+		}
+	}
+	var digests []bundle.Digest
+	for d := range r.blobs {
+		if !slices.ContainsFunc(r.missing, func(x Damage) bool { return x.Digest == d }) {
+			digests = append(digests, d)
+		}
+	}
+	slices.Sort(digests)
+	buf := make([]byte, bufferSize)
+	for _, d := range digests {
+		f, err := os.Open(e.store.file(blobPath(d)))
+		if errors.Is(err, fs.ErrNotExist) {
+			found = append(found, Damage{owner[d], d, "missing"})
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		h := sha256.New()
+		_, err = io.CopyBuffer(onlyWriter{h}, &interruptible{ctx, f}, buf)
+		if err := errors.Join(err, f.Close()); err != nil {
+			return nil, err
+		}
+		if bundle.DigestFrom(h.Sum(nil)) != d {
+			found = append(found, Damage{owner[d], d, "changed"})
+		}
+	}
+	return found, nil
+}
+
+// Check hashes what the registry below root has, without changing it.
+func Check(ctx context.Context, root string) ([]Damage, error) {
+	e := &Embedded{store: &store{dir: Dir(root)}}
+	return e.Check(ctx)
+}
+
+// Drop removes the content of blobs that are damaged, so that it is stored again.
+func (e *Embedded) Drop(damaged []Damage) error {
+	for _, d := range damaged {
+		if err := removeIfThere(e.store.file(blobPath(d.Digest))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+type onlyWriter struct{ io.Writer }
+
+// interruptible ends a read when the context does.
+type interruptible struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (i *interruptible) Read(p []byte) (int, error) {
+	if i.ctx.Err() != nil {
+		return 0, context.Cause(i.ctx)
+	}
+	return i.r.Read(p)
+}
+
+// Collected is what a collection has removed.
+type Collected struct {
+	Blobs int   `json:"blobs"`
+	Bytes int64 `json:"bytes"`
+}
+
+// Collect removes what no tag leads to: first the names in repositories, then the
+// content. The caller holds the lock of the root, and no change is unfinished.
+func (e *Embedded) Collect(ctx context.Context) (c Collected, err error) {
+	r, err := e.reach(ctx)
+	if err != nil {
+		return c, err
+	}
+	for _, repo := range sortedNames(r.repos) {
+		base := storageRoot + "/repositories/" + repo
+		for _, sub := range []string{"/_manifests/revisions/sha256", "/_layers/sha256"} {
+			if err := e.sweep(base+sub, func(hex string) bool { return r.repos[repo][bundle.Digest("sha256:"+hex)] }); err != nil {
+				return c, err
+			}
+		}
+		if err := e.sweepTags(base, r.repos[repo]); err != nil {
+			return c, err
+		}
+		refs := path.Join(referrersRoot, repo)
+		if err := e.sweep(refs, func(hex string) bool { return r.repos[repo][bundle.Digest("sha256:"+hex)] }); err != nil {
+			return c, err
+		}
+		if len(r.repos[repo]) == 0 {
+			// A repository below this one has directories of its own here.
+			for _, sub := range []string{"_manifests", "_layers", "_uploads"} {
+				if err := os.RemoveAll(e.store.file(base + "/" + sub)); err != nil {
+					return c, err
+				}
+			}
+		}
+	}
+	blobs := e.store.file(storageRoot + "/blobs/sha256")
+	shelves, err := os.ReadDir(blobs)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return c, err
+	}
+	for _, shelf := range shelves {
+		list, err := os.ReadDir(filepath.Join(blobs, shelf.Name()))
+		if err != nil {
+			return c, err
+		}
+		for _, b := range list {
+			if ctx.Err() != nil {
+				return c, context.Cause(ctx)
+			}
+			if _, ok := r.blobs[bundle.Digest("sha256:"+b.Name())]; ok {
+				continue
+			}
+			p := filepath.Join(blobs, shelf.Name(), b.Name())
+			if fi, err := os.Stat(filepath.Join(p, "data")); err == nil {
+				c.Blobs++
+				c.Bytes += fi.Size()
+			}
+			if err := os.RemoveAll(p); err != nil {
+				return c, err
+			}
+		}
+	}
+	if err := pruneEmpty(e.store.dir); err != nil {
+		return c, err
+	}
+	if _, err := os.Stat(e.store.dir); err != nil {
+		return c, nil //nolint:nilerr // nothing is left, which is in order
+	}
+	return c, bundle.SyncFilesystem(e.store.dir)
+}
+
+// sweep removes the directories, named by hexadecimal digests, that are not kept.
+func (e *Embedded) sweep(dir string, keep func(hex string) bool) error {
+	list, err := os.ReadDir(e.store.file(dir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, x := range list {
+		if len(x.Name()) == 64 && !keep(x.Name()) {
+			if err := os.RemoveAll(filepath.Join(e.store.file(dir), x.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// sweepTags removes the record of what tags were once.
+func (e *Embedded) sweepTags(base string, keep map[bundle.Digest]bool) error {
+	dir := base + "/_manifests/tags"
+	tags, err := os.ReadDir(e.store.file(dir))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	for _, t := range tags {
+		if err := e.sweep(dir+"/"+t.Name()+"/index/sha256", func(hex string) bool { return keep[bundle.Digest("sha256:"+hex)] }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func sortedNames[V any](m map[string]V) []string {
+	var names []string
+	for n := range m {
+		names = append(names, n)
+	}
+	slices.Sort(names)
+	return names
+}
