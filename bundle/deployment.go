@@ -84,11 +84,12 @@ type Plugin struct {
 
 // HostFile is a file for the host.
 type HostFile struct {
-	Path     string `json:"path"`            // relative, slashes
-	Mode     string `json:"mode"`            // permissions, four octal digits
-	As       string `json:"as,omitempty"`    // AsTemplate, AsArchive, AsImages; "" is as it comes
-	Strip    int    `json:"strip,omitempty"` // of an archive: leading directories to leave away
-	Manifest Digest `json:"manifest"`        // in the root: its layer is the file
+	Path     string `json:"path"`               // relative, slashes
+	Mode     string `json:"mode"`               // permissions, four octal digits
+	As       string `json:"as,omitempty"`       // AsTemplate, AsArchive, AsImages; "" is as it comes
+	Strip    int    `json:"strip,omitempty"`    // of an archive: leading directories to leave away
+	Platform string `json:"platform,omitempty"` // OS/ARCHITECTURE of the hosts it is for; "" is all
+	Manifest Digest `json:"manifest"`           // in the root: its layer is the file
 	Digest   Digest `json:"digest"`
 	Size     int64  `json:"size"` // bytes
 }

@@ -23,7 +23,7 @@ type Host struct {
 	Health      []string    `json:"health,omitempty"` // URLs that answer 200 when all is well; templates
 	Database    *Database   `json:"database,omitempty"`
 	// Plugins is the directory of the release where archives and signatures of
-	// plugins go; "" means plugins.
+	// plugins go; a template. "" means plugins.
 	Plugins string `json:"plugins,omitempty"`
 }
 
@@ -39,7 +39,7 @@ type Value struct {
 
 // ValueKinds are the kinds of values. file and directory are absolute paths; a
 // file has to be there.
-var ValueKinds = []string{"", "host", "port", "file", "directory", "flag", "email", "registry"}
+var ValueKinds = []string{"", "host", "port", "number", "name", "file", "directory", "flag", "email", "registry"}
 
 // Secret is a password that the site generates once and keeps.
 type Secret struct {
@@ -66,8 +66,9 @@ type Merge struct {
 // Link makes a file of the release known to the host at one of the places in
 // LinkPlaces.
 type Link struct {
-	Path string `json:"path"` // absolute
-	File string `json:"file"` // of the release
+	Path string `json:"path"`         // absolute
+	File string `json:"file"`         // of the release
+	If   string `json:"if,omitempty"` // name of a flag among the values that has to be true
 }
 
 // LinkPlaces are the directories outside of the release where links may stand.
@@ -138,12 +139,12 @@ func (h *Host) Check(files []HostFile) error {
 	}
 	for _, l := range h.Links {
 		ok := slices.ContainsFunc(LinkPlaces, func(p string) bool { return l.Path == p || strings.HasSuffix(p, "/") && strings.HasPrefix(l.Path, p) })
+		if l.If != "" && !slices.ContainsFunc(h.Values, func(v Value) bool { return v.Name == l.If && v.Kind == "flag" }) {
+			return bad("%q is to be linked if %q, which is no flag", l.File, l.If)
+		}
 		if !ok || path.Clean(l.Path) != l.Path || !validPath(l.Path[1:]) || !has(l.File) {
 			return bad("%q is to be linked at %q", l.File, l.Path)
 		}
-	}
-	if h.Plugins != "" && !validPath(h.Plugins) {
-		return bad("plugins are to be in %q", h.Plugins)
 	}
 	if d := h.Database; d != nil && (!plainName.MatchString(d.Service) || !validPath(d.Directory) || !plainName.MatchString(d.User) || !plainName.MatchString(d.Name)) {
 		return bad("the database %q", d.Name)

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -216,9 +215,9 @@ type owned struct {
 
 func (p *Plan) owned() []owned {
 	list := []owned{{key: "deployment " + p.Bundle.Info.Name}}
-	if h := p.Bundle.Deployment.Host; h != nil && p.Options.HostRoot != "" {
-		for _, l := range h.Links {
-			list = append(list, owned{key: "path " + filepath.Join(p.Options.HostRoot, l.Path)})
+	if p.release != nil {
+		for _, l := range p.release.Links() {
+			list = append(list, owned{key: "path " + l})
 		}
 	}
 	for _, i := range p.images {

@@ -2,7 +2,6 @@ package install
 
 import (
 	"context"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -95,11 +94,7 @@ func (p *Plan) Preview(ctx context.Context) (*Preview, error) {
 	if out.Files, err = p.release.Changes(); err != nil {
 		return nil, err
 	}
-	if h := p.Bundle.Deployment.Host; h != nil && p.Options.HostRoot != "" {
-		for _, l := range h.Links {
-			out.Links = append(out.Links, filepath.Join(p.Options.HostRoot, l.Path))
-		}
-	}
+	out.Links = append(out.Links, p.release.Links()...)
 	done, err := p.already(ctx)
 	out.Nothing = done != nil
 	return out, err

@@ -65,7 +65,10 @@ func listing(t *testing.T, m *manifests.Manifest, deployment string) string {
 		}
 		for _, i := range c.Files {
 			f := s.Files[i]
-			fmt.Fprintf(&b, "  file %s %04o\n    %s\n    sha256.%s %s\n", f.Path, f.Mode, f.Source, f.Pin, f.SHA256)
+			fmt.Fprintf(&b, "  file %s %04o %s\n    %s\n", f.Path, f.Mode, f.As, f.Source)
+			if f.Pin != "" {
+				fmt.Fprintf(&b, "    sha256.%s %s\n", f.Pin, f.SHA256)
+			}
 		}
 	}
 	b.WriteString("external\n")

@@ -102,7 +102,10 @@ func (s *selector) host(here at, h *bundle.Host) {
 	}
 	out.Directories = append(out.Directories, h.Directories...)
 	out.Merges = append(out.Merges, h.Merges...)
-	out.Links = append(out.Links, h.Links...)
+	for i, l := range h.Links {
+		l.Path, l.File = s.expand(here.of("links", i), l.Path, nil).text, s.expand(here.of("links", i), l.File, nil).text
+		out.Links = append(out.Links, l)
+	}
 	out.Health = append(out.Health, h.Health...)
 	if h.Database != nil && out.Database != nil {
 		s.problems = append(s.problems, here.of("database").problem("another component has a database to dump already"))
@@ -202,7 +205,7 @@ func (s *selector) chart(here at, x Chart, w *WantedComponent) {
 }
 
 func (s *selector) file(here at, x File, p *bundle.Platform, w *WantedComponent, paths map[string]string) {
-	out := WantedFile{Path: s.expand(here.of("path"), x.Path, p).text, Mode: 0o644, As: x.As, Strip: x.Strip, SHA256: s.hash(here, x.SHA256, p), Size: x.Size}
+	out := WantedFile{Path: s.expand(here.of("path"), x.Path, p).text, Mode: 0o644, As: x.As, Strip: x.Strip, Platform: p, SHA256: s.hash(here, x.SHA256, p), Size: x.Size}
 	out.Source = s.source(here.of("source"), x.Source, p).text
 	if x.Mode != "" {
 		if _, err := fmt.Sscanf(x.Mode, "%o", &out.Mode); err != nil {

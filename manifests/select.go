@@ -93,10 +93,11 @@ type WantedFile struct {
 	Mode     uint32 // permissions
 	As       string // as in bundle.HostFile
 	Strip    int
-	SHA256   string // 64 digits; empty for a local file, or with FirstUse
-	FirstUse bool   // whatever comes is accepted, and locked
-	Size     int64  // bytes; 0 if unknown
-	Pin      string // the name by which --set sha256.NAME gives its hash; may be empty
+	Platform *bundle.Platform // of the hosts it is for; nil is all
+	SHA256   string           // 64 digits; empty for a local file, or with FirstUse
+	FirstUse bool             // whatever comes is accepted, and locked
+	Size     int64            // bytes; 0 if unknown
+	Pin      string           // the name by which --set sha256.NAME gives its hash; may be empty
 }
 
 // WantedSignature asks for a signature on images.
@@ -159,7 +160,7 @@ func choiceError(format string, args ...any) error {
 }
 
 func (m *Manifest) newSelector(c Choice) (*selector, error) {
-	s := &selector{m: m, c: c, out: &Selection{Manifest: m.Digest}, keys: map[string][]byte{}, values: map[string]string{}, hashes: map[string]bool{}}
+	s := &selector{m: m, c: c, out: &Selection{Manifest: m.Digest}, keys: map[string][]byte{}, values: map[string]string{"name": m.Metadata.Name}, hashes: map[string]bool{}}
 	var err error
 	if s.out.Deployment, err = m.deployment(c.Deployment); err != nil {
 		return nil, err

@@ -123,6 +123,16 @@ func (u *Upstream) Add(s *manifests.Selection, single func(ref string) bool) {
 	}
 	for _, f := range s.Files {
 		content := []byte("stand-in for " + f.Source + "\n")
+		switch {
+		case strings.HasPrefix(f.Source, "catalogue:"):
+			continue // it comes with the program
+		case f.As == bundle.AsArchive:
+			content = Gzip(tarOf(
+				File{"mattermost/bin/mattermost", 0o755, content}, File{"mattermost/config/README.md", 0o644, content},
+				File{"mattermost/prepackaged_plugins/README", 0o644, content}, File{"mattermost/client/root.html", 0o644, content}))
+		case f.As == bundle.AsImages:
+			content = []byte("# operator\napiVersion: apps/v1\nkind: Deployment\nspec:\n  template:\n    spec:\n      containers:\n        - name: operator\n          image: mattermost/mattermost-operator:" + s.Versions["operator"] + " # pinned\n")
+		}
 		u.Page(f.Source, content)
 		if f.Pin != "" {
 			u.pins[f.Pin] = bundle.DigestOf(content).Hex()

@@ -263,9 +263,13 @@ func (a *assembler) plugin(p *pull.Plugin) {
 func (a *assembler) file(f *pull.Blob) {
 	d, blobs := bundle.NewArtifact(bundle.TypeFile, nil, titled(f.Content, path.Base(f.Wanted.Path)))
 	a.keep(blobs)
+	platform := ""
+	if f.Wanted.Platform != nil {
+		platform = f.Wanted.Platform.String()
+	}
 	a.add(d, from{f.From(), sourceName(f.Wanted.Source)})
 	a.deployment.Files = append(a.deployment.Files, bundle.HostFile{
-		Path: f.Wanted.Path, Mode: fmt.Sprintf("%04o", f.Wanted.Mode), As: f.Wanted.As, Strip: f.Wanted.Strip, Manifest: d.Digest, Digest: f.Content.Digest, Size: f.Content.Size,
+		Path: f.Wanted.Path, Mode: fmt.Sprintf("%04o", f.Wanted.Mode), As: f.Wanted.As, Strip: f.Wanted.Strip, Platform: platform, Manifest: d.Digest, Digest: f.Content.Digest, Size: f.Content.Size,
 	})
 }
 

@@ -3,11 +3,17 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
+	"io"
+	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	goyaml "go.yaml.in/yaml/v4"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
@@ -115,7 +121,14 @@ func carryArchitecture(t *testing.T, m *manifests.Manifest, name, deployment, pl
 	}
 	s.must("verify", file, "--key", s.key.Public, "--root", s.dir)
 	root := filepath.Join(s.dir, "root")
-	s.must("install", file, "--key", s.key.Public, "--root", root)
+	values := filepath.Join(s.dir, "site.yaml")
+	if err := os.WriteFile(values, []byte("domain: chat.site.mil\ncallsHost: 192.0.2.7\nsmtpServer: mail.site.mil\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	hostRoot := filepath.Join(s.dir, "host")
+	s.must("install", file, "--key", s.key.Public, "--root", root, "--values", values, "--host-root", hostRoot)
+	checkLaidOut(t, root, hostRoot, name, deployment)
+	s.must("status", "--check", "--root", root, "--host-root", hostRoot)
 	var seen inspectJSON
 	if err := json.Unmarshal([]byte(s.must("inspect", file, "--json")), &seen); err != nil {
 		t.Fatal(err)
@@ -146,6 +159,105 @@ func carryArchitecture(t *testing.T, m *manifests.Manifest, name, deployment, pl
 	if left, _ := filepath.Glob(filepath.Join(s.dir, "*.partial*")); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
 	}
+}
+
+// checkLaidOut looks at what a deployment leaves on the host.
+func checkLaidOut(t *testing.T, root, hostRoot, name, deployment string) {
+	t.Helper()
+	current := filepath.Join(root, "deployments", name, "current")
+	release, err := filepath.EvalSymlinks(current)
+	if err != nil {
+		t.Fatal(err)
+	}
+	passwords := secretsOf(t, root, name)
+	if len(passwords["databasePassword"]) != 32 {
+		t.Errorf("the password of the database is %q", passwords["databasePassword"])
+	}
+	secret := func(data []byte) bool {
+		return slices.ContainsFunc(slices.Collect(maps.Values(passwords)), func(p string) bool { return bytes.Contains(data, []byte(p)) })
+	}
+	err = filepath.WalkDir(release, func(p string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		data, err := os.ReadFile(p)
+		if err != nil {
+			return err
+		}
+		rel := strings.TrimPrefix(p, release+"/")
+		if fi, err := d.Info(); err != nil {
+			return err
+		} else if secret(data) != (fi.Mode().Perm() == 0o600) {
+			t.Errorf("%s has the mode %v", rel, fi.Mode())
+		}
+		if strings.HasPrefix(rel, "runtime/") {
+			return nil // they speak of upstream's names
+		}
+		for _, line := range strings.Split(string(data), "\n") {
+			_, image, ok := strings.Cut(strings.ToLower(line), "image: ")
+			if image = strings.Trim(image, `" `); ok && image != "" && !strings.HasPrefix(image, "127.0.0.1:5000/") && !strings.HasPrefix(image, "registry.k8s.io/ingress-nginx/") {
+				t.Errorf("%s names another image than the site's: %s", rel, line)
+			}
+		}
+		if strings.HasSuffix(rel, ".yaml") {
+			var doc any
+			for dec := goyaml.NewDecoder(bytes.NewReader(data)); ; {
+				if err := dec.Decode(&doc); err != nil {
+					if !errors.Is(err, io.EOF) {
+						t.Errorf("%s: %v\n%s", rel, err, data)
+					}
+					break
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range map[string][]string{
+		"compose":    {"compose.yaml", "mattermost.env", "postgres.env", "nginx/conf.d/default.conf", "airgap.json", "READ-ME-FIRST.txt", "runtime/k3s/registries.yaml"},
+		"linux":      {"mattermost-*/bin/mattermost", "systemd/mattermost.service", "nginx/mattermost.conf", "mattermost.env", "create-database.sql"},
+		"kubernetes": {"kubernetes/mattermost.yaml", "kubernetes/secrets.yaml", "kubernetes/database.yaml", "values/cloudnative-pg.yaml", "runtime/containerd/docker.io/hosts.toml", "runtime/containers/registries.conf"},
+	}[deployment] {
+		if found, _ := filepath.Glob(filepath.Join(release, want)); len(found) == 0 {
+			t.Errorf("there is no %s", want)
+		}
+	}
+	if deployment == "linux" {
+		unit, err := os.ReadFile(filepath.Join(hostRoot, "etc/systemd/system/mattermost.service"))
+		if err != nil || !bytes.Contains(unit, []byte(current+"/mattermost-")) {
+			t.Errorf("%v: %s", err, unit)
+		}
+	}
+	if deployment != "kubernetes" {
+		env, err := os.ReadFile(filepath.Join(release, "mattermost.env"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, line := range []string{
+			"MM_CLOUDSETTINGS_DISABLE=true", "MM_PLUGINSETTINGS_REQUIREPLUGINSIGNATURE=true", "MM_LOGSETTINGS_ENABLEDIAGNOSTICS=false",
+			"MM_SERVICESETTINGS_ENABLESECURITYFIXALERT=false", "MM_EMAILSETTINGS_SMTPSERVER=mail.site.mil", "MM_EMAILSETTINGS_SENDEMAILNOTIFICATIONS=true",
+		} {
+			if !strings.Contains(string(env), line+"\n") {
+				t.Errorf("mattermost.env does not say %s:\n%s", line, env)
+			}
+		}
+	}
+}
+
+// secretsOf reads the passwords that a site has made.
+func secretsOf(t *testing.T, root, name string) map[string]string {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(root, "deployments", name, "secrets.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var list map[string]string
+	if err := json.Unmarshal(data, &list); err != nil {
+		t.Fatal(err)
+	}
+	return list
 }
 
 // TestCatalogueRules breaks each rule; the error names both sides and, where

@@ -107,6 +107,17 @@ func linkTarget(base string, l bundle.Link) string {
 	return filepath.Join(base, "current", filepath.FromSlash(l.File))
 }
 
+// Links returns where the release has links outside of the root, absolute.
+func (r *Release) Links() []string {
+	var list []string
+	for _, l := range r.host.Links {
+		if r.site.HostRoot != "" {
+			list = append(list, filepath.Join(r.site.HostRoot, l.Path))
+		}
+	}
+	return list
+}
+
 // Foreign lists the places of a release's links where the host has something of
 // its own.
 func (r *Release) Foreign() ([]string, error) {

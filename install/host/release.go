@@ -77,6 +77,8 @@ func New(v *verify.Verified, site Site) (*Release, error) {
 	if r.host == nil {
 		r.host = &bundle.Host{}
 	}
+	own := *r.host
+	r.host = &own
 	given := site.Values
 	if given == nil {
 		if given, err = r.earlierValues(); err != nil {
@@ -95,6 +97,14 @@ func New(v *verify.Verified, site Site) (*Release, error) {
 	if a := r.values[valueRegistry]; a != "" {
 		r.site.Registry = a
 	}
+	r.host.Links = nil
+	if d.Host != nil {
+		for _, l := range d.Host.Links {
+			if l.If == "" || r.values[l.If] == "true" {
+				r.host.Links = append(r.host.Links, l)
+			}
+		}
+	}
 	r.platform = hostPlatform(v.Info.Platforms)
 	r.ID = r.id()
 	r.Dir = filepath.Join(r.base, "releases", r.ID)
@@ -110,7 +120,10 @@ func New(v *verify.Verified, site Site) (*Release, error) {
 	if r.secrets, err = old.add(r.host.Secrets); err != nil {
 		return nil, err
 	}
-	return r, r.collect()
+	if err := r.collect(); err != nil {
+		return nil, err
+	}
+	return r, r.checkPostgres()
 }
 
 // hostPlatform chooses the platform for this machine: its own if it is carried,
@@ -162,12 +175,16 @@ func (r *Release) collect() error {
 	d := r.bundle.Deployment
 	render := &renderer{
 		view: view{
-			Name: d.Name, Version: d.Version, Form: d.Form, Platform: r.platform.String(), Registry: r.site.Registry,
-			Data: r.data, Release: r.Dir, Current: filepath.Join(r.base, "current"), Values: r.values, Secrets: r.secrets,
+			Name: d.Name, Version: d.Version, Form: d.Form, Platform: r.platform.String(), OS: r.platform.OS, Arch: r.platform.Architecture,
+			Registry: r.site.Registry, Data: r.data, Release: r.Dir, Current: filepath.Join(r.base, "current"),
+			Values: r.values, Secrets: r.secrets, Settings: d.Settings,
 		},
 		d: d, g: r.bundle.Geometry, platform: r.platform,
 	}
-	r.addPlugins(render)
+	render.file = func(p string) (string, error) { return r.included(render, p) }
+	if err := r.addPlugins(render); err != nil {
+		return err
+	}
 	runtimes, err := mirrors(d.Images, r.site.Registry, r.site.PlainHTTP)
 	if err != nil {
 		return err
@@ -180,6 +197,9 @@ func (r *Release) collect() error {
 		mode, err := strconv.ParseUint(f.Mode, 8, 32)
 		if err != nil {
 			return fmt.Errorf("%w: mode %q", bundle.ErrFormat, f.Mode)
+		}
+		if f.Platform != "" && f.Platform != r.platform.String() {
+			continue
 		}
 		out := file{path: f.Path, mode: fs.FileMode(mode), blob: bundle.Descriptor{Digest: f.Digest, Size: f.Size}, as: f.As, strip: f.Strip}
 		if f.As == bundle.AsTemplate || f.As == bundle.AsImages {
@@ -212,10 +232,41 @@ func (r *Release) collect() error {
 	return errors.Join(problems...)
 }
 
-func (r *Release) addPlugins(render *renderer) {
-	dir := r.host.Plugins
-	if dir == "" {
-		dir = "plugins"
+// maxIncluded bounds how deep templates may include each other.
+const maxIncluded = 4
+
+// included returns what comes of another template of the bundle.
+func (r *Release) included(render *renderer, p string) (string, error) {
+	if render.depth == maxIncluded {
+		return "", errors.New("templates that include each other")
+	}
+	for _, f := range r.bundle.Deployment.Files {
+		if f.Path != p || f.As != bundle.AsTemplate {
+			continue
+		}
+		text, err := r.bundle.ReadBlob(bundle.Descriptor{Digest: f.Digest, Size: f.Size}, bundle.MaxTemplate)
+		if err != nil {
+			return "", err
+		}
+		render.depth++
+		out, err := render.render(p, string(text))
+		render.depth--
+		return string(out), err
+	}
+	return "", fmt.Errorf("the template %s is not in the bundle", p)
+}
+
+func (r *Release) addPlugins(render *renderer) error {
+	dir := "plugins"
+	if r.host.Plugins != "" {
+		text, err := render.render("the directory of plugins", r.host.Plugins)
+		if err != nil {
+			return err
+		}
+		dir = string(text)
+		if !fs.ValidPath(dir) {
+			return fmt.Errorf("%w: plugins are to be in %q", bundle.ErrFormat, dir)
+		}
 	}
 	for _, p := range r.bundle.Deployment.Plugins {
 		m := r.bundle.Manifests[p.Manifest]
@@ -235,11 +286,12 @@ func (r *Release) addPlugins(render *renderer) {
 			r.files = append(r.files, f)
 		}
 	}
+	return nil
 }
 
-// URL fills in an address to ask whether all is well.
+// health fills in the addresses to ask whether all is well.
 func (r *Release) health() ([]string, error) {
-	render := &renderer{view: view{Name: r.Name, Values: r.values, Data: r.data}, d: r.bundle.Deployment, g: r.bundle.Geometry, platform: r.platform}
+	render := &renderer{view: view{Name: r.Name, Values: r.values, Data: r.data}, file: func(string) (string, error) { return "", errors.New("not here") }, d: r.bundle.Deployment, g: r.bundle.Geometry, platform: r.platform}
 	var urls []string
 	for _, h := range r.host.Health {
 		text, err := render.render("health", h)

@@ -19,13 +19,14 @@ import (
 // view is what a template sees.
 type view struct {
 	Name, Version, Form string
-	Platform            string // OS/ARCHITECTURE of this release
+	Platform, OS, Arch  string // of this release: linux/amd64, linux, amd64
 	Registry            string // HOST[:PORT][/PREFIX] under which hosts reach the registry
 	Data                string // absolute path of the data directory
 	Release             string // absolute path of the release
 	Current             string // absolute path that leads to whatever release is current
 	Values              map[string]string
 	Secrets             map[string]string
+	Settings            map[string]string // the author's
 }
 
 // renderer fills in templates of one release.
@@ -35,6 +36,8 @@ type renderer struct {
 	g        *bundle.Geometry
 	platform bundle.Platform
 	plugins  []string // file names of plugins' keys
+	file     func(path string) (string, error)
+	depth    int // of templates that include others
 }
 
 func (r *renderer) functions() template.FuncMap {
@@ -55,7 +58,9 @@ func (r *renderer) functions() template.FuncMap {
 		"json":       toJSON,
 		"base":       path.Base,
 		"dir":        path.Dir,
-		"list":       func(x ...any) []any { return x },
+		"file":       r.file,
+		"environ":    environ,
+		"environMap": environMap,
 	}
 }
 
@@ -66,6 +71,51 @@ func toJSON(v any) (string, error) {
 	enc.SetEscapeHTML(false)
 	err := enc.Encode(v)
 	return strings.TrimSuffix(b.String(), "\n"), err
+}
+
+// environ turns a JSON object of objects into lines PREFIX_SECTION_KEY=value, as
+// programs read them that take their configuration from the environment.
+func environ(prefix, document string) (string, error) {
+	names, err := environMap(prefix, document)
+	if err != nil {
+		return "", err
+	}
+	var b strings.Builder
+	for _, name := range sortedKeys(names) {
+		fmt.Fprintf(&b, "%s=%s\n", name, names[name])
+	}
+	return b.String(), nil
+}
+
+// environMap is environ as a map. Lists become words; what is nested deeper is
+// left to the document itself.
+func environMap(prefix, document string) (map[string]string, error) {
+	var sections map[string]map[string]any
+	dec := json.NewDecoder(strings.NewReader(document))
+	dec.UseNumber()
+	if err := dec.Decode(&sections); err != nil {
+		return nil, err
+	}
+	names := map[string]string{}
+	for _, section := range sortedKeys(sections) {
+		for _, key := range sortedKeys(sections[section]) {
+			text := ""
+			switch v := sections[section][key].(type) {
+			case nil, map[string]any:
+				continue
+			case []any:
+				words := make([]string, len(v))
+				for i, w := range v {
+					words[i] = fmt.Sprint(w)
+				}
+				text = strings.Join(words, " ")
+			default:
+				text = fmt.Sprint(v)
+			}
+			names[prefix+"_"+strings.ToUpper(section)+"_"+strings.ToUpper(key)] = text
+		}
+	}
+	return names, nil
 }
 
 // image returns the name by which this host runs an image that is carried, such

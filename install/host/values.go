@@ -125,6 +125,7 @@ func complete(asked []bundle.Value, given map[string]string) (values map[string]
 
 var (
 	hostName     = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*$`)
+	plainValue   = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
 	registryName = regexp.MustCompile(`^[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*$`)
 	// Whatever quotes a path stands in, nothing in it ends them.
 	plainPath = regexp.MustCompile(`^[A-Za-z0-9._/@+ -]+$`)
@@ -142,6 +143,14 @@ func checkKind(kind, s string) error {
 	case "port":
 		if n, err := strconv.ParseUint(s, 10, 16); err != nil || n == 0 || strconv.FormatUint(n, 10) != s {
 			return fmt.Errorf("%q is not a port from 1 to 65535", s)
+		}
+	case "number":
+		if n, err := strconv.ParseUint(s, 10, 31); err != nil || strconv.FormatUint(n, 10) != s {
+			return fmt.Errorf("%q is not a number", s)
+		}
+	case "name":
+		if !plainValue.MatchString(s) {
+			return fmt.Errorf("%q is not a name of letters, digits and - _ .", s)
 		}
 	case "flag":
 		if s != "true" && s != "false" {
@@ -192,7 +201,7 @@ func Template(d *bundle.Deployment) []byte {
 	}
 	b.WriteString("# Fill in what is needed, take the # away where you want something else than the\n# default, and give this file to: oob-bundle install BUNDLE --values FILE\n")
 	kinds := map[string]string{
-		"host": "a host name or an address", "port": "a port", "file": "the absolute path of a file that is there", "directory": "an absolute path",
+		"host": "a host name or an address", "port": "a port", "number": "a number", "name": "a name", "file": "the absolute path of a file that is there", "directory": "an absolute path",
 		"flag": "true or false", "email": "an address", "registry": "HOST[:PORT][/PREFIX]",
 	}
 	for _, v := range d.Host.Values {
