@@ -37,7 +37,8 @@ type Channel struct {
 	// Identity is the bundle that is installed, or "".
 	Identity bundle.Digest `json:"identity,omitempty"`
 	// Pending is the bundle whose installation has begun to switch and did not
-	// finish, or "". It stays welcome, whatever was installed since.
+	// finish, or that was rolled back, or "". It stays welcome, whatever was
+	// installed since.
 	Pending bundle.Digest `json:"pending,omitempty"`
 }
 

@@ -211,6 +211,17 @@ func (f Facts) Archive(more ...File) []byte {
 	return Gzip(tarOf(append(files, more...)...))
 }
 
+// ArchiveOf returns a plugin's archive in which every program is the given one.
+func (f Facts) ArchiveOf(program []byte) []byte {
+	data, err := json.Marshal(f)
+	must(err)
+	files := []File{{f.ID + "/plugin.json", 0o644, data}}
+	for _, name := range sorted(f.Server.Executables) {
+		files = append(files, File{f.ID + "/" + f.Server.Executables[name], 0o755, program})
+	}
+	return Gzip(tarOf(files...))
+}
+
 // Gzip compresses data.
 func Gzip(data []byte) []byte {
 	var buf bytes.Buffer

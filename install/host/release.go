@@ -85,10 +85,10 @@ func New(v *verify.Verified, site Site) (*Release, error) {
 			return nil, err
 		}
 	}
-	var problems []error
+	var problems []string
 	r.values, problems = complete(r.host.Values, given)
 	if len(problems) > 0 {
-		return nil, errors.Join(append(problems, fmt.Errorf("%w: oob-bundle values BUNDLE writes what there is to fill in; give it with --values", ErrValues))...)
+		return nil, fmt.Errorf("%w:\n  %s\noob-bundle values BUNDLE writes what there is to fill in; give it with --values", ErrValues, strings.Join(problems, "\n  "))
 	}
 	r.data = r.values[valueData]
 	if r.data == "" {

@@ -81,10 +81,8 @@ func parseValues(data []byte) (map[string]string, error) {
 
 // complete checks the values that a site gives against what the bundle asks for,
 // and adds defaults. It returns everything that is wrong.
-func complete(asked []bundle.Value, given map[string]string) (values map[string]string, problems []error) {
-	bad := func(format string, args ...any) {
-		problems = append(problems, fmt.Errorf("%w: %s", ErrValues, fmt.Sprintf(format, args...)))
-	}
+func complete(asked []bundle.Value, given map[string]string) (values map[string]string, problems []string) {
+	bad := func(format string, args ...any) { problems = append(problems, fmt.Sprintf(format, args...)) }
 	values = map[string]string{}
 	for _, v := range asked {
 		s, ok := given[v.Name]
