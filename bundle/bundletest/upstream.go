@@ -297,7 +297,7 @@ func HelmChart(name, version string) v1.Image {
 // NewPGP makes an OpenPGP key.
 func NewPGP(tb testing.TB) *openpgp.Entity {
 	tb.Helper()
-	e, err := openpgp.NewEntity("Tests", "", "tests@example.com", &packet.Config{Algorithm: packet.PubKeyAlgoEdDSA, DefaultHash: crypto.SHA256})
+	e, err := openpgp.NewEntity("Tests", "", "tests@example.com", &packet.Config{Algorithm: packet.PubKeyAlgoRSA, RSABits: 2048, DefaultHash: crypto.SHA256})
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -15,6 +15,7 @@ import (
 	"sync"
 
 	"github.com/ProtonMail/go-crypto/openpgp"
+	"github.com/ProtonMail/go-crypto/openpgp/packet"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/bundle/remote"
@@ -144,6 +145,12 @@ func checkOpenPGP(path string, signature []byte, keys []manifests.Key) (by strin
 	signer, err := check(ring, f, bytes.NewReader(signature), nil)
 	if err != nil {
 		return "", key, fmt.Errorf("%w: it is not signed by %s: %w", bundle.ErrSignature, strings.Join(names, " or "), err)
+	}
+	// The server reads no newer kinds of keys (golang.org/x/crypto/openpgp).
+	switch signer.PrimaryKey.PubKeyAlgo {
+	case packet.PubKeyAlgoRSA, packet.PubKeyAlgoRSASignOnly, packet.PubKeyAlgoDSA, packet.PubKeyAlgoECDSA:
+	default:
+		return "", key, fmt.Errorf("%w: it is signed by a key of a kind that Mattermost servers do not read; sign it with an RSA key", bundle.ErrSignature)
 	}
 	for _, k := range keys {
 		list, err := readKeyRing(k.Data)

@@ -331,7 +331,7 @@ components:
 	}
 	// What drifts is seen and put right.
 	m.run("echo '# by hand' >>" + m.root + "/deployments/application/current/nginx/conf.d/default.conf")
-	m.run("f=$(find " + m.root + "/registry -name data -size +1M | head -1) && printf x | dd of=$f conv=notrunc bs=1 seek=1000 2>/dev/null")
+	m.run("f=$(find " + m.root + "/registry -name data -printf '%s %p\\n' | sort -n | tail -1 | cut -d' ' -f2) && printf x | dd of=$f conv=notrunc bs=1 seek=1000 2>/dev/null")
 	if code, stderr := m.exits("status --check --root " + m.root); code != 1 || !strings.Contains(stderr, "not as it was installed") {
 		t.Errorf("status --check: exit status %d: %s", code, stderr)
 	}

@@ -242,6 +242,7 @@ type repairJSON struct {
 	Digest bundle.Digest     `json:"digest"`
 	Files  []host.Drift      `json:"files"`
 	Blobs  []registry.Damage `json:"blobs"`
+	Others []registry.Damage `json:"others"` // that another bundle brought, and that only it can put right
 }
 
 func (u *ui) repair(ctx context.Context, path string, f installFlags) (err error) {
@@ -262,7 +263,7 @@ func (u *ui) repair(ctx context.Context, path string, f installFlags) (err error
 	if d.Identity != v.Identity {
 		return fmt.Errorf("%w: %s %s is installed from %s, and this bundle is %s; repair needs the same one, and install changes to another", bundle.ErrPolicy, d.Name, d.Version, d.Identity, v.Identity)
 	}
-	out := repairJSON{Digest: v.Identity, Files: []host.Drift{}, Blobs: []registry.Damage{}}
+	out := repairJSON{Digest: v.Identity, Files: []host.Drift{}, Blobs: []registry.Damage{}, Others: []registry.Damage{}}
 	o.options.Again = true
 	plan, err := install.NewPlan(ctx, v, o.target, o.options)
 	if err != nil {
@@ -273,8 +274,14 @@ func (u *ui) repair(ctx context.Context, path string, f installFlags) (err error
 		if err != nil {
 			return err
 		}
-		out.Blobs = append(out.Blobs, damaged...)
-		if err := e.Drop(damaged); err != nil {
+		for _, d := range damaged {
+			if _, ok := v.Place(d.Digest); ok || d.Digest == v.Identity {
+				out.Blobs = append(out.Blobs, d)
+			} else {
+				out.Others = append(out.Others, d)
+			}
+		}
+		if err := e.Drop(out.Blobs); err != nil {
 			return err
 		}
 	}
@@ -291,6 +298,9 @@ func (u *ui) repair(ctx context.Context, path string, f installFlags) (err error
 		}
 		for _, b := range out.Blobs {
 			fmt.Fprintf(w, "  blob      %-7s %s\n", b.What, b.Digest)
+		}
+		for _, b := range out.Others {
+			fmt.Fprintf(w, "  blob      %-7s %s of %s: another bundle brought it; repair with that one\n", b.What, b.Digest, b.Repository)
 		}
 		fmt.Fprintf(w, "%s %s is as it was installed: %d files and %d blobs put right\n", v.Info.Name, v.Info.Version, len(out.Files), len(out.Blobs))
 	})
