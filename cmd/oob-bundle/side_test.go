@@ -63,4 +63,3 @@ func (s side) serve(addr string) string {
 	s.sh("for _ in $(seq 100); do (exec 3<>/dev/tcp/" + strings.ReplaceAll(addr, ":", "/") + ") 2>/dev/null && exit 0; sleep 0.1; done; exit 1")
 	return addr
 }
-
