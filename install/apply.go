@@ -44,6 +44,9 @@ func (p *Plan) Apply(ctx context.Context, watch bundle.Watch) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	if p.Options.InPlace {
+		return p.applyFiles(ctx)
+	}
 	stored, err := p.store(ctx, repos, watch)
 	if err != nil {
 		if errors.Is(err, bundle.ErrDigest) || errors.Is(err, bundle.ErrFormat) {
@@ -57,11 +60,34 @@ func (p *Plan) Apply(ctx context.Context, watch bundle.Watch) (*Result, error) {
 	if err := p.takeBack(ctx); err != nil {
 		return nil, err
 	}
-	next, err := p.release.Stage(ctx)
+	moves, err := p.moves(ctx, repos, stored)
 	if err != nil {
 		return nil, err
 	}
-	moves, err := p.moves(ctx, repos, stored)
+	return p.finish(ctx, moves, stored)
+}
+
+// applyFiles is Apply where the target has all the content: files alone.
+func (p *Plan) applyFiles(ctx context.Context) (*Result, error) {
+	s := &stored{partial: map[string]bool{}}
+	for _, i := range p.images {
+		if i.Partial && i.Tag != "" {
+			d, err := p.Target.Resolve(ctx, i.Repository, i.Tag)
+			if err != nil {
+				return nil, err
+			}
+			s.partial[i.Reference] = d == i.Digest
+		}
+	}
+	if err := p.takeBack(ctx); err != nil {
+		return nil, err
+	}
+	return p.finish(ctx, []TagMove{}, s)
+}
+
+// finish stages the files and switches.
+func (p *Plan) finish(ctx context.Context, moves []TagMove, stored *stored) (*Result, error) {
+	next, err := p.release.Stage(ctx)
 	if err != nil {
 		return nil, err
 	}

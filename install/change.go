@@ -285,7 +285,7 @@ func Rollback(ctx context.Context, s Site, d Installed) (*Receipt, error) {
 	d.Identity, d.Version, d.Release, d.Receipt, d.Before = then.Bundle.Digest, then.Bundle.Version, then.Release, d.Before[0], d.Before[1:]
 	state.Deployments[deploymentKey(d.Name, d.Registry)] = d
 	channel := state.Channels[d.Channel] // the sequence stays: a rollback is no downgrade
-	channel.Identity, channel.Pending = d.Identity, now.Bundle.Digest // what is taken back may come again
+	channel.Identity = d.Identity
 	state.Channels[d.Channel] = channel
 	if err := state.write(s.Root); err != nil {
 		return nil, err

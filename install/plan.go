@@ -76,6 +76,9 @@ type Options struct {
 	Policy         verify.Policy // for what is found on the registry
 	AllowDowngrade bool
 	TakeOver       bool
+	// InPlace says that the bundle comes from the target itself, where another
+	// host has put it: nothing of it is stored or tagged.
+	InPlace bool
 	// Again does everything although the bundle is installed as it stands.
 	Again bool
 	Warn  func(format string, args ...any)
@@ -158,7 +161,7 @@ func (p *Plan) checkSequence(ctx context.Context) error {
 	if found.Channel != info.Channel {
 		return nil
 	}
-	return p.checkAgainst(Channel{Sequence: found.Sequence, Identity: head.Identity(), Pending: p.state.Channels[info.Channel].Pending}, "on "+p.Target.Name())
+	return p.checkAgainst(Channel{Sequence: found.Sequence, Identity: head.Identity(), Pending: p.state.Channels[info.Channel].Pending, Highest: p.state.Channels[info.Channel].Highest}, "on "+p.Target.Name())
 }
 
 // checkAgainst compares the bundle with how far its channel is known to be. What
@@ -166,7 +169,7 @@ func (p *Plan) checkSequence(ctx context.Context) error {
 func (p *Plan) checkAgainst(known Channel, where string) error {
 	info, identity := p.Bundle.Info, p.Bundle.Identity
 	switch {
-	case identity == known.Identity || identity == known.Pending || info.Sequence > known.Sequence:
+	case identity == known.Identity || identity == known.Pending || identity == known.Highest || info.Sequence > known.Sequence:
 		return nil
 	case p.Options.AllowDowngrade:
 		p.Options.Warn("going back on channel %q from sequence %d to %d, as --allow-downgrade says", info.Channel, known.Sequence, info.Sequence)

@@ -36,9 +36,11 @@ type Channel struct {
 	Sequence int64 `json:"sequence"` // the highest; lower ones are refused
 	// Identity is the bundle that is installed, or "".
 	Identity bundle.Digest `json:"identity,omitempty"`
+	// Highest is the bundle that has the sequence. It stays welcome, also after it
+	// was rolled back or uninstalled.
+	Highest bundle.Digest `json:"highest,omitempty"`
 	// Pending is the bundle whose installation has begun to switch and did not
-	// finish, or that was rolled back, or "". It stays welcome, whatever was
-	// installed since.
+	// finish, or "". It stays welcome, whatever was installed since.
 	Pending bundle.Digest `json:"pending,omitempty"`
 }
 

@@ -80,7 +80,7 @@ func (p *Plan) switchOver(ctx context.Context, moves []TagMove, s *stored, curre
 	// Before anything is switched: a power cut is no way back. An older bundle
 	// that is put back after a newer one was begun leaves the record alone.
 	if info.Sequence >= channel.Sequence || p.Options.AllowDowngrade {
-		channel.Sequence, channel.Pending = info.Sequence, identity
+		channel.Sequence, channel.Highest, channel.Pending = info.Sequence, identity, identity
 	}
 	p.state.Channels[info.Channel] = channel
 	if err := p.state.write(p.Options.Root); err != nil {

@@ -3,6 +3,7 @@ package remote
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -242,4 +243,35 @@ func (b *uploadBody) sent() int64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.n
+}
+
+// maxTags bounds a list of tags, in bytes.
+const maxTags = 4 << 20
+
+// Tags lists the tags of the repository (distribution-spec, listing tags), the
+// first page of them.
+func (r *Repository) Tags(ctx context.Context) (tags []string, err error) {
+	err = retry(ctx, func() error {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.url("tags/list?n=1000"), nil)
+		if err != nil {
+			return err
+		}
+		res, err := r.do(req, http.StatusOK)
+		if err != nil {
+			return r.failed("listing the tags of "+r.name, err)
+		}
+		data, err := io.ReadAll(io.LimitReader(res.Body, maxTags))
+		if err := errors.Join(err, res.Body.Close()); err != nil {
+			return r.failed("listing the tags of "+r.name, err)
+		}
+		var list struct {
+			Tags []string `json:"tags"`
+		}
+		if err := json.Unmarshal(data, &list); err != nil {
+			return r.failed("listing the tags of "+r.name, fmt.Errorf("%w: it is not a list of tags", errContent))
+		}
+		tags = list.Tags
+		return nil
+	})
+	return tags, err
 }

@@ -37,9 +37,9 @@ func (f *targetFlags) client() (*remote.Client, error) {
 	return remote.New(remote.Options{PlainHTTP: f.plainHTTP, CAFile: f.caFile, UserAgent: userAgent()})
 }
 
-// open returns the target of a name: a registry's address, or that of the one
+// openTarget returns the target of a name: a registry's address, or that of the one
 // below root.
-func (f *targetFlags) open(ctx context.Context, root, name, deployment string) (install.Target, error) {
+func (f *targetFlags) openTarget(ctx context.Context, root, name, deployment string) (install.Target, error) {
 	if name == "" || name == "embedded" {
 		return registry.OpenEmbedded(ctx, root)
 	}
@@ -164,11 +164,20 @@ func (u *ui) open(ctx context.Context, path string, f installFlags) (_ *opened, 
 			return nil, err
 		}
 	}
-	file, err := bundle.OpenFile(path, os.O_RDONLY)
-	if err != nil {
-		return nil, err
+	var file sized
+	if rest, ok := strings.CutPrefix(path, "oci://"); ok {
+		if file, f.registry, err = u.onRegistry(ctx, rest, f, policy); err != nil {
+			return nil, err
+		}
+		o.options.InPlace = true
+	} else {
+		local, err := bundle.OpenFile(path, os.O_RDONLY)
+		if err != nil {
+			return nil, err
+		}
+		closers = append(closers, local.Close)
+		file = local
 	}
-	closers = append(closers, file.Close)
 	if o.verified, err = verify.Open(ctx, file, file.Size(), policy); err != nil {
 		return nil, &bundleError{path, err}
 	}
@@ -182,9 +191,49 @@ func (u *ui) open(ctx context.Context, path string, f installFlags) (_ *opened, 
 			return nil, fmt.Errorf("%w: --registry %q is not HOST[:PORT][/PREFIX]; write the host with a dot or a port", errUsage, f.registry)
 		}
 	}
-	o.target, err = f.targetFlags.open(ctx, f.root, f.registry, o.verified.Info.Name)
+	o.target, err = f.openTarget(ctx, f.root, f.registry, o.verified.Info.Name)
 	o.options.PlainHTTP = f.registry == "" || f.plain(f.registry)
 	return o, err
+}
+
+// sized is a bundle, wherever it is.
+type sized interface {
+	io.ReaderAt
+	Size() int64
+}
+
+// onRegistry finds a bundle that another host has installed into a registry, and
+// verifies its root before anything else is asked for.
+func (u *ui) onRegistry(ctx context.Context, ref string, f installFlags, policy verify.Policy) (sized, string, error) {
+	address, name, ok := strings.Cut(ref, "/oob-bundle/")
+	name, version, _ := strings.Cut(name, "@")
+	if version == "" {
+		name, version, _ = strings.Cut(name, ":")
+	}
+	if host, _, _ := strings.Cut(address, "/"); !ok || name == "" || strings.Contains(name, "/") || !isHost(host) {
+		return nil, "", fmt.Errorf("%w: oci://%s is not oci://HOST[:PORT][/PREFIX]/oob-bundle/NAME[:TAG]", errUsage, ref)
+	}
+	if f.registry != "" && f.registry != address {
+		return nil, "", fmt.Errorf("%w: a bundle of a registry is installed from that one; leave --registry away", errUsage)
+	}
+	client, err := f.client()
+	if err != nil {
+		return nil, "", err
+	}
+	repo := install.CentralRepository(name)
+	e := registry.OpenExternal(client, address, repo)
+	head, err := e.Head(ctx, repo, version)
+	if err != nil {
+		return nil, "", err
+	}
+	if _, _, err := verify.Root(head, policy); err != nil {
+		return nil, "", &bundleError{"oci://" + ref, err}
+	}
+	v, err := e.Bundle(ctx, repo, head)
+	if err != nil {
+		return nil, "", &bundleError{"oci://" + ref, err}
+	}
+	return v, address, nil
 }
 
 func (u *ui) install(ctx context.Context, path string, f installFlags) (err error) {

@@ -90,7 +90,7 @@ func (u *ui) site(ctx context.Context, name, action string, f undoFlags) (d inst
 			return fail(err)
 		}
 	}
-	target, err := f.open(ctx, f.root, d.Registry, d.Name)
+	target, err := f.openTarget(ctx, f.root, d.Registry, d.Name)
 	if err != nil {
 		return fail(err)
 	}

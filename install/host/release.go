@@ -72,6 +72,7 @@ func New(v *verify.Verified, site Site) (*Release, error) {
 	if err != nil {
 		return nil, err
 	}
+	site.Root = root
 	d := v.Deployment
 	r := &Release{Name: d.Name, bundle: v, host: d.Host, site: site, base: Base(root, d.Name)}
 	if r.host == nil {

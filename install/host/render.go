@@ -99,7 +99,7 @@ func environMap(prefix, document string) (map[string]string, error) {
 	names := map[string]string{}
 	for _, section := range sortedKeys(sections) {
 		for _, key := range sortedKeys(sections[section]) {
-			text := ""
+			var text string
 			switch v := sections[section][key].(type) {
 			case nil, map[string]any:
 				continue

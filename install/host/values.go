@@ -148,7 +148,7 @@ func checkKind(kind, s string) error {
 		}
 	case "name":
 		if !plainValue.MatchString(s) {
-			return fmt.Errorf("%q is not a name of letters, digits and - _ .", s)
+			return fmt.Errorf("%q is not a name of letters, digits, dots, - and _", s)
 		}
 	case "flag":
 		if s != "true" && s != "false" {

@@ -2,7 +2,6 @@ package registry
 
 import (
 	"context"
-	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -110,9 +109,12 @@ func (r *reachable) manifest(repo string, digest bundle.Digest, size int64) erro
 		MediaType string          `json:"mediaType"`
 		Manifests json.RawMessage `json:"manifests"`
 	}
-	if bundle.DigestOf(data) != digest || json.Unmarshal(data, &head) != nil {
+	if bundle.DigestOf(data) != digest {
 		r.missing = append(r.missing, Damage{repo, digest, "changed"})
 		return nil
+	}
+	if err := json.Unmarshal(data, &head); err != nil {
+		return fmt.Errorf("%s: manifest %s: %w", repo, digest, err)
 	}
 	if head.MediaType == "" {
 		head.MediaType = bundle.TypeOCIManifest
@@ -188,13 +190,13 @@ func (e *Embedded) Check(ctx context.Context) ([]Damage, error) {
 		if err != nil {
 			return nil, err
 		}
-		h := sha256.New()
-		_, err = io.CopyBuffer(onlyWriter{h}, &interruptible{ctx, f}, buf)
+		err = pour(ctx, io.Discard, bundle.Descriptor{Digest: d, Size: r.blobs[d]}, f, buf)
+		bad := errors.Is(err, bundle.ErrDigest) || errors.Is(err, bundle.ErrFormat)
+		if bad {
+			found, err = append(found, Damage{owner[d], d, "changed"}), nil
+		}
 		if err := errors.Join(err, f.Close()); err != nil {
 			return nil, err
-		}
-		if bundle.DigestFrom(h.Sum(nil)) != d {
-			found = append(found, Damage{owner[d], d, "changed"})
 		}
 	}
 	return found, nil
@@ -214,21 +216,6 @@ func (e *Embedded) Drop(damaged []Damage) error {
 		}
 	}
 	return nil
-}
-
-type onlyWriter struct{ io.Writer }
-
-// interruptible ends a read when the context does.
-type interruptible struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (i *interruptible) Read(p []byte) (int, error) {
-	if i.ctx.Err() != nil {
-		return 0, context.Cause(i.ctx)
-	}
-	return i.r.Read(p)
 }
 
 // Collected is what a collection has removed.

@@ -25,7 +25,7 @@ func (c *compose) args(a *host.About, args ...string) (dir string, all []string)
 
 func (c *compose) do(ctx context.Context, a *host.About, args ...string) ([]byte, error) {
 	dir, all := c.args(a, args...)
-	out, err := run(ctx, dir, nil, all...)
+	out, err := run(ctx, dir, all...)
 	if err != nil {
 		return nil, fmt.Errorf("%s %w", strings.Join(args[:1], " "), err)
 	}
@@ -34,10 +34,10 @@ func (c *compose) do(ctx context.Context, a *host.About, args ...string) ([]byte
 
 func (c *compose) pull(ctx context.Context, images []string) error {
 	for _, i := range images {
-		if _, err := run(ctx, "", nil, "docker", "image", "inspect", i); err == nil {
+		if _, err := run(ctx, "", "docker", "image", "inspect", i); err == nil {
 			continue
 		}
-		if _, err := run(ctx, "", nil, "docker", "pull", "--quiet", i); err != nil {
+		if _, err := run(ctx, "", "docker", "pull", "--quiet", i); err != nil {
 			return err
 		}
 	}
@@ -91,7 +91,7 @@ func (c *compose) unwell(ctx context.Context, a *host.About) ([]string, error) {
 		return []string{"no container"}, nil
 	}
 	format := `{{.Name}} {{.State.Status}} {{if .State.Health}}{{.State.Health.Status}}{{else}}healthy{{end}} {{.State.ExitCode}} {{.HostConfig.RestartPolicy.Name}}`
-	out, err = run(ctx, "", nil, append([]string{"docker", "inspect", "--format", format}, ids...)...)
+	out, err = run(ctx, "", append([]string{"docker", "inspect", "--format", format}, ids...)...)
 	if err != nil {
 		return nil, err
 	}

@@ -62,9 +62,9 @@ func Find(ctx context.Context, root, form string, plainHTTP bool, timeout time.D
 	m := &Manager{root: root, timeout: timeout, note: note}
 	switch form {
 	case "compose":
-		if _, err := run(ctx, "", nil, "docker", "info", "--format", "{{.ServerVersion}}"); err == nil {
+		if _, err := run(ctx, "", "docker", "info", "--format", "{{.ServerVersion}}"); err == nil {
 			for _, c := range [][]string{{"docker", "compose"}, {"docker-compose"}} {
-				if _, err := run(ctx, "", nil, append(c, "version")...); err == nil {
+				if _, err := run(ctx, "", append(c, "version")...); err == nil {
 					m.engine = &compose{command: c, root: root}
 					return m, nil
 				}
@@ -94,16 +94,16 @@ func has(program string) bool {
 }
 
 func hasSystemd(ctx context.Context) bool {
-	out, err := run(ctx, "", nil, "systemctl", "is-system-running")
+	out, err := run(ctx, "", "systemctl", "is-system-running")
 	state := strings.TrimSpace(string(out))
 	return err == nil || state == "degraded" || state == "starting" || state == "maintenance"
 }
 
 // run runs a program and returns what it prints. The error has the last lines of
 // what it says.
-func run(ctx context.Context, dir string, in io.Reader, args ...string) ([]byte, error) {
+func run(ctx context.Context, dir string, args ...string) ([]byte, error) {
 	var out bytes.Buffer
-	err := runTo(ctx, dir, in, &out, args...)
+	err := runTo(ctx, dir, nil, &out, args...)
 	return out.Bytes(), err
 }
 

@@ -44,10 +44,10 @@ func (s *systemd) pull(ctx context.Context, images []string) error {
 		return nil
 	}
 	for _, i := range images {
-		if _, err := run(ctx, "", nil, "podman", "image", "exists", i); err == nil {
+		if _, err := run(ctx, "", "podman", "image", "exists", i); err == nil {
 			continue
 		}
-		if _, err := run(ctx, "", nil, "podman", "pull", "--quiet", fmt.Sprintf("--tls-verify=%t", !s.plainHTTP), i); err != nil {
+		if _, err := run(ctx, "", "podman", "pull", "--quiet", fmt.Sprintf("--tls-verify=%t", !s.plainHTTP), i); err != nil {
 			return err
 		}
 	}
@@ -55,21 +55,21 @@ func (s *systemd) pull(ctx context.Context, images []string) error {
 }
 
 func (s *systemd) start(ctx context.Context, a *host.About) error {
-	if _, err := run(ctx, "", nil, "systemctl", "daemon-reload"); err != nil {
+	if _, err := run(ctx, "", "systemctl", "daemon-reload"); err != nil {
 		return err
 	}
 	units := s.units(a)
 	if !s.podman { // Quadlet's units are enabled by what they say
-		if _, err := run(ctx, "", nil, append([]string{"systemctl", "enable"}, units...)...); err != nil {
+		if _, err := run(ctx, "", append([]string{"systemctl", "enable"}, units...)...); err != nil {
 			return err
 		}
 	}
-	_, err := run(ctx, "", nil, append([]string{"systemctl", "restart"}, units...)...)
+	_, err := run(ctx, "", append([]string{"systemctl", "restart"}, units...)...)
 	return err
 }
 
 func (s *systemd) startOnly(ctx context.Context, a *host.About, service string) error {
-	_, err := run(ctx, "", nil, "systemctl", "start", a.Name+"-"+service+".service")
+	_, err := run(ctx, "", "systemctl", "start", a.Name+"-"+service+".service")
 	return err
 }
 
@@ -78,7 +78,7 @@ func (s *systemd) stop(ctx context.Context, a *host.About, except string) error 
 	if len(units) == 0 {
 		return nil
 	}
-	_, err := run(ctx, "", nil, append([]string{"systemctl", "stop"}, units...)...)
+	_, err := run(ctx, "", append([]string{"systemctl", "stop"}, units...)...)
 	return err
 }
 
@@ -92,7 +92,7 @@ func (s *systemd) exec(ctx context.Context, a *host.About, service string, in io
 func (s *systemd) unwell(ctx context.Context, a *host.About) ([]string, error) {
 	var sick []string
 	for _, u := range s.units(a) {
-		if out, err := run(ctx, "", nil, "systemctl", "is-active", u); err != nil {
+		if out, err := run(ctx, "", "systemctl", "is-active", u); err != nil {
 			sick = append(sick, u+" ("+strings.TrimSpace(string(out))+")")
 		}
 	}

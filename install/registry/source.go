@@ -1,0 +1,184 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/remote"
+)
+
+// Head returns the root and the signatures of a bundle that was installed into
+// the registry: version is a tag or a digest of the repository, or "" for the only
+// channel that there is. Nobody has verified them. Errors wrap remote.ErrRegistry
+// or bundle.ErrFormat.
+func (e *External) Head(ctx context.Context, repo, version string) (*bundle.Head, error) {
+	if version == "" {
+		channel, err := e.onlyChannel(ctx, repo)
+		if err != nil {
+			return nil, err
+		}
+		version = channel
+	}
+	if strings.HasPrefix(version, "channel-") {
+		head, err := e.Root(ctx, repo, version)
+		if err == nil && head == nil {
+			err = fmt.Errorf("%w: %s/%s:%s is not a bundle that was installed there", bundle.ErrFormat, e.Address(), repo, version)
+		}
+		return head, err
+	}
+	r, err := e.repository(ctx, repo)
+	if err != nil {
+		return nil, err
+	}
+	d, root, err := r.Manifest(ctx, version)
+	if err != nil {
+		return nil, err
+	}
+	referrers, err := r.Referrers(ctx, d.Digest)
+	if err != nil {
+		return nil, err
+	}
+	for _, ref := range referrers {
+		if ref.ArtifactType != bundle.TypeSignatures {
+			continue
+		}
+		_, data, err := r.Manifest(ctx, string(ref.Digest))
+		if err != nil {
+			return nil, err
+		}
+		m, err := bundle.ParseManifest(ref, data)
+		if err != nil || len(m.Layers) != 1 || m.Layers[0].Size != bundle.SlotSize {
+			continue
+		}
+		slot := buffer(make([]byte, bundle.SlotSize))
+		if err := r.Fetch(ctx, m.Layers[0], slot, nil); err != nil {
+			return nil, err
+		}
+		return &bundle.Head{Root: root, Slot: slot}, nil
+	}
+	return nil, fmt.Errorf("%w: %s/%s has no signatures for %s; is it a bundle?", bundle.ErrFormat, e.Address(), repo, version)
+}
+
+// onlyChannel finds the tag of the only channel of a repository.
+func (e *External) onlyChannel(ctx context.Context, repo string) (string, error) {
+	r, err := e.repository(ctx, repo)
+	if err != nil {
+		return "", err
+	}
+	tags, err := r.Tags(ctx)
+	if err != nil {
+		return "", err
+	}
+	var others []string
+	tags = slices.DeleteFunc(tags, func(t string) bool {
+		if strings.HasPrefix(t, "channel-") {
+			return false
+		}
+		others = append(others, t)
+		return true
+	})
+	switch len(tags) {
+	case 1:
+		return tags[0], nil
+	case 0:
+		return "", fmt.Errorf("%w: %s/%s has no bundle", remote.ErrNotFound, e.Address(), repo)
+	}
+	return "", fmt.Errorf("%w: %s/%s has bundles of %d channels; say which with one of the tags %s", bundle.ErrFormat, e.Address(), repo, len(tags), strings.Join(append(tags, others...), ", "))
+}
+
+// Bundle returns a bundle of the registry as if it were a file. The head has been
+// verified. Blobs are checked against their digests while they are fetched.
+func (e *External) Bundle(ctx context.Context, repo string, head *bundle.Head) (*bundle.Virtual, error) {
+	r, err := e.repository(ctx, repo)
+	if err != nil {
+		return nil, err
+	}
+	load := func(m bundle.Member) ([]byte, error) {
+		_, data, err := r.Manifest(ctx, string(m.Digest))
+		return data, err
+	}
+	var mu sync.Mutex
+	open := map[bundle.Digest]*stream{}
+	return bundle.NewVirtual(head, load, func(m bundle.Member) io.ReaderAt {
+		mu.Lock()
+		defer mu.Unlock()
+		s := open[m.Digest]
+		if s == nil {
+			s = &stream{size: m.Size, fetch: func(w io.WriterAt) error {
+				return r.Fetch(ctx, bundle.Descriptor{MediaType: m.Type, Digest: m.Digest, Size: m.Size}, w, nil)
+			}}
+			open[m.Digest] = s
+		}
+		return s
+	})
+}
+
+// stream reads one blob. Who reads it goes from its beginning to its end; going
+// elsewhere begins anew.
+type stream struct {
+	size  int64
+	fetch func(io.WriterAt) error
+
+	mu   sync.Mutex
+	pipe *io.PipeReader
+	at   int64
+}
+
+// ReadAt implements io.ReaderAt.
+func (s *stream) ReadAt(p []byte, off int64) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.pipe == nil || s.at != off {
+		if err := s.begin(off); err != nil {
+			return 0, err
+		}
+	}
+	n, err := io.ReadFull(s.pipe, p)
+	s.at += int64(n)
+	if err != nil || s.at == s.size {
+		err = errors.Join(noEOF(err), s.pipe.Close())
+		s.pipe = nil
+	}
+	return n, err
+}
+
+func noEOF(err error) error {
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return io.EOF
+	}
+	return err
+}
+
+// begin starts the transfer again and reads up to an offset.
+func (s *stream) begin(off int64) error {
+	if s.pipe != nil {
+		if err := s.pipe.Close(); err != nil {
+			return err
+		}
+	}
+	r, w := io.Pipe()
+	go func() { w.CloseWithError(s.fetch(&sequential{w: w})) }()
+	s.pipe, s.at = r, off
+	_, err := io.CopyN(io.Discard, r, off)
+	return err
+}
+
+// sequential turns writes at growing offsets into a stream. A transfer that begins
+// anew writes what has gone through already once more: that is left away.
+type sequential struct {
+	w  io.Writer
+	at int64
+}
+
+func (s *sequential) WriteAt(p []byte, off int64) (int, error) {
+	skip := min(max(s.at-off, 0), int64(len(p)))
+	n, err := s.w.Write(p[skip:])
+	s.at += int64(n)
+	return int(skip) + n, err
+}
