@@ -2,7 +2,7 @@
 # make test   all tests that need neither root nor Docker
 # make ci     everything that must hold (.ci/run)
 
-.PHONY: all build demo test race fuzz lint interop catalogue-test bench torture release-check ci clean
+.PHONY: all build demo test race fuzz lint interop e2e catalogue-test bench torture release-check ci clean
 
 all: build
 
@@ -29,6 +29,12 @@ lint:
 # Real images and real clients; needs root and Docker, installs what it uses.
 interop:
 	.ci/interop
+
+# The application architecture on a machine without a route out, with the real
+# server; needs root and Docker. E2E_DIR keeps what is built for it.
+E2E_DIR ?= bin/e2e
+e2e:
+	.ci/e2e $(E2E_DIR)
 
 # Every name of every reference architecture, from a stand-in upstream to a site;
 # every rule of the catalogue, broken once.

@@ -103,8 +103,9 @@
 //     of their repository, their name, and their version as the tag;
 //   - plugins: manifests with artifactType application/vnd.oobbundle.plugin.v1,
 //     whose first layer (application/vnd.oobbundle.plugin.v1.tar+gzip) is the
-//     archive, and whose second (application/pgp-signature), if there is one, the
-//     detached signature of its publisher;
+//     archive, whose second (application/pgp-signature), if there is one, the
+//     detached signature of its publisher, and whose third (application/pgp-keys),
+//     if there is one, the public key to it;
 //   - files for the host: manifests with artifactType
 //     application/vnd.oobbundle.file.v1 and one layer (application/octet-stream).
 //
@@ -196,7 +197,8 @@
 // images; a plugin's id has 3 to 190 of a-z, 0-9 and . _ -; a file's path is
 // relative, with slashes, without empty, . or .. components, of printable ASCII
 // without \ : * ? " < > |, and unique without regard to case; its mode is 0 and
-// three octal digits. Components name nothing that is not there.
+// three octal digits. Components name nothing that is not there. What it says of
+// the host is described by [Host]; docs/host.md says what an installer makes of it.
 //
 // # Limits
 //

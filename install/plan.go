@@ -161,7 +161,7 @@ func (p *Plan) checkSequence(ctx context.Context) error {
 	if found.Channel != info.Channel {
 		return nil
 	}
-	return p.checkAgainst(Channel{Sequence: found.Sequence, Identity: head.Identity(), Pending: p.state.Channels[info.Channel].Pending, Highest: p.state.Channels[info.Channel].Highest}, "on "+p.Target.Name())
+	return p.checkAgainst(Channel{Sequence: found.Sequence, Identity: head.Identity(), Pending: p.state.Channels[info.Channel].Pending}, "on "+p.Target.Name())
 }
 
 // checkAgainst compares the bundle with how far its channel is known to be. What

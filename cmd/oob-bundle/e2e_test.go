@@ -21,6 +21,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
 	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
+	"github.com/oob-bundle/oob-bundle/manifests"
 )
 
 // machine is an isolated host: a network namespace with a loopback, and a route
@@ -446,5 +447,27 @@ func (m *machine) secretsStayed() {
 	}
 	for _, password := range list {
 		m.run("! grep -rl " + password + " " + m.root + "/receipts " + m.root + "/state.json")
+	}
+}
+
+// TestUnits: systemd is content with the units of a linux deployment and of the
+// registry, in a root that has no systemd running.
+func TestUnits(t *testing.T) {
+	s := newSite(t)
+	c := manifests.Choice{Deployment: "linux", With: []string{"rtcd"}}
+	s.stock("application", c)
+	file, create := s.create("application", "--deployment", "linux", "--with", "rtcd")
+	s.must(create...)
+	root, hostRoot := filepath.Join(s.dir, "root"), filepath.Join(s.dir, "host")
+	values := filepath.Join(s.dir, "site.yaml")
+	bundletest.Write(t, values, []byte("domain: chat.site.mil\n"), 0o600)
+	s.must("install", file, "--key", s.key.Public, "--root", root, "--values", values, "--host-root", hostRoot)
+	units := filepath.Join(hostRoot, "etc/systemd/system")
+	bundletest.Write(t, filepath.Join(units, "oob-bundle-registry.service"), []byte(s.must("registry", "unit", "--root", root)), 0o644)
+	for _, unit := range []string{"mattermost.service", "rtcd.service", "oob-bundle-registry.service"} {
+		out, err := exec.Command("systemd-analyze", "verify", "--man=no", filepath.Join(units, unit)).CombinedOutput()
+		if err != nil || strings.Contains(string(out), filepath.Join(units, unit)) {
+			t.Errorf("%s: %v: %s", unit, err, out)
+		}
 	}
 }

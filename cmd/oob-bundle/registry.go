@@ -8,9 +8,11 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/oob-bundle/oob-bundle/install"
 	"github.com/oob-bundle/oob-bundle/install/registry"
@@ -25,7 +27,7 @@ type serveFlags struct {
 
 func registryCommand(u *ui) *cobra.Command {
 	c := group("registry", "The registry of this host")
-	c.AddCommand(serveCommand(u), accountCommand(u), gcCommand(u))
+	c.AddCommand(serveCommand(u), unitCommand(u), accountCommand(u), gcCommand(u))
 	return c
 }
 
@@ -47,6 +49,11 @@ ca.crt to the clients (/etc/docker/certs.d/HOST:PORT/ca.crt, and the same below
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return u.serve(c.Context(), f) },
 	}
+	f.add(c)
+	return c
+}
+
+func (f *serveFlags) add(c *cobra.Command) {
 	rootFlag(c, &f.root)
 	c.Flags().StringVar(&f.listen, "listen", registry.DefaultListen, "address and port")
 	c.Flags().BoolVar(&f.tls, "tls", false, "speak TLS with a certificate made on this site")
@@ -55,23 +62,98 @@ ca.crt to the clients (/etc/docker/certs.d/HOST:PORT/ca.crt, and the same below
 	c.Flags().StringVar(&f.key, "tls-key", "", "its private key (PEM)")
 	c.Flags().StringVar(&f.accounts, "accounts", "", "file of those who may pull, as oob-bundle registry account and htpasswd -B write it")
 	c.Flags().BoolVar(&f.insecure, "insecure", false, "listen on other addresses than loopback although TLS or accounts are missing")
+}
+
+func unitCommand(u *ui) *cobra.Command {
+	var f serveFlags
+	c := &cobra.Command{
+		Use:   "unit",
+		Short: "Print a systemd unit that serves the registry",
+		Long:  "Print a systemd unit that runs oob-bundle registry serve with the same flags.",
+		Example: `  oob-bundle registry unit >/etc/systemd/system/oob-bundle-registry.service
+  systemctl daemon-reload && systemctl enable --now oob-bundle-registry`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return u.unit(c, f) },
+	}
+	f.add(c)
 	return c
 }
 
-func (u *ui) serve(ctx context.Context, f serveFlags) error {
-	host, _, err := net.SplitHostPort(f.listen)
+// unit prints the flags that were given as a service.
+func (u *ui) unit(c *cobra.Command, f serveFlags) error {
+	if _, err := f.check(); err != nil {
+		return err
+	}
+	program, err := os.Executable()
 	if err != nil {
-		return fmt.Errorf("%w: --listen %q is not HOST:PORT", errUsage, f.listen)
+		return err
+	}
+	root, err := filepath.Abs(f.root)
+	if err != nil {
+		return err
+	}
+	words := []string{program, "registry", "serve", "--root", root}
+	c.Flags().Visit(func(flag *pflag.Flag) {
+		switch values, ok := flag.Value.(pflag.SliceValue); {
+		case flag.Name == "root":
+		case ok:
+			for _, v := range values.GetSlice() {
+				words = append(words, "--"+flag.Name, v)
+			}
+		case flag.Value.Type() == "bool":
+			words = append(words, "--"+flag.Name)
+		default:
+			words = append(words, "--"+flag.Name, flag.Value.String())
+		}
+	})
+	for i, w := range words {
+		if strings.ContainsAny(w, " \"'%$\\") {
+			words[i] = strconv.Quote(strings.NewReplacer("%", "%%", "$", "$$").Replace(w))
+		}
+	}
+	_, err = fmt.Fprintf(u.out, `[Unit]
+Description=Registry of this site, read-only
+After=network.target
+
+[Service]
+ExecStart=%s
+Restart=always
+RestartSec=5
+NoNewPrivileges=true
+ProtectSystem=strict
+ReadWritePaths=%s
+ProtectHome=read-only
+PrivateTmp=true
+
+[Install]
+WantedBy=multi-user.target
+`, strings.Join(words, " "), root)
+	return err
+}
+
+// check returns the host that is listened on, and refuses what is not safe.
+func (f *serveFlags) check() (host string, err error) {
+	host, _, err = net.SplitHostPort(f.listen)
+	if err != nil {
+		return "", fmt.Errorf("%w: --listen %q is not HOST:PORT", errUsage, f.listen)
 	}
 	ownCert := f.cert != "" || f.key != ""
 	switch {
 	case ownCert && (f.cert == "" || f.key == "" || f.tls):
-		return fmt.Errorf("%w: give --tls-cert and --tls-key for a certificate of your own, or --tls for one made here", errUsage)
+		return "", fmt.Errorf("%w: give --tls-cert and --tls-key for a certificate of your own, or --tls for one made here", errUsage)
 	case len(f.names) > 0 && !f.tls:
-		return fmt.Errorf("%w: --name is for the certificate that --tls makes", errUsage)
+		return "", fmt.Errorf("%w: --name is for the certificate that --tls makes", errUsage)
 	}
 	if ip := net.ParseIP(host); !f.insecure && host != "localhost" && (ip == nil || !ip.IsLoopback()) && (!f.tls && !ownCert || f.accounts == "") {
-		return fmt.Errorf("%w: %s is not a loopback address; use --tls and --accounts there, or say with --insecure that everybody may see and change what is pulled", errUsage, f.listen)
+		return "", fmt.Errorf("%w: %s is not a loopback address; use --tls and --accounts there, or say with --insecure that everybody may see and change what is pulled", errUsage, f.listen)
+	}
+	return host, nil
+}
+
+func (u *ui) serve(ctx context.Context, f serveFlags) error {
+	host, err := f.check()
+	if err != nil {
+		return err
 	}
 	h, err := registry.NewHandler(ctx, f.root)
 	if err != nil {
