@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/santhosh-tekuri/jsonschema/v6"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
@@ -191,6 +192,7 @@ func TestInstall(t *testing.T) {
 	if got := w.tags()[w.siteName(ref)]; got != bundletest.Digest(t, ref) {
 		t.Errorf("the tag is %q", got)
 	}
+	checkReceipt(t, filepath.Join(w.root, "receipts"))
 	before := w.tree()
 	again := w.must(w.install(file))
 	if !again.Nothing {
@@ -481,6 +483,32 @@ func TestExternalSequence(t *testing.T) {
 	w.must(w.install(two, external))
 	w.root = filepath.Join(t.TempDir(), "third host")
 	w.must(w.install(one, external, allowDowngrade))
+}
+
+// checkReceipt compares receipts with the published schema.
+func checkReceipt(t *testing.T, dir string) {
+	t.Helper()
+	schema, err := jsonschema.NewCompiler().Compile("../docs/receipt.schema.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob(filepath.Join(dir, "*.json"))
+	if err != nil || len(files) == 0 {
+		t.Fatal("no receipts", err)
+	}
+	for _, f := range files {
+		data, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(data))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := schema.Validate(doc); err != nil {
+			t.Errorf("%v\n%s", err, data)
+		}
+	}
 }
 
 // TestExternalSameSequence: the registry's word counts besides the host's own.
