@@ -322,7 +322,7 @@ func hostTree(t *testing.T, root string) string {
 			return err
 		}
 		fi, err := d.Info()
-		data = installedAt.ReplaceAll(data, nil)
+		data = bytes.ReplaceAll(installedAt.ReplaceAll(data, nil), []byte(root), []byte("ROOT"))
 		fmt.Fprintf(&b, "%s %s %x\n", strings.TrimPrefix(path, root), fi.Mode(), sha256.Sum256(data))
 		return err
 	})
