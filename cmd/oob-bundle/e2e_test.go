@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -19,7 +20,10 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/santhosh-tekuri/jsonschema/v6"
+	goyaml "go.yaml.in/yaml/v4"
 
+	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
 	"github.com/oob-bundle/oob-bundle/manifests"
 )
@@ -468,6 +472,119 @@ func TestUnits(t *testing.T) {
 		out, err := exec.Command("systemd-analyze", "verify", "--man=no", filepath.Join(units, unit)).CombinedOutput()
 		if err != nil || strings.Contains(string(out), filepath.Join(units, unit)) {
 			t.Errorf("%s: %v: %s", unit, err, out)
+		}
+	}
+}
+
+// TestCRD: what a kubernetes deployment renders is what the operator's resource
+// definition takes, without a field that it does not know. OOB_CRD names the
+// definition (config/crd/bases of the operator's repository), OOB_OPERATOR the
+// operator's manifest, whose image has to become the site's.
+func TestCRD(t *testing.T) {
+	crd, operator := os.Getenv("OOB_CRD"), os.Getenv("OOB_OPERATOR")
+	if crd == "" || operator == "" {
+		t.Fatal("OOB_CRD and OOB_OPERATOR name files of the operator's repository")
+	}
+	var definition struct {
+		Spec struct {
+			Versions []struct {
+				Name   string `yaml:"name"`
+				Schema struct {
+					OpenAPI map[string]any `yaml:"openAPIV3Schema"`
+				} `yaml:"schema"`
+			} `yaml:"versions"`
+		} `yaml:"spec"`
+	}
+	readYAML(t, crd, &definition)
+	for _, readiness := range []string{"none", "external"} {
+		s := newSite(t)
+		c := manifests.Choice{Deployment: "kubernetes", With: []string{"operator-manifest", "object-storage", "push-proxy"}, Set: map[string]string{"settings.readiness": readiness}}
+		all := s.stock("application", c)
+		data, err := os.ReadFile(operator)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pin := ""
+		for _, f := range all.Files {
+			if f.As == bundle.AsImages {
+				s.up.Page(f.Source, data)
+				pin = f.Pin
+			}
+		}
+		file, create := s.create("application", "--deployment", "kubernetes", "--set", "settings.readiness="+readiness,
+			"--with", "operator-manifest", "--with", "object-storage", "--with", "push-proxy")
+		create = append(create, "--set", "sha256."+pin+"="+bundle.DigestOf(data).Hex())
+		s.must(create...)
+		root, values := filepath.Join(s.dir, "root"), filepath.Join(s.dir, "site.yaml")
+		bundletest.Write(t, values, []byte("domain: chat.site.mil\nlicenseSecret: license\ntlsSecret: tls\npullSecret: regcred\nregistry: registry.site:5000\n"), 0o600)
+		s.must("install", file, "--key", s.key.Public, "--root", root, "--values", values)
+		current := filepath.Join(root, "deployments/application/current")
+		var resource map[string]any
+		readYAML(t, filepath.Join(current, "kubernetes/mattermost.yaml"), &resource)
+		for _, v := range definition.Spec.Versions {
+			closed(v.Schema.OpenAPI)
+			c := jsonschema.NewCompiler()
+			if err := c.AddResource("crd.json", throughJSON(t, v.Schema.OpenAPI)); err != nil {
+				t.Fatal(err)
+			}
+			schema, err := c.Compile("crd.json")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := schema.Validate(throughJSON(t, resource)); err != nil {
+				t.Errorf("%s: %v", v.Name, err)
+			}
+		}
+		rendered, err := os.ReadFile(filepath.Join(current, "kubernetes/mattermost-operator.yaml"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if regexp.MustCompile(`image: mattermost/`).Match(rendered) || !strings.Contains(string(rendered), "image: registry.site:5000/docker.io/mattermost/mattermost-operator@sha256:") {
+			t.Errorf("the operator's image: %s", regexp.MustCompile(`.*image: .*`).FindAll(rendered, -1))
+		}
+	}
+}
+
+func readYAML(t *testing.T, path string, v any) {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := goyaml.Unmarshal(data, v); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func throughJSON(t *testing.T, v any) any {
+	t.Helper()
+	data, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return doc
+}
+
+// closed makes a schema refuse fields that it does not name, where it names any:
+// a cluster would drop them without a word.
+func closed(schema map[string]any) {
+	if p, ok := schema["properties"].(map[string]any); ok {
+		if _, says := schema["additionalProperties"]; !says && schema["x-kubernetes-preserve-unknown-fields"] == nil && p["apiVersion"] == nil {
+			schema["additionalProperties"] = false
+		}
+		for _, sub := range p {
+			if m, ok := sub.(map[string]any); ok {
+				closed(m)
+			}
+		}
+	}
+	for _, key := range []string{"items", "additionalProperties"} {
+		if m, ok := schema[key].(map[string]any); ok {
+			closed(m)
 		}
 	}
 }

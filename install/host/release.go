@@ -208,7 +208,11 @@ func (r *Release) collect() error {
 			if err == nil && f.As == bundle.AsTemplate {
 				out.data, err = render.render(f.Path, string(text))
 			} else if err == nil {
-				out.data, err = render.siteImages(f.Path, text)
+				var foreign []string
+				out.data, foreign, err = render.siteImages(f.Path, text)
+				for _, image := range foreign {
+					r.Notes = append(r.Notes, fmt.Sprintf("%s names the image %s, which is not in the bundle", f.Path, image))
+				}
 			}
 			if err != nil {
 				problems = append(problems, err)

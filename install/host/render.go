@@ -216,19 +216,30 @@ func (b *bounded) Write(p []byte) (int, error) {
 }
 
 // siteImages replaces, in YAML documents, each text that is the name of a carried
-// image by its name on the site, and leaves all else as it is written.
-func (r *renderer) siteImages(name string, data []byte) ([]byte, error) {
+// image by its name on the site, and leaves all else as it is written. Where only
+// one tag of a name is carried it is meant by every other tag too: what upstream
+// publishes often says latest. Foreign are the images that are not carried.
+func (r *renderer) siteImages(name string, data []byte) (out []byte, foreign []string, err error) {
 	lines := strings.SplitAfter(string(data), "\n")
-	names := map[string]string{}
+	names, tags := map[string]string{}, map[string]int{}
 	for _, i := range r.d.Images {
-		if d := r.pinned(i); d != "" && i.Tag != "" {
-			names[i.Reference] = r.Registry + "/" + i.Repository + "@" + string(d)
+		ref, err := bundle.ParseReference(i.Reference)
+		if err != nil {
+			return nil, nil, err
+		}
+		if d := r.pinned(i); d != "" {
+			site := r.Registry + "/" + i.Repository + "@" + string(d)
+			names[i.Reference], names[ref.Repository()] = site, site
+			tags[ref.Repository()]++
 		}
 	}
-	var visit func(n *yaml.Node)
-	visit = func(n *yaml.Node) {
-		for _, c := range n.Content {
-			visit(c)
+	var visit func(n *yaml.Node, key string)
+	visit = func(n *yaml.Node, key string) {
+		for i, c := range n.Content {
+			if n.Kind == yaml.MappingNode && i%2 == 1 {
+				key = n.Content[i-1].Value
+			}
+			visit(c, key)
 		}
 		if n.Kind != yaml.ScalarNode || !strings.ContainsAny(n.Value, ":@") || strings.ContainsAny(n.Value, " \n") || n.Line < 1 || n.Line > len(lines) {
 			return
@@ -237,23 +248,29 @@ func (r *renderer) siteImages(name string, data []byte) ([]byte, error) {
 		if err != nil {
 			return
 		}
-		if site, ok := names[ref.String()]; ok {
+		site, ok := names[ref.String()]
+		if !ok && tags[ref.Repository()] == 1 {
+			site, ok = names[ref.Repository()]
+		}
+		if ok {
 			lines[n.Line-1] = strings.Replace(lines[n.Line-1], n.Value, site, 1)
+		} else if key == "image" && !strings.HasPrefix(n.Value, r.Registry+"/") {
+			foreign = append(foreign, n.Value)
 		}
 	}
 	dec, err := yaml.NewLoader(bytes.NewReader(data))
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s: %w", bundle.ErrFormat, name, err)
+		return nil, nil, fmt.Errorf("%w: %s: %w", bundle.ErrFormat, name, err)
 	}
 	for {
 		var doc yaml.Node
 		err := dec.Load(&doc)
 		if errors.Is(err, io.EOF) {
-			return []byte(strings.Join(lines, "")), nil
+			return []byte(strings.Join(lines, "")), foreign, nil
 		}
 		if err != nil {
-			return nil, fmt.Errorf("%w: %s: %w", bundle.ErrFormat, name, err)
+			return nil, nil, fmt.Errorf("%w: %s: %w", bundle.ErrFormat, name, err)
 		}
-		visit(&doc)
+		visit(&doc, "")
 	}
 }

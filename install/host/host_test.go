@@ -1,0 +1,205 @@
+package host
+
+import (
+	"encoding/json"
+	"maps"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+)
+
+func TestKinds(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "license")
+	if err := os.WriteFile(file, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for kind, values := range map[string]struct{ good, bad []string }{
+		"":          {[]string{"any text", "ü"}, []string{"two\nlines", "a\x00", "tab\tbed"}},
+		"host":      {[]string{"chat.site.mil", "localhost", "192.0.2.1", "2001:db8::1"}, []string{"a b", "-a", "a_b", "a..b", "a;rm", "$(x)", "a/b", strings.Repeat("a", 254)}},
+		"port":      {[]string{"1", "65535"}, []string{"0", "65536", "-1", "080", "x", "1.0"}},
+		"number":    {[]string{"0", "3"}, []string{"-1", "1e3", "x", "01", "9999999999"}},
+		"name":      {[]string{"mattermost", "20Gi", "a.b-c_d"}, []string{"-a", "a b", "a'b", "a;b", "ü"}},
+		"flag":      {[]string{"true", "false"}, []string{"yes", "1", "True"}},
+		"email":     {[]string{"a@site.mil"}, []string{"a", "A <a@site.mil>", "a@b, c@d"}},
+		"registry":  {[]string{"registry.site:5000", "registry.site/a/b", "localhost"}, []string{"https://a", "a b", "a/B", "a/../b", "a@b"}},
+		"directory": {[]string{"/srv/data", "/a b"}, []string{"data", "/a/../b", "/a/", "/a:b", "/a\"b", "/a$b"}},
+		"file":      {[]string{file}, []string{"/nowhere/at/all", filepath.Dir(file)}},
+	} {
+		for _, v := range values.good {
+			if err := checkKind(kind, v); err != nil {
+				t.Errorf("%s %q: %v", kind, v, err)
+			}
+		}
+		for _, v := range values.bad {
+			if err := checkKind(kind, v); err == nil {
+				t.Errorf("%s %q is accepted", kind, v)
+			}
+		}
+	}
+}
+
+func TestComplete(t *testing.T) {
+	asked := []bundle.Value{
+		{Name: "domain", Kind: "host", Required: true, About: "the name"}, {Name: "port", Kind: "port", Default: "80"}, {Name: "mail", Kind: "email"},
+	}
+	got, problems := complete(asked, map[string]string{"domain": "a.site", "port": ""})
+	if want := map[string]string{"domain": "a.site", "port": "80", "mail": ""}; !maps.Equal(got, want) || len(problems) > 0 {
+		t.Errorf("%v %v", got, problems)
+	}
+	if _, problems = complete(asked, map[string]string{"prot": "1", "mail": "x", "port": "0"}); len(problems) != 4 {
+		t.Errorf("%q", problems)
+	}
+}
+
+// FuzzValues: whatever a file of values says, what comes of it are single texts.
+func FuzzValues(f *testing.F) {
+	for _, seed := range []string{"", "# nothing\n", "a: b\nc: 1.10\nd:\n", "a: [1]\n", "a: b\na: c\n", "- a\n", "a: &x b\nc: *x\n", "a: |\n  b\n  c\n", "\x00", "a: !!int 1\n"} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		values, err := parseValues(data)
+		if err != nil {
+			return
+		}
+		asked := []bundle.Value{}
+		for _, name := range sortedKeys(values) {
+			asked = append(asked, bundle.Value{Name: name})
+		}
+		for name, v := range values {
+			if strings.ContainsAny(v, "\n\x00") {
+				if _, problems := complete(asked, values); len(problems) == 0 {
+					t.Errorf("%q: %q", name, v)
+				}
+			}
+		}
+	})
+}
+
+func TestEnviron(t *testing.T) {
+	got, err := environ("MM", `{"B": {"Key": true, "List": ["a", "b"], "Deep": {"x": 1}, "Big": 262144000, "None": null}, "A": {"Text": "t u"}}`)
+	if want := "MM_A_TEXT=t u\nMM_B_BIG=262144000\nMM_B_KEY=true\nMM_B_LIST=a b\n"; err != nil || got != want {
+		t.Errorf("%v: %s", err, got)
+	}
+	for _, bad := range []string{"", "[]", `{"a": 1}`, `{"a": {}`} {
+		if _, err := environ("MM", bad); err == nil {
+			t.Errorf("%q is accepted", bad)
+		}
+	}
+}
+
+func TestMirrors(t *testing.T) {
+	files, err := mirrors([]bundle.Image{
+		{Reference: "docker.io/library/nginx:1"}, {Reference: "docker.io/library/postgres:17"}, {Reference: "registry.example.com:5001/team/app:1"},
+	}, "registry.site:5000/mirror", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, wants := range map[string][]string{
+		"runtime/containerd/docker.io/hosts.toml": {
+			"server = \"https://registry-1.docker.io\"", "[host.\"https://registry.site:5000/v2/mirror/docker.io\"]", "override_path = true",
+		},
+		"runtime/containerd/registry.example.com_5001/hosts.toml": {"/etc/containerd/certs.d/registry.example.com:5001/", "/v2/mirror/registry.example.com_5001\"]"},
+		"runtime/k3s/registries.yaml":                             {"\"docker.io\":\n    endpoint: [\"https://registry.site:5000\"]\n    rewrite:\n      \"^(.*)$\": \"mirror/docker.io/$1\""},
+		"runtime/containers/registries.conf":                      {"prefix = \"docker.io\"", "location = \"registry.site:5000/mirror/docker.io\"\ninsecure = false"},
+	} {
+		for _, want := range wants {
+			if !strings.Contains(string(files[name]), want) {
+				t.Errorf("%s does not say %s:\n%s", name, want, files[name])
+			}
+		}
+	}
+	if len(files) != 4 {
+		t.Errorf("%d files", len(files))
+	}
+}
+
+// TestMerge: a patch is merged, what others wrote stays, and taking it back gives
+// the old content, unless somebody has written since.
+func TestMerge(t *testing.T) {
+	root := t.TempDir()
+	base := Base(root, "app")
+	a := &About{Name: "app", ID: "0123456789abcdef", Data: filepath.Join(base, "data"), Merges: []bundle.Merge{{File: "conf/config.json", Patch: "patch.json"}}}
+	config := filepath.Join(a.Data, "conf/config.json")
+	write := func(path, text string) {
+		t.Helper()
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o640); err != nil {
+			t.Fatal(err)
+		}
+	}
+	read := func() (doc map[string]map[string]any) {
+		t.Helper()
+		data, err := os.ReadFile(config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := json.Unmarshal(data, &doc); err != nil {
+			t.Fatal(err)
+		}
+		return doc
+	}
+	const before = `{"S": {"Keep": 12345678901234567890, "On": true, "Gone": 1}}`
+	write(filepath.Join(base, "releases", a.ID, "patch.json"), `{"S": {"On": false, "Gone": null, "New": "x"}}`)
+	write(config, before)
+	if err := Activate(root, "", a, nil); err != nil {
+		t.Fatal(err)
+	}
+	if s := read()["S"]; s["On"] != false || s["New"] != "x" || s["Gone"] != nil || s["Keep"] == nil {
+		t.Errorf("%v", s)
+	}
+	if data, _ := os.ReadFile(config); !strings.Contains(string(data), "12345678901234567890") {
+		t.Errorf("a number was written anew: %s", data)
+	}
+	if fi, err := os.Stat(config); err != nil || fi.Mode().Perm() != 0o640 {
+		t.Errorf("%v %v", fi.Mode(), err)
+	}
+	if err := Activate(root, "", a, nil); err != nil { // a run that is repeated
+		t.Fatal(err)
+	}
+	if err := Deactivate(root, "", a, nil); err != nil {
+		t.Fatal(err)
+	}
+	if data, _ := os.ReadFile(config); string(data) != before {
+		t.Errorf("taken back: %s", data)
+	}
+	if err := Activate(root, "", a, nil); err != nil {
+		t.Fatal(err)
+	}
+	write(config, `{"S": {"On": true, "Mine": 1}}`)
+	if err := Deactivate(root, "", a, nil); err != nil {
+		t.Fatal(err)
+	}
+	if read()["S"]["Mine"] == nil {
+		t.Error("what somebody wrote since is gone")
+	}
+}
+
+// TestMergeFollowsNothing: a program that may write to its data cannot lead the
+// installer elsewhere.
+func TestMergeFollowsNothing(t *testing.T) {
+	root, elsewhere := t.TempDir(), t.TempDir()
+	base := Base(root, "app")
+	a := &About{Name: "app", ID: "0123456789abcdef", Data: filepath.Join(base, "data"), Merges: []bundle.Merge{{File: "conf/config.json", Patch: "patch.json"}}}
+	for _, dir := range []string{filepath.Join(base, "releases", a.ID), a.Data} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(base, "releases", a.ID, "patch.json"), []byte(`{"a": 1}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(elsewhere, filepath.Join(a.Data, "conf")); err != nil {
+		t.Fatal(err)
+	}
+	if err := Activate(root, "", a, nil); err == nil {
+		t.Error("a link to elsewhere was followed")
+	}
+	if entries, _ := os.ReadDir(elsewhere); len(entries) > 0 {
+		t.Errorf("%v was written elsewhere", entries)
+	}
+}
