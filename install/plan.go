@@ -73,6 +73,7 @@ type Options struct {
 	// release was made with.
 	Values         map[string]string
 	PlainHTTP      bool          // the target speaks no TLS
+	Start          bool          // it is going to be started on this host
 	Policy         verify.Policy // for what is found on the registry
 	AllowDowngrade bool
 	TakeOver       bool
@@ -110,7 +111,7 @@ func NewPlan(ctx context.Context, v *verify.Verified, target Target, o Options) 
 		return nil, err
 	}
 	var problems []error
-	p.release, err = host.New(v, host.Site{Root: o.Root, HostRoot: o.HostRoot, Registry: target.Address(), PlainHTTP: o.PlainHTTP, Values: o.Values})
+	p.release, err = host.New(v, host.Site{Root: o.Root, HostRoot: o.HostRoot, Registry: target.Address(), PlainHTTP: o.PlainHTTP, Start: o.Start, Values: o.Values})
 	if err != nil {
 		problems = append(problems, err)
 	} else if err := p.checkHost(); err != nil {

@@ -210,6 +210,12 @@ func Refused(err error) bool {
 	return errors.As(err, &status) && (status.code == http.StatusBadRequest || status.code == http.StatusNotFound || status.code == http.StatusUnprocessableEntity)
 }
 
+// Denied reports whether the registry did not let the account do what it tried.
+func Denied(err error) bool {
+	var status *statusError
+	return errors.As(err, &status) && (status.code == http.StatusUnauthorized || status.code == http.StatusForbidden)
+}
+
 // uploadBody counts what is read from it and remembers an error other than
 // io.EOF. The transport may read in a goroutine of its own, also after the
 // answer has come.

@@ -5,6 +5,7 @@ import (
 	"os"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/remote"
 	"github.com/oob-bundle/oob-bundle/bundle/sign"
 	"github.com/oob-bundle/oob-bundle/verify"
 )
@@ -18,6 +19,11 @@ type bundleError struct {
 func (e *bundleError) Error() string { return e.path + ": " + e.err.Error() }
 func (e *bundleError) Unwrap() error { return e.err }
 
+// registryError is a failure of a registry that was being filled.
+type registryError struct{ error }
+
+func (e *registryError) Unwrap() error { return e.error }
+
 // hint says what to do about an error, or nothing.
 func hint(err error) string {
 	var b *bundleError
@@ -26,7 +32,10 @@ func hint(err error) string {
 			return "A run of oob-bundle sign was interrupted: " + sign.SlotFile(b.path) + " is still there. Run it again; it completes the bundle."
 		}
 	}
+	var r *registryError
 	switch {
+	case errors.As(err, &r) && (remote.Refused(err) || remote.Denied(err)):
+		return "The account needs the right to push. Harbor wants the project, ECR the repositories to be there first: oob-bundle, and the first part of every image's name, or one project given as --registry HOST/PROJECT."
 	case errors.Is(err, verify.ErrNoKeys):
 		return "Give the public key of whoever made the bundle with --key, or keep it with oob-bundle trust add."
 	case b != nil && errors.Is(err, bundle.ErrSignature):

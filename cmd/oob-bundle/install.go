@@ -251,7 +251,7 @@ func (u *ui) install(ctx context.Context, path string, f installFlags) (err erro
 		if launch.manager, err = service.Find(ctx, f.root, v.Deployment.Form, o.options.PlainHTTP, f.startTimeout, u.note); err != nil {
 			return err
 		}
-		o.options.Before = launch.before
+		o.options.Before, o.options.Start = launch.before, true
 	}
 	plan, err := install.NewPlan(ctx, v, o.target, o.options)
 	if err != nil {
@@ -269,6 +269,9 @@ func (u *ui) install(ctx context.Context, path string, f installFlags) (err erro
 	p := u.progress("store", v.Geometry)
 	r, err := plan.Apply(ctx, p.watch())
 	p.stop()
+	if f.registry != "" && errors.Is(err, remote.ErrRegistry) {
+		err = &registryError{err}
+	}
 	if err != nil {
 		return &bundleError{path, err}
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"os"
 	"path"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/rogpeppe/go-internal/diff"
 	"go.yaml.in/yaml/v4"
@@ -28,6 +30,8 @@ type Site struct {
 	HostRoot  string
 	Registry  string // the target's address
 	PlainHTTP bool   // the registry speaks no TLS
+	// Start says that the release is going to be started here.
+	Start bool
 	// Values are the site's; nil stands for those of the current release.
 	Values map[string]string
 }
@@ -124,7 +128,38 @@ func New(v *verify.Verified, site Site) (*Release, error) {
 	if err := r.collect(); err != nil {
 		return nil, err
 	}
-	return r, r.checkPostgres()
+	return r, errors.Join(r.checkPostgres(), r.checkStart())
+}
+
+// checkStart looks whether this host can run the release: its platform, and the
+// ports of a first one.
+func (r *Release) checkStart() error {
+	if !r.site.Start {
+		return nil
+	}
+	var problems []error
+	if own := (bundle.Platform{OS: runtime.GOOS, Architecture: runtime.GOARCH}); !r.platform.Matches(own) {
+		problems = append(problems, fmt.Errorf("%w: it carries %s, and this host is %s", bundle.ErrPolicy, strings.Join(r.bundle.Info.PlatformNames(), ", "), own))
+	}
+	if current, err := Current(r.site.Root, r.Name); err != nil || current != "" {
+		return errors.Join(append(problems, err)...) // its ports are its own
+	}
+	for _, v := range r.host.Values {
+		port := r.values[v.Name]
+		if v.Kind != "port" || !slices.ContainsFunc(r.files, func(f file) bool {
+			return f.path == "compose.yaml" && (bytes.Contains(f.data, []byte(`"`+port+":")) || bytes.Contains(f.data, []byte(":"+port+":")))
+		}) {
+			continue
+		}
+		l, err := net.Listen("tcp", ":"+port) //nolint:noctx // nothing is waited for
+		if errors.Is(err, syscall.EADDRINUSE) {
+			problems = append(problems, fmt.Errorf("%w: %s: something on this host listens on port %s already; stop it, or choose another port", ErrValues, v.Name, port))
+		}
+		if err == nil {
+			problems = append(problems, l.Close())
+		}
+	}
+	return errors.Join(problems...)
 }
 
 // hostPlatform chooses the platform for this machine: its own if it is carried,

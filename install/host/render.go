@@ -187,15 +187,19 @@ func (r *renderer) chart(name string) (map[string]string, error) {
 	return nil, fmt.Errorf("the chart %s is not in the bundle", name)
 }
 
+// ErrTemplate says that a template of the bundle does not work here. Its author has
+// to mend it.
+var ErrTemplate = errors.New("a template of the bundle cannot be filled in")
+
 // render fills in one template. The error says which file.
 func (r *renderer) render(name, text string) ([]byte, error) {
 	t, err := template.New(name).Option("missingkey=error").Funcs(r.functions()).Parse(text)
 	if err != nil {
-		return nil, fmt.Errorf("%w: the template %s: %w", bundle.ErrFormat, name, err)
+		return nil, fmt.Errorf("%w: %s: %w", ErrTemplate, name, err)
 	}
 	var out bytes.Buffer
 	if err := t.Execute(&bounded{w: &out, left: bundle.MaxTemplate}, r.view); err != nil {
-		return nil, fmt.Errorf("%w: the template %s: %w", bundle.ErrFormat, name, err)
+		return nil, fmt.Errorf("%w: %s: %w", ErrTemplate, name, err)
 	}
 	return out.Bytes(), nil
 }
