@@ -1,0 +1,61 @@
+package host
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+)
+
+// names reports whether a file of the release names an image.
+func (r *Release) names(d bundle.Digest) bool {
+	return slices.ContainsFunc(r.files, func(f file) bool { return strings.HasSuffix(f.path, ".yaml") && bytes.Contains(f.data, []byte(d)) })
+}
+
+// checkPostgres refuses a server that does not read the files of the one before.
+func (r *Release) checkPostgres() error {
+	major, err := r.postgresMajor()
+	if err != nil || major == "" {
+		return err
+	}
+	dir := filepath.Join(r.data, filepath.FromSlash(r.host.Database.Directory))
+	data, err := os.ReadFile(filepath.Join(dir, "PG_VERSION"))
+	if err != nil {
+		return nil //nolint:nilerr // there is none yet, or only root may know
+	}
+	have := strings.TrimSpace(string(data))
+	if have == major {
+		return nil
+	}
+	return fmt.Errorf("%w: the database in %s is of PostgreSQL %s, and this bundle brings %s, which does not read its files.\n"+
+		"With the release that is installed: dump it (pg_dump --format=custom), stop everything, and move %s away; then install and start this bundle, and restore the dump (pg_restore --clean --create). Or make the bundle with --set versions.postgres=%s",
+		bundle.ErrPolicy, dir, have, major, dir, have)
+}
+
+// postgresMajor reads the major version of the database's server out of its
+// image's config, where the official images say it (PG_MAJOR).
+func (r *Release) postgresMajor() (string, error) {
+	if r.host.Database == nil {
+		return "", nil
+	}
+	render := &renderer{d: r.bundle.Deployment, g: r.bundle.Geometry, platform: r.platform}
+	for _, i := range r.bundle.Deployment.Images {
+		p := render.pinned(i)
+		if p == "" || !r.names(p) {
+			continue
+		}
+		data, err := r.bundle.ReadBlob(*r.bundle.Manifests[p].Config, bundle.MaxManifest)
+		if err != nil {
+			return "", err
+		}
+		if _, after, ok := bytes.Cut(data, []byte(`"PG_MAJOR=`)); ok {
+			major, _, _ := bytes.Cut(after, []byte(`"`))
+			return string(major), nil
+		}
+	}
+	return "", nil
+}

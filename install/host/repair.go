@@ -1,0 +1,145 @@
+package host
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+)
+
+// Drift is a file that is not what it was when it was installed.
+type Drift struct {
+	Path string `json:"path"`
+	What string `json:"what"` // missing, changed, mode, link
+}
+
+// Check hashes the files of a release and looks at its links.
+func Check(ctx context.Context, root, hostRoot string, a *About) ([]Drift, error) {
+	dir := filepath.Join(Base(root, a.Name), "releases", a.ID)
+	var list []Drift
+	for _, f := range a.Files {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		p := filepath.Join(dir, filepath.FromSlash(f.Path))
+		what, err := drifted(ctx, p, f)
+		if err != nil {
+			return nil, err
+		}
+		if what != "" {
+			list = append(list, Drift{p, what})
+		}
+	}
+	links, err := CheckLinks(root, hostRoot, a)
+	return append(list, links...), err
+}
+
+// CheckLinks looks at the links of a release alone.
+func CheckLinks(root, hostRoot string, a *About) ([]Drift, error) {
+	if hostRoot == "" {
+		return nil, nil
+	}
+	base, err := filepath.Abs(Base(root, a.Name))
+	if err != nil {
+		return nil, err
+	}
+	var list []Drift
+	for _, l := range a.Links {
+		p := filepath.Join(hostRoot, l.Path)
+		if to, err := os.Readlink(p); err != nil || to != linkTarget(base, l) {
+			list = append(list, Drift{p, "link"})
+		}
+	}
+	return list, nil
+}
+
+func drifted(ctx context.Context, p string, f File) (string, error) {
+	fi, err := os.Lstat(p)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "missing", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	if !fi.Mode().IsRegular() {
+		return "changed", nil
+	}
+	in, err := os.Open(p)
+	if err != nil {
+		return "", err
+	}
+	h := sha256.New()
+	if err := errors.Join(pour(ctx, io.Discard, h, in), in.Close()); err != nil {
+		return "", err
+	}
+	if bundle.DigestFrom(h.Sum(nil)) != f.SHA256 {
+		return "changed", nil
+	}
+	if runtime.GOOS != "windows" && fmt.Sprintf("%04o", fi.Mode().Perm()) != f.Mode {
+		return "mode", nil
+	}
+	return "", nil
+}
+
+// Repair writes the files again that are not what they should be, each as a whole,
+// and returns them. The release is the one that the bundle makes.
+func (r *Release) Repair(ctx context.Context) ([]Drift, error) {
+	about, err := ReadRelease(r.site.Root, r.Name, r.ID)
+	if err != nil {
+		return nil, err
+	}
+	drift, err := Check(ctx, r.site.Root, "", about)
+	if err != nil || len(drift) == 0 {
+		return nil, err
+	}
+	// All of it beside the release, so that what replaces a file is whole.
+	beside := r.Dir + ".repair"
+	if err := os.RemoveAll(beside); err != nil {
+		return nil, err
+	}
+	if err := bundle.Need(r.base, r.Size(), int64(len(r.files)), 0); err != nil {
+		return nil, err
+	}
+	if err := mkdirAll(beside); err != nil {
+		return nil, err
+	}
+	fresh, err := r.write(ctx, beside, r.files)
+	if err != nil {
+		return nil, errors.Join(err, os.RemoveAll(beside))
+	}
+	want := map[string]File{}
+	for _, f := range fresh.Files {
+		want[f.Path] = f
+	}
+	for _, d := range drift {
+		rel, err := filepath.Rel(r.Dir, d.Path)
+		if err != nil {
+			return nil, err
+		}
+		if _, ok := want[filepath.ToSlash(rel)]; !ok {
+			return nil, fmt.Errorf("%w: %s is not in the bundle", bundle.ErrFormat, rel)
+		}
+		if fi, err := os.Lstat(d.Path); err == nil && fi.IsDir() {
+			if err := os.RemoveAll(d.Path); err != nil {
+				return nil, err
+			}
+		}
+		if err := mkdirAll(filepath.Dir(d.Path)); err != nil {
+			return nil, err
+		}
+		if err := os.Rename(filepath.Join(beside, rel), d.Path); err != nil {
+			return nil, err
+		}
+	}
+	if err := r.finish(fresh); err != nil { // the same, unless a newer program renders otherwise
+		return nil, err
+	}
+	return drift, errors.Join(os.RemoveAll(beside), bundle.SyncFilesystem(r.Dir))
+}
