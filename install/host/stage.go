@@ -372,4 +372,3 @@ func parseMode(s string, otherwise fs.FileMode) (fs.FileMode, error) {
 	}
 	return fs.FileMode(m), nil
 }
-
