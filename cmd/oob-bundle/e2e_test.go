@@ -343,6 +343,13 @@ components:
 	m.run("oob-bundle repair two.oob.tar" + flags)
 	m.run("oob-bundle status --check --root " + m.root)
 
+	// A second host takes it from the registry of the first.
+	second := m.root + "-of-2"
+	m.run("oob-bundle registry serve --root " + m.root + " 2>serve.log & p=$!; trap 'kill $p' EXIT; until curl -sf -m 2 http://127.0.0.1:5000/v2/; do sleep 0.2; done; " +
+		"oob-bundle install oci://127.0.0.1:5000/oob-bundle/application --plain-http 127.0.0.1:5000 --key oob.pub --values site.yaml --root " + second)
+	m.run("diff <(sed '1,2d' " + m.root + "/deployments/application/current/airgap.json) <(sed '1,2d' " + second + "/deployments/application/current/airgap.json)")
+	m.run("oob-bundle status --check --root " + second + " && test ! -e " + second + "/registry")
+
 	// A second bundle, and the first one gone.
 	m.run("oob-bundle install hello.oob.tar --key oob.pub --root " + m.root)
 	left := m.run("oob-bundle uninstall application --root " + m.root + " --host-root " + m.dir + "/etc-of-1 --json")
