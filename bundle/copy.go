@@ -1,6 +1,8 @@
 package bundle
 
 import (
+	"context"
+	"crypto/sha256"
 	"errors"
 	"io"
 )
@@ -29,4 +31,28 @@ func CopyAt(to *File, toOff int64, from *File, fromOff, n int64, buf []byte) (in
 	}
 	_, err = dst.WriteAt(buf[:n], dstOff)
 	return int(n), err
+}
+
+// Copy copies r to w by way of buf, until the context ends, and returns the digest
+// and the number of the bytes.
+func Copy(ctx context.Context, w io.Writer, r io.Reader, buf []byte) (Digest, int64, error) {
+	h := sha256.New()
+	var total int64
+	for {
+		if ctx.Err() != nil {
+			return "", total, context.Cause(ctx)
+		}
+		n, readErr := r.Read(buf)
+		if _, err := w.Write(buf[:n]); err != nil {
+			return "", total, err
+		}
+		h.Write(buf[:n])
+		total += int64(n)
+		if errors.Is(readErr, io.EOF) {
+			return DigestFrom(h.Sum(nil)), total, nil
+		}
+		if readErr != nil {
+			return "", total, readErr
+		}
+	}
 }

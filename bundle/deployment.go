@@ -314,7 +314,7 @@ func (d *Deployment) checkContent(g *Geometry, unnamed []Digest, references map[
 		}
 	}
 	for _, f := range d.Files {
-		if dirs[strings.ToLower(f.Path)] {
+		if dirs[strings.ToLower(f.Path)] && f.As != AsArchive { // which is unpacked into a directory
 			return bad("%q is a file and a directory", f.Path)
 		}
 	}

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -46,6 +45,9 @@ func (p *Plan) Apply(ctx context.Context, watch bundle.Watch) (*Result, error) {
 	}
 	if p.Options.InPlace {
 		return p.applyFiles(ctx)
+	}
+	if err := p.release.Room(p.Options.Root); err != nil {
+		return nil, err
 	}
 	stored, err := p.store(ctx, repos, watch)
 	if err != nil {
@@ -394,7 +396,7 @@ func (p *Plan) storeSlot(ctx context.Context, s *stored) error {
 // drifted of the release. It returns what was wrong with files and links.
 func (p *Plan) Repair(ctx context.Context, watch bundle.Watch) ([]host.Drift, error) {
 	drift, err := p.release.Repair(ctx)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err != nil {
 		return nil, err
 	}
 	if about, err := currentRelease(p.Options.Root, p.Bundle.Info.Name); err == nil && about != nil {

@@ -47,7 +47,7 @@ func (c *change) forth(ctx context.Context, j *Journal) error {
 			return fmt.Errorf("tagging %s:%s: %w", m.Repository, m.Tag, err)
 		}
 	}
-	if err := c.release(j.Name, j.From, j.Release); err != nil {
+	if err := c.release(j.Name, j.From, j.Release, j.Action != actionInstall); err != nil {
 		return err
 	}
 	return c.target.Sync()
@@ -67,14 +67,15 @@ func (c *change) back(ctx context.Context, j *Journal) error {
 			return err
 		}
 	}
-	if err := c.release(j.Name, j.Release, j.From); err != nil {
+	if err := c.release(j.Name, j.Release, j.From, true); err != nil {
 		return err
 	}
 	return c.target.Sync()
 }
 
-// release makes another release of a deployment current; "" is none.
-func (c *change) release(name, from, to string) error {
+// release makes another release of a deployment current; "" is none. Undo says that
+// the one it was is taken back, with what it has merged into files of others.
+func (c *change) release(name, from, to string, undo bool) error {
 	before, err := c.about(name, from)
 	if err != nil {
 		return err
@@ -85,12 +86,10 @@ func (c *change) release(name, from, to string) error {
 		return err
 	case to != "" && after == nil:
 		return fmt.Errorf("%w: release %s of %s is not there any more", ErrNotInstalled, to, name)
-	case before != nil && after != nil && before.ID != after.ID:
+	case undo && before != nil && (after == nil || before.ID != after.ID):
 		return host.Deactivate(c.root, c.hostRoot, before, after)
 	case after != nil:
-		return host.Activate(c.root, c.hostRoot, after, nil)
-	case before != nil:
-		return host.Deactivate(c.root, c.hostRoot, before, nil)
+		return host.Activate(c.root, c.hostRoot, after, before)
 	}
 	return nil
 }
@@ -395,13 +394,12 @@ func Uninstall(ctx context.Context, s Site, d Installed) (left []string, err err
 	if err := c.forget(ctx, state, d.Name, receipts); err != nil {
 		return nil, err
 	}
-	if err := removeJournal(s.Root, s.Target.Name()); err != nil {
-		return nil, err
+	if !elsewhere {
+		if left, err = host.Remove(s.Root, d.Name); err != nil {
+			return nil, err
+		}
 	}
-	if elsewhere {
-		return nil, nil
-	}
-	return host.Remove(s.Root, d.Name)
+	return left, removeJournal(s.Root, s.Target.Name())
 }
 
 // handOver tells other deployments that have the same tags what these were
@@ -411,22 +409,24 @@ func (s *Site) handOver(state *State, d Installed, tags []TagMove) error {
 		if other.Registry != d.Registry || other.Name == d.Name {
 			continue
 		}
-		receipt, err := ReadReceipt(s.Root, other.Receipt)
-		if err != nil {
-			return err
-		}
-		changed := false
-		for i, t := range receipt.Tags {
-			k := slices.IndexFunc(tags, func(x TagMove) bool { return x.Repository == t.Repository && x.Tag == t.Tag })
-			if k >= 0 && t.From == tags[k].To {
-				receipt.Tags[i].From, changed = tags[k].From, true
+		for _, name := range append([]string{other.Receipt}, other.Before...) {
+			receipt, err := ReadReceipt(s.Root, name)
+			if err != nil {
+				return err
 			}
-		}
-		if !changed {
-			continue
-		}
-		if err := writeJSON(receiptPath(s.Root, other.Receipt), receipt); err != nil {
-			return err
+			changed := false
+			for i, t := range receipt.Tags {
+				k := slices.IndexFunc(tags, func(x TagMove) bool { return x.Repository == t.Repository && x.Tag == t.Tag })
+				if k >= 0 && t.From == tags[k].To {
+					receipt.Tags[i].From, changed = tags[k].From, true
+				}
+			}
+			if !changed {
+				continue
+			}
+			if err := writeJSON(receiptPath(s.Root, name), receipt); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

@@ -123,6 +123,10 @@ func NewPlan(ctx context.Context, v *verify.Verified, target Target, o Options) 
 	return p, errors.Join(problems...)
 }
 
+// Links returns the places outside of the root that the release will have, as its
+// bundle names them.
+func (p *Plan) Links() []bundle.Link { return p.release.Linked() }
+
 // checkHost refuses to put a link in the place of something that is the host's.
 func (p *Plan) checkHost() error {
 	foreign, err := p.release.Foreign()

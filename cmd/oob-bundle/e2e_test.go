@@ -295,6 +295,7 @@ components:
 	m.run("oob-bundle install one.oob.tar" + flags + " --start")
 	t.Logf("installed and started in %s", time.Since(started).Round(time.Second))
 	m.run("curl -sS -m 10 -f -H 'Host: chat.site.mil' http://127.0.0.1:8080/api/v4/system/ping")
+	m.run("grep -x MM_SERVICESETTINGS_SITEURL=http://chat.site.mil:8080 " + m.root + "/deployments/application/current/mattermost.env")
 	before := m.migrations()
 
 	// The server, by its own word.
@@ -350,6 +351,15 @@ components:
 	m.run("diff <(sed '1,2d' " + m.root + "/deployments/application/current/airgap.json) <(sed '1,2d' " + second + "/deployments/application/current/airgap.json)")
 	m.run("oob-bundle status --check --root " + second + " && test ! -e " + second + "/registry")
 
+	// Nothing was sent elsewhere; and had a container done so, it would have been seen.
+	if now := m.sent(); now != sent {
+		t.Errorf("%d packets left for elsewhere", now-sent)
+	}
+	m.run("docker exec $(docker ps -q --filter label=com.docker.compose.service=postgres) bash -c 'echo >/dev/udp/198.51.100.1/9'")
+	if m.sent() == sent {
+		t.Error("the counter does not see what a container sends")
+	}
+
 	// A second bundle, and the first one gone.
 	m.run("oob-bundle install hello.oob.tar --key oob.pub --root " + m.root)
 	left := m.run("oob-bundle uninstall application --root " + m.root + " --host-root " + m.dir + "/etc-of-1 --json")
@@ -362,9 +372,6 @@ components:
 		t.Errorf("%s containers are left", n)
 	}
 	m.run("oob-bundle status --check --root " + m.root)
-	if now := m.sent(); now != sent {
-		t.Errorf("%d packets left for elsewhere", now-sent)
-	}
 	m.secretsStayed()
 }
 

@@ -110,12 +110,9 @@ func (u *ui) rollback(ctx context.Context, name string, f undoFlags) (err error)
 	if err != nil {
 		return err
 	}
-	var manager *service.Manager
+	manager := service.New(f.root, d.Registry == "embedded" || f.plain(d.Registry), f.timeout, u.note)
 	dump := ""
 	if f.start {
-		if manager, err = service.Find(ctx, f.root, newer.Form, d.Registry == "embedded" || f.plain(d.Registry), f.timeout, u.note); err != nil {
-			return err
-		}
 		if f.restore {
 			dump = service.DumpFile(f.root, newer)
 			if _, err := os.Stat(dump); err != nil {
@@ -189,12 +186,8 @@ func (u *ui) uninstall(ctx context.Context, name string, f undoFlags) (err error
 	}
 	defer func() { err = errors.Join(err, release()) }()
 	if a, err := host.ReadRelease(f.root, d.Name, d.Release); err == nil && service.CameUp(f.root, a) {
-		manager, err := service.Find(ctx, f.root, a.Form, true, time.Minute, u.note)
-		if err == nil {
-			u.note("Stopping %s %s", a.Name, a.Version)
-			err = manager.Stop(ctx, a)
-		}
-		if err != nil {
+		u.note("Stopping %s %s", a.Name, a.Version)
+		if err := service.New(f.root, false, time.Minute, u.note).Stop(ctx, a); err != nil {
 			return fmt.Errorf("%s %s was started and cannot be stopped: %w", a.Name, a.Version, err)
 		}
 	}

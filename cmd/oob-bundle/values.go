@@ -4,13 +4,11 @@ import (
 	"context"
 	"errors"
 	"io"
-	"os"
 
 	"github.com/spf13/cobra"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/install/host"
-	"github.com/oob-bundle/oob-bundle/verify"
 )
 
 func valuesCommand(u *ui) *cobra.Command {
@@ -30,19 +28,11 @@ func valuesCommand(u *ui) *cobra.Command {
 
 // values prints the template, or with --json what is asked for.
 func (u *ui) values(ctx context.Context, path string, f trustFlags) (err error) {
-	policy, err := f.policy()
-	if err != nil {
-		return err
-	}
-	file, err := bundle.OpenFile(path, os.O_RDONLY)
+	v, file, err := f.open(ctx, path)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
-	v, err := verify.Open(ctx, file, file.Size(), policy)
-	if err != nil {
-		return &bundleError{path, err}
-	}
 	asked := []bundle.Value{}
 	if v.Deployment.Host != nil {
 		asked = append(asked, v.Deployment.Host.Values...)

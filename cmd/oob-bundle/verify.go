@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -78,20 +79,30 @@ type signatureJSON struct {
 	Valid       bool   `json:"valid"`
 }
 
-func (u *ui) verify(c *cobra.Command, path string, f trustFlags) (err error) {
+// open opens a bundle and verifies everything of it that is not payload. The
+// caller closes the file.
+func (f *trustFlags) open(ctx context.Context, path string) (*verify.Verified, *bundle.File, error) {
 	policy, err := f.policy()
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	file, err := bundle.OpenFile(path, os.O_RDONLY)
+	if err != nil {
+		return nil, nil, err
+	}
+	v, err := verify.Open(ctx, file, file.Size(), policy)
+	if err != nil {
+		return nil, nil, errors.Join(&bundleError{path, err}, file.Close())
+	}
+	return v, file, nil
+}
+
+func (u *ui) verify(c *cobra.Command, path string, f trustFlags) (err error) {
+	v, file, err := f.open(c.Context(), path)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
-	v, err := verify.Open(c.Context(), file, file.Size(), policy)
-	if err != nil {
-		return &bundleError{path, err}
-	}
 	p := u.progress("verify", v.Geometry)
 	err = v.Payload(c.Context(), p.watch())
 	p.stop()

@@ -107,13 +107,19 @@ func linkTarget(base string, l bundle.Link) string {
 	return filepath.Join(base, "current", filepath.FromSlash(l.File))
 }
 
+// Linked returns the links that the release makes, as the bundle names them.
+func (r *Release) Linked() []bundle.Link {
+	if r.site.HostRoot == "" {
+		return nil
+	}
+	return r.host.Links
+}
+
 // Links returns where the release has links outside of the root, absolute.
 func (r *Release) Links() []string {
 	var list []string
-	for _, l := range r.host.Links {
-		if r.site.HostRoot != "" {
-			list = append(list, filepath.Join(r.site.HostRoot, l.Path))
-		}
+	for _, l := range r.Linked() {
+		list = append(list, filepath.Join(r.site.HostRoot, l.Path))
 	}
 	return list
 }
@@ -391,6 +397,16 @@ func Prune(root, name string, keep []string) error {
 		}
 		if err := os.RemoveAll(p); err != nil {
 			return err
+		}
+		// Nobody goes back to what was before it.
+		kept, err := filepath.Glob(filepath.Join(Base(root, name), "replaced", e.Name()+"-merge-*.json"))
+		if err != nil {
+			return err
+		}
+		for _, k := range kept {
+			if err := os.Remove(k); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

@@ -161,6 +161,22 @@ func TestMerge(t *testing.T) {
 	if err := Activate(root, "", a, nil); err != nil { // a run that is repeated
 		t.Fatal(err)
 	}
+	// An upgrade merges on top, without taking the older patch back in between.
+	b := *a
+	b.ID = "fedcba9876543210"
+	write(filepath.Join(base, "releases", b.ID, "patch.json"), `{"S": {"New": "y"}}`)
+	if err := Activate(root, "", &b, a); err != nil {
+		t.Fatal(err)
+	}
+	if s := read()["S"]; s["On"] != false || s["New"] != "y" {
+		t.Errorf("after the upgrade: %v", s)
+	}
+	if err := Deactivate(root, "", &b, a); err != nil {
+		t.Fatal(err)
+	}
+	if s := read()["S"]; s["On"] != false || s["New"] != "x" {
+		t.Errorf("after the rollback: %v", s)
+	}
 	if err := Deactivate(root, "", a, nil); err != nil {
 		t.Fatal(err)
 	}

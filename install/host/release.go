@@ -62,7 +62,6 @@ type file struct {
 	blob  bundle.Descriptor // of the bundle, otherwise
 	strip int               // of an archive
 	as    string            // AsArchive, or anything else
-	keys  bool              // it holds secrets
 }
 
 // Base returns the directory of a deployment.
@@ -194,6 +193,9 @@ func (r *Release) earlierValues() (map[string]string, error) {
 		return map[string]string{}, err
 	}
 	about, err := ReadRelease(r.site.Root, r.Name, id)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: the values of release %s are lost with its %s; give them with --values", ErrValues, id, releaseFile)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -256,7 +258,7 @@ func (r *Release) collect() error {
 				out.data = []byte{}
 			}
 			if r.secrets.in(out.data) {
-				out.mode, out.keys = out.mode&0o600, true
+				out.mode &= 0o600
 			}
 		}
 		r.files = append(r.files, out)

@@ -59,6 +59,7 @@ func (r *renderer) functions() template.FuncMap {
 		"base":       path.Base,
 		"dir":        path.Dir,
 		"file":       r.file,
+		"fail":       func(why string) (string, error) { return "", fmt.Errorf("%w: %s", ErrValues, why) },
 		"environ":    environ,
 		"environMap": environMap,
 	}

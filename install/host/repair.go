@@ -2,7 +2,6 @@ package host
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -75,11 +74,11 @@ func drifted(ctx context.Context, p string, f File) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	h := sha256.New()
-	if err := errors.Join(pour(ctx, io.Discard, h, in), in.Close()); err != nil {
+	digest, _, err := bundle.Copy(ctx, io.Discard, in, make([]byte, bufferSize))
+	if err := errors.Join(err, in.Close()); err != nil {
 		return "", err
 	}
-	if bundle.DigestFrom(h.Sum(nil)) != f.SHA256 {
+	if digest != f.SHA256 {
 		return "changed", nil
 	}
 	if runtime.GOOS != "windows" && fmt.Sprintf("%04o", fi.Mode().Perm()) != f.Mode {
@@ -89,15 +88,16 @@ func drifted(ctx context.Context, p string, f File) (string, error) {
 }
 
 // Repair writes the files again that are not what they should be, each as a whole,
-// and returns them. The release is the one that the bundle makes.
+// and returns them. The release is the one that the bundle makes; what says of
+// which files it consists may be missing too.
 func (r *Release) Repair(ctx context.Context) ([]Drift, error) {
-	about, err := ReadRelease(r.site.Root, r.Name, r.ID)
-	if err != nil {
-		return nil, err
-	}
-	drift, err := Check(ctx, r.site.Root, "", about)
-	if err != nil || len(drift) == 0 {
-		return nil, err
+	about, lost := ReadRelease(r.site.Root, r.Name, r.ID)
+	var drift []Drift
+	var err error
+	if lost == nil {
+		if drift, err = Check(ctx, r.site.Root, "", about); err != nil || len(drift) == 0 {
+			return nil, err
+		}
 	}
 	// All of it beside the release, so that what replaces a file is whole.
 	beside := r.Dir + ".repair"
@@ -111,6 +111,9 @@ func (r *Release) Repair(ctx context.Context) ([]Drift, error) {
 		return nil, err
 	}
 	fresh, err := r.write(ctx, beside, r.files)
+	if err == nil && lost != nil {
+		drift, err = Check(ctx, r.site.Root, "", fresh)
+	}
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(beside))
 	}

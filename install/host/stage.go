@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"io/fs"
 	"os"
@@ -69,6 +68,15 @@ func ReadRelease(root, name, id string) (*About, error) {
 	return &a, nil
 }
 
+// Room looks whether the disk has room for the release, if it is not there. Dir is
+// any directory of the same file system. The error wraps bundle.ErrSpace.
+func (r *Release) Room(dir string) error {
+	if _, err := os.Stat(filepath.Join(r.Dir, releaseFile)); err == nil {
+		return nil
+	}
+	return bundle.Need(dir, r.Size(), int64(len(r.files))+16, 0)
+}
+
 // Stage writes the release and makes it durable, unless it is there; nobody uses
 // it yet. A wrong digest leaves nothing of it behind. Errors wrap
 // bundle.ErrDigest, bundle.ErrFormat, bundle.ErrLimit, bundle.ErrSpace, or are the
@@ -81,9 +89,6 @@ func (r *Release) Stage(ctx context.Context) (*About, error) {
 		return about, err
 	}
 	if err := os.RemoveAll(r.Dir); err != nil { // of a run that did not finish
-		return nil, err
-	}
-	if err := bundle.Need(r.base, r.Size(), int64(len(r.files))+16, 0); err != nil {
 		return nil, err
 	}
 	if err := mkdirAll(r.Dir); err != nil {
@@ -190,7 +195,7 @@ func (r *Release) write(ctx context.Context, dir string, files []file) (about *A
 	d := r.bundle.Deployment
 	about = &About{
 		APIVersion: bundle.APIVersion, Kind: "Release", ID: r.ID, Identity: r.bundle.Identity, Name: r.Name, Version: d.Version, Form: d.Form,
-		Registry: r.site.Registry, Data: r.data, Values: r.values, Images: []string{}, Links: r.host.Links, Merges: r.host.Merges,
+		Registry: r.site.Registry, Data: r.data, Values: r.values, Images: []string{}, Links: r.Linked(), Merges: r.host.Merges,
 		Database: r.host.Database, Files: []File{},
 	}
 	if about.Health, err = r.health(); err != nil {
@@ -244,6 +249,10 @@ func (r *Release) unpack(ctx context.Context, root *os.Root, f file, about *Abou
 	if err != nil {
 		return err
 	}
+	own := map[string]bool{}
+	for _, x := range r.files {
+		own[x.path] = true
+	}
 	h := sha256.New()
 	hashed := io.TeeReader(content, h)
 	var files []File
@@ -257,6 +266,9 @@ func (r *Release) unpack(ctx context.Context, root *os.Root, f file, about *Abou
 			name = rest
 		}
 		name = path.Join(f.path, name)
+		if own[name] {
+			return nil // the bundle has a file of its own there
+		}
 		if e.Dir {
 			return makeDirs(root, name)
 		}
@@ -288,6 +300,9 @@ func (r *Release) unpack(ctx context.Context, root *os.Root, f file, about *Abou
 	return nil
 }
 
+// bufferSize is what is copied at a time, in bytes.
+const bufferSize = 256 << 10
+
 // writeFile writes a new file and returns its digest. The mode is set whatever
 // the umask says.
 func writeFile(ctx context.Context, root *os.Root, name string, mode fs.FileMode, content io.Reader) (d bundle.Digest, err error) {
@@ -299,34 +314,13 @@ func writeFile(ctx context.Context, root *os.Root, name string, mode fs.FileMode
 		return "", err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	h := sha256.New()
-	if err := pour(ctx, f, h, content); err != nil {
+	if d, _, err = bundle.Copy(ctx, f, content, make([]byte, bufferSize)); err != nil {
 		return "", err
 	}
 	if runtime.GOOS != "windows" {
 		err = f.Chmod(mode)
 	}
-	return bundle.DigestFrom(h.Sum(nil)), err
-}
-
-func pour(ctx context.Context, w io.Writer, h hash.Hash, r io.Reader) error {
-	buf := make([]byte, 256<<10)
-	for {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		n, readErr := r.Read(buf)
-		if _, err := w.Write(buf[:n]); err != nil {
-			return err
-		}
-		h.Write(buf[:n])
-		if errors.Is(readErr, io.EOF) {
-			return nil
-		}
-		if readErr != nil {
-			return readErr
-		}
-	}
+	return d, err
 }
 
 func makeDirs(root *os.Root, dir string) error {

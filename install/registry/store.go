@@ -3,7 +3,6 @@ package registry
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -233,29 +232,14 @@ func writeBlob(ctx context.Context, name string, d bundle.Descriptor, r io.Reade
 
 // pour copies r, which has to be d, to w.
 func pour(ctx context.Context, w io.Writer, d bundle.Descriptor, r io.Reader, buf []byte) error {
-	h := sha256.New()
-	var total int64
-	for {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		n, readErr := r.Read(buf)
-		if _, err := w.Write(buf[:n]); err != nil {
-			return err
-		}
-		h.Write(buf[:n])
-		total += int64(n)
-		if errors.Is(readErr, io.EOF) {
-			break
-		}
-		if readErr != nil {
-			return readErr
-		}
+	digest, total, err := bundle.Copy(ctx, w, r, buf)
+	if err != nil {
+		return err
 	}
 	if total != d.Size {
 		return fmt.Errorf("%w: %s has %d bytes instead of %d", bundle.ErrFormat, d.Digest, total, d.Size)
 	}
-	if bundle.DigestFrom(h.Sum(nil)) != d.Digest {
+	if digest != d.Digest {
 		return fmt.Errorf("%w: %s", bundle.ErrDigest, d.Digest)
 	}
 	return nil

@@ -32,12 +32,18 @@ var (
 	ErrNoDump = errors.New("the database was not dumped")
 )
 
-// Manager starts one deployment.
+// Manager starts deployments, each by the engine that its release is made for.
 type Manager struct {
-	root    string
-	timeout time.Duration
-	note    func(format string, args ...any)
-	engine  engine
+	root      string
+	plainHTTP bool
+	timeout   time.Duration
+	note      func(format string, args ...any)
+}
+
+// New returns a manager of the deployments below root. PlainHTTP says that the
+// registry speaks no TLS; timeout is how long services get to come up.
+func New(root string, plainHTTP bool, timeout time.Duration, note func(string, ...any)) *Manager {
+	return &Manager{root, plainHTTP, timeout, note}
 }
 
 // engine is a program that runs services.
@@ -56,33 +62,43 @@ type engine interface {
 	logs(ctx context.Context, a *host.About, w io.Writer)
 }
 
-// Find looks for what can start a release. The error wraps ErrNoRuntime and says
-// what is missing. Timeout is how long the services get to come up.
-func Find(ctx context.Context, root, form string, plainHTTP bool, timeout time.Duration, note func(string, ...any)) (*Manager, error) {
-	m := &Manager{root: root, timeout: timeout, note: note}
-	switch form {
-	case "compose":
-		if _, err := run(ctx, "", "docker", "info", "--format", "{{.ServerVersion}}"); err == nil {
-			for _, c := range [][]string{{"docker", "compose"}, {"docker-compose"}} {
-				if _, err := run(ctx, "", append(c, "version")...); err == nil {
-					m.engine = &compose{command: c, root: root}
-					return m, nil
-				}
+// Check reports whether the host has what starts a deployment of a form with these
+// links. The error wraps ErrNoRuntime and says what is missing.
+func (m *Manager) Check(ctx context.Context, form string, links []bundle.Link) error {
+	_, err := m.engine(ctx, form, links)
+	return err
+}
+
+func (m *Manager) of(ctx context.Context, a *host.About) (engine, error) {
+	return m.engine(ctx, a.Form, a.Links)
+}
+
+func (m *Manager) engine(ctx context.Context, form string, links []bundle.Link) (engine, error) {
+	units := slices.ContainsFunc(links, func(l bundle.Link) bool { return unit(l) != nil })
+	switch {
+	case form == "compose" && units: // the site has chosen podman
+		if !has("podman") || !hasSystemd(ctx) {
+			return nil, fmt.Errorf("%w: the site's values ask for podman and systemd, and not both are here", ErrNoRuntime)
+		}
+		return &systemd{podman: true, plainHTTP: m.plainHTTP}, nil
+	case form == "compose":
+		if _, err := run(ctx, "", "docker", "info", "--format", "{{.ServerVersion}}"); err != nil {
+			return nil, fmt.Errorf("%w: Docker does not answer (docker info); on a host with podman and systemd set the value quadlet, if the bundle has it", ErrNoRuntime)
+		}
+		for _, c := range [][]string{{"docker", "compose"}, {"docker-compose"}} {
+			if _, err := run(ctx, "", append(c, "version")...); err == nil {
+				return &compose{command: c, root: m.root}, nil
 			}
-			return nil, fmt.Errorf("%w: Docker is here, and Docker Compose is not; install the package docker-compose-plugin or docker-compose", ErrNoRuntime)
 		}
-		if has("podman") && hasSystemd(ctx) {
-			m.engine = &systemd{podman: true, plainHTTP: plainHTTP}
-			return m, nil
+		return nil, fmt.Errorf("%w: Docker is here, and Docker Compose is not; install the package docker-compose-plugin or docker-compose", ErrNoRuntime)
+	case form == "linux" && !units:
+		return nil, fmt.Errorf("%w: no units are linked; with another --root than the default, --host-root says where /etc is", ErrNoRuntime)
+	case form == "linux":
+		if !hasSystemd(ctx) {
+			return nil, fmt.Errorf("%w: systemd does not answer (systemctl is-system-running)", ErrNoRuntime)
 		}
-		return nil, fmt.Errorf("%w: neither does Docker answer (docker info), nor are podman and systemd here", ErrNoRuntime)
-	case "linux":
-		if hasSystemd(ctx) {
-			m.engine = &systemd{}
-			return m, nil
-		}
-		return nil, fmt.Errorf("%w: systemd does not answer (systemctl is-system-running)", ErrNoRuntime)
-	case "kubernetes":
+		return &systemd{}, nil
+	case form == "kubernetes":
 		return nil, fmt.Errorf("%w: a cluster is not started from here; apply what is in the release with kubectl and helm, as its READ-ME-FIRST.txt says", ErrNoRuntime)
 	}
 	return nil, fmt.Errorf("%w: the bundle does not say what it is a deployment for", ErrNoRuntime)
@@ -133,8 +149,12 @@ func (m *Manager) Pull(ctx context.Context, a *host.About) error {
 	if err != nil {
 		return err
 	}
+	e, err := m.of(ctx, a)
+	if err != nil {
+		return err
+	}
 	images := slices.DeleteFunc(slices.Clone(a.Images), func(i string) bool { return !strings.Contains(text, i) })
-	return m.engine.pull(ctx, images)
+	return e.pull(ctx, images)
 }
 
 // text returns the files of a release that name images.
@@ -160,9 +180,12 @@ func releaseDir(root string, a *host.About) string {
 // Up starts a release and waits until all is well. The error wraps ErrUnhealthy;
 // what the services have said is then in a file that it names.
 func (m *Manager) Up(ctx context.Context, a *host.About) error {
-	err := m.engine.start(ctx, a)
-	if err == nil {
-		err = m.wait(ctx, a)
+	e, err := m.of(ctx, a)
+	if err != nil {
+		return err
+	}
+	if err = e.start(ctx, a); err == nil {
+		err = m.wait(ctx, e, a)
 	}
 	if err == nil {
 		return m.remember(a)
@@ -170,7 +193,7 @@ func (m *Manager) Up(ctx context.Context, a *host.About) error {
 	if ctx.Err() != nil {
 		return err
 	}
-	file, logErr := m.keepLogs(ctx, a)
+	file, logErr := m.keepLogs(ctx, e, a)
 	if logErr != nil {
 		return fmt.Errorf("%w: %w", ErrUnhealthy, errors.Join(err, logErr))
 	}
@@ -197,11 +220,22 @@ func CameUp(root string, a *host.About) bool {
 	return err == nil
 }
 
+// Begin forgets what an earlier life of a release has left: that it came up, and
+// the dump from before it.
+func (m *Manager) Begin(next *host.About) error {
+	for _, p := range []string{cameUp(m.root, next), DumpFile(m.root, next)} {
+		if err := os.Remove(p); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
 // wait asks until everything is well twice in a row.
-func (m *Manager) wait(ctx context.Context, a *host.About) error {
+func (m *Manager) wait(ctx context.Context, e engine, a *host.About) error {
 	deadline := time.Now().Add(m.timeout)
 	for well := 0; ; {
-		why, err := m.unwell(ctx, a)
+		why, err := unwell(ctx, e, a)
 		if err != nil {
 			return err
 		}
@@ -223,9 +257,9 @@ func (m *Manager) wait(ctx context.Context, a *host.About) error {
 	}
 }
 
-// Unwell says what is wrong with a running release, or "".
-func (m *Manager) unwell(ctx context.Context, a *host.About) (string, error) {
-	sick, err := m.engine.unwell(ctx, a)
+// unwell says what is wrong with a running release, or "".
+func unwell(ctx context.Context, e engine, a *host.About) (string, error) {
+	sick, err := e.unwell(ctx, a)
 	if err != nil {
 		return "", err
 	}
@@ -253,11 +287,17 @@ func (m *Manager) unwell(ctx context.Context, a *host.About) (string, error) {
 }
 
 // Stop stops everything.
-func (m *Manager) Stop(ctx context.Context, a *host.About) error { return m.engine.stop(ctx, a, "") }
+func (m *Manager) Stop(ctx context.Context, a *host.About) error {
+	e, err := m.of(ctx, a)
+	if err != nil {
+		return err
+	}
+	return e.stop(ctx, a, "")
+}
 
-func (m *Manager) keepLogs(ctx context.Context, a *host.About) (string, error) {
+func (m *Manager) keepLogs(ctx context.Context, e engine, a *host.About) (string, error) {
 	var b bytes.Buffer
-	m.engine.logs(ctx, a, &b)
+	e.logs(ctx, a, &b)
 	dir := filepath.Join(host.Base(m.root, a.Name), "logs")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", err
@@ -284,17 +324,20 @@ func HasDatabase(a *host.About) bool {
 // the case that the next one does not come up. The error wraps ErrNoDump; then
 // the current release has been started again.
 func (m *Manager) Dump(ctx context.Context, current, next *host.About) error {
+	e, err := m.of(ctx, current)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrNoDump, err)
+	}
 	file := DumpFile(m.root, next)
 	m.note("Stopping %s %s, and dumping its database to %s", current.Name, current.Version, file)
-	err := m.dump(ctx, current, file)
-	if err == nil {
+	if err = m.dump(ctx, e, current, file); err == nil {
 		return nil
 	}
-	return fmt.Errorf("%w: %w\nnothing was switched; %s %s is started again", ErrNoDump, errors.Join(err, m.engine.start(context.WithoutCancel(ctx), current)), current.Name, current.Version)
+	return fmt.Errorf("%w: %w\nnothing was switched; %s %s is started again", ErrNoDump, errors.Join(err, e.start(context.WithoutCancel(ctx), current)), current.Name, current.Version)
 }
 
-func (m *Manager) dump(ctx context.Context, a *host.About, file string) (err error) {
-	if err := m.alone(ctx, a); err != nil {
+func (m *Manager) dump(ctx context.Context, e engine, a *host.About, file string) (err error) {
+	if err := m.alone(ctx, e, a); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
@@ -305,7 +348,7 @@ func (m *Manager) dump(ctx context.Context, a *host.About, file string) (err err
 		return err
 	}
 	d := a.Database
-	err = m.engine.exec(ctx, a, d.Service, nil, f, "pg_dump", "--username", d.User, "--format", "custom", d.Name)
+	err = e.exec(ctx, a, d.Service, nil, f, "pg_dump", "--username", d.User, "--format", "custom", d.Name)
 	if err == nil {
 		err = f.Sync()
 	}
@@ -316,18 +359,18 @@ func (m *Manager) dump(ctx context.Context, a *host.About, file string) (err err
 }
 
 // alone leaves nothing running but the database, and waits until that answers.
-func (m *Manager) alone(ctx context.Context, a *host.About) error {
+func (m *Manager) alone(ctx context.Context, e engine, a *host.About) error {
 	d := a.Database
-	if err := m.engine.stop(ctx, a, d.Service); err != nil {
+	if err := e.stop(ctx, a, d.Service); err != nil {
 		return err
 	}
-	if err := m.engine.startOnly(ctx, a, d.Service); err != nil {
+	if err := e.startOnly(ctx, a, d.Service); err != nil {
 		return err
 	}
 	deadline := time.Now().Add(m.timeout)
 	for {
 		// By the network, where it answers only when it is not being made.
-		err := m.engine.exec(ctx, a, d.Service, nil, io.Discard, "pg_isready", "--host", "127.0.0.1", "--username", d.User, "--dbname", d.Name)
+		err := e.exec(ctx, a, d.Service, nil, io.Discard, "pg_isready", "--host", "127.0.0.1", "--username", d.User, "--dbname", d.Name)
 		if err == nil || ctx.Err() != nil || time.Now().After(deadline) {
 			return err
 		}
@@ -347,10 +390,14 @@ func (m *Manager) Restore(ctx context.Context, a *host.About, file string) (err 
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	if err := m.alone(ctx, a); err != nil {
+	e, err := m.of(ctx, a)
+	if err != nil {
+		return err
+	}
+	if err := m.alone(ctx, e, a); err != nil {
 		return err
 	}
 	d := a.Database
 	// The database as a whole: a migration may have made what the dump does not know.
-	return m.engine.exec(ctx, a, d.Service, f, io.Discard, "pg_restore", "--username", d.User, "--dbname", "postgres", "--clean", "--create", "--if-exists", "--exit-on-error")
+	return e.exec(ctx, a, d.Service, f, io.Discard, "pg_restore", "--username", d.User, "--dbname", "postgres", "--clean", "--create", "--if-exists", "--exit-on-error")
 }
