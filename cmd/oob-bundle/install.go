@@ -284,7 +284,7 @@ func (u *ui) install(ctx context.Context, path string, f installFlags) (err erro
 			return err
 		}
 	}
-	return u.result(r.Receipt, func(w io.Writer) { u.printReceipt(w, r, f) })
+	return u.result(r.Receipt, func(w io.Writer) { printReceipt(w, r, f.root, o.target) })
 }
 
 // isHost reports whether every client takes s for a registry's host and not for
@@ -324,7 +324,7 @@ func printPreview(w io.Writer, p *install.Preview) {
 	fmt.Fprintln(w, "Nothing was done. The payload was not read; install verifies it while it stores it.")
 }
 
-func (u *ui) printReceipt(w io.Writer, r *install.Result, f installFlags) {
+func printReceipt(w io.Writer, r *install.Result, dir string, target install.Target) {
 	b := r.Receipt.Bundle
 	if r.Nothing {
 		fmt.Fprintf(w, "%s %s is installed already; nothing to do.\n", b.Name, b.Version)
@@ -336,11 +336,11 @@ func (u *ui) printReceipt(w io.Writer, r *install.Result, f installFlags) {
 	for _, i := range r.Receipt.Images {
 		fmt.Fprintf(w, "  image     %s\n            %s\n", i.Reference, i.Digest)
 	}
-	fmt.Fprintf(w, "  files     %d in %s\n", len(r.Receipt.Files), filepath.Join(host.Base(f.root, b.Name), "current"))
-	if f.registry == "" && !r.Nothing {
+	fmt.Fprintf(w, "  files     %d in %s\n", len(r.Receipt.Files), filepath.Join(host.Base(dir, b.Name), "current"))
+	if _, embedded := target.(*registry.Embedded); embedded && !r.Nothing {
 		root := ""
-		if f.root != defaultRoot {
-			root = " --root " + f.root
+		if dir != defaultRoot {
+			root = " --root " + dir
 		}
 		fmt.Fprintf(w, "Serve them on this host: oob-bundle registry serve%s\n", root)
 	}

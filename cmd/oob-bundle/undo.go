@@ -136,7 +136,7 @@ func (u *ui) rollback(ctx context.Context, name string, f undoFlags) (err error)
 	case dump != "":
 		u.note("Putting the dump %s back", dump)
 		if err := manager.Restore(ctx, older, dump); err != nil {
-			return fmt.Errorf("putting the dump back: %w", err)
+			return fmt.Errorf("%s is %s again, and its database is not: putting %s back: %w\nput it back by hand (pg_restore --clean --create); another rollback would go back one release more", d.Name, older.Version, dump, err)
 		}
 	case service.HasDatabase(older):
 		u.warn("the database in %s is as %s %s left it; if that migrated it, %s %s may not understand it, and --start --restore-database puts the dump from before back",
