@@ -99,70 +99,6 @@ func NewDeployment(name, version string) Deployment {
 	return Deployment{APIVersion: APIVersion, Kind: "Deployment", Name: name, Version: version, Components: []Component{}, Images: []Image{}}
 }
 
-// emptyConfig is the content of OCI's empty descriptor (image-spec, manifest.md).
-const emptyConfig = "{}"
-
-// NewArtifact returns the descriptor of an artifact, which may refer to a
-// subject, and the blobs it consists of besides its layers: its manifest and the
-// empty config.
-func NewArtifact(artifactType string, subject *Descriptor, layers ...Descriptor) (d Descriptor, blobs map[Digest][]byte) {
-	config := []byte(emptyConfig)
-	d, manifest := encodeManifest(ociManifest{
-		ArtifactType: artifactType, Layers: layers, Subject: subject,
-		Config: Descriptor{MediaType: TypeEmpty, Digest: DigestOf(config), Size: int64(len(config))},
-	})
-	return d, map[Digest][]byte{DigestOf(config): config, d.Digest: manifest}
-}
-
-// NewManifest returns the descriptor and the bytes of an image manifest with a
-// config of its own.
-func NewManifest(config Descriptor, annotations map[string]string, layers ...Descriptor) (d Descriptor, manifest []byte) {
-	return encodeManifest(ociManifest{Config: config, Layers: layers, Annotations: annotations})
-}
-
-// NewReferrersIndex returns the index that clients keep under a tag where a
-// registry does not list what refers to a manifest.
-func NewReferrersIndex(list []Descriptor) (d Descriptor, index []byte) {
-	data, err := Encode(struct {
-		SchemaVersion int          `json:"schemaVersion"`
-		MediaType     string       `json:"mediaType"`
-		Manifests     []Descriptor `json:"manifests"`
-	}{2, TypeOCIIndex, list})
-	if err != nil {
-		panic("bundle: " + err.Error()) // strings and numbers only
-	}
-	return Descriptor{MediaType: TypeOCIIndex, Digest: DigestOf(data), Size: int64(len(data))}, data
-}
-
-// ociManifest is an image manifest (image-spec, manifest.md) as we write it.
-type ociManifest struct {
-	SchemaVersion int               `json:"schemaVersion"`
-	MediaType     string            `json:"mediaType"`
-	ArtifactType  string            `json:"artifactType,omitempty"`
-	Config        Descriptor        `json:"config"`
-	Layers        []Descriptor      `json:"layers"`
-	Subject       *Descriptor       `json:"subject,omitempty"`
-	Annotations   map[string]string `json:"annotations,omitempty"`
-}
-
-func encodeManifest(m ociManifest) (Descriptor, []byte) {
-	m.SchemaVersion, m.MediaType = 2, TypeOCIManifest
-	data, err := Encode(m)
-	if err != nil {
-		panic("bundle: " + err.Error()) // strings and numbers only
-	}
-	return Descriptor{MediaType: TypeOCIManifest, Digest: DigestOf(data), Size: int64(len(data)), ArtifactType: m.ArtifactType}, data
-}
-
-// onlyLayer returns the layer of an artifact with exactly one of that type.
-func (g *Geometry) onlyLayer(d Descriptor, mediaType string) (Descriptor, error) {
-	m := g.Manifests[d.Digest]
-	if m == nil || m.ArtifactType != d.ArtifactType || len(m.Layers) != 1 || m.Layers[0].MediaType != mediaType {
-		return Descriptor{}, fmt.Errorf("%w: manifest %s is not a %q with one layer of type %q", ErrFormat, d.Digest, d.ArtifactType, mediaType)
-	}
-	return m.Layers[0], nil
-}
-
 // Deployment reads the deployment document and compares it with the root: both
 // list the same references with the same digests. Errors wrap ErrFormat,
 // ErrDigest, ErrLimit or ErrNewer.
@@ -186,10 +122,13 @@ func (r *Reader) Deployment() (*Deployment, error) {
 }
 
 // Check compares the document with the root and the manifests that it speaks of.
-// The error wraps ErrFormat.
+// The error wraps ErrFormat or ErrNewer.
 func (d *Deployment) Check(g *Geometry) error {
 	bad := func(format string, args ...any) error {
 		return fmt.Errorf("%w: %s", ErrFormat, fmt.Sprintf(format, args...))
+	}
+	if newer(d.APIVersion) {
+		return fmt.Errorf("%w: it is of %q; use a newer version here", ErrNewer, d.APIVersion)
 	}
 	if d.APIVersion != APIVersion || d.Kind != "Deployment" {
 		return bad("it is a %q of %q", d.Kind, d.APIVersion)
@@ -222,6 +161,9 @@ func (d *Deployment) Check(g *Geometry) error {
 		}
 		if _, ok := indexes[i.Digest]; i.Partial && !ok || !i.Partial && !slices.Equal(i.Manifests, []Digest{i.Digest}) {
 			return bad("it and the root disagree about the digest of %q", i.Reference)
+		}
+		if retention.MatchString(i.Tag) {
+			return bad("%q has a tag that an installation keeps for itself", i.Reference)
 		}
 		if i.Tag != "" {
 			name := i.Repository + ":" + i.Tag
@@ -297,8 +239,14 @@ func (d *Deployment) checkContent(g *Geometry, unnamed []Digest, references map[
 		if !validPath(f.Path) || paths[strings.ToLower(f.Path)] || !fileMode.MatchString(f.Mode) {
 			return bad("it lists the file %q (mode %q) twice, or it is none", f.Path, f.Mode)
 		}
+		if strings.HasPrefix(f.Path, ".") || strings.EqualFold(f.Path, ReleaseFile) {
+			return bad("%q is a name that an installation uses itself; give the file another path", f.Path)
+		}
 		if !slices.Contains([]string{"", AsTemplate, AsArchive, AsImages}, f.As) || f.Strip < 0 || f.Strip > 8 || f.Strip > 0 && f.As != AsArchive {
 			return bad("what %q is (%q) is not known", f.Path, f.As)
+		}
+		if f.Size < 0 {
+			return bad("the file %q has the size %d", f.Path, f.Size)
 		}
 		if f.As == AsTemplate || f.As == AsImages {
 			if f.Size > MaxTemplate {
@@ -322,10 +270,15 @@ func (d *Deployment) checkContent(g *Geometry, unnamed []Digest, references map[
 }
 
 var (
-	pluginID = regexp.MustCompile(`^[a-z0-9_.-]{3,190}$`)
-	fileName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+-]{0,254}$`)
-	fileMode = regexp.MustCompile(`^0[0-7]{3}$`)
+	retention = regexp.MustCompile(`^oob-[0-9a-f]{16}(-[0-9]+)?$`) // as in install.retentionTag
+	pluginID  = regexp.MustCompile(`^[a-z0-9_.-]{3,190}$`)
+	fileName  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+-]{0,254}$`)
+	fileMode  = regexp.MustCompile(`^0[0-7]{3}$`)
 )
+
+// ReleaseFile is where a release says what it is. No file of a bundle may be called
+// that, or have a path that begins with a dot: these are the installation's own.
+const ReleaseFile = "release.json"
 
 // validPath reports whether a path can stand on every system below a directory,
 // and nowhere else.
@@ -338,6 +291,13 @@ func validPath(p string) bool {
 
 // checkComponents wants everything that a component names to be carried.
 func (d *Deployment) checkComponents(references map[string]bool) error {
+	plugins, files := map[string]bool{}, map[string]bool{}
+	for _, p := range d.Plugins {
+		plugins[p.ID] = true
+	}
+	for _, f := range d.Files {
+		files[f.Path] = true
+	}
 	for _, c := range d.Components {
 		missing := ""
 		for _, ref := range slices.Concat(c.Images, c.Charts) {
@@ -346,12 +306,12 @@ func (d *Deployment) checkComponents(references map[string]bool) error {
 			}
 		}
 		for _, id := range c.Plugins {
-			if !slices.ContainsFunc(d.Plugins, func(p Plugin) bool { return p.ID == id }) {
+			if !plugins[id] {
 				missing = id
 			}
 		}
 		for _, f := range c.Files {
-			if !slices.ContainsFunc(d.Files, func(x HostFile) bool { return x.Path == f }) {
+			if !files[f] {
 				missing = f
 			}
 		}
@@ -376,57 +336,4 @@ func (r *Reader) Document(artifactType string, limit int64) ([]byte, error) {
 		return r.ReadBlob(m.Layers[0], limit)
 	}
 	return nil, nil
-}
-
-// PartialIndex is an upstream index that is carried as a layer, because the
-// bundle has only some of its manifests.
-type PartialIndex struct {
-	Layer     Descriptor // the upstream bytes
-	MediaType string     // of the index, as upstream served it
-}
-
-func (g *Geometry) partialIndexes() (map[Digest]PartialIndex, error) {
-	all := map[Digest]PartialIndex{}
-	for _, d := range g.Index.Manifests {
-		if d.ArtifactType != TypePartialIndex {
-			continue
-		}
-		layer, err := g.onlyLayer(d, TypePartialIndex+"+json")
-		if err != nil {
-			return nil, err
-		}
-		mediaType := layer.Annotations[AnnotationMediaType]
-		if !IsIndex(mediaType) || layer.Size > MaxManifest {
-			return nil, fmt.Errorf("%w: manifest %s carries a %q of %d bytes as an index", ErrFormat, d.Digest, mediaType, layer.Size)
-		}
-		all[layer.Digest] = PartialIndex{layer, mediaType}
-	}
-	return all, nil
-}
-
-// PartialIndex returns the bytes and media type of an index that is carried as
-// a layer, after checking that each of the given manifests is listed in it.
-func (r *Reader) PartialIndex(i Image) (data []byte, mediaType string, err error) {
-	all, err := r.partialIndexes()
-	if err != nil {
-		return nil, "", err
-	}
-	p, ok := all[i.Digest]
-	if !ok {
-		return nil, "", fmt.Errorf("%w: the index %s is not in the bundle", ErrFormat, i.Digest)
-	}
-	if data, err = r.ReadBlob(p.Layer, MaxManifest); err != nil {
-		return nil, "", err
-	}
-	d := Descriptor{MediaType: p.MediaType, Digest: i.Digest, Size: p.Layer.Size}
-	m, err := ParseManifest(d, data)
-	if err != nil {
-		return nil, "", err
-	}
-	for _, want := range i.Manifests {
-		if !slices.ContainsFunc(m.Manifests, func(c Descriptor) bool { return c.Digest == want }) {
-			return nil, "", fmt.Errorf("%w: %s is not in the index of %s", ErrFormat, want, i.Reference)
-		}
-	}
-	return data, p.MediaType, nil
 }

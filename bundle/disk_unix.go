@@ -3,8 +3,11 @@
 package bundle
 
 import (
+	"errors"
+	"io/fs"
 	"math"
 	"os"
+	"path/filepath"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -38,4 +41,20 @@ func Allocated(path string) (int64, error) {
 		return min(s.Blocks*512, fi.Size()), nil
 	}
 	return 0, nil
+}
+
+// Writable reports an error if dir, or the directory above it that is there, does
+// not let this user make something in it. The error is an *fs.PathError.
+func Writable(dir string) error {
+	for {
+		err := unix.Access(dir, unix.W_OK|unix.X_OK)
+		if errors.Is(err, fs.ErrNotExist) && dir != filepath.Dir(dir) {
+			dir = filepath.Dir(dir)
+			continue
+		}
+		if err != nil {
+			return &fs.PathError{Op: "writing to", Path: dir, Err: err}
+		}
+		return nil
+	}
 }

@@ -107,7 +107,8 @@
 //     detached signature of its publisher, and whose third (application/pgp-keys),
 //     if there is one, the public key to it;
 //   - files for the host: manifests with artifactType
-//     application/vnd.oobbundle.file.v1 and one layer (application/octet-stream).
+//     application/vnd.oobbundle.file.v1 and one layer (application/octet-stream);
+//     no path begins with a dot or is release.json, in any case of letters.
 //
 // Manifests that are equal stand in the root once. A reader takes what has no
 // reference for what the deployment document says it is, and must find there a
@@ -168,9 +169,9 @@
 // each line again and compare.
 //
 // A reader refuses a bundle in which a line is over another digest, or a line by
-// a key that it trusts is wrong, whatever the other lines say. A line by a key
-// that it does not know counts for nothing. The hint finds the key and proves
-// nothing.
+// a key that it trusts is wrong, or names another key, whatever the other lines say.
+// A line by a key that it does not know counts for nothing. The hint finds the key
+// and proves nothing.
 //
 // # The order of reading
 //
@@ -202,9 +203,10 @@
 //
 // # Limits
 //
-// index.json, manifests and the deployment document: 4 MiB each. A blob: 16 TiB.
-// Blobs: 100,000. Descriptors in the root: 2,000; met on the walk: 1,000,000.
-// Depth: 6, the root being 0. Their reasons stand beside the constants.
+// index.json, manifests and the deployment document: 4 MiB and 200,000 objects each.
+// A blob: 16 TiB. Blobs: 100,000. Descriptors in the root: 2,000; met on the walk:
+// 1,000,000. Layers named in the load list: 254,000. Depth: 6, the root being 0. Their
+// reasons stand beside the constants.
 //
 // # A worked example
 //

@@ -24,3 +24,20 @@ var (
 	// cannot hold a file of the size.
 	ErrSpace = errors.New("not enough space")
 )
+
+// Kinds of the above, and of ErrNotFile, about which there is more to say.
+var (
+	// ErrOther says that a file is no bundle and was never one; it is an ErrFormat.
+	ErrOther error = &kindError{"not a bundle", ErrFormat}
+	// ErrPart says that a path names one part of a bundle, and not the first; it is
+	// an ErrNotFile.
+	ErrPart error = &kindError{"not the whole bundle", ErrNotFile}
+)
+
+type kindError struct {
+	text string
+	of   error
+}
+
+func (e *kindError) Error() string { return e.text }
+func (e *kindError) Unwrap() error { return e.of }

@@ -2,6 +2,8 @@ package bundle
 
 import (
 	"errors"
+	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -37,6 +39,29 @@ func WriteFile(path string, data []byte, mode os.FileMode) error {
 	return SyncDir(filepath.Dir(path))
 }
 
+// ReadFile reads a file of at most limit bytes, whatever it says of its size: a
+// device may never end. The error wraps ErrLimit or is the file system's.
+func ReadFile(path string, limit int64) (data []byte, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	fi, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if fi.Size() <= limit {
+		if data, err = io.ReadAll(io.LimitReader(f, limit+1)); err != nil {
+			return nil, err
+		}
+	}
+	if fi.Size() > limit || int64(len(data)) > limit {
+		return nil, fmt.Errorf("%w: %s has more than %d bytes", ErrLimit, path, limit)
+	}
+	return data, nil
+}
+
 // SyncDir makes the names in a directory durable. Windows has no such call and
 // needs none (NTFS journals its directories).
 func SyncDir(dir string) error {
@@ -48,4 +73,35 @@ func SyncDir(dir string) error {
 		return err
 	}
 	return errors.Join(d.Sync(), d.Close())
+}
+
+// RemoveEmpty removes the directories below and including dir that hold nothing.
+// One that is not there is in order.
+func RemoveEmpty(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	left := len(entries)
+	for _, e := range entries {
+		if !e.IsDir() {
+			continue
+		}
+		sub := filepath.Join(dir, e.Name())
+		if err := RemoveEmpty(sub); err != nil {
+			return err
+		}
+		if _, err := os.Lstat(sub); errors.Is(err, fs.ErrNotExist) {
+			left--
+		} else if err != nil {
+			return err
+		}
+	}
+	if left > 0 {
+		return nil
+	}
+	return os.Remove(dir)
 }

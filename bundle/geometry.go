@@ -66,14 +66,16 @@ func NewGeometry(root []byte, load Load) (*Geometry, error) {
 	g.add(Member{Name: NameLayout, Size: int64(len(layoutDocument))})
 	g.add(Member{Name: NameIndex, Size: int64(len(root))})
 	g.add(Member{Name: NameSignatures, Size: SlotSize})
-	w := walk{Geometry: g, load: load}
+	w := walk{Geometry: g, load: load, heights: map[Digest]int{}}
 	for i, d := range index.Manifests {
 		w.root = i
 		if err := w.visit(d, 1); err != nil {
 			return nil, err
 		}
 	}
-	g.LoadList = g.loadList()
+	if g.LoadList, err = g.loadList(); err != nil {
+		return nil, err
+	}
 	g.add(Member{Name: NameLoadList, Size: int64(len(g.LoadList))})
 	g.Size += endSize
 	return g, nil
@@ -94,6 +96,9 @@ type walk struct {
 	load  Load
 	root  int // which manifest of the root is being walked
 	edges int
+	bytes int64 // of the manifests that were loaded
+	// heights of manifests: 1 for one that leads to no other.
+	heights map[Digest]int
 }
 
 // visit gives d its place, if it has none yet, and descends into a manifest
@@ -113,7 +118,16 @@ func (w *walk) visit(d Descriptor, depth int) error {
 	} else if w.Members[i].Size != d.Size {
 		return fmt.Errorf("%w: blob %s is listed with %d and with %d bytes", ErrFormat, d.Digest, w.Members[i].Size, d.Size)
 	}
-	if !IsManifest(d.MediaType) || w.Manifests[d.Digest] != nil {
+	if !IsManifest(d.MediaType) {
+		return nil
+	}
+	if m := w.Manifests[d.Digest]; m != nil {
+		if m.Descriptor.MediaType != d.MediaType {
+			return fmt.Errorf("%w: manifest %s is listed as %q and as %q", ErrFormat, d.Digest, m.Descriptor.MediaType, d.MediaType)
+		}
+		if depth+w.heights[d.Digest]-1 > MaxDepth {
+			return fmt.Errorf("%w: what manifest %s leads to is nested more than %d deep", ErrLimit, d.Digest, MaxDepth)
+		}
 		return nil
 	}
 	if d.Size > MaxManifest {
@@ -121,6 +135,9 @@ func (w *walk) visit(d Descriptor, depth int) error {
 	}
 	if depth > MaxDepth {
 		return fmt.Errorf("%w: manifest %s is nested more than %d deep", ErrLimit, d.Digest, MaxDepth)
+	}
+	if w.bytes += d.Size; w.bytes > MaxManifests {
+		return fmt.Errorf("%w: the manifests have more than %d bytes together", ErrLimit, MaxManifests)
 	}
 	data, err := w.load(w.Members[i])
 	if err != nil {
@@ -137,11 +154,14 @@ func (w *walk) visit(d Descriptor, depth int) error {
 		return err
 	}
 	w.Manifests[d.Digest] = m
+	height := 0
 	for _, c := range m.Children() {
 		if err := w.visit(c, depth+1); err != nil {
 			return err
 		}
+		height = max(height, w.heights[c.Digest])
 	}
+	w.heights[d.Digest] = height + 1
 	return nil
 }
 
@@ -193,8 +213,8 @@ func (g *Geometry) Describe(m Member) string {
 
 // loadList returns Docker's list of images (docker save's manifest.json): one
 // entry for each reference in the order of the root, of the first platform,
-// if an engine could run it.
-func (g *Geometry) loadList() []byte {
+// if an engine could run it. The error wraps ErrLimit.
+func (g *Geometry) loadList() ([]byte, error) {
 	type entry struct {
 		Config   string
 		RepoTags []string
@@ -203,6 +223,7 @@ func (g *Geometry) loadList() []byte {
 	entries := []entry{}
 	seen := map[string]bool{}
 	found := map[Digest]*Manifest{}
+	layers := 0
 	for _, d := range g.Index.Manifests {
 		ref := d.Annotations[AnnotationRef]
 		if ref == "" || seen[ref] {
@@ -211,6 +232,9 @@ func (g *Geometry) loadList() []byte {
 		m := g.firstRunnable(d, found)
 		if m == nil {
 			continue
+		}
+		if layers += len(m.Layers); layers > MaxLoadLayers {
+			return nil, fmt.Errorf("%w: %s would name more than %d layers", ErrLimit, NameLoadList, MaxLoadLayers)
 		}
 		seen[ref] = true
 		e := entry{Config: blobDir + m.Config.Digest.Hex(), RepoTags: []string{loadTag(ref, d.Digest)}, Layers: []string{}}
@@ -223,7 +247,7 @@ func (g *Geometry) loadList() []byte {
 	if err != nil {
 		panic("bundle: " + err.Error()) // strings only
 	}
-	return data
+	return data, nil
 }
 
 // firstRunnable returns the first image that an engine could run at or below d,

@@ -129,6 +129,26 @@ func TestRefused(t *testing.T) {
 			}
 			c.add("example.com/a:1", d)
 		}, bundle.ErrLimit, "nested"},
+		{"indexes in indexes without end, the innermost first", func(c *content) {
+			d := c.blob(bundle.TypeOCIIndex, `{"schemaVersion":2,"manifests":[]}`)
+			for i := range bundle.MaxDepth + 1 {
+				c.add(fmt.Sprintf("example.com/a:%d", i), d)
+				d = c.blob(bundle.TypeOCIIndex, `{"schemaVersion":2,"manifests":[`+string(encode(d))+`]}`)
+			}
+		}, bundle.ErrLimit, "nested"},
+		{"one manifest of two types", func(c *content) {
+			d := c.blob(bundle.TypeOCIIndex, `{"schemaVersion":2,"manifests":[]}`)
+			c.add("example.com/a:1", d)
+			d.MediaType = bundle.TypeDockerList
+			c.add("example.com/b:1", d)
+		}, bundle.ErrFormat, "is listed as"},
+		{"more manifests than can be held", func(c *content) {
+			for i := range bundle.MaxManifests/bundle.MaxManifest + 1 {
+				text := fmt.Sprintf("%d", i) + strings.Repeat("x", bundle.MaxManifest-1000)
+				c.add(fmt.Sprintf("example.com/a:%d", i), c.blob(bundle.TypeOCIIndex, `{"schemaVersion":2,"manifests":[],"annotations":{"a":"`+text+`"}}`))
+			}
+			c.add("example.com/b:1", c.blob(bundle.TypeOCIIndex, `{"schemaVersion":2,"manifests":[],"annotations":{"a":"`+strings.Repeat("y", bundle.MaxManifest-1000)+`"}}`))
+		}, bundle.ErrLimit, "the manifests have more than"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -197,7 +217,9 @@ func TestOtherFiles(t *testing.T) {
 		"gzip":       {[]byte("\x1f\x8b\x08\x00"), "gzip"},
 		"zstd":       {[]byte("\x28\xb5\x2f\xfd"), "zstd"},
 		"zip":        {[]byte("PK\x03\x04"), "zip"},
-		"web page":   {[]byte("\n<!DOCTYPE html><title>Sign in</title>"), "web page"},
+		"web page":   {[]byte("\n<!DOCTYPE html><title>Sign in</title>"), "not a bundle: it looks like a web page"},
+		"xz":         {[]byte("\xfd7zXZ\x00 and so on"), "not a bundle: it looks like an xz file; somebody has packed it: unpack it with xz -d"},
+		"a key":      {[]byte("-----BEGIN PUBLIC KEY-----"), "a key or a certificate"},
 		"other tar":  {append([]byte("./oci-layout\x00"), make([]byte, 1024)...), "first member"},
 		"text":       {[]byte("hello"), "first member"},
 		"first half": {good[:len(good)/2], "incomplete"},

@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode"
 )
 
 // Host says what a host makes of the content: what it has to be told, what it
@@ -37,6 +38,15 @@ type Value struct {
 	Required bool   `json:"required,omitempty"`
 }
 
+// Needed returns those of the values without which an installation refuses.
+func Needed(values []Value) []Value {
+	return slices.DeleteFunc(slices.Clone(values), func(v Value) bool { return !v.Required })
+}
+
+// ValueData is the value that says where programs keep their data. Only the site knows:
+// what is merged into files there must not become a merge into others.
+const ValueData = "dataDirectory"
+
 // ValueKinds are the kinds of values. file and directory are absolute paths; a
 // file has to be there.
 var ValueKinds = []string{"", "host", "port", "number", "name", "file", "directory", "flag", "email", "registry"}
@@ -64,22 +74,28 @@ type Merge struct {
 }
 
 // Link makes a file of the release known to the host at one of the places in
-// LinkPlaces.
+// IsLinkPlace.
 type Link struct {
 	Path string `json:"path"`         // absolute
 	File string `json:"file"`         // of the release
 	If   string `json:"if,omitempty"` // name of a flag among the values that has to be true
 }
 
-// LinkPlaces are the directories outside of the release where links may stand.
-var LinkPlaces = []string{
-	"/etc/systemd/system/",
-	"/etc/containers/systemd/",
-	"/etc/nginx/conf.d/",
-	"/etc/nginx/sites-enabled/",
-	"/etc/containerd/certs.d/",
-	"/etc/containers/registries.conf.d/",
-	"/etc/rancher/k3s/registries.yaml",
+// linkPlaces are the places outside of the release where links may stand: names alone,
+// so that none changes, enables or hides a unit of somebody else's (as in NAME.d and
+// NAME.wants).
+var linkPlaces = []*regexp.Regexp{
+	regexp.MustCompile(`^/etc/systemd/system/[A-Za-z0-9:_.@-]+\.(service|socket|timer|path|mount|target)$`),
+	regexp.MustCompile(`^/etc/containers/systemd/[A-Za-z0-9:_.@-]+\.(container|network|volume|pod|kube|image|build)$`),
+	regexp.MustCompile(`^/etc/nginx/(conf\.d|sites-enabled)/[A-Za-z0-9:_.@-]+$`),
+	regexp.MustCompile(`^/etc/containerd/certs\.d/[A-Za-z0-9:_.-]+/hosts\.toml$`),
+	regexp.MustCompile(`^/etc/containers/registries\.conf\.d/[A-Za-z0-9:_.-]+\.conf$`),
+	regexp.MustCompile(`^/etc/rancher/k3s/registries\.yaml$`),
+}
+
+// IsLinkPlace reports whether a link may stand at an absolute path.
+func IsLinkPlace(p string) bool {
+	return slices.ContainsFunc(linkPlaces, func(re *regexp.Regexp) bool { return re.MatchString(p) })
 }
 
 // Database is a PostgreSQL of the deployment's own, which is dumped before an
@@ -110,15 +126,20 @@ func (h *Host) Check(files []HostFile) error {
 	bad := func(format string, args ...any) error {
 		return fmt.Errorf("%w: what is said about the host: %s", ErrFormat, fmt.Sprintf(format, args...))
 	}
-	has := func(p string) bool {
-		return slices.ContainsFunc(files, func(f HostFile) bool { return f.Path == p && f.As != AsArchive })
+	plain := map[string]bool{}
+	for _, f := range files {
+		plain[f.Path] = plain[f.Path] || f.As != AsArchive
 	}
-	names := map[string]bool{}
+	has := func(p string) bool { return plain[p] }
+	names, flags := map[string]bool{}, map[string]bool{}
 	for _, v := range h.Values {
-		if !valueName.MatchString(v.Name) || names[v.Name] || !slices.Contains(ValueKinds, v.Kind) || strings.ContainsAny(v.About+v.Default+v.Example, "\n\r") {
+		if !valueName.MatchString(v.Name) || names[v.Name] || !slices.Contains(ValueKinds, v.Kind) || strings.ContainsFunc(v.About+v.Default+v.Example, notText) {
 			return bad("the value %q (%q) is there twice, or is none", v.Name, v.Kind)
 		}
-		names[v.Name] = true
+		if v.Name == ValueData && (v.Kind != "directory" || v.Default != "") {
+			return bad("the value %q is a directory that only the site names, and has no default", v.Name)
+		}
+		names[v.Name], flags[v.Name] = true, v.Kind == "flag"
 	}
 	names = map[string]bool{}
 	for _, s := range h.Secrets {
@@ -137,9 +158,11 @@ func (h *Host) Check(files []HostFile) error {
 			return bad("%q is to be merged into %q", m.Patch, m.File)
 		}
 	}
+	links := map[string]bool{}
 	for _, l := range h.Links {
-		ok := slices.ContainsFunc(LinkPlaces, func(p string) bool { return l.Path == p || strings.HasSuffix(p, "/") && strings.HasPrefix(l.Path, p) })
-		if l.If != "" && !slices.ContainsFunc(h.Values, func(v Value) bool { return v.Name == l.If && v.Kind == "flag" }) {
+		ok := !links[l.Path] && IsLinkPlace(l.Path)
+		links[l.Path] = true
+		if l.If != "" && !flags[l.If] {
 			return bad("%q is to be linked if %q, which is no flag", l.File, l.If)
 		}
 		if !ok || path.Clean(l.Path) != l.Path || !validPath(l.Path[1:]) || !has(l.File) {
@@ -150,6 +173,12 @@ func (h *Host) Check(files []HostFile) error {
 		return bad("the database %q", d.Name)
 	}
 	return nil
+}
+
+// notText finds what a line of text does not have: what ends it, here or for a
+// reader of YAML, and what a terminal obeys (control and format characters).
+func notText(r rune) bool {
+	return unicode.In(r, unicode.C, unicode.Zl, unicode.Zp) || r == unicode.ReplacementChar
 }
 
 func validOwner(s string) bool { return s == "" || ownerIDs.MatchString(s) }

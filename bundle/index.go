@@ -50,7 +50,7 @@ func (i Info) Check() error {
 		return fmt.Errorf("the name %q must be lower-case letters, digits and single separators (. _ -), at most 128", i.Name)
 	case !versionSyntax.MatchString(i.Version) || len(i.Version) > 128:
 		return fmt.Errorf("the version %q must be letters, digits and . _ + -, at most 128", i.Version)
-	case !channelSyntax.MatchString(i.Channel) || len(i.Channel) > MaxName:
+	case !ValidChannel(i.Channel):
 		return fmt.Errorf("the channel %q must be letters, digits and . _ + / -, at most %d", i.Channel, MaxName)
 	case i.Sequence < 0:
 		return fmt.Errorf("the sequence %d must not be negative", i.Sequence)
@@ -232,3 +232,6 @@ func (x *Index) info() (Info, error) {
 	}
 	return i, nil
 }
+
+// ValidChannel reports whether a bundle may have a channel of that name.
+func ValidChannel(s string) bool { return channelSyntax.MatchString(s) && len(s) <= MaxName }

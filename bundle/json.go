@@ -13,15 +13,44 @@ import (
 
 // DecodeStrict decodes a document of ours: duplicate keys (also such as differ
 // in case only), unknown fields, null, trailing data, invalid UTF-8, NUL and
-// numbers that are not plain integers in range are refused with ErrFormat.
-func DecodeStrict(data []byte, v any) error {
-	if err := checkTokens(data, ours); err != nil {
-		return fmt.Errorf("%w: %w", ErrFormat, err)
+// numbers that are not plain integers in range are refused with ErrFormat, more than
+// MaxObjects objects with ErrLimit; what of this is the doing of another apiVersion,
+// with ErrNewer.
+func DecodeStrict(data []byte, v any) error { return decode(data, v, ours) }
+
+// DecodeRecord decodes what this program has written for itself: as DecodeStrict
+// does, but keys may differ in case only, or be spelled like a field of OCI. They
+// are names of channels, tags and values, and no other parser reads them. A field in
+// another case is an unknown one all the same.
+func DecodeRecord(data []byte, v any) error { return decode(data, v, record) }
+
+func decode(data []byte, v any, who author) error {
+	if err := checkTokens(data, who); err != nil {
+		return err
 	}
 	if err := json.Unmarshal(data, v, json.RejectUnknownMembers(true)); err != nil {
+		if other := apiVersion(data); newer(other) {
+			return fmt.Errorf("%w: it is of %q", ErrNewer, other)
+		}
 		return fmt.Errorf("%w: %w", ErrFormat, err)
 	}
 	return nil
+}
+
+// apiVersion returns what a document says that its fields are, or "".
+func apiVersion(data []byte) string {
+	var head struct {
+		APIVersion string `json:"apiVersion"`
+	}
+	if json.Unmarshal(data, &head) != nil {
+		return ""
+	}
+	return head.APIVersion
+}
+
+// newer reports whether an apiVersion is one of ours, and not this program's.
+func newer(apiVersion string) bool {
+	return apiVersion != APIVersion && strings.HasPrefix(apiVersion, "oobbundle.dev/")
 }
 
 // decodeForeign decodes a document that somebody else wrote: unknown fields
@@ -29,7 +58,7 @@ func DecodeStrict(data []byte, v any) error {
 // (duplicate and case-folded keys, trailing data, invalid UTF-8) is refused.
 func decodeForeign(data []byte, v any) error {
 	if err := checkTokens(data, foreign); err != nil {
-		return fmt.Errorf("%w: %w", ErrFormat, err)
+		return err
 	}
 	if err := json.Unmarshal(data, v); err != nil {
 		return fmt.Errorf("%w: %w", ErrFormat, err)
@@ -48,6 +77,7 @@ type author int
 const (
 	ours author = iota
 	foreign
+	record
 )
 
 // ociFields are the names that OCI documents give a meaning. A parser that
@@ -56,7 +86,7 @@ const (
 var ociFields = map[string]bool{
 	"schemaversion": true, "mediatype": true, "artifacttype": true, "config": true, "layers": true,
 	"manifests": true, "subject": true, "annotations": true, "digest": true, "size": true, "urls": true,
-	"data": true, "platform": true, "architecture": true, "os": true, "variant": true,
+	"data": true, "platform": true, "architecture": true, "os": true, "os.version": true, "os.features": true, "variant": true,
 }
 
 var exactFields = map[string]bool{"schemaVersion": true, "mediaType": true, "artifactType": true}
@@ -71,22 +101,38 @@ func foldsToField(key string) bool {
 }
 
 // checkTokens reads data once for what the decoder itself does not refuse.
-// jsontext refuses duplicate names, invalid UTF-8 and lone surrogates.
+// jsontext refuses duplicate names, invalid UTF-8 and lone surrogates. Errors wrap
+// ErrFormat or ErrLimit.
 func checkTokens(data []byte, who author) error {
+	objects := 0
+	err := eachToken(data, who, func() error {
+		if objects++; objects > MaxObjects && who != record {
+			return fmt.Errorf("%w: more than %d objects in a document", ErrLimit, MaxObjects)
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, ErrLimit) {
+		return fmt.Errorf("%w: %w", ErrFormat, err)
+	}
+	return err
+}
+
+// eachToken is the work of checkTokens; it calls object for each of them.
+func eachToken(data []byte, who author, object func() error) error {
 	dec := jsontext.NewDecoder(bytes.NewReader(data))
-	type object struct {
+	type level struct {
 		keys map[string]bool // lower-cased; nil in an array
 		free bool            // keys are the author's own (annotations)
 		name string          // the key whose value is being read
 	}
-	var stack []object
+	var stack []level
 	for {
 		tok, err := dec.ReadToken()
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {
-			return err
+			return errors.New(strings.TrimPrefix(err.Error(), "jsontext: ")) // which says nothing to an operator
 		}
 		if len(stack) == 0 && tok.Kind() != '{' {
 			return errors.New("not a JSON object")
@@ -94,30 +140,41 @@ func checkTokens(data []byte, who author) error {
 		switch kind := tok.Kind(); kind {
 		case '{':
 			free := len(stack) > 0 && stack[len(stack)-1].name == "annotations"
-			stack = append(stack, object{keys: map[string]bool{}, free: free})
+			stack = append(stack, level{keys: map[string]bool{}, free: free})
+			if err := object(); err != nil {
+				return err
+			}
 		case '[':
-			stack = append(stack, object{})
+			stack = append(stack, level{})
 		case '}', ']':
 			stack = stack[:len(stack)-1]
 			if len(stack) == 0 && len(bytes.TrimLeft(data[dec.InputOffset():], " \t\r\n")) > 0 {
 				return errors.New("data after the document")
 			}
 		case 'n':
-			if who == ours {
-				return fmt.Errorf("null at %s", dec.StackPointer())
+			if who != foreign {
+				return fmt.Errorf("null at %q", dec.StackPointer())
+			}
+		case '0':
+			if who != foreign && tok.String() == "-0" { // which is 0, and reads otherwise
+				return fmt.Errorf("the number -0 at %q", dec.StackPointer())
 			}
 		case '"':
 			s := tok.String()
 			if strings.IndexByte(s, 0) >= 0 {
-				return fmt.Errorf("NUL in a string at %s", dec.StackPointer())
+				return fmt.Errorf("NUL in a string at %q", dec.StackPointer())
 			}
 			top := len(stack) - 1
 			if _, n := dec.StackIndex(dec.StackDepth()); top < 0 || stack[top].keys == nil || n%2 == 0 {
 				break // a value
 			}
+			if who == record {
+				stack[top].name = s
+				break
+			}
 			low := strings.ToLower(s)
 			if stack[top].keys[low] {
-				return fmt.Errorf("keys that differ in case only at %s", dec.StackPointer())
+				return fmt.Errorf("keys that differ in case only at %q", dec.StackPointer())
 			}
 			if !stack[top].free && (foldsToField(s) || !isASCII(s)) { // Unicode folds too: layerſ is layers
 				return fmt.Errorf("key %q, which some parsers take for another", s)

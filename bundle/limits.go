@@ -7,9 +7,16 @@ const (
 	// accept no larger manifest (distribution: 4 MiB), so a larger one could
 	// not be installed.
 	MaxManifest = 4 << 20
+	// MaxManifests bounds all manifests of a bundle together, in bytes: what they say is
+	// held in memory, up to nine times as large.
+	MaxManifests = 64 << 20
 	// MaxDeployment bounds the deployment document, in bytes: it is held in
 	// memory, and grows with the number of images and files.
 	MaxDeployment = 4 << 20
+	// MaxObjects bounds the objects in index.json, a manifest, or the deployment
+	// document: decoded, an empty one needs a hundred times its two bytes. A manifest
+	// of 4 MiB has no more descriptors, with platforms and annotations.
+	MaxObjects = 200_000
 	// MaxTemplate bounds a file that is rewritten on the host, in bytes: it is held
 	// in memory, and so is what comes of it.
 	MaxTemplate = 4 << 20
@@ -25,6 +32,13 @@ const (
 	// MaxReferences bounds the descriptors of the root: installing looks at the
 	// tree below each of them.
 	MaxReferences = 2_000
+	// MaxLoadLayers bounds the layers that the load list names, repeated ones
+	// included: many references may share a manifest of many layers. It is
+	// MaxReferences images of 127 layers, the most that Docker takes.
+	MaxLoadLayers = MaxReferences * 127
+	// MaxRecord bounds a document that a host keeps (state, receipts, trust), in
+	// bytes: it is held in memory. The largest lists a release's files.
+	MaxRecord = 64 << 20
 	// MaxDepth bounds the nesting of indexes. The root is 0; an image in an
 	// index in the root is 2.
 	MaxDepth = 6

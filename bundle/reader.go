@@ -151,9 +151,9 @@ func (b *boundedReader) misfit(want int64) string {
 
 func (b *boundedReader) cutShort(want int64) error {
 	if why := b.misfit(want); why != "" {
-		return fmt.Errorf("%w: incomplete: %s; copy it again", ErrFormat, why)
+		return fmt.Errorf("%w: incomplete: %s", ErrFormat, why)
 	}
-	return fmt.Errorf("%w: incomplete: the file has %d bytes where at least %d are needed; copy it again", ErrFormat, b.size, want)
+	return fmt.Errorf("%w: incomplete: the file has %d bytes where at least %d are needed", ErrFormat, b.size, want)
 }
 
 func (b *boundedReader) read(off, n int64) ([]byte, error) {
@@ -224,7 +224,8 @@ func (b *boundedReader) statedSize(off int64) (int64, error) {
 	}
 	// USTAR (POSIX.1-1988): eleven octal digits at 124, then NUL.
 	n, err := strconv.ParseInt(string(h[124:135]), 8, 64)
-	if err != nil || strings.TrimRight(string(h[:100]), "\x00") != NameIndex {
+	if err != nil || n < 0 || // a sign is no octal digit
+		strings.TrimRight(string(h[:100]), "\x00") != NameIndex {
 		return 0, fmt.Errorf("%w: the second member is not %s", ErrFormat, NameIndex)
 	}
 	if n > MaxManifest {
@@ -242,21 +243,25 @@ func (b *boundedReader) refuseOther() error {
 	if err != nil {
 		return err
 	}
-	looks := func(what string) error {
-		return fmt.Errorf("%w: it looks like %s; a bundle is an uncompressed tar", ErrFormat, what)
-	}
+	looks := func(what string) error { return fmt.Errorf("%w: it looks like %s", ErrOther, what) }
 	text := strings.ToLower(strings.TrimLeft(string(start), "\ufeff \t\r\n"))
 	switch {
 	case bytes.HasPrefix(start, []byte{0x1f, 0x8b}):
-		return looks("a gzip file (unpack it with gunzip)")
+		return looks("a gzip file; somebody has packed it: unpack it with gunzip")
 	case bytes.HasPrefix(start, []byte{0x28, 0xb5, 0x2f, 0xfd}):
-		return looks("a zstd file (unpack it with zstd -d)")
+		return looks("a zstd file; somebody has packed it: unpack it with zstd -d")
 	case bytes.HasPrefix(start, []byte("PK\x03\x04")):
-		return looks("a zip file")
+		return looks("a zip file; somebody has packed it: unpack it with unzip")
+	case bytes.HasPrefix(start, []byte("\xfd7zXZ\x00")):
+		return looks("an xz file; somebody has packed it: unpack it with xz -d")
+	case bytes.HasPrefix(start, []byte("-----BEGIN ")):
+		return looks("a key or a certificate; give the bundle, which is an uncompressed tar")
 	case strings.HasPrefix(text, "<!doctype") || strings.HasPrefix(text, "<html"):
-		return looks("a web page, perhaps a proxy's or a sign-in page")
+		return looks("a web page: the transfer record that lies beside a bundle, or what a proxy or a sign-in sent instead of it; give the bundle itself")
+	case strings.HasPrefix(text, "apiversion: oobbundle.dev"):
+		return looks("the lock file that lies beside a bundle, or a manifest; give the bundle itself")
 	case !bytes.HasPrefix(start, append([]byte(NameLayout), 0)):
-		return looks("something else, its first member is not " + NameLayout)
+		return looks("something else, its first member is not " + NameLayout + "; give the bundle, or the first part of one that was cut into parts")
 	}
 	return nil
 }

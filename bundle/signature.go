@@ -54,7 +54,9 @@ type line struct {
 	} `json:"messageSignature"`
 }
 
-func (s Signature) encode() ([]byte, error) {
+// Encode returns the line, without the newline behind it: a document that cosign
+// reads as a bundle.
+func (s Signature) Encode() ([]byte, error) {
 	var l line
 	l.MediaType = sigstoreBundle
 	l.VerificationMaterial.PublicKey.Hint = base64.StdEncoding.EncodeToString(s.Key[:])
@@ -82,7 +84,7 @@ func parseSignature(data []byte) (Signature, error) {
 		Digest: DigestFrom(l.MessageSignature.MessageDigest.Digest),
 		Bytes:  l.MessageSignature.Signature,
 	}
-	again, err := s.encode()
+	again, err := s.Encode()
 	if err != nil || !bytes.Equal(again, data) {
 		return Signature{}, fmt.Errorf("%w: not in the one accepted spelling", ErrFormat)
 	}
@@ -99,7 +101,7 @@ func EncodeSlot(signatures []Signature) ([]byte, error) {
 	}
 	var slot []byte
 	for _, s := range signatures {
-		l, err := s.encode()
+		l, err := s.Encode()
 		if err != nil {
 			return nil, err
 		}

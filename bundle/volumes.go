@@ -34,11 +34,35 @@ type part struct {
 // Size returns how many bytes the bundle has, in all parts together.
 func (f *File) Size() int64 { return f.size }
 
+// Unchanged reports with ErrFormat whether a part has another size than when it was
+// opened: somebody is still copying it, or writes on it.
+func (f *File) Unchanged() error {
+	for _, p := range f.parts {
+		fi, err := p.Stat()
+		if err != nil {
+			return err
+		}
+		if fi.Size() != p.size {
+			return fmt.Errorf("%w: %s had %d bytes when it was opened and has %d now; wait until it is copied", ErrFormat, p.Name(), p.size, fi.Size())
+		}
+	}
+	return nil
+}
+
 // Parts returns the paths of the parts, in their order.
 func (f *File) Parts() []string {
 	var list []string
 	for _, p := range f.parts {
 		list = append(list, p.Name())
+	}
+	return list
+}
+
+// Sizes returns how many bytes each part has, in their order.
+func (f *File) Sizes() []int64 {
+	var list []int64
+	for _, p := range f.parts {
+		list = append(list, p.size)
 	}
 	return list
 }
@@ -97,17 +121,30 @@ func (f *File) add(p part) {
 // refuseLaterVolume tells who gives NAME.002, or NAME alone, what to give.
 func refuseLaterVolume(path string) error {
 	first := VolumeName(path, 1)
-	if i := strings.LastIndexByte(path, '.'); i >= 0 && len(path)-i == 4 {
-		if _, err := strconv.Atoi(path[i+1:]); err == nil {
-			first = VolumeName(path[:i], 1)
-		}
+	if _, ok := volumeNumber(path); ok {
+		first = VolumeName(path[:len(path)-len(".001")], 1)
 	} else if _, err := os.Lstat(path); err == nil {
 		return nil
 	}
-	if _, err := os.Lstat(first); err != nil {
-		return nil //nolint:nilerr // then it is not about volumes
+	if _, err := os.Lstat(first); err == nil {
+		return fmt.Errorf("%w: %s is not the first; give %s", ErrPart, path, first)
 	}
-	return fmt.Errorf("%w: %s is not the first part of the bundle; give %s", ErrNotFile, path, first)
+	if n, ok := volumeNumber(path); ok && n > 1 {
+		if _, err := os.Lstat(path); err == nil {
+			return fmt.Errorf("%w: %s looks like part %d, and %s is not beside it; put all parts into one directory and give that one", ErrPart, path, n, first)
+		}
+	}
+	return nil // then it is not about volumes
+}
+
+// volumeNumber returns the number at the end of the name of a part.
+func volumeNumber(path string) (int, bool) {
+	i := strings.LastIndexByte(path, '.')
+	if i < 0 || len(path)-i != len(".001") {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(path[i+1:], 10, 16)
+	return int(n), err == nil
 }
 
 // checkVolumes compares the sizes of the parts with each other and looks for one
@@ -118,6 +155,9 @@ func (f *File) checkVolumes(base string) error {
 		return fmt.Errorf("%w: part %s has %d bytes and the parts before it have %d: either they were cut short or it is of another bundle; copy them again",
 			ErrFormat, last.Name(), last.size, f.each)
 	}
+	if last := f.parts[n-1]; n > 1 && last.size == 0 {
+		return fmt.Errorf("%w: part %s is empty, which no part is; copy it again, or remove it if it is not of this bundle", ErrFormat, last.Name())
+	}
 	for _, p := range f.parts[:n-1] {
 		if p.size != f.each {
 			return fmt.Errorf("%w: part %s is short: it has %d of %d bytes; copy it again", ErrFormat, p.Name(), p.size, f.each)
@@ -127,7 +167,8 @@ func (f *File) checkVolumes(base string) error {
 	if err != nil {
 		return err
 	}
-	if len(later) > 0 && slices.Max(later) > f.parts[n-1].Name() {
+	// Glob shortens what it finds, so ./b.002 comes as b.002: names alone compare.
+	if len(later) > 0 && filepath.Base(slices.Max(later)) > filepath.Base(f.parts[n-1].Name()) {
 		return fmt.Errorf("%w: part %s is missing, and %s is there; put all parts into one directory", ErrFormat, VolumeName(base, n+1), slices.Max(later))
 	}
 	return nil

@@ -70,8 +70,10 @@ func TestVolumesRefused(t *testing.T) {
 		"the first is short":       {map[int]int{1: 4, 2: 5, 3: 2}, "b.001", ErrFormat, "b.001 is short: it has 4 of 5"},
 		"one in the middle, short": {map[int]int{1: 5, 2: 4, 3: 5}, "b.001", ErrFormat, "b.002 is short"},
 		"the last is larger":       {map[int]int{1: 5, 2: 5, 3: 6}, "b.001", ErrFormat, "b.003 has 6 bytes"},
-		"not the first":            {map[int]int{1: 5, 2: 5}, "b.002", ErrNotFile, "give"},
-		"no number":                {map[int]int{1: 5, 2: 5}, "b", ErrNotFile, "give"},
+		"not the first":            {map[int]int{1: 5, 2: 5}, "b.002", ErrPart, "b.001"},
+		"not the first, alone":     {map[int]int{2: 5}, "b.002", ErrPart, "b.002 looks like part 2, and "},
+		"not a part":               {map[int]int{2: 5}, "b.003", os.ErrNotExist, "b.003"},
+		"no number":                {map[int]int{1: 5, 2: 5}, "b", ErrNotFile, "b.001"},
 		"a name with a pattern":    {map[int]int{1: 5}, "[a-z]*?", os.ErrNotExist, ""},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -1,7 +1,6 @@
 package install
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -36,8 +35,8 @@ type Result struct {
 // a bad byte takes back what this run added. Errors wrap bundle.ErrDigest,
 // ErrIncomplete, or are the target's or the file system's.
 func (p *Plan) Apply(ctx context.Context, watch bundle.Watch) (*Result, error) {
-	if r, err := p.already(ctx); r != nil || err != nil {
-		return r, err
+	if p.done != nil {
+		return p.done, nil
 	}
 	repos, err := p.repositories()
 	if err != nil {
@@ -45,9 +44,6 @@ func (p *Plan) Apply(ctx context.Context, watch bundle.Watch) (*Result, error) {
 	}
 	if p.Options.InPlace {
 		return p.applyFiles(ctx)
-	}
-	if err := p.release.Room(p.Options.Root); err != nil {
-		return nil, err
 	}
 	stored, err := p.store(ctx, repos, watch)
 	if err != nil {
@@ -93,18 +89,18 @@ func (p *Plan) finish(ctx context.Context, moves []TagMove, stored *stored) (*Re
 	if err != nil {
 		return nil, err
 	}
-	current, err := currentRelease(p.Options.Root, p.Bundle.Info.Name)
+	current, err := host.Current(p.Options.Root, p.Bundle.Info.Name)
 	if err != nil {
 		return nil, err
 	}
 	if p.Options.Before != nil {
-		if err := p.Options.Before(ctx, current, next); err != nil {
+		if err := p.Options.Before(ctx, next); err != nil {
 			return nil, err
 		}
 	}
 	receipt, err := p.switchOver(ctx, moves, stored, current, next)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w; run the same command again to finish it", ErrIncomplete, err)
+		return nil, unfinished(err)
 	}
 	return &Result{Receipt: receipt, Release: next, Notes: p.release.Notes}, nil
 }
@@ -129,7 +125,7 @@ func (p *Plan) already(ctx context.Context) (*Result, error) {
 	if err != nil || release == nil || release.ID != p.release.ID {
 		return nil, nil //nolint:nilerr // it is put in place again
 	}
-	if drift, err := host.CheckLinks(p.Options.Root, p.Options.HostRoot, release); err != nil || len(drift) > 0 {
+	if drift, err := host.CheckLinks(p.Options.Root, release); err != nil || len(drift) > 0 {
 		return nil, err
 	}
 	receipt, err := ReadReceipt(p.Options.Root, have.Receipt)
@@ -147,6 +143,14 @@ func (p *Plan) already(ctx context.Context) (*Result, error) {
 		}
 		if d != i.Digest {
 			return nil, nil
+		}
+	}
+	// A signature that was added since is to be found there too.
+	channel := p.state.Channels[info.Channel]
+	if d, _, _ := p.slot(); !p.Options.InPlace && channel.Identity == have.Identity && channel.Highest == have.Identity {
+		newest, err := p.Target.Resolve(ctx, p.central, channelTag(info.Channel))
+		if err != nil || newest != d.Digest {
+			return nil, err
 		}
 	}
 	root, err := p.Target.Resolve(ctx, p.central, retentionTag(p.Bundle.Identity, 0))
@@ -171,9 +175,9 @@ func (p *Plan) takeBack(ctx context.Context) error {
 		return nil
 	}
 	if j.Action != actionInstall {
-		return j.unfinished()
+		return j.Unfinished(p.Options.Root)
 	}
-	c := change{root: p.Options.Root, hostRoot: p.Options.HostRoot, target: p.Target}
+	c := change{root: p.Options.Root, target: p.Target, warn: p.Options.Warn}
 	if err := c.back(ctx, j); err != nil {
 		return err
 	}
@@ -194,13 +198,11 @@ type stored struct {
 func (p *Plan) store(ctx context.Context, repos []*repository, watch bundle.Watch) (*stored, error) {
 	s := &stored{partial: map[string]bool{}}
 	central := repos[0]
-	if err := p.prepare(ctx, repos); err != nil {
+	blobs, _ := p.content(repos)
+	if err := p.Target.Prepare(ctx, blobs); err != nil {
 		return nil, err
 	}
-	if err := p.storeBlobs(ctx, central, "", watch); err != nil {
-		return nil, err
-	}
-	if err := p.storeManifests(ctx, central); err != nil {
+	if err := p.fill(ctx, central, "", watch); err != nil {
 		return nil, err
 	}
 	root := bundle.Descriptor{MediaType: bundle.TypeOCIIndex, Digest: p.Bundle.Identity, Size: int64(len(p.Bundle.Root))}
@@ -215,10 +217,7 @@ func (p *Plan) store(ctx context.Context, repos []*repository, watch bundle.Watc
 	g.SetLimit(writers)
 	for _, r := range repos[1:] {
 		g.Go(func() error {
-			if err := p.storeBlobs(gctx, r, p.central, bundle.Watch{}); err != nil {
-				return err
-			}
-			if err := p.storeManifests(gctx, r); err != nil {
+			if err := p.fill(gctx, r, p.central, bundle.Watch{}); err != nil {
 				return err
 			}
 			return p.storePartial(gctx, r, s)
@@ -227,28 +226,33 @@ func (p *Plan) store(ctx context.Context, repos []*repository, watch bundle.Watc
 	return s, g.Wait()
 }
 
-// prepare tells the target what is coming.
-func (p *Plan) prepare(ctx context.Context, repos []*repository) error {
-	var all []bundle.Descriptor
-	for _, m := range p.Bundle.Blobs() {
-		all = append(all, bundle.Descriptor{MediaType: m.Type, Digest: m.Digest, Size: m.Size})
+// fill puts the blobs and manifests of a repository. A target whose garbage was
+// collected meanwhile, or that said it has what it has not, gets all of them again.
+func (p *Plan) fill(ctx context.Context, r *repository, from string, watch bundle.Watch) error {
+	if err := p.storeBlobs(ctx, r, from, watch, missingOnly); err != nil {
+		return err
 	}
-	all = append(all, bundle.Descriptor{Digest: p.Bundle.Identity, Size: int64(len(p.Bundle.Root))})
-	slot, _, blobs := p.slot()
-	all = append(all, slot)
-	for d, data := range blobs {
-		all = append(all, bundle.Descriptor{Digest: d, Size: int64(len(data))})
+	err := p.storeManifests(ctx, r)
+	if !errors.Is(err, ErrMissing) {
+		return err
 	}
-	links := 0
-	for _, r := range repos {
-		links += len(r.blobs) + len(r.manifests)
+	if err := p.storeBlobs(ctx, r, "", bundle.Watch{}, whateverItSays); err != nil {
+		return err
 	}
-	return p.Target.Prepare(ctx, all, (links+len(all)-1)/len(all))
+	return p.storeManifests(ctx, r)
 }
+
+// extent says which blobs are stored.
+type extent int
+
+const (
+	missingOnly    extent = iota
+	whateverItSays        // also those that the target says it has
+)
 
 // storeBlobs puts the blobs of a repository, the largest first, so that none is
 // left alone at the end.
-func (p *Plan) storeBlobs(ctx context.Context, r *repository, from string, watch bundle.Watch) error {
+func (p *Plan) storeBlobs(ctx context.Context, r *repository, from string, watch bundle.Watch, which extent) error {
 	var blobs []bundle.Member
 	for _, d := range r.blobs {
 		m, ok := p.Bundle.Place(d)
@@ -266,7 +270,7 @@ func (p *Plan) storeBlobs(ctx context.Context, r *repository, from string, watch
 				if gctx.Err() != nil {
 					return context.Cause(gctx)
 				}
-				if err := p.storeBlob(gctx, r, blobs[i], from, watch); err != nil {
+				if err := p.storeBlob(gctx, r, blobs[i], from, watch, which); err != nil {
 					return err
 				}
 			}
@@ -279,11 +283,14 @@ func (p *Plan) storeBlobs(ctx context.Context, r *repository, from string, watch
 	return context.Cause(ctx)
 }
 
-func (p *Plan) storeBlob(ctx context.Context, r *repository, m bundle.Member, from string, watch bundle.Watch) error {
+func (p *Plan) storeBlob(ctx context.Context, r *repository, m bundle.Member, from string, watch bundle.Watch, which extent) error {
 	d := bundle.Descriptor{MediaType: m.Type, Digest: m.Digest, Size: m.Size}
-	has, err := p.Target.HasBlob(ctx, r.name, d)
-	if err != nil {
-		return err
+	has := false
+	if which == missingOnly {
+		var err error
+		if has, err = p.Target.HasBlob(ctx, r.name, d); err != nil {
+			return err
+		}
 	}
 	if has && from != "" {
 		return nil
@@ -293,7 +300,7 @@ func (p *Plan) storeBlob(ctx context.Context, r *repository, m bundle.Member, fr
 	}
 	defer watch.Begun(m)()
 	var sent *counting
-	err = p.Target.PutBlob(ctx, r.name, d, from, func() io.Reader {
+	err := p.Target.PutBlob(ctx, r.name, d, from, func() io.Reader {
 		if sent != nil {
 			watch.Add(-sent.n.Load()) // the target begins anew
 		}
@@ -359,39 +366,6 @@ func (p *Plan) storePartial(ctx context.Context, r *repository, s *stored) error
 	return nil
 }
 
-// slot is the signatures as an artifact that refers to the root: whoever shares
-// the registry can check what is installed there. Blobs holds the rest of it.
-func (p *Plan) slot() (d bundle.Descriptor, document []byte, blobs map[bundle.Digest][]byte) {
-	root := bundle.Descriptor{MediaType: bundle.TypeOCIIndex, Digest: p.Bundle.Identity, Size: int64(len(p.Bundle.Root))}
-	layer := bundle.Descriptor{MediaType: bundle.TypeSignatures + "+jsonl", Digest: bundle.DigestOf(p.Bundle.Slot), Size: bundle.SlotSize}
-	d, blobs = bundle.NewArtifact(bundle.TypeSignatures, &root, layer)
-	document = blobs[d.Digest]
-	delete(blobs, d.Digest)
-	blobs[layer.Digest] = p.Bundle.Slot
-	return d, document, blobs
-}
-
-// storeSlot puts the signatures beside the root.
-func (p *Plan) storeSlot(ctx context.Context, s *stored) error {
-	var blobs map[bundle.Digest][]byte
-	s.slot, s.slotDoc, blobs = p.slot()
-	for digest, data := range blobs {
-		b := bundle.Descriptor{MediaType: bundle.TypeSignatures + "+jsonl", Digest: digest, Size: int64(len(data))}
-		has, err := p.Target.HasBlob(ctx, p.central, b)
-		if err == nil && !has {
-			err = p.Target.PutBlob(ctx, p.central, b, "", func() io.Reader { return bytes.NewReader(data) })
-		}
-		if err != nil {
-			return err
-		}
-	}
-	m, err := bundle.ParseManifest(s.slot, s.slotDoc)
-	if err != nil {
-		return err
-	}
-	return p.Target.PutManifest(ctx, p.central, m, s.slotDoc)
-}
-
 // Repair carries the plan out although it is installed, and puts right what has
 // drifted of the release. It returns what was wrong with files and links.
 func (p *Plan) Repair(ctx context.Context, watch bundle.Watch) ([]host.Drift, error) {
@@ -400,7 +374,7 @@ func (p *Plan) Repair(ctx context.Context, watch bundle.Watch) ([]host.Drift, er
 		return nil, err
 	}
 	if about, err := currentRelease(p.Options.Root, p.Bundle.Info.Name); err == nil && about != nil {
-		links, err := host.CheckLinks(p.Options.Root, p.Options.HostRoot, about)
+		links, err := host.CheckLinks(p.Options.Root, about)
 		if err != nil {
 			return nil, err
 		}

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -614,5 +616,42 @@ func TestNewerState(t *testing.T) {
 	bundletest.Write(t, filepath.Join(w.root, "state.json"), []byte(`{"apiVersion":"oobbundle.dev/v2","kind":"State"}`), 0o644)
 	if _, err := w.install(file); !errors.Is(err, bundle.ErrNewer) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestTagsOfEarlierReleases: a tag that only an earlier release had goes with it,
+// when nobody can go back to it any more, and with all the rest.
+func TestTagsOfEarlierReleases(t *testing.T) {
+	w := newWorld(t)
+	before := w.tags()
+	var refs []string
+	for i := range 4 {
+		ref := w.push(fmt.Sprintf("team/app:%d", i+1), fmt.Sprint("content ", i))
+		refs = append(refs, w.siteName(ref))
+		w.must(w.install(w.bundle("demo", int64(i+1), ref)))
+	}
+	tags := w.tags()
+	for i, ref := range refs {
+		if _, ok := tags[ref]; ok != (i > 0) { // the current one and two before it
+			t.Errorf("%s: it is there: %v; %v", ref, ok, tags)
+		}
+	}
+	state, err := install.ReadState(w.root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := state.Find("demo", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := registry.OpenEmbedded(t.Context(), w.root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := install.Uninstall(t.Context(), install.Site{Root: w.root, Target: e}, d); err != nil {
+		t.Fatal(err)
+	}
+	if after := w.tags(); !maps.Equal(before, after) {
+		t.Errorf("after uninstall there are %v", after)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/verify/trust"
 )
 
 // ErrLocked says that another run is changing the same root.
@@ -35,6 +36,9 @@ func Acquire(root string) (*Lock, error) {
 	if err := os.MkdirAll(root, 0o755); err != nil {
 		return nil, err
 	}
+	if err := trust.RefuseWritable(root); err != nil { // state.json is what stops older bundles
+		return nil, err
+	}
 	release, err := bundle.TryLock(root) // the directory itself: it leaves no file behind
 	if err != nil {
 		return nil, fmt.Errorf("locking %s: %w", root, err)
@@ -55,9 +59,9 @@ func Acquire(root string) (*Lock, error) {
 }
 
 // Release gives the lock back and removes what taking it made, if nothing else
-// came to stand there.
+// came to stand there. A note that stays says only who held the lock last.
 func (l *Lock) Release() error {
-	err := os.Remove(l.note)
+	_ = os.Remove(l.note)
 	if l.made != "" {
 		for dir := filepath.Dir(l.note); ; dir = filepath.Dir(dir) {
 			if os.Remove(dir) != nil || dir == l.made { // not empty: something was installed
@@ -65,5 +69,5 @@ func (l *Lock) Release() error {
 			}
 		}
 	}
-	return errors.Join(err, l.release())
+	return l.release()
 }

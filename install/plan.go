@@ -23,25 +23,31 @@ type Target interface {
 	Name() string
 	// Address is what references on the site begin with.
 	Address() string
+	// Space returns how many bytes and files the blobs will take on the disk that
+	// holds the root, each of them going into so many repositories on average.
+	Space(blobs []bundle.Descriptor, links int) (bytes, files int64, err error)
+	// Ready asks whether the repositories may be filled; nothing that it does lasts.
+	// The error names all that may not.
+	Ready(ctx context.Context, repos []string) error
 	// Prepare is called before anything is stored, with every blob that is going
-	// to be, and into how many repositories each goes on average, rounded up. Errors
-	// wrap bundle.ErrSpace.
-	Prepare(ctx context.Context, blobs []bundle.Descriptor, links int) error
+	// to be.
+	Prepare(ctx context.Context, blobs []bundle.Descriptor) error
 	// HasBlob reports whether the repository has the blob.
 	HasBlob(ctx context.Context, repo string, d bundle.Descriptor) (bool, error)
 	// PutBlob stores a blob, or mounts it from another repository if from is not
 	// empty. Content that is not d's is not kept, and the error wraps
 	// bundle.ErrDigest.
 	PutBlob(ctx context.Context, repo string, d bundle.Descriptor, from string, open func() io.Reader) error
-	// PutManifest stores a manifest whose children are there.
+	// PutManifest stores a manifest whose children are there. An error wraps
+	// ErrMissing where the target then says that they are not.
 	PutManifest(ctx context.Context, repo string, m *bundle.Manifest, data []byte) error
 	// PutPartial stores an index although some of its children are missing, if
 	// the target can.
 	PutPartial(ctx context.Context, repo string, m *bundle.Manifest, data []byte) (accepted bool, err error)
 	// Resolve returns the digest of a tag, or "" if there is none.
 	Resolve(ctx context.Context, repo, tag string) (bundle.Digest, error)
-	// Tag points a tag to a manifest that is there; "" removes it where that is
-	// possible.
+	// Tag points a tag to a manifest; "" removes it where that is possible. The error
+	// wraps ErrMissing if the manifest is not there.
 	Tag(ctx context.Context, repo, tag string, to bundle.Digest) error
 	// Root returns the root and signatures found under a tag, or nil.
 	Root(ctx context.Context, repo, tag string) (*bundle.Head, error)
@@ -50,6 +56,9 @@ type Target interface {
 	// Undo removes what was stored since the target was opened, where possible.
 	Undo(ctx context.Context) error
 }
+
+// ErrMissing says that a target misses what HasBlob said it has, or what it took.
+var ErrMissing = errors.New("it has lost content")
 
 // Plan is what an installation will do.
 type Plan struct {
@@ -62,17 +71,21 @@ type Plan struct {
 	images  []bundle.Image
 	central string // the repository that gets the whole tree
 	release *host.Release
+	done    *Result // it is installed as it stands
 }
 
 // Options are the site's decisions about one installation.
 type Options struct {
 	Root string
-	// HostRoot is the directory whose etc/ gets links to the release; "" for none.
+	// HostRoot is the directory whose etc/ gets links to the release; "" stands for
+	// that of the current release, or none.
 	HostRoot string
 	// Values are what only the site knows; nil stands for those that the current
 	// release was made with.
-	Values         map[string]string
-	PlainHTTP      bool          // the target speaks no TLS
+	Values map[string]string
+	// PlainHTTP reports whether a registry, by its address, is spoken to without TLS;
+	// nil means that none is.
+	PlainHTTP      func(address string) bool
 	Start          bool          // it is going to be started on this host
 	Policy         verify.Policy // for what is found on the registry
 	AllowDowngrade bool
@@ -83,17 +96,18 @@ type Options struct {
 	// Again does everything although the bundle is installed as it stands.
 	Again bool
 	Warn  func(format string, args ...any)
-	// Before is called when everything is stored and nothing is switched yet, with
-	// the current release, which may be nil, and the next. An error leaves it at
-	// that.
-	Before func(ctx context.Context, current, next *host.About) error
+	// Before is called when everything is stored and nothing is switched yet, with the
+	// release that is going to be current. An error leaves it at that.
+	Before func(ctx context.Context, next *host.About) error
 }
 
 // CentralRepository is where the root and everything below it is kept.
 func CentralRepository(name string) string { return "oob-bundle/" + name }
 
 // NewPlan decides whether the bundle may be installed and what that means. The
-// caller holds the lock. Errors wrap bundle.ErrPolicy, or are the target's.
+// caller holds the lock. The error holds every problem that was found; they wrap
+// bundle.ErrPolicy, bundle.ErrSpace, host.ErrValues, fs.ErrPermission, or are the
+// target's.
 func NewPlan(ctx context.Context, v *verify.Verified, target Target, o Options) (*Plan, error) {
 	state, err := ReadState(o.Root)
 	if err != nil {
@@ -110,17 +124,7 @@ func NewPlan(ctx context.Context, v *verify.Verified, target Target, o Options) 
 	if err := p.checkSequence(ctx); err != nil {
 		return nil, err
 	}
-	var problems []error
-	p.release, err = host.New(v, host.Site{Root: o.Root, HostRoot: o.HostRoot, Registry: target.Address(), PlainHTTP: o.PlainHTTP, Start: o.Start, Values: o.Values})
-	if err != nil {
-		problems = append(problems, err)
-	} else if err := p.checkHost(); err != nil {
-		problems = append(problems, err)
-	}
-	if err := p.checkOwners(ctx); err != nil {
-		problems = append(problems, err)
-	}
-	return p, errors.Join(problems...)
+	return p, p.preflight(ctx)
 }
 
 // Links returns the places outside of the root that the release will have, as its
@@ -154,6 +158,9 @@ func (p *Plan) checkSequence(ctx context.Context) error {
 			return err
 		}
 	}
+	if p.Options.InPlace && p.state.Channels[info.Channel].Identity == p.Bundle.Identity {
+		return nil // this host has it, however far others are; nothing is stored or tagged
+	}
 	head, err := p.Target.Root(ctx, p.central, channelTag(info.Channel))
 	if err != nil || head == nil {
 		return err
@@ -180,10 +187,10 @@ func (p *Plan) checkAgainst(known Channel, where string) error {
 		p.Options.Warn("going back on channel %q from sequence %d to %d, as --allow-downgrade says", info.Channel, known.Sequence, info.Sequence)
 		return nil
 	case info.Sequence == known.Sequence:
-		return fmt.Errorf("%w: another bundle of channel %q with the same sequence %d is installed %s (%s)",
+		return fmt.Errorf("%w: channel %q has had another bundle with the same sequence %d %s (%s)",
 			bundle.ErrPolicy, info.Channel, info.Sequence, where, cmp.Or(known.Pending, known.Identity))
 	}
-	return fmt.Errorf("%w: it is older than the one installed %s on channel %q (sequence %d, installed %d); --allow-downgrade installs it all the same",
+	return fmt.Errorf("%[1]w: it is older than the newest that channel %[3]q has had %[2]s (sequence %[4]d, newest %[5]d); is it the right file? oob-bundle rollback goes back to the release before, and --allow-downgrade installs it all the same",
 		bundle.ErrPolicy, where, info.Channel, info.Sequence, known.Sequence)
 }
 
@@ -243,9 +250,11 @@ func (p *Plan) owned() []owned {
 	return list
 }
 
-func (p *Plan) tagKey(repo, tag string) string {
-	return fmt.Sprintf("tag %s %s:%s", p.Target.Name(), repo, tag)
-}
+func (p *Plan) tagKey(repo, tag string) string { return tagKey(p.Target.Name(), repo, tag) }
+
+// Done reports whether the bundle is installed as it stands, and Apply has nothing
+// to do.
+func (p *Plan) Done() bool { return p.done != nil }
 
 // platforms returns the root's descriptors of an image that say a platform.
 func (p *Plan) platforms(i bundle.Image) []bundle.Descriptor {

@@ -48,7 +48,7 @@ func (p *Plan) Preview(ctx context.Context) (*Preview, error) {
 	}
 	for _, d := range slices.Concat(repos[0].blobs, repos[0].manifests) {
 		m, ok := p.Bundle.Place(d)
-		if !ok {
+		if !ok || p.Options.InPlace {
 			continue
 		}
 		has, err := p.Target.HasBlob(ctx, p.central, bundle.Descriptor{MediaType: m.Type, Digest: d, Size: m.Size})
@@ -70,7 +70,7 @@ func (p *Plan) Preview(ctx context.Context) (*Preview, error) {
 		return nil, err
 	}
 	for _, m := range moves {
-		if m.From != m.To && !strings.HasPrefix(m.Tag, "oob-") {
+		if !p.Options.InPlace && m.From != m.To && m.Repository != p.central && !strings.HasPrefix(m.Tag, "oob-") { // those are for programs
 			out.Tags = append(out.Tags, m)
 		}
 	}
@@ -81,11 +81,10 @@ func (p *Plan) Preview(ctx context.Context) (*Preview, error) {
 				continue
 			}
 			image.Digest = m.To
-			switch m.From {
-			case "":
-			case m.To:
+			switch {
+			case p.Options.InPlace || m.From == m.To: // in place nothing of it is touched
 				image.What = "same"
-			default:
+			case m.From != "":
 				image.What = "changed"
 			}
 		}
@@ -95,7 +94,6 @@ func (p *Plan) Preview(ctx context.Context) (*Preview, error) {
 		return nil, err
 	}
 	out.Links = append(out.Links, p.release.Links()...)
-	done, err := p.already(ctx)
-	out.Nothing = done != nil
-	return out, err
+	out.Nothing = p.done != nil
+	return out, nil
 }

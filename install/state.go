@@ -8,9 +8,10 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"time"
+	"strings"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/install/host"
 )
 
 // State is ROOT/state.json: what this host knows about what is installed.
@@ -59,17 +60,29 @@ type Installed struct {
 
 func statePath(root string) string { return filepath.Join(root, "state.json") }
 
-// ReadState reads the state of a root; one that does not exist is empty.
+// ErrState says that what this host knows of itself is damaged, and no bundle.
+var ErrState = host.ErrState
+
+// ReadState reads the state of a root; one that does not exist is empty. Errors wrap
+// ErrState and bundle.ErrFormat, bundle.ErrNewer, or are the file system's.
 func ReadState(root string) (*State, error) {
 	s := &State{
 		APIVersion: bundle.APIVersion, Kind: "State",
 		Channels: map[string]Channel{}, Owners: map[string]Owner{}, Deployments: map[string]Installed{},
 	}
 	if err := readJSON(statePath(root), s); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if errors.Is(err, bundle.ErrFormat) {
+			err = fmt.Errorf("%w; put it back from a backup, or move it away and install the newest bundle of each deployment again", err)
+		}
 		return nil, err
 	}
 	if s.APIVersion != bundle.APIVersion || s.Kind != "State" {
 		return nil, fmt.Errorf("%w: %s is a %q of %q", bundle.ErrNewer, statePath(root), s.Kind, s.APIVersion)
+	}
+	for name, c := range s.Channels {
+		if c.Sequence < 0 {
+			return nil, fmt.Errorf("%w: %s has the sequence %d for channel %q", bundle.ErrFormat, statePath(root), c.Sequence, name)
+		}
 	}
 	return s, nil
 }
@@ -77,12 +90,12 @@ func ReadState(root string) (*State, error) {
 func (s *State) write(root string) error { return writeJSON(statePath(root), s) }
 
 func readJSON(path string, v any) error {
-	data, err := os.ReadFile(path)
+	data, err := bundle.ReadFile(path, bundle.MaxRecord)
 	if err != nil {
 		return err
 	}
-	if err := bundle.DecodeStrict(data, v); err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+	if err := bundle.DecodeRecord(data, v); err != nil {
+		return fmt.Errorf("%w: %s: %w", ErrState, path, err)
 	}
 	return nil
 }
@@ -98,147 +111,136 @@ func writeJSON(path string, v any) error {
 	return bundle.WriteFile(path, append(data, '\n'), 0o644)
 }
 
-// Receipt says what an installation left behind.
-type Receipt struct {
-	APIVersion string         `json:"apiVersion"` // bundle.APIVersion
-	Kind       string         `json:"kind"`       // "Receipt"
-	Bundle     ReceiptBundle  `json:"bundle"`
-	Signers    []string       `json:"signers"` // fingerprints of the trusted keys
-	Registry   string         `json:"registry"`
-	Images     []ReceiptImage `json:"images"`
-	Files      []ReceiptFile  `json:"files"`
-	Release    string         `json:"release"` // ID below deployments/NAME/releases
-	// Tags are those that were moved, and what they were before this deployment
-	// had them.
-	Tags      []TagMove `json:"tags"`
-	Installed string    `json:"installed"` // RFC 3339, by this host's clock
-}
-
-// ReceiptBundle identifies the bundle.
-type ReceiptBundle struct {
-	Digest   bundle.Digest `json:"digest"`
-	Name     string        `json:"name"`
-	Version  string        `json:"version"`
-	Channel  string        `json:"channel"`
-	Sequence int64         `json:"sequence"`
-}
-
-// ReceiptImage is an image on the site.
-type ReceiptImage struct {
-	Reference string        `json:"reference"` // on the site
-	Upstream  string        `json:"upstream"`
-	Digest    bundle.Digest `json:"digest"` // what the reference resolves to
-	// Index is upstream's index where only some of its manifests are here, and
-	// IndexStored says whether the registry took it nevertheless.
-	Index       bundle.Digest   `json:"index,omitempty"`
-	IndexStored bool            `json:"indexStored,omitempty"`
-	Manifests   []bundle.Digest `json:"manifests"` // by which hosts pin it, a platform each
-}
-
-// ReceiptFile is a file on the host.
-type ReceiptFile struct {
-	Path   string        `json:"path"` // absolute
-	Mode   string        `json:"mode"` // four octal digits
-	SHA256 bundle.Digest `json:"sha256"`
-}
-
 // deploymentKey tells one deployment on several registries apart.
 func deploymentKey(name, target string) string { return name + " " + target }
 
-func receiptName(name, target, release string) string {
-	return name + "-" + release + "-" + bundle.DigestOf([]byte(target)).Short()[:8] + ".json"
-}
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
 
-func receiptPath(root, name string) string { return filepath.Join(root, "receipts", name) }
+// ErrNotInstalled says that there is nothing of that name to change.
+var ErrNotInstalled = errors.New("nothing is installed")
 
-// ReadReceipt reads a receipt by the name in the state.
-func ReadReceipt(root, name string) (*Receipt, error) {
-	var r Receipt
-	return &r, readJSON(receiptPath(root, name), &r)
-}
-
-// What a change is.
-const (
-	actionInstall   = "install"
-	actionRollback  = "rollback"
-	actionUninstall = "uninstall"
-)
-
-// Journal is a file below ROOT/journal, one for each target: a change that has
-// everything it needs in place and is switching.
-type Journal struct {
-	APIVersion string        `json:"apiVersion"` // bundle.APIVersion
-	Kind       string        `json:"kind"`       // "Journal"
-	Action     string        `json:"action"`     // install, rollback or uninstall
-	Identity   bundle.Digest `json:"identity"`
-	Name       string        `json:"name"`
-	Version    string        `json:"version"`
-	Channel    string        `json:"channel"`
-	Sequence   int64         `json:"sequence"`
-	Registry   string        `json:"registry"` // name of the target
-	Started    time.Time     `json:"started"`
-	Release    string        `json:"release,omitempty"` // that becomes current, or "" for none
-	From       string        `json:"from,omitempty"`    // that was current, or ""
-	Tags       []TagMove     `json:"tags"`
-	// Deployment is what a rollback or uninstallation found.
-	Deployment *Installed `json:"deployment,omitempty"`
-}
-
-// TagMove is one tag before and after.
-type TagMove struct {
-	Repository string        `json:"repository"`
-	Tag        string        `json:"tag"`
-	From       bundle.Digest `json:"from,omitempty"` // "" if the tag is new
-	To         bundle.Digest `json:"to"`
-}
-
-// journalPath names the journal of a target, whose name may hold anything.
-func journalPath(root, target string) string {
-	return filepath.Join(root, "journal", bundle.DigestOf([]byte(target)).Short()+".json")
-}
-
-// readJournal returns the journal of an unfinished installation into a target,
-// or nil.
-func readJournal(path string) (*Journal, error) {
-	var j Journal
-	err := readJSON(path, &j)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+// settleOwners makes everything that an installed deployment has its own again, and
+// nothing else anybody's, after a change that may have left it to nobody: its name, its
+// tags and its links. What it shares stays with who has had it, if that one is installed.
+func (s *State) settleOwners(root string) error {
+	owners := map[string]Owner{}
+	claim := func(key string, o Owner) {
+		if had, ok := s.Owners[key]; ok && slices.ContainsFunc(s.installed(), func(d Installed) bool { return had == Owner{d.Channel, d.Name} }) {
+			o = had
+		}
+		owners[key] = o
 	}
-	if err != nil {
-		return nil, err
+	for _, d := range s.installed() {
+		self := Owner{d.Channel, d.Name}
+		claim("deployment "+d.Name, self)
+		receipt, err := ReadReceipt(root, d.Receipt)
+		if err != nil && !unreadable(err) {
+			return err
+		}
+		if err != nil { // what cannot be read keeps what it has had
+			for key, o := range s.Owners {
+				if o == self {
+					owners[key] = o
+				}
+			}
+			continue
+		}
+		for _, t := range receipt.Tags {
+			if t.Repository != CentralRepository(d.Name) && !strings.HasPrefix(t.Tag, retentionTag(receipt.Bundle.Digest, 0)) {
+				claim(tagKey(d.Registry, t.Repository, t.Tag), self)
+			}
+		}
+		about, err := host.ReadRelease(root, d.Name, d.Release)
+		if err != nil && !unreadable(err) {
+			return err
+		}
+		if err != nil {
+			for key, o := range s.Owners {
+				if o == self && strings.HasPrefix(key, "path ") {
+					owners[key] = o
+				}
+			}
+			continue
+		}
+		for _, l := range about.LinkPaths() {
+			claim("path "+l, self)
+		}
 	}
-	if j.APIVersion != bundle.APIVersion || j.Kind != "Journal" {
-		return nil, fmt.Errorf("%w: %s is a %q of %q", bundle.ErrNewer, path, j.Kind, j.APIVersion)
+	for key, o := range s.Owners { // a name that still has data or passwords is not anybody's
+		name, ok := strings.CutPrefix(key, "deployment ")
+		if _, taken := owners[key]; !ok || taken {
+			continue
+		}
+		keeps, err := host.Keeps(root, name)
+		if err != nil {
+			return err
+		}
+		if keeps {
+			owners[key] = o
+		}
 	}
-	return &j, nil
+	s.Owners = owners
+	return nil
 }
 
-// ReadJournals returns the journals of all unfinished installations.
-func ReadJournals(root string) ([]*Journal, error) {
-	paths, err := filepath.Glob(filepath.Join(root, "journal", "*.json"))
-	if err != nil {
-		return nil, err
+// unreadable reports whether a record is gone or damaged: nobody knows what it said, and
+// trying again is no use. A disk that fails is another thing.
+func unreadable(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrState) }
+
+// installed returns the deployments, in the order of their names.
+func (s *State) installed() []Installed {
+	var list []Installed
+	for _, key := range sortedKeys(s.Deployments) {
+		list = append(list, s.Deployments[key])
 	}
-	var list []*Journal
-	for _, path := range paths {
-		j, err := readJournal(path)
+	return list
+}
+
+// tagKey is the owners' key of a tag.
+func tagKey(target, repo, tag string) string { return fmt.Sprintf("tag %s %s:%s", target, repo, tag) }
+
+// Find returns the deployment of a name; an empty name means the only one. The
+// error wraps ErrNotInstalled.
+func (s *State) Find(name, target string) (Installed, error) {
+	var found []Installed
+	for _, key := range sortedKeys(s.Deployments) {
+		if d := s.Deployments[key]; (name == "" || d.Name == name) && (target == "" || d.Registry == target) {
+			found = append(found, d)
+		}
+	}
+	switch len(found) {
+	case 1:
+		return found[0], nil
+	case 0:
+		if name == "" {
+			return Installed{}, fmt.Errorf("%w below this root; was it installed with another --root?", ErrNotInstalled)
+		}
+		return Installed{}, fmt.Errorf("%w under the name %q; oob-bundle status lists what is", ErrNotInstalled, name)
+	}
+	var names []string
+	for _, d := range found {
+		names = append(names, d.Name+" (registry "+d.Registry+")")
+	}
+	if name == "" {
+		return Installed{}, fmt.Errorf("%w as the only one: there are %s; give the name", ErrNotInstalled, strings.Join(names, ", "))
+	}
+	return Installed{}, fmt.Errorf("%w by that name alone: there are %s; say which with --registry", ErrNotInstalled, strings.Join(names, ", "))
+}
+
+// Kept returns the receipts of a deployment: the current one, and those that a
+// rollback can go back to, the newest first. Earlier ones that are lost or damaged are
+// left out.
+func (d Installed) Kept(root string) ([]*Receipt, error) {
+	var list []*Receipt
+	for n, name := range append([]string{d.Receipt}, d.Before...) {
+		r, err := ReadReceipt(root, name)
+		if n > 0 && err != nil && unreadable(err) {
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
-		if j != nil {
-			list = append(list, j)
-		}
+		list = append(list, r)
 	}
 	return list, nil
 }
-
-func removeJournal(root, target string) error {
-	path := journalPath(root, target)
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return bundle.SyncDir(filepath.Dir(path))
-}
-
-func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

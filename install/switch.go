@@ -61,17 +61,15 @@ func (p *Plan) addTag(t tag, repo string, s *stored, add func(repo, name string,
 
 // switchOver is the part that cannot be left half done: journal and sequence
 // first, then the tags and the release, then the record of what is installed.
-func (p *Plan) switchOver(ctx context.Context, moves []TagMove, s *stored, current, next *host.About) (*Receipt, error) {
+func (p *Plan) switchOver(ctx context.Context, moves []TagMove, s *stored, current string, next *host.About) (*Receipt, error) {
 	info, identity := p.Bundle.Info, p.Bundle.Identity
-	c := change{root: p.Options.Root, hostRoot: p.Options.HostRoot, target: p.Target}
+	c := change{root: p.Options.Root, target: p.Target, warn: p.Options.Warn}
 	j := p.journal
 	if j == nil {
 		j = newJournal(actionInstall, p.Target.Name())
 		j.Identity, j.Name, j.Version, j.Channel, j.Sequence = identity, info.Name, info.Version, info.Channel, info.Sequence
 		j.Release, j.Tags = next.ID, moves
-		if current != nil {
-			j.From = current.ID
-		}
+		j.From = current
 		if err := c.begin(j); err != nil {
 			return nil, err
 		}
@@ -93,6 +91,13 @@ func (p *Plan) switchOver(ctx context.Context, moves []TagMove, s *stored, curre
 	old, upgrade := p.state.Deployments[key]
 	receipt := p.receipt(j.Tags, s, next)
 	name := receiptName(info.Name, p.Target.Name(), next.ID)
+	if p.Options.InPlace { // it is put right from the registry, and had put the tags there itself
+		if was, err := ReadReceipt(p.Options.Root, name); err == nil {
+			receipt.Tags = was.Tags
+		} else if !unreadable(err) {
+			return nil, err
+		}
+	}
 	if upgrade {
 		if err := receipt.inherit(p.Options.Root, old); err != nil {
 			return nil, err
@@ -114,19 +119,16 @@ func (p *Plan) switchOver(ctx context.Context, moves []TagMove, s *stored, curre
 		fresh.Before = slices.Insert(slices.Clone(old.Before), 0, old.Receipt)
 	}
 	fresh.Before = slices.DeleteFunc(fresh.Before, func(r string) bool { return r == name })
-	var dropped []string
-	if len(fresh.Before) > keptReleases {
-		fresh.Before, dropped = fresh.Before[:keptReleases], fresh.Before[keptReleases:]
-	}
+	fresh.Before = fresh.Before[:min(len(fresh.Before), keptReleases)]
 	p.state.Deployments[key] = fresh
 	p.own()
 	if err := p.state.write(p.Options.Root); err != nil {
 		return nil, err
 	}
-	if err := removeJournal(p.Options.Root, p.Target.Name()); err != nil {
+	if err := c.forget(ctx, p.state, info.Name); err != nil {
 		return nil, err
 	}
-	return receipt, c.forget(ctx, p.state, info.Name, dropped)
+	return receipt, removeJournal(p.Options.Root, p.Target.Name())
 }
 
 // own records whose the tags, paths and the name are now.

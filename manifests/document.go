@@ -25,16 +25,19 @@ import (
 //go:embed manifest.schema.json
 var Schema string
 
+// schemaURL only names it; a relative name would be looked for on the disk.
+const schemaURL = "https://oobbundle.dev/manifest.schema.json"
+
 var compiled = sync.OnceValues(func() (*jsonschema.Schema, error) {
 	doc, err := jsonschema.UnmarshalJSON(strings.NewReader(Schema))
 	if err != nil {
 		return nil, err
 	}
 	c := jsonschema.NewCompiler()
-	if err := c.AddResource("manifest.json", doc); err != nil {
+	if err := c.AddResource(schemaURL, doc); err != nil {
 		return nil, err
 	}
-	return c.Compile("manifest.json")
+	return c.Compile(schemaURL)
 })
 
 // document is a file as it was read.

@@ -3,6 +3,8 @@ package manifests
 import (
 	"bytes"
 	"cmp"
+	"errors"
+	"io/fs"
 	"net/url"
 	"regexp"
 	"slices"
@@ -88,7 +90,11 @@ func (s *selector) source(here at, text string, platform *bundle.Platform) expan
 		s.checkURL(here, e.text, "http", "https")
 	default:
 		path, err := here.local(e.text)
-		if err != nil {
+		var disk *fs.PathError
+		switch {
+		case errors.As(err, &disk):
+			s.problems = append(s.problems, err)
+		case err != nil:
 			s.problems = append(s.problems, here.problem("%v", err))
 		}
 		e.text = path

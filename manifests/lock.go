@@ -90,7 +90,8 @@ type LockedPlugin struct {
 	Digest    bundle.Digest `yaml:"digest"`
 	Size      int64         `yaml:"size"` // bytes
 	Signature bundle.Digest `yaml:"signature,omitempty"`
-	Checks    []string      `yaml:"checks"` // what it passed
+	Key       bundle.Digest `yaml:"key,omitempty"` // that goes along; empty for one that the server has
+	Checks    []string      `yaml:"checks"`        // what it passed
 }
 
 // LockedFile is a file for the host.

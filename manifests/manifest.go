@@ -11,13 +11,7 @@ package manifests
 import (
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path"
-	"path/filepath"
-	"regexp"
 	"slices"
-	"strings"
 
 	"go.yaml.in/yaml/v4"
 
@@ -99,6 +93,7 @@ type Rule struct {
 	With        string            `yaml:"with"`
 	Deployments []string          `yaml:"deployments"`
 	Require     map[string]string `yaml:"require"`
+	Carry       []string          `yaml:"carry"` // components
 	Because     string            `yaml:"because"`
 	Source      string            `yaml:"source"`
 
@@ -213,109 +208,6 @@ type File struct {
 	Facts       string   `yaml:"facts"`
 }
 
-// Read reads and checks the manifest at path, with what it includes. The error
-// names every problem that was found, and wraps ErrInvalid or the file's.
-func Read(path string) (*Manifest, error) {
-	data, err := readDocument(path)
-	if err != nil {
-		return nil, err
-	}
-	return open(data, &document{name: path, dir: filepath.Dir(path)})
-}
-
-// Parse reads and checks a manifest; paths in it are relative to the current
-// directory.
-func Parse(data []byte) (*Manifest, error) {
-	return open(data, &document{name: "manifest", dir: "."})
-}
-
-// open reads a document, then those that it includes, and checks all.
-func open(data []byte, doc *document) (*Manifest, error) {
-	l := loader{seen: map[string]bool{}}
-	m, err := l.load(data, doc)
-	if err != nil {
-		return nil, err
-	}
-	m.Digest = bundle.DigestOf(data)
-	if len(l.parts) > 1 {
-		m.Digest = bundle.DigestOf([]byte(strings.Join(l.parts, "\n")))
-	}
-	return m, m.check()
-}
-
-// loader reads the documents of one manifest.
-type loader struct {
-	seen  map[string]bool
-	parts []string // digests of everything that was read
-}
-
-func (l *loader) load(data []byte, doc *document) (*Manifest, error) {
-	m := &Manifest{doc: doc, keys: map[string][]byte{}}
-	if err := doc.decode(data, m); err != nil {
-		return nil, err
-	}
-	l.parts = append(l.parts, string(bundle.DigestOf(data)))
-	here := at{document: doc}
-	for i := range m.Components {
-		m.Components[i].at = here.of("components", i)
-	}
-	for i := range m.Releases {
-		m.Releases[i].at = here.of("releases", i)
-	}
-	for i := range m.Rules {
-		m.Rules[i].at = here.of("rules", i)
-	}
-	for i := range m.VerifyImages {
-		m.VerifyImages[i].at = here.of("verifyImages", i)
-	}
-	for _, name := range sortedKeys(m.Keys) {
-		key := []byte(m.Keys[name])
-		if !strings.Contains(m.Keys[name], "-----BEGIN ") {
-			var err error
-			if key, err = doc.read(m.Keys[name], maxKey); err != nil {
-				return nil, here.of("keys", name).problem("the key %s: %v", name, err)
-			}
-			l.parts = append(l.parts, string(bundle.DigestOf(key)))
-		}
-		m.keys[name] = key
-	}
-	for i, name := range m.Include {
-		data, sub, err := doc.include(name)
-		if err != nil {
-			return nil, here.of("include", i).problem("%v", err)
-		}
-		if l.seen[sub.name] {
-			continue
-		}
-		if l.seen[sub.name] = true; len(l.seen) > maxIncludes {
-			return nil, here.of("include", i).problem("more than %d documents are included", maxIncludes)
-		}
-		n, err := l.load(data, sub)
-		if err != nil {
-			return nil, err
-		}
-		m.included = append(m.included, n)
-	}
-	return m, nil
-}
-
-func (d *document) include(name string) ([]byte, *document, error) {
-	if file, ok := strings.CutPrefix(name, "catalogue:"); ok {
-		data, err := catalogueFiles.ReadFile("catalogue/" + file)
-		if err != nil {
-			return nil, nil, fmt.Errorf("the catalogue has no document %q", file)
-		}
-		return data, &document{name: name, files: catalogueFS()}, nil
-	}
-	if d.dir == "" {
-		data, err := d.read(name, maxDocument)
-		return data, &document{name: "catalogue:" + name, files: d.files}, err
-	}
-	full := filepath.Join(d.dir, filepath.FromSlash(name))
-	data, err := readFile(full, maxDocument)
-	return data, &document{name: full, dir: filepath.Dir(full)}, err
-}
-
 // all returns the manifest and what it includes, the nearest first.
 func (m *Manifest) all() []*Manifest {
 	list := []*Manifest{m}
@@ -379,111 +271,6 @@ func (m *Manifest) resolved() []Component {
 	return list
 }
 
-// check reports everything that is wrong whatever will be chosen.
-func (m *Manifest) check() error {
-	var problems []error
-	for _, n := range m.all() {
-		if n.doc.invalid != nil {
-			problems = append(problems, n.doc.invalid)
-		}
-	}
-	here := at{document: m.doc}
-	if len(m.Components) == 0 {
-		problems = append(problems, here.problem("it has no components"))
-	}
-	names := map[string]bool{}
-	for _, c := range m.Components {
-		name := c.Name
-		if c.Use != "" {
-			name = c.Use
-			if m.component(c.Use) == nil {
-				problems = append(problems, c.at.of("use").problem("no included document has a component %q", c.Use))
-				continue
-			}
-			if len(c.Images)+len(c.Plugins)+len(c.Charts)+len(c.Files)+len(c.Host) > 0 {
-				problems = append(problems, c.at.problem("what %q consists of is said where it is defined, not here", c.Use))
-			}
-		} else if len(c.Images)+len(c.Plugins)+len(c.Charts)+len(c.Files)+len(c.Host) == 0 {
-			problems = append(problems, c.at.problem("component %q has nothing in it: no images, plugins, charts, files or host", c.Name))
-		}
-		if names[name] {
-			problems = append(problems, c.at.problem("there are two components %q", name))
-		}
-		names[name] = true
-	}
-	for k, c := range m.resolved() {
-		if only := c.onlyFor(); len(m.Deployments) == 0 && only != nil && k < len(m.Components) {
-			problems = append(problems, m.Components[k].at.problem("%q is for --deployment %s; say which this document is for, such as deployments: [%s]", c.Name, strings.Join(only, " or "), only[0]))
-		}
-		for i, n := range c.Needs {
-			if m.component(n) == nil {
-				problems = append(problems, c.at.of("needs", i).problem("%q needs %q, and there is no such component", c.Name, n))
-			}
-		}
-	}
-	return join(append(problems, m.checkAll()...))
-}
-
-// onlyFor returns the deployments that the component, or something in it, is
-// limited to, or nil.
-func (c *Component) onlyFor() []string {
-	only := [][]string{c.Deployments}
-	for _, x := range c.Images {
-		only = append(only, x.Deployments)
-	}
-	for _, x := range c.Plugins {
-		only = append(only, x.Deployments)
-	}
-	for _, x := range c.Charts {
-		only = append(only, x.Deployments)
-	}
-	for _, x := range c.Files {
-		only = append(only, x.Deployments)
-	}
-	for _, x := range c.Host {
-		only = append(only, x.Deployments)
-	}
-	for _, list := range only {
-		if len(list) > 0 {
-			return list
-		}
-	}
-	return nil
-}
-
-// checkAll expands everything there is with the values it comes with.
-func (m *Manifest) checkAll() []error {
-	deployments := m.Deployments
-	if len(deployments) == 0 {
-		deployments = []string{""}
-	}
-	var problems []error
-	for _, d := range deployments {
-		s, err := m.newSelector(Choice{Deployment: d})
-		if err != nil {
-			return []error{err}
-		}
-		s.collect(m.resolved(), true)
-		problems = append(problems, s.problems...)
-	}
-	return problems
-}
-
-// construct is how the library says that a list or a map was expected.
-var construct = regexp.MustCompile("cannot construct !![a-z]+ (`[^`]*`) into .*")
-
-// plain words the library's errors without the names of Go types.
-func plain(err error) string {
-	s := strings.TrimPrefix(strings.TrimPrefix(err.Error(), "yaml: "), "construct errors: ")
-	if strings.Contains(s, "no documents in stream") {
-		return "it is empty"
-	}
-	s = construct.ReplaceAllString(s, "$1 cannot stand here: another shape is expected, see the example in the README")
-	return typeName.ReplaceAllString(s, "is not known here")
-}
-
-var typeName = regexp.MustCompile(`not found in type manifests\.[A-Za-z]+`)
-
 func sortedKeys[V any](m map[string]V) []string {
 	var list []string
 	for k := range m {
@@ -491,40 +278,4 @@ func sortedKeys[V any](m map[string]V) []string {
 	}
 	slices.Sort(list)
 	return list
-}
-
-// isURL reports whether a source is fetched, and not read from this machine.
-func isURL(s string) bool { return strings.Contains(s, "://") }
-
-// local returns where a file that the document names stands on this machine.
-func (d *document) local(name string) (string, error) {
-	if d.dir == "" {
-		if _, err := fs.Stat(d.files, path.Clean(name)); err != nil {
-			return "", fmt.Errorf("the catalogue has no file %q", name)
-		}
-		return fromCatalogue + path.Clean(name), nil
-	}
-	full := filepath.FromSlash(name)
-	if !filepath.IsAbs(full) {
-		full = filepath.Join(d.dir, full)
-	}
-	fi, err := os.Stat(full)
-	if err != nil {
-		return "", fmt.Errorf("there is no file %s", full)
-	}
-	if !fi.Mode().IsRegular() {
-		return "", fmt.Errorf("%s is not a file", full)
-	}
-	return full, nil
-}
-
-// cleanPath reports whether a path may stand in a bundle: relative, slashes,
-// nothing that leads elsewhere on any system.
-func cleanPath(p string) bool {
-	if p == "" || len(p) > 1024 || path.IsAbs(p) || path.Clean(p) != p || p == "." || p == ".." || strings.HasPrefix(p, "../") {
-		return false
-	}
-	return strings.IndexFunc(p, func(r rune) bool {
-		return r < ' ' || r > '~' || strings.ContainsRune(`\:*?"<>|`, r)
-	}) < 0
 }

@@ -85,6 +85,7 @@ func TestManifestProblems(t *testing.T) {
 		"two files at a path": {"  - name: db\n", "  - name: db\n    files: [{source: manifest.go, path: x}, {source: lock.go, path: x}]\n",
 			[]string{"line 8: two files would be x"}},
 		"a mode that sets uids": {"  - name: db\n", "  - name: db\n    files: [{source: manifest.go, path: x, mode: \"4755\"}]\n", []string{`line 8: "4755"`}},
+		"no YAML":               {"components:", "components: {", []string{"invalid document: line ", ": it is no YAML: "}},
 		"a name in capitals":    {"name: demo", "name: Demo", []string{`line 3: "Demo" cannot stand here; it has to be lower-case letters`}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -154,18 +155,4 @@ func TestLockRoundTrip(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-}
-
-func FuzzManifest(f *testing.F) {
-	f.Add([]byte(good))
-	f.Add([]byte("a: &a [*a]"))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		m, err := manifests.Parse(data)
-		if err != nil {
-			return
-		}
-		if _, err := m.Select(manifests.Choice{}); err != nil && !errors.Is(err, manifests.ErrInvalid) && !errors.Is(err, bundle.ErrPolicy) {
-			t.Fatalf("taken, and then: %v", err)
-		}
-	})
 }

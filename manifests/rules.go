@@ -18,14 +18,32 @@ func (s *selector) rules() {
 			if !s.applies(r.Deployments) || !s.holds(r.When) {
 				continue
 			}
-			if r.With != "" && !slices.ContainsFunc(s.out.Components, func(c WantedComponent) bool { return c.Name == r.With }) {
+			if r.With != "" && !s.carried(r.With) {
 				continue
 			}
 			for _, name := range sortedKeys(r.Require) {
 				s.rule(r, name)
 			}
+			for _, name := range r.Carry {
+				if !s.carried(name) {
+					s.refused = append(s.refused, fmt.Errorf("%w: %s has to be carried%s: %s; --with %s would fit", bundle.ErrPolicy, name, r.reason(), r.Because, name))
+				}
+			}
 		}
 	}
+}
+
+// carried reports whether a component is selected.
+func (s *selector) carried(name string) bool {
+	return slices.ContainsFunc(s.out.Components, func(c WantedComponent) bool { return c.Name == name })
+}
+
+// reason words the settings with which a rule holds.
+func (r Rule) reason() (text string) {
+	for _, k := range sortedKeys(r.When) {
+		text += fmt.Sprintf(" with %s=%s", k, r.When[k])
+	}
+	return text
 }
 
 func (s *selector) rule(r Rule, name string) {
@@ -44,11 +62,7 @@ func (s *selector) rule(r Rule, name string) {
 	if err == nil && c.Check(v) {
 		return
 	}
-	reason := ""
-	for _, k := range sortedKeys(r.When) {
-		reason += fmt.Sprintf(" with %s=%s", k, r.When[k])
-	}
-	s.refused = append(s.refused, fmt.Errorf("%w: %s is %s and has to be %s%s: %s; %s", bundle.ErrPolicy, name, have, r.Require[name], reason, r.Because, s.fitting(name, c)))
+	s.refused = append(s.refused, fmt.Errorf("%w: %s is %s and has to be %s%s: %s; %s", bundle.ErrPolicy, name, have, r.Require[name], r.reason(), r.Because, s.fitting(name, c)))
 }
 
 // fitting names a version that meets a constraint: one of the table, or the one

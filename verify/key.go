@@ -9,17 +9,17 @@ import (
 	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
-
-	"github.com/sigstore/sigstore/pkg/signature"
+	"slices"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
-// maxKeyFile bounds a public key file, in bytes; an RSA-16384 key has 3 KB.
-const maxKeyFile = 64 << 10
+// MaxKeyFile bounds a public key file, in bytes; an RSA-16384 key has 3 KB.
+const MaxKeyFile = 64 << 10
 
 // Key is a public key that the site trusts.
 type Key struct {
@@ -47,6 +47,9 @@ func CheckAlgorithm(public crypto.PublicKey) error {
 			return fmt.Errorf("an ECDSA key must be on P-256, not on %s", k.Curve.Params().Name)
 		}
 	case ed25519.PublicKey:
+		if smallOrder(k) {
+			return errors.New("with this Ed25519 key everybody can sign everything (RFC 8032: it has a small order)")
+		}
 	case *rsa.PublicKey:
 		if k.N.BitLen() < 3072 || k.E < 65537 || k.N.BitLen() > 16384 {
 			return fmt.Errorf("an RSA key must have 3072 bits or more and the exponent 65537, not %d bits and %d", k.N.BitLen(), k.E)
@@ -57,9 +60,28 @@ func CheckAlgorithm(public crypto.PublicKey) error {
 	return nil
 }
 
+// smallOrder reports whether a key is one of the points of order 1, 2, 4 or 8, for
+// which signatures over any message are made without a private key. Each y is given
+// in all its encodings; the sign of x does not matter (the list is libsodium's).
+func smallOrder(k ed25519.PublicKey) bool {
+	low := "00000000000000000000000000000000000000000000000000000000000000"
+	high := "ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f"
+	list := []string{
+		"00" + low, "01" + low, "ec" + high, "ed" + high, "ee" + high,
+		"26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+		"c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+	}
+	if len(k) != ed25519.PublicKeySize {
+		return false
+	}
+	y := bytes.Clone(k)
+	y[31] &= 0x7f
+	return slices.Contains(list, hex.EncodeToString(y))
+}
+
 // ParseKey reads a public key: one PEM block of type PUBLIC KEY (PKIX, RFC 5280).
 func ParseKey(data []byte) (Key, error) {
-	if len(data) > maxKeyFile {
+	if len(data) > MaxKeyFile {
 		return Key{}, fmt.Errorf("a public key does not have %d bytes", len(data))
 	}
 	block, rest := pem.Decode(data)
@@ -84,14 +106,25 @@ func ParseKey(data []byte) (Key, error) {
 	return Key{Fingerprint: fp, public: public}, err
 }
 
-// Verify checks a signature over message. The error wraps bundle.ErrSignature.
+// Verify checks a signature over message in the one encoding of its kind: ECDSA in
+// DER (Sigstore's own verifier also takes r and s one behind the other), Ed25519,
+// RSASSA-PKCS1-v1_5. The error wraps bundle.ErrSignature.
 func (k Key) Verify(message, sig []byte) error {
-	v, err := signature.LoadVerifier(k.public, crypto.SHA256)
-	if err != nil {
-		return fmt.Errorf("%w: %w", bundle.ErrSignature, err)
+	return k.verify(message, sha256.Sum256(message), sig)
+}
+
+func (k Key) verify(message []byte, digest [sha256.Size]byte, sig []byte) error {
+	good := false
+	switch public := k.public.(type) {
+	case *ecdsa.PublicKey:
+		good = ecdsa.VerifyASN1(public, digest[:], sig)
+	case ed25519.PublicKey:
+		good = ed25519.Verify(public, message, sig)
+	case *rsa.PublicKey:
+		good = rsa.VerifyPKCS1v15(public, crypto.SHA256, digest[:], sig) == nil
 	}
-	if err := v.VerifySignature(bytes.NewReader(sig), bytes.NewReader(message)); err != nil {
-		return fmt.Errorf("%w: %w", bundle.ErrSignature, err)
+	if !good {
+		return fmt.Errorf("%w: it is not one by %s", bundle.ErrSignature, k.Fingerprint)
 	}
 	return nil
 }

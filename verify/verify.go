@@ -72,16 +72,41 @@ func Open(ctx context.Context, r io.ReaderAt, size int64, policy Policy) (*Verif
 	if err != nil {
 		return nil, err
 	}
-	for _, i := range deployment.Images {
-		if i.Partial {
-			if _, _, err := reader.PartialIndex(i); err != nil {
-				return nil, err
-			}
-		}
+	if err := checkPartial(reader, deployment.Images); err != nil {
+		return nil, err
 	}
 	return &Verified{
 		Reader: reader, Identity: head.Identity(), Slot: head.Slot, Signatures: reports, Deployment: deployment,
 	}, nil
+}
+
+// checkPartial looks into the indexes of which only some manifests are carried,
+// each once: many references may share one.
+func checkPartial(r *bundle.Reader, images []bundle.Image) error {
+	seen := map[bundle.Digest]int{} // into once
+	var once []bundle.Image
+	for _, i := range images {
+		if !i.Partial {
+			continue
+		}
+		k, ok := seen[i.Digest]
+		if !ok {
+			seen[i.Digest] = len(once)
+			once = append(once, bundle.Image{Reference: i.Reference, Digest: i.Digest, Manifests: slices.Clone(i.Manifests)})
+			continue
+		}
+		for _, m := range i.Manifests {
+			if !slices.Contains(once[k].Manifests, m) {
+				once[k].Manifests = append(once[k].Manifests, m)
+			}
+		}
+	}
+	for _, i := range once {
+		if _, _, err := r.PartialIndex(i); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Root verifies signatures and policy alone, for a root that is not in a bundle
@@ -99,14 +124,15 @@ func Root(head *bundle.Head, policy Policy) (bundle.Info, []SignatureReport, err
 }
 
 // checkSignatures judges every line of the slot. A line that names a trusted
-// key and is wrong refuses the bundle, whatever the others say; a line by an
-// unknown key cannot be judged and counts for nothing.
+// key and is wrong, or is by one and names another, refuses the bundle, whatever the
+// others say; a line by an unknown key cannot be judged and counts for nothing.
 func checkSignatures(head *bundle.Head, policy Policy) ([]SignatureReport, error) {
 	signatures, err := bundle.ParseSlot(head.Slot)
 	if err != nil {
 		return nil, err
 	}
-	identity := head.Identity()
+	digest := sha256.Sum256(head.Root)
+	identity := bundle.DigestFrom(digest[:])
 	reports := make([]SignatureReport, len(signatures))
 	good := 0
 	for i, s := range signatures {
@@ -117,9 +143,14 @@ func checkSignatures(head *bundle.Head, policy Policy) ([]SignatureReport, error
 		}
 		k, ok := policy.key(s.Key)
 		if !ok {
+			for _, o := range policy.Keys {
+				if o.verify(head.Root, digest, s.Bytes) == nil {
+					return nil, fmt.Errorf("%w: line %d says that it is by %s, and it is by the trusted key %s: it was changed", bundle.ErrSignature, i+1, s.Key, o.Fingerprint)
+				}
+			}
 			continue
 		}
-		if err := k.Verify(head.Root, s.Bytes); err != nil {
+		if err := k.verify(head.Root, digest, s.Bytes); err != nil {
 			return nil, fmt.Errorf("%w: line %d, by the trusted key %s, is wrong: index.json or the signature was changed", err, i+1, s.Key)
 		}
 		reports[i].Trusted, reports[i].Valid = true, true

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"fmt"
+	"io"
 	"strings"
 	"testing"
 
@@ -50,9 +51,15 @@ func must(err error) {
 // Layer returns a gzip layer with the given files.
 func Layer(files ...File) v1.Layer {
 	data := tarOf(files...)
-	l, err := tarball.LayerFromReader(bytes.NewReader(data)) //nolint:staticcheck // an opener would be the same bytes
+	// Not from a reader, of which the library keeps a copy in a temporary file.
+	l, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil })
 	must(err)
 	return l
+}
+
+// PlainLayer returns a layer with the given files that is not compressed.
+func PlainLayer(files ...File) v1.Layer {
+	return static.NewLayer(tarOf(files...), types.OCIUncompressedLayer)
 }
 
 // ZstdLayer returns a zstd layer with the given files.

@@ -39,6 +39,11 @@ type Upstream struct {
 	Web      string // HOST:PORT
 	Key      string // path of the OpenPGP public key that signed the plugins
 
+	// Layers returns what an image consists of; nil gives each one small layer.
+	Layers func(ref bundle.Reference, platform string) []v1.Layer
+	// SBOM returns what is said of an image's packages, in SPDX; nil says nothing.
+	SBOM func(ref bundle.Reference) []byte
+
 	tb     testing.TB
 	signer *openpgp.Entity
 	cosign *Key // signed the images
@@ -124,8 +129,8 @@ func (u *Upstream) Add(s *manifests.Selection, single func(ref string) bool) {
 	for _, f := range s.Files {
 		content := []byte("stand-in for " + f.Source + "\n")
 		switch {
-		case strings.HasPrefix(f.Source, "catalogue:"):
-			continue // it comes with the program
+		case !strings.Contains(f.Source, "://"):
+			continue // it comes with the program, or lies beside the manifest
 		case f.As == bundle.AsArchive:
 			content = Gzip(tarOf(
 				File{"mattermost/bin/mattermost", 0o755, content}, File{"mattermost/config/README.md", 0o644, content},
@@ -148,15 +153,23 @@ func (u *Upstream) Image(ref bundle.Reference, single bool) {
 		return
 	}
 	u.pushed[ref.String()] = true
-	of := func(platform string) File { return File{"about", 0o644, []byte(ref.String() + " " + platform)} }
-	amd := Image("linux/amd64", Layer(of("linux/amd64")))
+	of := func(platform string) []v1.Layer {
+		if u.Layers != nil {
+			return u.Layers(ref, platform)
+		}
+		return []v1.Layer{Layer(File{"about", 0o644, []byte(ref.String() + " " + platform)})}
+	}
+	amd := Image("linux/amd64", of("linux/amd64")...)
 	name := ref.Host + "/" + ref.Name + ":" + ref.Tag
 	var what ggcr.Taggable = amd
 	if !single {
-		what = Index(amd, Image("linux/arm64", Layer(of("linux/arm64"))))
+		what = Index(amd, Image("linux/arm64", of("linux/arm64")...))
 	}
 	d := bundle.Digest(Digest(u.tb, u.Registry.Push(u.tb, name, what)))
 	u.Registry.Push(u.tb, ref.Host+"/"+ref.Name+":sha256-"+d.Hex()+".sig", CosignSignature(u.tb, u.cosign, d))
+	if u.SBOM != nil {
+		u.Registry.Push(u.tb, ref.Host+"/"+ref.Name+":sha256-"+d.Hex()+".sbom", ArtifactOf("text/spdx+json", u.SBOM(ref), nil))
+	}
 }
 
 // Facts are what a plugin.json says.

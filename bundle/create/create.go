@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/kit"
 	"github.com/oob-bundle/oob-bundle/bundle/pull"
 	"github.com/oob-bundle/oob-bundle/bundle/sign"
 	"github.com/oob-bundle/oob-bundle/manifests"
@@ -40,6 +41,8 @@ type Options struct {
 	Reuse      []string          // earlier bundles, from which blobs are taken
 	Jobs       int               // connections at a time; 0 means 8
 	Program    string            // version, for the lock
+	KeyFile    string            // of the private key, which the record names; empty leaves it open
+	Installer  string            // program to put beside the bundle; empty means none
 	Now        time.Time         // only used where there is no lock
 
 	// WithoutReferrers leaves upstream's signatures, attestations and SBOMs
@@ -62,6 +65,10 @@ type Result struct {
 	Output   string   // the path by which the bundle is opened
 	Volumes  []string // the paths of the parts; none for one file
 	LockFile string
+	Record   string     // the page to print
+	Kit      []kit.File // what was put beside the bundle; the program first
+	Reused   int64      // bytes that came out of earlier bundles
+	Needs    []string   // names of the values without which an installation refuses
 }
 
 // LockFile returns the name of the lock that is written beside a bundle.
@@ -70,14 +77,25 @@ func LockFile(output string) string { return output + ".lock.yaml" }
 // Run creates the bundle, or finishes what an interrupted run began. Nothing
 // stands under the name of the output until it is complete, signed and durable.
 // Errors wrap manifests.ErrInvalid or ErrMismatch, bundle.ErrPolicy, ErrLimit,
-// ErrFormat or ErrSpace, remote.ErrRegistry, ErrLocked, or are the file system's.
+// ErrFormat or ErrSpace, remote.ErrRegistry, kit.ErrProgram, ErrLocked, or are the
+// file system's.
 func Run(ctx context.Context, o Options) (result *Result, err error) {
 	if err := o.setDefaults(); err != nil {
 		return nil, err
 	}
+	program, err := o.openBeside()
+	if err != nil {
+		return nil, err
+	}
+	if program != nil {
+		defer func() { err = errors.Join(err, program.Close()) }()
+	}
 	out, err := openOutput(o.Output, o.VolumeSize)
 	if err != nil {
 		return nil, err
+	}
+	if program != nil {
+		out.beside += program.Size
 	}
 	defer func() {
 		if result == nil {
@@ -113,7 +131,14 @@ func Run(ctx context.Context, o Options) (result *Result, err error) {
 		return nil, err
 	}
 	// What the other side would refuse is refused before anything is fetched.
-	if err := content.deployment.Check(g); err != nil {
+	err = content.deployment.Check(g)
+	if err == nil { // names that the author chose: of versions, of settings
+		var document []byte
+		if document, err = bundle.Encode(content.deployment); err == nil {
+			err = bundle.DecodeStrict(document, new(bundle.Deployment))
+		}
+	}
+	if err != nil {
 		return nil, fmt.Errorf("%w: this cannot be one bundle: %s", manifests.ErrInvalid, err) //nolint:errorlint // it is not a damaged bundle
 	}
 	// Where everything goes is decided; while it comes, memory is for buffers.
@@ -132,9 +157,21 @@ func Run(ctx context.Context, o Options) (result *Result, err error) {
 	}
 	result = &Result{
 		Geometry: g, Identity: bundle.DigestOf(g.Root), Lock: lock, Output: out.first(), LockFile: LockFile(o.Output),
+		Reused: f.reused.Load(),
 	}
-	if result.Volumes, err = o.finish(out, g, lock); err != nil {
+	own, err := o.sign(out, g, lock)
+	if err != nil {
 		return nil, err
+	}
+	b := beside{Options: &o, out: out, program: program, signature: own, reuse: reuse}
+	if err := b.write(result); err != nil {
+		return nil, err
+	}
+	if result.Volumes, err = out.place(); err != nil {
+		return nil, err
+	}
+	if out.before != "" && out.before != result.Identity {
+		o.Warn("%s was the bundle %s before, and is another one now", result.Output, out.before)
 	}
 	return result, nil
 }
@@ -165,7 +202,6 @@ func (o *Options) resolve(ctx context.Context, dir string) (*pull.Resolved, erro
 	if err != nil {
 		return nil, err
 	}
-	o.leaveNew(r)
 	carried := map[string]bool{}
 	for _, i := range r.Images {
 		carried[i.Reference.Repository()] = true
@@ -183,28 +219,24 @@ func (o *Options) resolve(ctx context.Context, dir string) (*pull.Resolved, erro
 	return r, nil
 }
 
-// finish signs, writes what is not a blob, and gives the file its name. It
-// returns the names of the volumes, if there are any.
-func (o *Options) finish(out *output, g *bundle.Geometry, lock *manifests.Lock) ([]string, error) {
+// sign signs, and writes the lock and what is not a blob.
+func (o *Options) sign(out *output, g *bundle.Geometry, lock *manifests.Lock) (bundle.Signature, error) {
 	own, err := o.Signer.Sign(g.Root)
 	if err != nil {
-		return nil, err
+		return own, err
 	}
 	slot, err := bundle.EncodeSlot([]bundle.Signature{own})
 	if err != nil {
-		return nil, err
+		return own, err
 	}
 	if err := g.WriteFrame(out.file, slot); err != nil {
-		return nil, err
+		return own, err
 	}
 	lockData, err := lock.Encode()
 	if err != nil {
-		return nil, err
+		return own, err
 	}
-	if err := bundle.WriteFile(LockFile(o.Output), lockData, 0o644); err != nil {
-		return nil, err
-	}
-	return out.place()
+	return own, bundle.WriteFile(LockFile(o.Output), lockData, 0o644)
 }
 
 // setDefaults fills in what was left open, from the lock where there is one,

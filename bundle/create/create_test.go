@@ -3,15 +3,10 @@ package create_test
 import (
 	"bytes"
 	"context"
-	"encoding/pem"
 	"errors"
 	"flag"
-	"fmt"
-	"io"
-	"log"
 	"math/rand/v2"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -20,15 +15,11 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/google/go-containerregistry/pkg/authn"
-	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
 	"github.com/oob-bundle/oob-bundle/bundle/create"
-	"github.com/oob-bundle/oob-bundle/bundle/pull"
-	"github.com/oob-bundle/oob-bundle/bundle/remote"
 	"github.com/oob-bundle/oob-bundle/manifests"
 )
 
@@ -270,128 +261,6 @@ func TestMirror(t *testing.T) {
 	}
 }
 
-// login is a keychain with one user.
-type login struct{ user, password string }
-
-func (l login) Resolve(authn.Resource) (authn.Authenticator, error) {
-	return authn.FromConfig(authn.AuthConfig{Username: l.user, Password: l.password}), nil
-}
-
-// TestPrivateRegistry: TLS with a certificate authority of its own, and a login.
-func TestPrivateRegistry(t *testing.T) {
-	open := bundletest.NewRegistry(t, nil) // seeded without obstacles
-	open.Push(t, "team/app:1", bundletest.Image("linux/amd64", bundletest.Layer(file("private"))))
-	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if user, password, _ := r.BasicAuth(); user != "me" || password != "canary-secret" {
-			w.Header().Set("WWW-Authenticate", `Basic realm="private"`)
-			w.WriteHeader(http.StatusUnauthorized)
-			return
-		}
-		http.Redirect(w, r, "http://"+open.Host+r.URL.Path, http.StatusTemporaryRedirect)
-	}))
-	s.Config.ErrorLog = log.New(io.Discard, "", 0)
-	s.StartTLS()
-	defer s.Close()
-	host := strings.TrimPrefix(s.URL, "https://")
-	ca := filepath.Join(t.TempDir(), "ca.pem")
-	bundletest.Write(t, ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}), 0o644)
-	run := func(o remote.Options) error {
-		client, err := remote.New(o)
-		if err != nil {
-			t.Fatal(err)
-		}
-		options := bundletest.Options(t, bundletest.Manifest(t, "demo", host+"/team/app:1"), bundletest.NewKey(t))
-		options.Source = &pull.Source{Client: client}
-		_, err = create.Run(t.Context(), options)
-		if err != nil && strings.Contains(err.Error(), "canary-secret") {
-			t.Errorf("the password is in the message: %v", err)
-		}
-		return err
-	}
-	for name, test := range map[string]struct {
-		options remote.Options
-		text    string
-	}{
-		"unknown authority": {remote.Options{Keychain: login{"me", "canary-secret"}}, "--ca-file"},
-		"no login":          {remote.Options{CAFile: ca, Keychain: login{}}, "docker login " + host},
-		"wrong password":    {remote.Options{CAFile: ca, Keychain: login{"me", "canary-secret-2"}}, `user "me"`},
-		"redirect to http":  {remote.Options{CAFile: ca, Keychain: login{"me", "canary-secret"}}, "from https to http"},
-	} {
-		if err := run(test.options); !errors.Is(err, remote.ErrRegistry) || !strings.Contains(fmt.Sprint(err), test.text) {
-			t.Errorf("%s: %v; want %q", name, err, test.text)
-		}
-	}
-	s.Config.Handler = reverse(open.Host, s.Config.Handler)
-	if err := run(remote.Options{CAFile: ca, Keychain: login{"me", "canary-secret"}}); err != nil {
-		t.Error(err)
-	}
-}
-
-// reverse serves what is behind once the first handler has let a request in.
-func reverse(host string, first http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		probe := httptest.NewRecorder()
-		if first.ServeHTTP(probe, r); probe.Code == http.StatusUnauthorized {
-			first.ServeHTTP(w, r)
-			return
-		}
-		(&proxy{host}).ServeHTTP(w, r)
-	})
-}
-
-// TestTokens: bearer tokens from the registry's own host, which expire while the
-// work goes on.
-func TestTokens(t *testing.T) {
-	open := bundletest.NewRegistry(t, nil)
-	layers := []v1.Layer{bundletest.Layer(file("1")), bundletest.Layer(file("2")), bundletest.Layer(file("3"))}
-	open.Push(t, "team/app:1", bundletest.Image("linux/amd64", layers...))
-	k := &tokens{next: &proxy{open.Host}}
-	s := httptest.NewServer(k)
-	defer s.Close()
-	host := strings.TrimPrefix(s.URL, "http://")
-	client, err := remote.New(remote.Options{PlainHTTP: []string{host}, Keychain: login{"me", "canary-secret"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	o := bundletest.Options(t, bundletest.Manifest(t, "demo", host+"/team/app:1"), bundletest.NewKey(t))
-	o.Source, o.Jobs = &pull.Source{Client: client}, 1
-	bundletest.Create(t, o)
-	if k.issued.Load() < 2 {
-		t.Errorf("%d tokens: none has expired", k.issued.Load())
-	}
-}
-
-// TestTokenElsewhere: a login is not sent to a host that the registry names.
-func TestTokenElsewhere(t *testing.T) {
-	var asked atomic.Int64
-	thief := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("Authorization") != "" || r.Method == http.MethodPost {
-			asked.Add(1)
-		}
-		fmt.Fprint(w, `{"token":"x"}`)
-	}))
-	defer thief.Close()
-	realm := strings.Replace(thief.URL, "127.0.0.1", "localhost", 1)
-	up := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm=%q,service="x"`, realm))
-		w.WriteHeader(http.StatusUnauthorized)
-	}))
-	defer up.Close()
-	host := strings.TrimPrefix(up.URL, "http://")
-	client, err := remote.New(remote.Options{PlainHTTP: []string{host}, Keychain: login{"me", "canary-secret"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	o := bundletest.Options(t, bundletest.Manifest(t, "demo", host+"/team/app:1"), bundletest.NewKey(t))
-	o.Source = &pull.Source{Client: client}
-	if _, err := create.Run(t.Context(), o); !errors.Is(err, remote.ErrRegistry) {
-		t.Error(err)
-	}
-	if asked.Load() > 0 {
-		t.Error("the login went to another host")
-	}
-}
-
 var droppingSize = flag.Int64("dropping", 20_000_000, "size of the blob that a registry drops every few megabytes of, bytes")
 
 // TestDroppedConnections: a registry that ends every connection after some
@@ -413,98 +282,6 @@ func TestDroppedConnections(t *testing.T) {
 	r, _, _ := read(t, bundletest.Create(t, bundletest.Options(t, bundletest.Manifest(t, "demo", ref), bundletest.NewKey(t), up)))
 	if sent.Load() < *droppingSize || sent.Load() > *droppingSize*11/10 {
 		t.Errorf("%d bytes were sent for %d", sent.Load(), r.PayloadSize())
-	}
-}
-
-// TestRefusingRegistries: each misbehaviour has its class, and leaves no bundle.
-func TestRefusingRegistries(t *testing.T) {
-	wrongBytes := func(w http.ResponseWriter, r *http.Request) bool {
-		if !strings.Contains(r.URL.Path, "/blobs/") {
-			return false
-		}
-		fmt.Fprint(w, "something else")
-		return true
-	}
-	for name, test := range map[string]struct {
-		misbehave func(w http.ResponseWriter, r *http.Request) bool
-		text      string
-	}{
-		"wrong bytes": {wrongBytes, "blob sha256:"},
-		"a web page": {func(w http.ResponseWriter, r *http.Request) bool {
-			w.Header().Set("Content-Type", "text/html")
-			fmt.Fprint(w, "<html>sign in</html>")
-			return true
-		}, "text/html"},
-		"no such tag": {func(w http.ResponseWriter, r *http.Request) bool {
-			if strings.Contains(r.URL.Path, "/manifests/") {
-				w.WriteHeader(http.StatusNotFound)
-			}
-			return strings.Contains(r.URL.Path, "/manifests/")
-		}, "404"},
-		"a redirect loop": {func(w http.ResponseWriter, r *http.Request) bool {
-			if strings.Contains(r.URL.Path, "/blobs/") {
-				http.Redirect(w, r, r.URL.Path, http.StatusTemporaryRedirect)
-			}
-			return strings.Contains(r.URL.Path, "/blobs/")
-		}, "redirects"},
-		"another digest than it says": {func(w http.ResponseWriter, r *http.Request) bool {
-			if strings.Contains(r.URL.Path, "/manifests/") {
-				w.Header().Set("Content-Type", bundle.TypeOCIManifest)
-				w.Header().Set("Docker-Content-Digest", "sha256:"+strings.Repeat("0", 64))
-				fmt.Fprint(w, "{}")
-			}
-			return strings.Contains(r.URL.Path, "/manifests/")
-		}, "it says sha256:0000"},
-		"a manifest without end": {func(w http.ResponseWriter, r *http.Request) bool {
-			if strings.Contains(r.URL.Path, "/manifests/") {
-				w.Header().Set("Content-Type", bundle.TypeOCIManifest)
-				_, _ = w.Write(make([]byte, bundle.MaxManifest+1))
-			}
-			return strings.Contains(r.URL.Path, "/manifests/")
-		}, "more than"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			var on atomic.Bool
-			up := bundletest.NewRegistry(t, func(next http.Handler) http.Handler {
-				return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-					if !on.Load() || !test.misbehave(w, r) {
-						next.ServeHTTP(w, r)
-					}
-				})
-			})
-			ref := up.Push(t, "team/app:1", bundletest.Image("linux/amd64", bundletest.Layer(file("x"))))
-			on.Store(true)
-			o := bundletest.Options(t, bundletest.Manifest(t, "demo", ref), bundletest.NewKey(t), up)
-			if _, err := create.Run(t.Context(), o); !errors.Is(err, remote.ErrRegistry) || !strings.Contains(err.Error(), test.text) {
-				t.Errorf("got %v", err)
-			}
-			for _, path := range []string{o.Output, create.LockFile(o.Output)} {
-				if _, err := os.Lstat(path); err == nil {
-					t.Errorf("%s was written", path)
-				}
-			}
-		})
-	}
-}
-
-// TestRetryAfter: a registry that is busy for a moment is waited for.
-func TestRetryAfter(t *testing.T) {
-	var asked atomic.Int64
-	up := bundletest.NewRegistry(t, func(next http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if r.Method == http.MethodGet && strings.HasSuffix(r.URL.Path, "/manifests/1") && asked.Add(1) == 1 {
-				w.Header().Set("Retry-After", "1")
-				w.WriteHeader(http.StatusTooManyRequests)
-				return
-			}
-			next.ServeHTTP(w, r)
-		})
-	})
-	ref := up.Push(t, "team/app:1", bundletest.Image("linux/amd64", bundletest.Layer(file("x"))))
-	bundletest.Create(t, bundletest.Options(t, bundletest.Manifest(t, "demo", ref), bundletest.NewKey(t), up))
-	if asked.Load() != 2 {
-		t.Errorf("asked %d times", asked.Load())
 	}
 }
 

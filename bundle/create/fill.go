@@ -36,6 +36,7 @@ type filler struct {
 	blobs   []bundle.Member // the largest first, so that none is left alone at the end
 	have    []atomic.Int64  // of each, bytes from its start that are written
 	claimed []int64         // of each, what the journal says; the checkpoints' own
+	reused  atomic.Int64    // bytes that came out of earlier bundles
 }
 
 func newFiller(g *bundle.Geometry, c *content, out *output) *filler {
@@ -57,8 +58,16 @@ func (f *filler) resume() {
 func (f *filler) run(ctx context.Context, jobs int) error {
 	checkpoints := make(chan error, 1)
 	stop := make(chan struct{})
-	group, gctx := errgroup.WithContext(ctx)
-	go func() { checkpoints <- f.checkpoints(stop) }()
+	durable, cancel := context.WithCancelCause(ctx) // ends when the disk cannot keep what comes
+	defer cancel(nil)
+	group, gctx := errgroup.WithContext(durable)
+	go func() {
+		err := f.checkpoints(stop)
+		if err != nil {
+			cancel(err)
+		}
+		checkpoints <- err
+	}()
 	var next atomic.Int64
 	for range min(jobs, len(f.blobs)) {
 		group.Go(func() error {
@@ -76,7 +85,9 @@ func (f *filler) run(ctx context.Context, jobs int) error {
 	}
 	err := group.Wait()
 	close(stop)
-	err = errors.Join(err, <-checkpoints)
+	if failed := <-checkpoints; failed != nil {
+		return failed // what is not durable is not claimed, and a second sync would say that it is
+	}
 	if err != nil && ctx.Err() == nil {
 		err = errors.Join(err, f.checkpoint())
 	}
@@ -143,6 +154,9 @@ func (f *filler) blob(ctx context.Context, i int, buf []byte) error {
 	m := f.blobs[i]
 	defer f.watch.Begun(m)()
 	if data, ok := f.content.documents[m.Digest]; ok {
+		if int64(len(data)) != m.Size {
+			return fmt.Errorf("%w: upstream lists %s with %d bytes, and it has %d", bundle.ErrFormat, m.Digest, m.Size, len(data))
+		}
 		_, err := place{f, i}.WriteAt(data, 0)
 		f.watch.Add(m.Size)
 		return err

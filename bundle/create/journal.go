@@ -98,16 +98,20 @@ func (j *journal) read() error {
 	var good int64
 	for {
 		line, err := lines.ReadSlice('\n')
-		if errors.Is(err, io.EOF) || errors.Is(err, bufio.ErrBufferFull) || err == nil && !j.take(line) {
+		if errors.Is(err, io.EOF) || errors.Is(err, bufio.ErrBufferFull) {
 			break
 		}
 		if err != nil {
 			return err
 		}
+		ok, err := j.take(line)
+		if err != nil {
+			return fmt.Errorf("%w: %s; finish with that program, or remove it", err, j.path)
+		}
+		if !ok {
+			break
+		}
 		good += int64(len(line))
-	}
-	if b := j.begun; b != nil && b.APIVersion != bundle.APIVersion {
-		return fmt.Errorf("%w: %s is of %q; finish with that program, or remove it", bundle.ErrNewer, j.path, b.APIVersion)
 	}
 	if err := j.f.Truncate(good); err != nil {
 		return err
@@ -116,22 +120,30 @@ func (j *journal) read() error {
 	return err
 }
 
-// take reports whether a line is one of a journal.
-func (j *journal) take(line []byte) bool {
+// take reports whether a line is one of a journal. The error wraps
+// bundle.ErrNewer: what another program wrote is not cut off.
+func (j *journal) take(line []byte) (bool, error) {
 	if j.begun == nil {
 		var b beginning
-		if bundle.DecodeStrict(line, &b) != nil || b.Kind != "CreateJournal" {
-			return false
+		err := bundle.DecodeStrict(line, &b)
+		if err == nil && b.APIVersion != bundle.APIVersion {
+			err = fmt.Errorf("%w: it is of %q", bundle.ErrNewer, b.APIVersion)
 		}
-		j.begun = &b
-		return true
+		if errors.Is(err, bundle.ErrNewer) {
+			return false, err
+		}
+		ok := err == nil && b.Kind == "CreateJournal"
+		if ok {
+			j.begun = &b
+		}
+		return ok, nil
 	}
 	var c claim
-	if bundle.DecodeStrict(line, &c) != nil || c.Have < 0 {
-		return false
+	ok := bundle.DecodeStrict(line, &c) == nil && c.Have >= 0
+	if ok {
+		j.claims[c.Blob] = c
 	}
-	j.claims[c.Blob] = c
-	return true
+	return ok, nil
 }
 
 // begin makes the journal that of this run. Claims that hold no longer, because

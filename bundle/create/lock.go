@@ -2,7 +2,9 @@ package create
 
 import (
 	"fmt"
+	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
@@ -13,11 +15,11 @@ import (
 // followLock takes over what a lock says, and refuses what contradicts it.
 func (o *Options) followLock() error {
 	l := o.Lock
-	mismatch := func(what string, lock, asked any) error {
-		return fmt.Errorf("%w: it has the %s %v, and %v is asked for; create without --lock makes a new one", manifests.ErrMismatch, what, lock, asked)
+	mismatch := func(what, lock, asked string) error {
+		return fmt.Errorf("%w: it has the %s %s, and %s is asked for; create without --lock makes a new one", manifests.ErrMismatch, what, lock, asked)
 	}
 	if l.Manifest != o.Manifest.Digest {
-		return mismatch("manifest", l.Manifest, o.Manifest.Digest)
+		return mismatch("manifest", string(l.Manifest), string(o.Manifest.Digest))
 	}
 	var locked []bundle.Platform
 	for _, s := range l.Platforms {
@@ -28,13 +30,13 @@ func (o *Options) followLock() error {
 		locked = append(locked, p)
 	}
 	if len(o.Platforms) > 0 && !slices.EqualFunc(o.Platforms, locked, bundle.Platform.Matches) {
-		return mismatch("platforms", l.Platforms, bundle.Info{Platforms: o.Platforms}.PlatformNames())
+		return mismatch("platforms", words(l.Platforms), words(bundle.Info{Platforms: o.Platforms}.PlatformNames()))
 	}
 	if o.Channel != "" && o.Channel != l.Channel {
 		return mismatch("channel", l.Channel, o.Channel)
 	}
 	if o.Sequence != nil && *o.Sequence != l.Sequence {
-		return mismatch("sequence", l.Sequence, *o.Sequence)
+		return mismatch("sequence", strconv.FormatInt(l.Sequence, 10), strconv.FormatInt(*o.Sequence, 10))
 	}
 	if c := o.Choice; c.Deployment != "" && c.Deployment != l.Deployment {
 		return mismatch("deployment", l.Deployment, c.Deployment)
@@ -44,19 +46,21 @@ func (o *Options) followLock() error {
 		lock, asked []string
 	}{{"optional components", l.With, o.Choice.With}, {"components left out", l.Without, o.Choice.Without}} {
 		if len(list.asked) > 0 && !slices.Equal(list.asked, list.lock) {
-			return mismatch(list.what, list.lock, list.asked)
+			return mismatch(list.what, words(list.lock), words(list.asked))
 		}
 	}
 	if o.WithoutReferrers && !l.WithoutReferrers {
 		return mismatch("signatures and the like", "included", "--without-referrers")
 	}
 	set := map[string]string{}
-	for k, v := range l.Set {
-		set[k] = v
+	var given []string
+	for _, k := range slices.Sorted(maps.Keys(l.Set)) {
+		set[k] = l.Set[k]
+		given = append(given, k+"="+l.Set[k])
 	}
 	for k, v := range o.Choice.Set {
 		if have, ok := l.Set[k]; ok && have != v || !ok && !strings.HasPrefix(k, "keys.") {
-			return mismatch("values", l.Set, k+"="+v)
+			return mismatch("values", words(given), k+"="+v)
 		}
 		set[k] = v // keys are files of this machine; what they checked is compared
 	}
@@ -66,19 +70,27 @@ func (o *Options) followLock() error {
 	return nil
 }
 
-func (o *Options) pinned(ref bundle.Reference) bundle.Digest {
+// words writes a list for people.
+func words(list []string) string {
+	if len(list) == 0 {
+		return "(none)"
+	}
+	return strings.Join(list, ", ")
+}
+
+func (o *Options) pinned(ref bundle.Reference) *pull.Pin {
 	if o.Lock == nil {
-		return ""
+		return nil
 	}
 	if i, ok := o.Lock.Image(ref); ok {
-		return i.Digest
+		return &pull.Pin{Digest: i.Digest, Referrers: i.Referrers}
 	}
 	for _, c := range o.Lock.Charts {
-		if c.Reference == ref.String() {
-			return c.Manifest
+		if c.Reference == ref.String() && c.Manifest != "" {
+			return &pull.Pin{Digest: c.Manifest, Referrers: c.Referrers}
 		}
 	}
-	return ""
+	return nil
 }
 
 // lock returns the lock of what was resolved. If one was given, it is that one,
@@ -124,6 +136,9 @@ func (o *Options) lock(r *pull.Resolved) (*manifests.Lock, error) {
 		}
 		if p.Signature != nil {
 			locked.Signature = bundle.DigestOf(p.Signature)
+		}
+		if p.Key != nil {
+			locked.Key = bundle.DigestOf(p.Key)
 		}
 		l.Plugins = append(l.Plugins, locked)
 	}
@@ -188,29 +203,6 @@ func lockedReferrers(i *pull.Image) (list []manifests.LockedReferrer) {
 		list = append(list, manifests.LockedReferrer{Tag: r.Tag, ArtifactType: r.ArtifactType, Digest: r.Digest, Size: r.Size})
 	}
 	return list
-}
-
-// leaveNew drops what came to speak of an image or chart since the lock was made.
-func (o *Options) leaveNew(r *pull.Resolved) {
-	if o.Lock == nil {
-		return
-	}
-	only := func(i *pull.Image, locked []manifests.LockedReferrer) {
-		i.Referrers = slices.DeleteFunc(i.Referrers, func(r pull.Referrer) bool {
-			return !slices.ContainsFunc(locked, func(l manifests.LockedReferrer) bool { return l.Digest == r.Digest && l.Tag == r.Tag })
-		})
-	}
-	for _, i := range r.Images {
-		locked, _ := o.Lock.Image(i.Reference)
-		only(i, locked.Referrers)
-	}
-	for _, c := range r.Charts {
-		for _, locked := range o.Lock.Charts {
-			if c.OCI != nil && locked.Reference == c.Reference.String() {
-				only(c.OCI, locked.Referrers)
-			}
-		}
-	}
 }
 
 // sameTags refuses two references that would be one tag on the site and are not

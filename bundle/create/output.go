@@ -19,8 +19,10 @@ type output struct {
 	path    string // without a volume's number
 	partial string
 	each    int64 // bytes of a volume; 0 means one file
+	beside  int64 // bytes that go beside it
 	journal *journal
-	file    *bundle.File // nil until the size is known
+	before  bundle.Digest // identity of the bundle that is replaced, or ""
+	file    *bundle.File  // nil until the size is known
 }
 
 // first returns the path by which the finished bundle is opened.
@@ -44,10 +46,10 @@ func (o *output) took() bool {
 // ErrLocked, manifests.ErrInvalid, or are the file system's.
 func openOutput(path string, each int64) (*output, error) {
 	o := &output{path: path, partial: path + ".partial", each: each}
-	if err := checkPlace(o.first()); err != nil {
+	var err error
+	if o.before, err = checkPlace(o.first()); err != nil {
 		return nil, err
 	}
-	var err error
 	if o.journal, err = openJournal(o.partial); err != nil {
 		return nil, err
 	}
@@ -57,33 +59,39 @@ func openOutput(path string, each int64) (*output, error) {
 	return o, nil
 }
 
-// checkPlace refuses to replace what is not a bundle, before anything is fetched.
-func checkPlace(path string) error {
-	if fi, err := os.Stat(filepath.Dir(path)); err != nil || !fi.IsDir() {
-		return fmt.Errorf("%w: there is no directory %s to write to; make it, or choose another place with -o", manifests.ErrInvalid, filepath.Dir(path))
+// checkPlace refuses to replace what is not a bundle, before anything is fetched. It
+// returns the identity of the bundle that is there, or "".
+func checkPlace(path string) (bundle.Digest, error) {
+	fi, err := os.Stat(filepath.Dir(path))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", err
 	}
-	fi, err := os.Lstat(path)
+	if err != nil || !fi.IsDir() {
+		return "", fmt.Errorf("%w: there is no directory %s to write to; make it, or choose another place with -o", manifests.ErrInvalid, filepath.Dir(path))
+	}
+	fi, err = os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return "", nil
 	}
 	if err != nil {
-		return err
+		return "", err
 	}
 	if !fi.Mode().IsRegular() {
-		return fmt.Errorf("%w: %s exists and is not a file; choose another name with -o", manifests.ErrInvalid, path)
+		return "", fmt.Errorf("%w: %s exists and is not a file; choose another name with -o", manifests.ErrInvalid, path)
 	}
 	other := fmt.Errorf("%w: %s exists and is not a bundle; move it away, or choose another name with -o", manifests.ErrInvalid, path)
 	f, err := bundle.OpenFile(path, os.O_RDONLY)
 	if errors.Is(err, bundle.ErrFormat) {
-		return other
+		return "", other
 	}
 	if err != nil {
-		return err
+		return "", err
 	}
-	if _, err = bundle.ReadHead(f, f.Size()); err != nil {
-		err = other
+	head, err := bundle.ReadHead(f, f.Size())
+	if err != nil {
+		return "", errors.Join(other, f.Close())
 	}
-	return errors.Join(err, f.Close())
+	return head.Identity(), f.Close()
 }
 
 // leftovers returns the partial files that are there.
@@ -143,7 +151,8 @@ func (o *output) checkRoom(g *bundle.Geometry) error {
 		missing -= have
 		files--
 	}
-	return bundle.Need(filepath.Dir(o.partial), missing, max(files, 0)+2, largest) // two: the lock, and one while it is written
+	const more = 8 // lock, record and what goes along, and one while it is written
+	return bundle.Need(filepath.Dir(o.partial), missing+o.beside, max(files, 0)+more, largest)
 }
 
 // place syncs the finished file, and gives it its name, or its volumes theirs,

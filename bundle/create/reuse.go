@@ -61,6 +61,7 @@ func (f *filler) fromReuse(ctx context.Context, i int, t *remote.Transfer) (bool
 			f.watch.Add(int64(n))
 		}
 		if bundle.DigestFrom(t.Hash.Sum(nil)) == m.Digest {
+			f.reused.Add(m.Size)
 			return true, nil
 		}
 		f.warn("%s is damaged: %s does not match its digest; it is fetched instead", r.file.Parts()[0], r.Describe(old))

@@ -113,12 +113,13 @@ func TestBusyReferrers(t *testing.T) {
 }
 
 // TestLockLeavesNewSignatures: what upstream got since the lock was made does not
-// break it.
+// break it, nor does a tag of cosign's that has got one more signature.
 func TestLockLeavesNewSignatures(t *testing.T) {
 	up := bundletest.NewRegistry(t, nil)
 	img := bundletest.Image("linux/amd64", bundletest.Layer(file("x")))
 	ref := up.Push(t, "team/app:1", img)
 	up.Push(t, "team/app:a", about(bundletest.ArtifactOf("application/spdx+json", []byte("{}"), nil), img))
+	up.Push(t, tagOf(digestOf(t, img), ".att"), bundletest.CosignSignature(t, bundletest.NewKey(t), digestOf(t, img)))
 	chart := bundletest.HelmChart("demo", "1.0.0")
 	up.Push(t, "charts/demo:1.0.0", chart)
 	m, err := manifests.Parse(fmt.Appendf(nil, `{"apiVersion": "oobbundle.dev/v1", "kind": "Manifest", "metadata": {"name": "demo", "version": "1"},
@@ -133,7 +134,9 @@ func TestLockLeavesNewSignatures(t *testing.T) {
 	}
 	up.Push(t, "charts/demo:signed", about(bundletest.ArtifactOf("application/sarif+json", []byte("{}"), nil), chart))
 	up.Push(t, "team/app:b", about(bundletest.ArtifactOf("application/sarif+json", []byte("{}"), nil), img))
-	up.Push(t, tagOf(digestOf(t, img), ".sig"), bundletest.CosignSignature(t, bundletest.NewKey(t), digestOf(t, img)))
+	for _, suffix := range []string{".sig", ".att"} {
+		up.Push(t, tagOf(digestOf(t, img), suffix), bundletest.CosignSignature(t, bundletest.NewKey(t), digestOf(t, img)))
+	}
 	o.Lock = first.Lock
 	second, err := create.Run(t.Context(), o)
 	if err != nil {

@@ -1,7 +1,6 @@
 package create_test
 
 import (
-	"fmt"
 	"io"
 	"net/http"
 	"sync/atomic"
@@ -52,30 +51,4 @@ func (d *dropping) Write(p []byte) (int, error) {
 		panic(http.ErrAbortHandler)
 	}
 	return n, err
-}
-
-// tokens is a registry that hands out bearer tokens to one user and forgets them
-// after some requests.
-type tokens struct {
-	next   http.Handler
-	issued atomic.Int64
-	used   atomic.Int64
-}
-
-func (k *tokens) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if r.URL.Path == "/token" {
-		if user, password, _ := r.BasicAuth(); user != "me" || password != "canary-secret" {
-			w.WriteHeader(http.StatusUnauthorized)
-			return
-		}
-		fmt.Fprintf(w, `{"token":"t%d"}`, k.issued.Add(1))
-		return
-	}
-	current := fmt.Sprintf("Bearer t%d", k.issued.Load())
-	if r.Header.Get("Authorization") != current || k.used.Add(1)%3 == 0 {
-		w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm="http://%s/token",service="s",scope="repository:team/app:pull"`, r.Host))
-		w.WriteHeader(http.StatusUnauthorized)
-		return
-	}
-	k.next.ServeHTTP(w, r)
 }

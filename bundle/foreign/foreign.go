@@ -69,10 +69,29 @@ func Walk(ctx context.Context, r io.Reader, packed int64, visit func(Entry) erro
 		err = context.Cause(ctx)
 	case stopped != nil:
 		err = stopped
-	case err != nil && !errors.Is(err, bundle.ErrFormat) && !errors.Is(err, bundle.ErrLimit):
-		err = fmt.Errorf("%w: its archive is damaged: %w", bundle.ErrFormat, err)
+	case err != nil:
+		err = damaged(err)
 	}
 	return errors.Join(err, plain.Close())
+}
+
+// damaged gives what the libraries say a class, unless it has one.
+func damaged(err error) error {
+	if errors.Is(err, bundle.ErrFormat) || errors.Is(err, bundle.ErrLimit) {
+		return err
+	}
+	return fmt.Errorf("%w: its archive is damaged: %w", bundle.ErrFormat, err)
+}
+
+// content is that of an entry, whose errors have a class too.
+type content struct{ io.ReadCloser }
+
+func (c content) Read(p []byte) (int, error) {
+	n, err := c.ReadCloser.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = damaged(err)
+	}
+	return n, err
 }
 
 // boundedReader ends a decompression that yields too much.
@@ -130,7 +149,13 @@ func (w *walker) entry(info archives.FileInfo) error {
 		return tooMuch()
 	}
 	e := Entry{Name: name, Mode: h.Mode & 0o777, Size: h.Size, Dir: h.Typeflag == tar.TypeDir}
-	e.Open = func() (io.ReadCloser, error) { return info.Open() }
+	e.Open = func() (io.ReadCloser, error) {
+		f, err := info.Open()
+		if err != nil {
+			return nil, damaged(err)
+		}
+		return content{f}, nil
+	}
 	if !e.Dir {
 		// Two names that are one file where case does not count are one too many.
 		if low := strings.ToLower(name); w.seen[low] {

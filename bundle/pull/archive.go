@@ -156,7 +156,7 @@ func (a *archive) manifest() (data []byte, base string, err error) {
 
 func (a *archive) check(m PluginManifest, base string, platforms []bundle.Platform) error {
 	if !pluginID.MatchString(m.ID) || strings.Contains(m.ID, "..") {
-		return fmt.Errorf("%w: its plugin.json has the id %q, which the server does not take", bundle.ErrFormat, m.ID)
+		return fmt.Errorf("%w: its plugin.json has the id %q; it has to be of small letters, digits and ._-", bundle.ErrFormat, m.ID)
 	}
 	if !pluginVersion.MatchString(m.Version) {
 		return fmt.Errorf("%w: its plugin.json has the version %q", bundle.ErrFormat, m.Version)

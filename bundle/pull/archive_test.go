@@ -211,17 +211,6 @@ func TestDamagedArchives(t *testing.T) {
 	}
 }
 
-func FuzzPluginArchive(f *testing.F) {
-	f.Add(pack(f, good()))
-	f.Add(pack(f, good()[1:2]))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		m, err := inspect(t, data, "linux/amd64")
-		if err == nil && (!pluginID.MatchString(m.ID) || !pluginVersion.MatchString(m.Version)) {
-			t.Errorf("taken: %+v", m)
-		}
-	})
-}
-
 // TestChartIndex finds a chart in indexes as Helm writes them, and in others.
 func TestChartIndex(t *testing.T) {
 	const index = `apiVersion: v1

@@ -108,7 +108,7 @@ func (s *Source) file(ctx context.Context, w manifests.WantedFile, dir string) (
 	if data, ok, err := manifests.CatalogueFile(w.Source); ok {
 		b.content, b.Check = Bytes(data), "part of the catalogue"
 		b.Content = bundle.Descriptor{MediaType: bundle.TypeFileContent, Digest: bundle.DigestOf(data), Size: int64(len(data))}
-		return b, err
+		return b, errors.Join(err, checkTemplate(w, data))
 	}
 	if w.FirstUse {
 		// What the server sends now, not what it sent to an earlier run.
@@ -134,7 +134,14 @@ func (s *Source) file(ctx context.Context, w manifests.WantedFile, dir string) (
 			}
 			b.Check = checkPinned
 		}
-		return b, nil
+		if w.As != bundle.AsTemplate || b.Content.Size > bundle.MaxTemplate { // too large is refused later
+			return b, nil
+		}
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return nil, err
+		}
+		return b, checkTemplate(w, data)
 	}
 	page, err := s.page(w.Source)
 	if err != nil {
@@ -151,3 +158,15 @@ func (s *Source) file(ctx context.Context, w manifests.WantedFile, dir string) (
 }
 
 const checkPinned = "pinned by sha256"
+
+// checkTemplate refuses a template that no site could fill in; one that is fetched
+// straight into the bundle is not looked at.
+func checkTemplate(w manifests.WantedFile, data []byte) error {
+	if w.As != bundle.AsTemplate {
+		return nil
+	}
+	if err := bundle.CheckTemplate(w.Path, string(data)); err != nil {
+		return fmt.Errorf("%w: %w", manifests.ErrInvalid, err)
+	}
+	return nil
+}

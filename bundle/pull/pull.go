@@ -102,9 +102,15 @@ type Request struct {
 	// WithoutReferrers leaves signatures, attestations and SBOMs where they are.
 	// Signatures that the manifest asks for are checked all the same.
 	WithoutReferrers bool
-	// Pinned returns the digest that a reference has to have, or "" to take what
-	// upstream says now.
-	Pinned func(bundle.Reference) bundle.Digest
+	// Pinned returns what a lock says of a reference, or nil to take what upstream
+	// says now.
+	Pinned func(bundle.Reference) *Pin
+}
+
+// Pin is what a reference has to be.
+type Pin struct {
+	Digest    bundle.Digest
+	Referrers []manifests.LockedReferrer // all that are carried, whatever upstream has now
 }
 
 // Resolved is what a selection stands for, in its order.
@@ -196,7 +202,8 @@ func about(what string, err error) error {
 
 // image resolves a reference, and finds and checks what speaks of it.
 func (s *Source) image(ctx context.Context, ref bundle.Reference, r Request) (*Image, error) {
-	i, err := s.resolve(ctx, ref, r.Selection.Platforms, r.Pinned(ref))
+	pin := r.Pinned(ref)
+	i, err := s.resolve(ctx, ref, r.Selection.Platforms, pin)
 	if err != nil {
 		return nil, err
 	}
@@ -206,7 +213,12 @@ func (s *Source) image(ctx context.Context, ref bundle.Reference, r Request) (*I
 	if r.WithoutReferrers && !asked {
 		return i, nil
 	}
-	if err := s.referrers(ctx, i); err != nil {
+	if pin != nil && !r.WithoutReferrers {
+		err = i.pinned(ctx, pin.Referrers)
+	} else {
+		err = i.referrers(ctx)
+	}
+	if err != nil {
 		return nil, err
 	}
 	if err := i.checkSignatures(ctx, r.Selection.VerifyImages); err != nil {
@@ -218,7 +230,7 @@ func (s *Source) image(ctx context.Context, ref bundle.Reference, r Request) (*I
 	return i, nil
 }
 
-func (s *Source) resolve(ctx context.Context, ref bundle.Reference, platforms []bundle.Platform, pin bundle.Digest) (*Image, error) {
+func (s *Source) resolve(ctx context.Context, ref bundle.Reference, platforms []bundle.Platform, pin *Pin) (*Image, error) {
 	repo, err := s.repository(ctx, ref)
 	if err != nil {
 		return nil, err
@@ -227,8 +239,8 @@ func (s *Source) resolve(ctx context.Context, ref bundle.Reference, platforms []
 	if ref.Digest != "" {
 		ask = string(ref.Digest)
 	}
-	if pin != "" {
-		ask = string(pin)
+	if pin != nil {
+		ask = string(pin.Digest)
 	}
 	top, data, err := repo.Manifest(ctx, ask)
 	if err != nil {
@@ -297,86 +309,6 @@ func (m *memory) WriteAt(p []byte, off int64) (int, error) {
 	return len(p), nil
 }
 
-func (i *Image) checkPlatform(platforms []bundle.Platform) error {
-	have := i.Top.Platform
-	if have == nil || slices.ContainsFunc(platforms, have.Matches) {
-		return nil
-	}
-	return fmt.Errorf("%w: it is for %s only, and %s is asked for with --platform", bundle.ErrPolicy, have, names(platforms))
-}
-
-func names(platforms []bundle.Platform) string {
-	var s []string
-	for _, p := range platforms {
-		s = append(s, p.String())
-	}
-	return strings.Join(s, ", ")
-}
-
-// BuildKit lists attestations in the index beside the images, with these
-// annotations (docs/attestations/attestation-storage.md of moby/buildkit).
-const (
-	annotationKind    = "vnd.docker.reference.type"
-	annotationSubject = "vnd.docker.reference.digest"
-)
-
-// choose selects the manifests of an index: those for the platforms, those that
-// say no platform, and attestations that speak of a selected one.
-func (i *Image) choose(ctx context.Context, index *bundle.Manifest, platforms []bundle.Platform) error {
-	chosen := map[bundle.Digest]bool{}
-	for _, p := range platforms {
-		found := false
-		for _, d := range index.Manifests {
-			if d.Platform != nil && p.Matches(*d.Platform) && !found { // of two for one platform the first, as engines do
-				found = true
-				if !chosen[d.Digest] {
-					i.Manifests = append(i.Manifests, d)
-				}
-				chosen[d.Digest] = true
-			}
-		}
-		if !found && slices.ContainsFunc(index.Manifests, isImage) {
-			return fmt.Errorf("%w: there is none for %s, only for %s", bundle.ErrPolicy, p, offered(index))
-		}
-	}
-	for _, d := range index.Manifests {
-		about, attests := d.Annotations[annotationSubject], d.Annotations[annotationKind] != ""
-		switch {
-		case chosen[d.Digest]:
-		case attests && chosen[bundle.Digest(about)]:
-			i.Attestations = append(i.Attestations, d)
-			chosen[d.Digest] = true
-		case d.Platform == nil && !attests:
-			i.Manifests = append(i.Manifests, d)
-			chosen[d.Digest] = true
-		}
-	}
-	i.Partial = slices.ContainsFunc(index.Manifests, func(d bundle.Descriptor) bool { return !chosen[d.Digest] })
-	for _, d := range slices.Concat(i.Manifests, i.Attestations) {
-		if err := i.fetchManifests(ctx, d, 2); err != nil {
-			return err
-		}
-	}
-	if !i.Partial {
-		i.Manifests, i.Attestations = []bundle.Descriptor{i.Top}, nil
-	}
-	return nil
-}
-
-func isImage(d bundle.Descriptor) bool {
-	return d.Platform != nil && d.Platform.OS != "unknown" && d.Annotations[annotationKind] == ""
-}
-
-func offered(index *bundle.Manifest) string {
-	var have []bundle.Platform
-	for _, d := range index.Manifests {
-		if isImage(d) {
-			have = append(have, *d.Platform)
-		}
-	}
-	return names(have)
-}
-
 // fetchManifests fetches d and, if it is an index, everything below it.
 func (i *Image) fetchManifests(ctx context.Context, d bundle.Descriptor, depth int) error {
 	if !bundle.IsManifest(d.MediaType) || i.Documents[d.Digest] != nil {
@@ -392,17 +324,23 @@ func (i *Image) fetchManifests(ctx context.Context, d bundle.Descriptor, depth i
 	if err := d.Verify(data); err != nil {
 		return fmt.Errorf("%w: %w", remote.ErrRegistry, err)
 	}
+	_, err = i.hold(ctx, d, data, depth)
+	return err
+}
+
+// hold keeps a manifest that was fetched, and fetches everything below it.
+func (i *Image) hold(ctx context.Context, d bundle.Descriptor, data []byte, depth int) (*bundle.Manifest, error) {
 	if err := i.keep(d.Digest, data); err != nil {
-		return err
+		return nil, err
 	}
 	m, err := bundle.ParseManifest(d, data)
 	if err != nil {
-		return fmt.Errorf("%w: it sent what no bundle can carry: %w", remote.ErrRegistry, err)
+		return nil, fmt.Errorf("%w: it sent what no bundle can carry: %w", remote.ErrRegistry, err)
 	}
 	for _, c := range m.Manifests {
 		if err := i.fetchManifests(ctx, c, depth+1); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	return nil
+	return m, nil
 }

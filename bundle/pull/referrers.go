@@ -10,6 +10,7 @@ import (
 
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/bundle/remote"
+	"github.com/oob-bundle/oob-bundle/manifests"
 )
 
 const (
@@ -32,7 +33,7 @@ type Referrer struct {
 
 // referrers finds what upstream has that speaks of the image: signatures,
 // attestations, SBOMs. It fetches their manifests.
-func (s *Source) referrers(ctx context.Context, i *Image) error {
+func (i *Image) referrers(ctx context.Context) error {
 	subjects := []bundle.Descriptor{i.Top}
 	for _, d := range i.Manifests {
 		if d.Digest != i.Top.Digest {
@@ -61,10 +62,46 @@ func (s *Source) referrers(ctx context.Context, i *Image) error {
 			}
 		}
 	}
-	// Registries list in any order; the bundle is to be the same.
+	i.sortReferrers()
+	return nil
+}
+
+// sortReferrers makes the bundle the same, in whatever order registries list.
+func (i *Image) sortReferrers() {
 	slices.SortFunc(i.Referrers, func(a, b Referrer) int {
 		return cmp.Or(strings.Compare(a.Tag, b.Tag), strings.Compare(string(a.Digest), string(b.Digest)))
 	})
+}
+
+// pinned fetches the referrers that a lock names. What upstream got since does not
+// matter, nor that a tag of cosign's means another manifest by now: cosign rewrites it
+// with every further signature.
+func (i *Image) pinned(ctx context.Context, list []manifests.LockedReferrer) error {
+	for _, l := range list {
+		d, data, err := i.Repository.Manifest(ctx, string(l.Digest))
+		if errors.Is(err, remote.ErrNotFound) {
+			return fmt.Errorf("%w: upstream has no longer %s, which it names; create without --lock makes a new one: %w", manifests.ErrMismatch, l.Digest, err)
+		}
+		if err != nil {
+			return err
+		}
+		m, err := i.hold(ctx, d, data, 2)
+		if err != nil {
+			return err
+		}
+		d.ArtifactType = m.ArtifactType
+		r := Referrer{Descriptor: d, Tag: l.Tag}
+		if l.Tag == "" {
+			if m.Subject == nil {
+				return fmt.Errorf("%w: %s, which the lock names, refers to nothing", manifests.ErrInvalid, l.Digest)
+			}
+			r.Subject = &m.Subject.Digest
+		}
+		if err := i.addReferrer(r); err != nil {
+			return err
+		}
+	}
+	i.sortReferrers()
 	return nil
 }
 
@@ -115,6 +152,10 @@ func (i *Image) addReferrer(r Referrer) error {
 
 // tagged carries what stands under a tag of cosign's, if there is such a tag.
 func (i *Image) tagged(ctx context.Context, tag string) error {
+	// Asked without a download first: registries count downloads.
+	if i.Repository.Absent(ctx, tag) {
+		return nil
+	}
 	d, data, err := i.Repository.Manifest(ctx, tag)
 	if errors.Is(err, remote.ErrNotFound) {
 		return nil

@@ -29,12 +29,13 @@ func (r *Repository) Resolve(ctx context.Context, tag string) (bundle.Digest, er
 
 // HasBlob reports whether the repository has the blob, with its size.
 func (r *Repository) HasBlob(ctx context.Context, d bundle.Descriptor) (has bool, err error) {
-	err = retry(ctx, func() error {
+	err = r.patience.retry(ctx, func() error {
 		req, err := http.NewRequestWithContext(ctx, http.MethodHead, r.url("blobs/%s", d.Digest), nil)
 		if err != nil {
 			return err
 		}
-		res, err := r.do(req, http.StatusOK, http.StatusNotFound)
+		// One that does not answer the question gets the blob again.
+		res, err := r.do(req, http.StatusOK, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNotImplemented)
 		if err != nil {
 			return r.failed(fmt.Sprintf("looking for blob %s in %s", d.Digest, r.name), err)
 		}
@@ -49,7 +50,7 @@ func (r *Repository) HasBlob(ctx context.Context, d bundle.Descriptor) (has bool
 // each attempt and yields the d.Size bytes; an error of the reader ends the
 // work and comes back as it is.
 func (r *Repository) PushBlob(ctx context.Context, d bundle.Descriptor, from string, open func() io.Reader) error {
-	return retry(ctx, func() error {
+	return r.patience.retry(ctx, func() error {
 		err := r.pushBlob(ctx, d, from, open)
 		if err != nil {
 			return r.failed(fmt.Sprintf("pushing blob %s to %s", d.Digest, r.name), err)
@@ -81,11 +82,20 @@ func (r *Repository) pushBlob(ctx context.Context, d bundle.Descriptor, from str
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
+	ctx, cancel := context.WithCancelCause(context.WithValue(ctx, uploading{}, true))
 	defer cancel(nil)
-	idle := time.AfterFunc(IdleTimeout, func() { cancel(fmt.Errorf("it took no byte for %s", IdleTimeout)) })
+	limit := r.patience.idle()
+	idle := time.AfterFunc(limit, func() { cancel(fmt.Errorf("it took no byte for %s", limit)) })
 	defer idle.Stop()
-	body := &uploadBody{r: open(), progress: func() { idle.Reset(IdleTimeout) }}
+	var taken int64
+	body := &uploadBody{r: open(), progress: func(n int) {
+		// When the last byte is sent, a registry may still have to file all of them.
+		wait := limit
+		if taken += int64(n); taken >= d.Size {
+			wait = r.patience.filing(d.Size)
+		}
+		idle.Reset(wait)
+	}}
 	if req, err = http.NewRequestWithContext(ctx, http.MethodPut, to, io.NopCloser(body)); err != nil {
 		return err
 	}
@@ -110,7 +120,45 @@ func (r *Repository) pushBlob(ctx context.Context, d bundle.Descriptor, from str
 	return res.Body.Close()
 }
 
-// uploadURL resolves the Location of an upload. It must stay on the registry's
+// CanPush asks whether something may be pushed: it begins an upload and gives it
+// up.
+func (r *Repository) CanPush(ctx context.Context) error {
+	return r.patience.retry(ctx, func() error {
+		err := r.tryUpload(ctx)
+		if err != nil {
+			return r.failed("pushing to "+r.name, err)
+		}
+		return nil
+	})
+}
+
+func (r *Repository) tryUpload(ctx context.Context) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, r.url("blobs/uploads/"), nil)
+	if err != nil {
+		return err
+	}
+	res, err := r.do(req, http.StatusAccepted)
+	if err != nil {
+		return err
+	}
+	if err := res.Body.Close(); err != nil {
+		return err
+	}
+	to, err := r.uploadURL(res, "")
+	if err != nil {
+		return err
+	}
+	if req, err = http.NewRequestWithContext(ctx, http.MethodDelete, to, nil); err != nil {
+		return err
+	}
+	if res, err = r.client.Do(req); err != nil {
+		return nil //nolint:nilerr // an upload that stays is one that the registry drops on its own
+	}
+	return res.Body.Close()
+}
+
+// uploadURL resolves the Location of an upload, for the blob d if it is to be
+// completed. It must stay on the registry's
 // host: data is not sent where an answer points.
 func (r *Repository) uploadURL(res *http.Response, d bundle.Digest) (string, error) {
 	u, err := res.Location()
@@ -121,9 +169,11 @@ func (r *Repository) uploadURL(res *http.Response, d bundle.Digest) (string, err
 		return "", fmt.Errorf("%w: it wants the upload sent to another host, %s", errRefused, u.Host)
 	}
 	u.Scheme, u.Host = r.scheme, r.registry // some registries behind a proxy name an inner port
-	q := u.Query()
-	q.Set("digest", string(d))
-	u.RawQuery = q.Encode()
+	if d != "" {
+		q := u.Query()
+		q.Set("digest", string(d))
+		u.RawQuery = q.Encode()
+	}
 	return u.String(), nil
 }
 
@@ -154,31 +204,44 @@ func (r *Repository) DeleteTag(ctx context.Context, tag string) error {
 // PushReferrer puts a manifest that refers to another, and sees to it that it is
 // found: a registry that does not keep a list of its own gets one under the tag
 // sha256-HEX (distribution-spec 1.1, pushing manifests with subject). Two calls
-// about one subject must not run at the same time.
+// about one subject must not run at the same time; what another machine does to
+// the list meanwhile is noticed where it shows before this call returns.
 func (r *Repository) PushReferrer(ctx context.Context, m *bundle.Manifest, data []byte) error {
 	kept, err := r.pushManifest(ctx, "", m.Descriptor, data)
 	if err != nil || kept || m.Subject == nil {
 		return err
 	}
+	for range tries {
+		if listed, err := r.list(ctx, m); listed || err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("%w: %s loses what is added to the list of what refers to %s; another machine may be adding to it; run it again", ErrRegistry, r, m.Subject.Digest)
+}
+
+// list adds a manifest to the list of its subject's referrers that is kept under a
+// tag, and reports whether it was there already: after adding it wants to be
+// called once more.
+func (r *Repository) list(ctx context.Context, m *bundle.Manifest) (listed bool, err error) {
 	tag := strings.Replace(string(m.Subject.Digest), ":", "-", 1)
 	list := []bundle.Descriptor{}
 	d, old, err := r.Manifest(ctx, tag)
 	if err == nil {
 		index, err := bundle.ParseManifest(d, old)
 		if err != nil || !bundle.IsIndex(d.MediaType) {
-			return fmt.Errorf("%w: %s has something under %s that is not a list of referrers", ErrRegistry, r, tag)
+			return false, fmt.Errorf("%w: %s has something under %s that is not a list of referrers", ErrRegistry, r, tag)
 		}
 		list = index.Manifests
 	} else if !errors.Is(err, ErrNotFound) {
-		return err
+		return false, err
 	}
 	own := m.Descriptor
 	own.Platform, own.ArtifactType, own.Annotations = nil, m.ArtifactType, m.Annotations
 	if slices.ContainsFunc(list, func(d bundle.Descriptor) bool { return d.Digest == own.Digest }) {
-		return nil
+		return true, nil
 	}
 	d, index := bundle.NewReferrersIndex(append(list, own))
-	return r.PushManifest(ctx, tag, d, index)
+	return false, r.PushManifest(ctx, tag, d, index)
 }
 
 // pushManifest reports whether the registry keeps a list of what refers to the
@@ -187,7 +250,7 @@ func (r *Repository) pushManifest(ctx context.Context, ref string, d bundle.Desc
 	if ref == "" {
 		ref = string(d.Digest)
 	}
-	err = retry(ctx, func() error {
+	err = r.patience.retry(ctx, func() error {
 		req, err := http.NewRequestWithContext(ctx, http.MethodPut, r.url("manifests/%s", ref), bytes.NewReader(data))
 		if err != nil {
 			return err
@@ -210,6 +273,13 @@ func Refused(err error) bool {
 	return errors.As(err, &status) && (status.code == http.StatusBadRequest || status.code == http.StatusNotFound || status.code == http.StatusUnprocessableEntity)
 }
 
+// Missing reports whether the registry does not have what a manifest that was
+// pushed names, although it may have said that it has.
+func Missing(err error) bool {
+	var status *statusError
+	return errors.As(err, &status) && slices.Contains([]string{"BLOB_UNKNOWN", "MANIFEST_BLOB_UNKNOWN", "MANIFEST_UNKNOWN"}, status.reason)
+}
+
 // Denied reports whether the registry did not let the account do what it tried.
 func Denied(err error) bool {
 	var status *statusError
@@ -221,15 +291,16 @@ func Denied(err error) bool {
 // answer has come.
 type uploadBody struct {
 	r        io.Reader
-	progress func() // called at each read
+	progress func(n int) // called before each read with 0, and with what it brought
 	mu       sync.Mutex
 	n        int64
 	err      error
 }
 
 func (b *uploadBody) Read(p []byte) (int, error) {
-	b.progress()
+	b.progress(0)
 	n, err := b.r.Read(p)
+	b.progress(n)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.n += int64(n)
@@ -257,7 +328,7 @@ const maxTags = 4 << 20
 // Tags lists the tags of the repository (distribution-spec, listing tags), the
 // first page of them.
 func (r *Repository) Tags(ctx context.Context) (tags []string, err error) {
-	err = retry(ctx, func() error {
+	err = r.patience.retry(ctx, func() error {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.url("tags/list?n=1000"), nil)
 		if err != nil {
 			return err

@@ -6,7 +6,7 @@
 // the library leaves open: a host is contacted in plain http only if it was
 // named for that, passwords go nowhere but to the registry's own domain,
 // redirects are few and never from https to http, every body is bounded by what
-// the descriptor says, a silent connection is given up after IdleTimeout, and
+// the descriptor says, a silent connection is given up after a while, and
 // failures that may pass are tried again as the registry asks (Retry-After).
 package remote
 
@@ -16,18 +16,22 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+	"golang.org/x/net/http/httpproxy"
 	"golang.org/x/net/publicsuffix"
 )
 
@@ -40,10 +44,12 @@ var ErrRegistry = errors.New("registry problem")
 var ErrNotFound = errors.New("not found")
 
 const (
-	// IdleTimeout is how long a connection may be silent.
-	IdleTimeout = 60 * time.Second
 	// maxRedirects bounds the hops of one request.
 	maxRedirects = 5
+	// maxHeader bounds the header of an answer, in bytes.
+	maxHeader = 256 << 10
+	// connectTimeout bounds the making of a connection, and of its encryption.
+	connectTimeout = 30 * time.Second
 )
 
 // Options say how registries are reached. The zero value uses https, the
@@ -55,17 +61,25 @@ type Options struct {
 	UserAgent string
 	// Connections that stay open per host; 0 means 8.
 	Connections int
+	Resolver    *net.Resolver // nil means the machine's
+	Patience    Patience
 }
 
 // Client reaches registries. It may be used by many goroutines.
 type Client struct {
 	options Options
 	roots   *x509.CertPool
+	proxy   func(*url.URL) (*url.URL, error)
 	mu      sync.Mutex
 	bases   map[string]*http.Transport // per host: certificates may differ
 }
 
-// New returns a client. The error is about Options.CAFile.
+// ErrCAFile says that the file given for certificate authorities holds none.
+var ErrCAFile = errors.New("no certificate authority")
+
+// New returns a client. It takes the proxy from the environment (HTTPS_PROXY,
+// HTTP_PROXY, NO_PROXY) as it is now. The error is about Options.CAFile: it wraps
+// ErrCAFile, or is the file system's.
 func New(o Options) (*Client, error) {
 	roots, err := x509.SystemCertPool()
 	if err != nil {
@@ -77,7 +91,7 @@ func New(o Options) (*Client, error) {
 			return nil, err
 		}
 		if !roots.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("%s holds no PEM certificate", o.CAFile)
+			return nil, fmt.Errorf("%w: %s holds no PEM certificate", ErrCAFile, o.CAFile)
 		}
 	}
 	if o.Keychain == nil {
@@ -86,7 +100,7 @@ func New(o Options) (*Client, error) {
 	if o.Connections == 0 {
 		o.Connections = 8
 	}
-	return &Client{options: o, roots: roots, bases: map[string]*http.Transport{}}, nil
+	return &Client{options: o, roots: roots, proxy: httpproxy.FromEnvironment().ProxyFunc(), bases: map[string]*http.Transport{}}, nil
 }
 
 // base returns the transport for one host, with the certificates that Docker
@@ -101,19 +115,25 @@ func (c *Client) base(host string) (*http.Transport, error) {
 	if err != nil {
 		return nil, err
 	}
+	idle := c.options.Patience.idle()
+	connect := min(connectTimeout, idle)
 	t := &http.Transport{
-		Proxy:                 http.ProxyFromEnvironment,
-		DialContext:           (&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
-		TLSClientConfig:       &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
-		TLSHandshakeTimeout:   30 * time.Second,
-		ResponseHeaderTimeout: IdleTimeout,
-		ExpectContinueTimeout: time.Second,
-		IdleConnTimeout:       90 * time.Second,
-		MaxIdleConnsPerHost:   c.options.Connections,
-		DisableCompression:    true, // blobs are carried as they are
-		ForceAttemptHTTP2:     true,
-		ReadBufferSize:        64 << 10,
-		WriteBufferSize:       64 << 10,
+		Proxy:                  func(req *http.Request) (*url.URL, error) { return c.proxy(req.URL) },
+		OnProxyConnectResponse: checkProxy,
+		DialContext:            (&net.Dialer{Timeout: connect, KeepAlive: 30 * time.Second, Resolver: c.options.Resolver}).DialContext,
+		TLSClientConfig:        &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
+		TLSHandshakeTimeout:    connect,
+		MaxResponseHeaderBytes: maxHeader,
+		ExpectContinueTimeout:  time.Second,
+		IdleConnTimeout:        90 * time.Second,
+		MaxIdleConnsPerHost:    c.options.Connections,
+		DisableCompression:     true, // blobs are carried as they are
+		ForceAttemptHTTP2:      true,
+		// A connection that a firewall has forgotten, or a laptop's sleep, is found out
+		// before the second try, which would go over the same one.
+		HTTP2:           &http.HTTP2Config{SendPingTimeout: idle / 4, PingTimeout: idle / 4},
+		ReadBufferSize:  64 << 10,
+		WriteBufferSize: 64 << 10,
 	}
 	c.bases[host] = t
 	return t, nil
@@ -167,7 +187,10 @@ func (c *Client) Repository(ctx context.Context, host, repository string, action
 		// Docker Hub's names, and would go there, with the login for it.
 		return nil, fmt.Errorf("%w: %q is not a registry's host; write it with a dot or a port, such as %s:443", ErrRegistry, host, host)
 	}
-	r := &Repository{host: host, name: repo.RepositoryStr(), scheme: "https", registry: repo.RegistryStr(), auth: "nobody (no login for it in Docker's configuration)"}
+	r := &Repository{
+		host: host, name: repo.RepositoryStr(), scheme: "https", registry: repo.RegistryStr(),
+		auth: "nobody (no login for it in Docker's configuration)", patience: c.options.Patience, secrets: &secrets{},
+	}
 	if plain {
 		r.scheme = "http"
 	}
@@ -175,14 +198,17 @@ func (c *Client) Repository(ctx context.Context, host, repository string, action
 	if err != nil {
 		return nil, err
 	}
-	authenticator, err := authn.Resolve(ctx, c.options.Keychain, repo.Registry)
+	authenticator, err := authn.Resolve(ctx, c.options.Keychain, repo)
 	if err != nil {
 		return nil, fmt.Errorf("%w: the login for %s: %w", ErrRegistry, host, err)
 	}
 	if config, err := authn.Authorization(ctx, authenticator); err != nil {
 		return nil, fmt.Errorf("%w: the login for %s: %w", ErrRegistry, host, err)
-	} else if config.Username != "" {
-		r.auth = fmt.Sprintf("user %q of Docker's configuration", config.Username)
+	} else {
+		if config.Username != "" {
+			r.auth = fmt.Sprintf("user %q of Docker's configuration", config.Username)
+		}
+		r.secrets.add(config.Password, config.Auth, config.IdentityToken, config.RegistryToken)
 	}
 	scopes := []string{repo.Scope(transport.PullScope)}
 	if action == Push {
@@ -193,12 +219,12 @@ func (c *Client) Repository(ctx context.Context, host, repository string, action
 			scopes = append(scopes, other.Scope(transport.PullScope))
 		}
 	}
-	var inner http.RoundTripper = guard{registry: r.registry, plain: plain, next: base}
+	var inner http.RoundTripper = guard{registry: r.registry, plain: plain, next: base, idle: r.patience.idle(), secrets: r.secrets}
 	inner = transport.NewUserAgent(inner, c.options.UserAgent)
-	err = retry(ctx, func() error {
+	err = r.patience.retry(ctx, func() error {
 		rt, err := transport.NewWithContext(ctx, repo.Registry, authenticator, inner, scopes)
 		if err != nil {
-			return r.failed("logging in", err)
+			return r.failed("logging in", r.unreached(err))
 		}
 		r.client = &http.Client{Transport: rt, CheckRedirect: checkRedirect}
 		return nil
@@ -206,13 +232,42 @@ func (c *Client) Repository(ctx context.Context, host, repository string, action
 	return r, err
 }
 
+// unreached picks what the registry did out of what the library says where it asked
+// with TLS and without: guard refuses one of the two, which is nobody's failure.
+func (r *Repository) unreached(err error) error {
+	var lib *transport.Error
+	var sent *sentError
+	var first *url.Error // with TLS
+	switch {
+	case errors.As(err, &lib):
+		err = statusOfLibrary(lib, r.secrets)
+	case !errors.Is(err, errRefused):
+	case errors.As(err, &sent):
+		err = sent.error
+	case errors.As(err, &first):
+		err = first.Err
+	}
+	switch {
+	case lib != nil && lib.StatusCode == http.StatusNotFound:
+		return &hidden{errRefused, fmt.Sprintf("%v: it is no registry", err)}
+	case r.scheme == "http" && (lib != nil && lib.StatusCode == http.StatusBadRequest || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.EOF)):
+		return &hidden{errRefused, fmt.Sprintf("it does not answer plain http (%v); if it speaks TLS, leave --plain-http %s away", err, r.host)}
+	}
+	return err
+}
+
+// sentError is the failure of a request without TLS that guard let through.
+type sentError struct{ error }
+
+func (e *sentError) Unwrap() error { return e.error }
+
 // checkRedirect bounds the hops and keeps what began encrypted encrypted.
 func checkRedirect(req *http.Request, via []*http.Request) error {
 	if len(via) > maxRedirects {
 		return fmt.Errorf("more than %d redirects", maxRedirects)
 	}
 	if via[0].URL.Scheme == "https" && req.URL.Scheme != "https" {
-		return fmt.Errorf("it redirects from https to %s", req.URL.Redacted())
+		return fmt.Errorf("it redirects from https to %s://%s", req.URL.Scheme, req.URL.Host) // a query may hold a signature
 	}
 	return nil
 }
@@ -222,6 +277,8 @@ type guard struct {
 	registry string // host as the library spells it
 	plain    bool
 	next     http.RoundTripper
+	idle     time.Duration
+	secrets  *secrets // learns what is sent as a login
 }
 
 // errRefused marks what this side refuses to send; trying again is no use.
@@ -230,6 +287,8 @@ var errRefused = errors.New("refused by this side")
 func (g guard) RoundTrip(req *http.Request) (*http.Response, error) {
 	own := req.URL.Host == g.registry
 	switch {
+	case req.URL.Scheme != "https" && req.URL.Scheme != "http":
+		return nil, fmt.Errorf("%w: %s leads to %q, which is no web address", errRefused, g.registry, req.URL.Redacted())
 	case own && g.plain && req.URL.Scheme == "https":
 		return nil, fmt.Errorf("%w: %s was given as --plain-http", errRefused, g.registry)
 	case req.URL.Scheme == "http" && !g.plain:
@@ -238,7 +297,20 @@ func (g guard) RoundTrip(req *http.Request) (*http.Response, error) {
 	case strings.HasPrefix(req.Header.Get("Authorization"), "Basic ") || req.Method != http.MethodGet && req.Method != http.MethodHead:
 		return nil, fmt.Errorf("%w: %s wants the login, or data, sent to another host, %s", errRefused, g.registry, req.URL.Host)
 	}
-	return g.next.RoundTrip(req)
+	g.secrets.addHeader(req.Header.Get("Authorization"))
+	res, err := watch(g.next, req, g.idle)
+	if err == nil && busy(res.StatusCode) {
+		status := statusOf(res, g.secrets) // the library knows neither Retry-After nor bounds of what is shown
+		status.elsewhere = !own
+		err = status
+	}
+	switch {
+	case err == nil:
+		return res, nil
+	case own && g.plain:
+		return nil, &sentError{err}
+	}
+	return nil, err // net/http wants the types of crypto/tls
 }
 
 func hostname(hostport string) string {

@@ -13,7 +13,6 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
-	"time"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
@@ -33,6 +32,8 @@ type Repository struct {
 	registry string // as the library spells it; docker.io has its registry elsewhere
 	name     string
 	auth     string // who we are, for messages
+	patience Patience
+	secrets  *secrets // what messages must not hold
 
 	noReferrers atomic.Bool // it does not list them
 }
@@ -55,7 +56,13 @@ func (r *Repository) do(req *http.Request, want ...int) (*http.Response, error) 
 		return nil, err
 	}
 	if !slices.Contains(want, res.StatusCode) {
-		return nil, statusOf(res)
+		status := statusOf(res, r.secrets)
+		status.elsewhere = res.Request.URL.Host != req.URL.Host
+		return nil, status
+	}
+	if coding := res.Header.Get("Content-Encoding"); coding != "" && coding != "identity" {
+		err := fmt.Errorf("%w: it sent the content encoded as %q, which was not asked for", errContent, coding)
+		return nil, errors.Join(err, res.Body.Close())
 	}
 	return res, nil
 }
@@ -63,7 +70,7 @@ func (r *Repository) do(req *http.Request, want ...int) (*http.Response, error) 
 // Manifest fetches a manifest or index by tag or digest. The descriptor has the
 // type, digest and size; the bytes are those that the registry sent.
 func (r *Repository) Manifest(ctx context.Context, ref string) (d bundle.Descriptor, data []byte, err error) {
-	err = retry(ctx, func() error {
+	err = r.patience.retry(ctx, func() error {
 		d, data, err = r.manifest(ctx, ref)
 		if err != nil {
 			return r.failed(fmt.Sprintf("fetching the manifest of %s:%s", r.name, ref), err)
@@ -75,7 +82,7 @@ func (r *Repository) Manifest(ctx context.Context, ref string) (d bundle.Descrip
 
 func (r *Repository) manifest(ctx context.Context, ref string) (bundle.Descriptor, []byte, error) {
 	var d bundle.Descriptor
-	ctx, cancel := context.WithTimeout(ctx, 2*IdleTimeout) // a manifest is small
+	ctx, cancel := r.patience.bound(ctx, 2) // a manifest is small
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.url("manifests/%s", ref), nil)
 	if err != nil {
@@ -84,10 +91,10 @@ func (r *Repository) manifest(ctx context.Context, ref string) (bundle.Descripto
 	req.Header.Set("Accept", strings.Join(manifestTypes, ", "))
 	res, err := r.do(req, http.StatusOK)
 	if err != nil {
-		return d, nil, err
+		return d, nil, cause(ctx, err)
 	}
 	data, err := io.ReadAll(io.LimitReader(res.Body, bundle.MaxManifest+1))
-	if err = errors.Join(err, res.Body.Close()); err != nil {
+	if err = errors.Join(cause(ctx, err), res.Body.Close()); err != nil {
 		return d, nil, err
 	}
 	if len(data) > bundle.MaxManifest {
@@ -120,6 +127,7 @@ type Transfer struct {
 	w        io.WriterAt
 	complete bool
 	restarts int
+	kind     string // Content-Type of the last answer
 }
 
 // source is where a transfer comes from.
@@ -127,10 +135,16 @@ type source struct {
 	url    string
 	do     func(req *http.Request, want ...int) (*http.Response, error)
 	failed func(err error) error // words an error for people
+
+	patience Patience
 }
 
 // bufferSize is what one read from a connection can bring, in bytes.
 const bufferSize = 256 << 10
+
+// minProgress is what a set of tries has to bring to be followed by another, in
+// bytes: a connection that ends after each byte is not worth millions of them.
+const minProgress = 64 << 10
 
 // Fetch writes the blob that d describes to w, from offset t.Have on, and
 // verifies it as a whole. A connection that breaks is taken up again where it
@@ -139,28 +153,19 @@ const bufferSize = 256 << 10
 func (r *Repository) Fetch(ctx context.Context, d bundle.Descriptor, w io.WriterAt, t *Transfer) error {
 	return fetch(ctx, source{r.url("blobs/%s", d.Digest), r.do, func(err error) error {
 		return r.failed(fmt.Sprintf("fetching blob %s of %s", d.Digest, r.name), err)
-	}}, d, w, t)
+	}, r.patience}, d, w, t)
 }
 
 func fetch(ctx context.Context, from source, d bundle.Descriptor, w io.WriterAt, t *Transfer) error {
 	if t == nil {
 		t = &Transfer{}
 	}
-	t.from, t.d, t.w = from, d, w
-	if t.Hash == nil {
-		t.Hash = sha256.New()
-	}
-	if t.Buffer == nil {
-		t.Buffer = make([]byte, min(bufferSize, d.Size+1))
-	}
-	if t.Done == nil {
-		t.Done = func(int64) {}
-	}
+	t.begin(from, d, w)
 	for {
 		before := t.Have
-		err := retry(ctx, func() error {
+		err := from.patience.retry(ctx, func() error {
 			err := t.more(ctx)
-			if err != nil && t.Have > before && ctx.Err() == nil && passing(err) {
+			if err != nil && t.Have-before >= minProgress && ctx.Err() == nil && passing(err) {
 				return nil // progress: a fresh set of tries
 			}
 			if err != nil {
@@ -171,6 +176,20 @@ func fetch(ctx context.Context, from source, d bundle.Descriptor, w io.WriterAt,
 		if err != nil || t.complete {
 			return err
 		}
+	}
+}
+
+// begin says what is transferred, from where and to where.
+func (t *Transfer) begin(from source, d bundle.Descriptor, w io.WriterAt) {
+	t.from, t.d, t.w = from, d, w
+	if t.Hash == nil {
+		t.Hash = sha256.New()
+	}
+	if t.Buffer == nil {
+		t.Buffer = make([]byte, min(bufferSize, d.Size+1))
+	}
+	if t.Done == nil {
+		t.Done = func(int64) {}
 	}
 }
 
@@ -185,8 +204,6 @@ func (t *Transfer) more(ctx context.Context) (err error) {
 	if t.Have > 0 && t.Have == t.d.Size { // the connection broke behind the last byte
 		return t.finish()
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, t.from.url, nil)
 	if err != nil {
 		return err
@@ -204,16 +221,14 @@ func (t *Transfer) more(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, res.Body.Close()) }()
+	t.kind = res.Header.Get("Content-Type")
 	if t.Have > 0 && res.StatusCode == http.StatusOK {
 		t.restart() // the registry does not serve ranges
 	} else if want := fmt.Sprintf("bytes %d-", t.Have); t.Have > 0 && !strings.HasPrefix(res.Header.Get("Content-Range"), want) {
 		return fmt.Errorf("%w: it was asked for %q and sent %q", errContent, want, res.Header.Get("Content-Range"))
 	}
-	idle := time.AfterFunc(IdleTimeout, func() { cancel(fmt.Errorf("no byte came for %s", IdleTimeout)) })
-	defer idle.Stop()
 	for {
 		n, err := res.Body.Read(t.Buffer)
-		idle.Reset(IdleTimeout)
 		if t.Have+int64(n) > t.d.Size {
 			return fmt.Errorf("%w: it sends more than the %d bytes of the blob", errContent, t.d.Size)
 		}
@@ -238,15 +253,19 @@ func (t *Transfer) more(ctx context.Context) (err error) {
 
 // finish judges what was read when the body ended.
 func (t *Transfer) finish() error {
+	page := ""
+	if strings.HasPrefix(t.kind, "text/html") {
+		page = ", a web page" // of somebody in between who wants a login, it may be
+	}
 	if t.Have < t.d.Size {
-		return io.ErrUnexpectedEOF
+		return fmt.Errorf("it sent %d of %d bytes%s: %w", t.Have, t.d.Size, page, io.ErrUnexpectedEOF)
 	}
 	if got := bundle.DigestFrom(t.Hash.Sum(nil)); t.d.Digest != "" && got != t.d.Digest { // empty: nobody knows it yet
 		t.restart()
 		if t.restarts++; t.restarts < 2 {
 			return errors.New("it sent other bytes than the digest says")
 		}
-		return fmt.Errorf("%w: it sent %s instead of %s", errContent, got, t.d.Digest)
+		return fmt.Errorf("%w: it sent %s instead of %s%s", errContent, got, t.d.Digest, page)
 	}
 	t.complete = true
 	return nil
@@ -256,87 +275,5 @@ func (t *Transfer) finish() error {
 type localError struct{ err error }
 
 func (e *localError) Error() string { return e.err.Error() }
+
 func (e *localError) Unwrap() error { return e.err }
-
-// maxPages bounds the answers that one list may have.
-const maxPages = 100
-
-// Referrers lists the manifests that refer to a digest (distribution-spec 1.1,
-// listing referrers), all pages of it; where the registry does not know that
-// question, what it has under the tag that clients then keep (sha256-HEX).
-func (r *Repository) Referrers(ctx context.Context, subject bundle.Digest) ([]bundle.Descriptor, error) {
-	var list []bundle.Descriptor
-	if !r.noReferrers.Load() {
-		next := r.url("referrers/%s", subject)
-		for page := 0; next != ""; page++ {
-			if page == maxPages {
-				return nil, fmt.Errorf("%w: %s lists what refers to %s on more than %d pages", ErrRegistry, r, subject, maxPages)
-			}
-			var found []bundle.Descriptor
-			var following string
-			err := retry(ctx, func() (err error) {
-				if found, following, err = r.referrers(ctx, next); err != nil {
-					return r.failed(fmt.Sprintf("asking what refers to %s in %s", subject, r.name), err)
-				}
-				return nil
-			})
-			next = following
-			var status *statusError
-			if page == 0 && errors.As(err, &status) && slices.Contains([]int{http.StatusBadRequest, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNotImplemented}, status.code) {
-				r.noReferrers.Store(true)
-				break
-			}
-			if err != nil {
-				return nil, err
-			}
-			list = append(list, found...)
-		}
-		if !r.noReferrers.Load() {
-			return list, nil
-		}
-	}
-	d, data, err := r.Manifest(ctx, strings.Replace(string(subject), ":", "-", 1))
-	if errors.Is(err, ErrNotFound) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	m, err := bundle.ParseManifest(d, data)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %s: the list of what refers to %s: %w", ErrRegistry, r, subject, err)
-	}
-	return m.Manifests, nil
-}
-
-// referrers asks for one page, and returns the URL of the next.
-func (r *Repository) referrers(ctx context.Context, from string) (list []bundle.Descriptor, next string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, 2*IdleTimeout)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, from, nil)
-	if err != nil {
-		return nil, "", err
-	}
-	req.Header.Set("Accept", bundle.TypeOCIIndex)
-	res, err := r.do(req, http.StatusOK)
-	if err != nil {
-		return nil, "", err
-	}
-	data, err := io.ReadAll(io.LimitReader(res.Body, bundle.MaxManifest+1))
-	if err = errors.Join(err, res.Body.Close()); err != nil {
-		return nil, "", err
-	}
-	m, err := bundle.ParseManifest(bundle.Descriptor{MediaType: bundle.TypeOCIIndex, Digest: bundle.DigestOf(data)}, data)
-	if err != nil || len(data) > bundle.MaxManifest {
-		return nil, "", fmt.Errorf("%w: it sent something else than a list of manifests", errContent)
-	}
-	link, _, found := strings.Cut(res.Header.Get("Link"), ">")
-	if !found || !strings.Contains(res.Header.Get("Link"), `rel="next"`) {
-		return m.Manifests, "", nil
-	}
-	u, err := req.URL.Parse(strings.TrimPrefix(link, "<"))
-	if err != nil || u.Host != req.URL.Host || u.Scheme != req.URL.Scheme {
-		return nil, "", fmt.Errorf("%w: the next page of its list would be at %q", errContent, link)
-	}
-	return m.Manifests, u.String(), nil
-}

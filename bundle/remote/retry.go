@@ -1,6 +1,7 @@
 package remote
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"encoding/json"
@@ -9,10 +10,13 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
+	"unicode"
 
 	"github.com/cenkalti/backoff/v5"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
@@ -20,22 +24,29 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
-const (
-	// tries bounds the attempts at one request without progress.
-	tries = 5
-	// maxRetryAfter bounds the wait that a registry may ask for.
-	maxRetryAfter = 5 * time.Minute
-)
+// tries bounds the attempts at one request without progress.
+const tries = 5
 
 // statusError is an answer that is not the one hoped for.
 type statusError struct {
 	code       int
 	retryAfter time.Duration
+	reason     string // the registry's word for it, such as MANIFEST_BLOB_UNKNOWN
 	text       string
+	elsewhere  bool // it is not the registry's, but of a host to which that led
+}
+
+// busy reports whether a server says that another time may be better, or that it
+// is the server that is wrong.
+func busy(code int) bool {
+	return code == http.StatusTooManyRequests || code >= 500 && code != http.StatusNotImplemented && code != http.StatusInsufficientStorage
 }
 
 func (e *statusError) Error() string {
-	s := fmt.Sprintf("it answered %d %s", e.code, http.StatusText(e.code))
+	s := fmt.Sprintf("it answered %d", e.code)
+	if e.code != http.StatusNotFound { // which ErrNotFound says
+		s += " " + http.StatusText(e.code)
+	}
 	if e.text != "" {
 		s += ": " + e.text
 	}
@@ -43,8 +54,8 @@ func (e *statusError) Error() string {
 }
 
 // statusOf turns a response into an error and closes its body. The text is the
-// registry's own, shortened and without control characters.
-func statusOf(res *http.Response) *statusError {
+// registry's own, shortened, without control characters and without secrets.
+func statusOf(res *http.Response, s *secrets) *statusError {
 	body, _ := io.ReadAll(io.LimitReader(res.Body, 2048)) // only to show it
 	_ = res.Body.Close()
 	e := &statusError{code: res.StatusCode}
@@ -52,31 +63,57 @@ func statusOf(res *http.Response) *statusError {
 		Errors []struct{ Code, Message string } `json:"errors"`
 	}
 	if json.Unmarshal(body, &doc) == nil && len(doc.Errors) > 0 {
-		body = []byte(doc.Errors[0].Message)
-		if len(body) == 0 {
-			body = []byte(doc.Errors[0].Code)
-		}
+		e.reason = doc.Errors[0].Code
+		body = []byte(cmp.Or(doc.Errors[0].Message, e.reason))
 	}
 	if !strings.Contains(res.Header.Get("Content-Type"), "html") {
-		e.text = strings.TrimSpace(strings.Map(func(r rune) rune {
-			if r < ' ' || r == 0x7f {
-				return ' '
-			}
-			return r
-		}, strings.ToValidUTF8(string(body), "?")))
-		e.text = e.text[:min(len(e.text), 300)]
+		e.text = shown(s.hide(string(body))) // before it is cut
 	}
-	after := res.Header.Get("Retry-After")
-	if s, err := strconv.Atoi(after); err == nil && s > 0 {
-		e.retryAfter = time.Duration(s) * time.Second
-	} else if t, err := http.ParseTime(after); err == nil {
-		e.retryAfter = time.Until(t)
-	}
+	e.retryAfter = retryAfter(res.Header)
 	return e
 }
 
+// maxText bounds what is shown of an answer, in bytes.
+const maxText = 300
+
+// shown makes a server's words fit for a terminal: one line, short, and without
+// anything that moves a cursor or turns the direction of writing.
+func shown(text string) string {
+	text = strings.TrimSpace(strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(text, "?")))
+	if len(text) > maxText {
+		text = strings.ToValidUTF8(text[:maxText], "") + "…"
+	}
+	return text
+}
+
+// maxSeconds is more than anybody waits, and less than overflows.
+const maxSeconds = 1 << 30
+
+// retryAfter returns how long a server asks to be left alone (RFC 9110, section
+// 10.2.3), or 0. A date counts from the server's own, as clocks differ.
+func retryAfter(h http.Header) time.Duration {
+	after := strings.TrimSpace(h.Get("Retry-After"))
+	if s, err := strconv.ParseUint(after, 10, 64); err == nil || errors.Is(err, strconv.ErrRange) {
+		return time.Duration(min(s, maxSeconds)) * time.Second
+	}
+	t, err := http.ParseTime(after)
+	if err != nil {
+		return 0
+	}
+	now, err := http.ParseTime(h.Get("Date"))
+	if err != nil {
+		now = time.Now()
+	}
+	return max(t.Sub(now), 0)
+}
+
 // retry calls op until it succeeds, fails for good, or has failed too often.
-func retry(ctx context.Context, op func() error) error {
+func (p Patience) retry(ctx context.Context, op func() error) error {
 	_, err := backoff.Retry(ctx, func() (struct{}, error) {
 		err := op()
 		var status *statusError
@@ -87,18 +124,28 @@ func retry(ctx context.Context, op func() error) error {
 			return struct{}{}, backoff.Permanent(context.Cause(ctx))
 		case !passing(err):
 			return struct{}{}, backoff.Permanent(err)
-		case errors.As(err, &status) && status.retryAfter > 0 && status.retryAfter <= maxRetryAfter:
-			wait := &backoff.RetryAfterError{Duration: status.retryAfter}
-			return struct{}{}, errors.Join(err, wait)
+		case errors.As(err, &status) && status.retryAfter > p.retryAfter():
+			return struct{}{}, backoff.Permanent(fmt.Errorf("%w (it asks to be left alone for %s, which is too long to wait for; run it again then)", err, status.retryAfter))
+		case errors.As(err, &status) && status.retryAfter > 0:
+			return struct{}{}, &asked{err, &backoff.RetryAfterError{Duration: status.retryAfter}}
 		}
 		return struct{}{}, err
-	}, backoff.WithMaxTries(tries), backoff.WithBackOff(pause()))
+	}, backoff.WithMaxTries(tries), backoff.WithMaxElapsedTime(0), backoff.WithBackOff(p.backOff()))
 	return err
 }
 
-func pause() *backoff.ExponentialBackOff {
+// asked is an error with the wait that the server asked for, which is not for
+// people.
+type asked struct {
+	error
+	wait *backoff.RetryAfterError
+}
+
+func (e *asked) Unwrap() []error { return []error{e.error, e.wait} }
+
+func (p Patience) backOff() *backoff.ExponentialBackOff {
 	b := backoff.NewExponentialBackOff()
-	b.InitialInterval, b.MaxInterval = 300*time.Millisecond, 10*time.Second
+	b.InitialInterval, b.MaxInterval, b.Multiplier = p.pause(), 33*p.pause(), 3
 	return b
 }
 
@@ -111,10 +158,13 @@ func passing(err error) bool {
 	var wrongHost x509.HostnameError
 	var badCert x509.CertificateInvalidError
 	var local *localError
+	var proxy *proxyError
 	var code int
 	switch {
-	case errors.As(err, &local), errors.Is(err, bundle.ErrLimit), errors.Is(err, bundle.ErrFormat):
+	case errors.As(err, &local), errors.Is(err, bundle.ErrLimit), errors.Is(err, bundle.ErrFormat), oldTLS(err):
 		return false
+	case errors.As(err, &proxy):
+		code = proxy.code
 	case errors.As(err, &status):
 		code = status.code
 	case errors.As(err, &lib):
@@ -127,50 +177,148 @@ func passing(err error) bool {
 	default:
 		return !strings.Contains(err.Error(), "redirect") // net/http has no type for it
 	}
-	return code == http.StatusRequestTimeout || code == http.StatusTooManyRequests || code >= 500 && code != http.StatusNotImplemented && code != http.StatusInsufficientStorage
+	return code == http.StatusRequestTimeout || busy(code)
 }
 
 // failed words an error for people: what was tried, where, and what to do.
 func (r *Repository) failed(doing string, err error) error {
-	return failed(doing, r.host, fmt.Sprintf("; asked as %s: log in with docker login %s", r.auth, r.host), err)
+	var syntax *json.SyntaxError                                                                 // of the library, which reads tokens alone
+	if errors.As(err, &syntax) || strings.Contains(err.Error(), "no token in bearer response") { // followed by all of it
+		err = fmt.Errorf("%w: where it sends for a token there is none to be had", errContent)
+	}
+	return failed(doing, r.host, fmt.Sprintf("; asked as %s: log in with docker login %s", r.auth, r.host), r.secrets, err)
 }
 
 // failed does that for any host; denied is the advice where it asks for a login.
-func failed(doing, host, denied string, err error) error {
+func failed(doing, host, denied string, s *secrets, err error) error {
 	var local *localError
 	if errors.As(err, &local) {
 		return local // it is not the registry's
 	}
-	var status *statusError
 	var lib *transport.Error
-	code := 0
-	if errors.As(err, &status) {
-		code = status.code
-	} else if errors.As(err, &lib) {
-		code = lib.StatusCode
+	if errors.As(err, &lib) {
+		err = statusOfLibrary(lib, s)
 	}
-	hint := ""
+	var u *url.Error
+	if errors.As(err, &u) && u.Error() == err.Error() {
+		err = u.Err // the message names the host already
+	}
+	hint, err := advice(host, denied, err)
+	err = fmt.Errorf("%w: %s at %s: %w%s", ErrRegistry, doing, host, err, hint)
+	if text := s.hide(err.Error()); text != err.Error() {
+		return &hidden{err, text}
+	}
+	return err
+}
+
+// statusOfLibrary says what the library's error says, within bounds.
+func statusOfLibrary(lib *transport.Error, s *secrets) *statusError {
+	e := &statusError{code: lib.StatusCode}
+	if len(lib.Errors) > 0 {
+		e.reason = string(lib.Errors[0].Code)
+		e.text = shown(s.hide(cmp.Or(lib.Errors[0].Message, e.reason)))
+	}
+	return e
+}
+
+// advice returns what to do about an error, and the error in words that say more,
+// where there are some.
+func advice(host, denied string, err error) (hint string, better error) {
+	var status *statusError
+	if errors.As(err, &status) {
+		switch status.code {
+		case http.StatusUnauthorized, http.StatusForbidden:
+			return denied, err
+		case http.StatusNotFound:
+			if status.reason == "MANIFEST_UNKNOWN" || status.reason == "NAME_UNKNOWN" {
+				hint = "; check the name and the tag"
+			}
+			return hint, fmt.Errorf("%w: %w", ErrNotFound, err)
+		case http.StatusTooManyRequests:
+			return "; wait, or log in for a higher limit", err
+		case http.StatusProxyAuthRequired:
+			return proxyHint, err
+		case http.StatusRequestEntityTooLarge:
+			return "; the registry, or a proxy before it, limits the size of an upload (client_max_body_size in NGINX)", err
+		case http.StatusInsufficientStorage:
+			return "; it has no room left, or a quota is used up", err
+		case http.StatusMethodNotAllowed:
+			return "; it is read-only, as oob-bundle registry serve always is: install on its own host, or give a registry that takes a push", err
+		}
+		return "", err
+	}
+	var proxy *proxyError
+	var op *net.OpError
 	var unknownCA x509.UnknownAuthorityError
+	var wrongHost x509.HostnameError
 	var badCert x509.CertificateInvalidError
 	var dns *net.DNSError
 	switch {
+	case errors.As(err, &proxy):
+		if proxy.code == http.StatusProxyAuthRequired {
+			hint = proxyHint
+		} else {
+			hint = fmt.Sprintf("; let it through there, or name %s in NO_PROXY", hostname(host))
+		}
+	case errors.As(err, &op) && op.Op == "proxyconnect":
+		return "", fmt.Errorf("the proxy of HTTPS_PROXY or HTTP_PROXY cannot be reached: %w", op.Err)
 	case errors.Is(err, syscall.ECONNREFUSED):
-		err, hint = errors.New("nothing answers there (connection refused)"), "; is it running?"
-	case code == http.StatusUnauthorized || code == http.StatusForbidden:
-		hint = denied
-	case code == http.StatusNotFound:
-		err = fmt.Errorf("%w: %w", ErrNotFound, err)
-	case code == http.StatusTooManyRequests:
-		hint = "; wait, or log in for a higher limit"
-	case errors.As(err, &unknownCA):
-		hint = "; give its certificate authority with --ca-file"
-	case errors.As(err, &badCert) && badCert.Reason == x509.Expired:
-		hint = "; check this machine's clock too"
+		return "; is it running?", errors.New("nothing answers there (connection refused)")
+	case errors.As(err, &dns) && dns.IsNotFound:
+		return "; check the name, and this machine's network", &hidden{err, fmt.Sprintf("no such host: no name server knows %s", dns.Name)}
 	case errors.As(err, &dns):
 		hint = "; check the name, and this machine's network"
+	case errors.As(err, &op) && op.Op == "dial" && op.Timeout():
+		return "; is a firewall between, or has a proxy to be named with HTTPS_PROXY?", fmt.Errorf("nothing answers there: %w", err)
+	case errors.As(err, &unknownCA):
+		return "; give its certificate authority with --ca-file", &hidden{err, "its certificate is signed by an unknown authority"}
+	case errors.As(err, &wrongHost):
+		return "; call it by a name that its certificate has, or correct the certificate", &hidden{err, otherNames(wrongHost)}
+	case errors.As(err, &badCert) && badCert.Reason == x509.Expired:
+		hint = "; check this machine's clock too"
+	case oldTLS(err):
+		hint = "; it speaks only versions of TLS before 1.2, which protect nothing any more"
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return "", fmt.Errorf("the connection ended too early: %w", err)
 	case strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
-		err = errors.New("it speaks plain http, without encryption")
-		hint = fmt.Sprintf("; if that is meant, allow it with --plain-http %s", host)
+		return fmt.Sprintf("; if that is meant, allow it with --plain-http %s", host), errors.New("it speaks plain http, without encryption")
 	}
-	return fmt.Errorf("%w: %s at %s: %w%s", ErrRegistry, doing, host, err, hint)
+	return hint, err
+}
+
+// otherNames says for whom a certificate is that is not for the host.
+func otherNames(e x509.HostnameError) string {
+	names := slices.Clone(e.Certificate.DNSNames)
+	for _, ip := range e.Certificate.IPAddresses {
+		names = append(names, ip.String())
+	}
+	if len(names) == 0 {
+		return fmt.Sprintf("its certificate names no host, and so not %q", e.Host)
+	}
+	return fmt.Sprintf("its certificate is for %s and not for %q", shown(strings.Join(names, ", ")), e.Host)
+}
+
+const proxyHint = "; put the proxy's user and password into HTTPS_PROXY, http://USER:PASSWORD@HOST:PORT"
+
+// oldTLS reports whether both sides have no version of TLS in common; crypto/tls
+// exports no type for that.
+func oldTLS(err error) bool {
+	return strings.Contains(err.Error(), "protocol version not supported") || strings.Contains(err.Error(), "selected unsupported protocol version")
+}
+
+// proxyError is what a proxy says instead of connecting.
+type proxyError struct {
+	host string // HOST:PORT, without a password
+	code int
+}
+
+func (e *proxyError) Error() string {
+	return fmt.Sprintf("the proxy %s answered %d %s", e.host, e.code, http.StatusText(e.code))
+}
+
+func checkProxy(_ context.Context, proxy *url.URL, _ *http.Request, res *http.Response) error {
+	if res.StatusCode == http.StatusOK {
+		return nil
+	}
+	return &proxyError{proxy.Host, res.StatusCode}
 }

@@ -16,8 +16,10 @@ import (
 
 // Page is something on a web server, which is asked without a login.
 type Page struct {
-	client *http.Client
-	url    *url.URL
+	client   *http.Client
+	url      *url.URL
+	patience Patience
+	secrets  *secrets
 }
 
 // Page returns what stands at a URL. Nothing is asked yet. The error wraps
@@ -38,24 +40,26 @@ func (c *Client) Page(rawURL string) (*Page, error) {
 	if err != nil {
 		return nil, err
 	}
-	inner := transport.NewUserAgent(guard{registry: u.Host, plain: plain, next: base}, c.options.UserAgent)
-	return &Page{client: &http.Client{Transport: inner, CheckRedirect: checkRedirect}, url: u}, nil
+	p := &Page{url: u, patience: c.options.Patience, secrets: &secrets{}}
+	inner := transport.NewUserAgent(guard{registry: u.Host, plain: plain, next: base, idle: p.patience.idle(), secrets: p.secrets}, c.options.UserAgent)
+	p.client = &http.Client{Transport: inner, CheckRedirect: checkRedirect}
+	return p, nil
 }
 
 func (p *Page) do(req *http.Request, want ...int) (*http.Response, error) {
-	r := Repository{client: p.client}
+	r := Repository{client: p.client, secrets: p.secrets}
 	return r.do(req, want...)
 }
 
 func (p *Page) failed(err error) error {
-	return failed("fetching "+p.url.Redacted(), p.url.Host, "; it asks for a login, and files are fetched without one", err)
+	return failed("fetching "+p.url.Redacted(), p.url.Host, "; it asks for a login, and files are fetched without one", p.secrets, err)
 }
 
 // get asks for the page and gives its answer to use, which may end before the
 // body does.
 func (p *Page) get(ctx context.Context, use func(res *http.Response) error) error {
-	return retry(ctx, func() error {
-		ctx, cancel := context.WithTimeout(ctx, 10*IdleTimeout)
+	return p.patience.retry(ctx, func() error {
+		ctx, cancel := p.patience.bound(ctx, 10)
 		defer cancel()
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.url.String(), nil)
 		if err != nil {
@@ -63,9 +67,9 @@ func (p *Page) get(ctx context.Context, use func(res *http.Response) error) erro
 		}
 		res, err := p.do(req, http.StatusOK)
 		if err != nil {
-			return p.failed(err)
+			return p.failed(cause(ctx, err))
 		}
-		if err := errors.Join(use(res), res.Body.Close()); err != nil {
+		if err := errors.Join(cause(ctx, use(res)), res.Body.Close()); err != nil {
 			return p.failed(err)
 		}
 		return nil
@@ -108,5 +112,5 @@ func (p *Page) Stream(ctx context.Context, use func(r io.Reader) error) error {
 
 // Fetch writes the page that d describes to w as Repository.Fetch does.
 func (p *Page) Fetch(ctx context.Context, d bundle.Descriptor, w io.WriterAt, t *Transfer) error {
-	return fetch(ctx, source{p.url.String(), p.do, p.failed}, d, w, t)
+	return fetch(ctx, source{p.url.String(), p.do, p.failed, p.patience}, d, w, t)
 }

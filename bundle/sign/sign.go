@@ -10,10 +10,12 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"runtime"
@@ -112,10 +114,13 @@ func Load(path string, password Password) (*Signer, error) {
 	if err != nil {
 		return nil, err
 	}
-	if fi.Size() > maxKeyFile {
-		return nil, fmt.Errorf("%w: %s has %d bytes; that is no key", ErrKey, path, fi.Size())
+	if fi.IsDir() {
+		return nil, fmt.Errorf("%w: %s is a directory", ErrKey, path)
 	}
-	data, err := os.ReadFile(path)
+	data, err := bundle.ReadFile(path, maxKeyFile)
+	if errors.Is(err, bundle.ErrLimit) {
+		return nil, fmt.Errorf("%w: %s has more than %d bytes; that is no key", ErrKey, path, maxKeyFile)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -187,3 +192,17 @@ func (s *Signer) Sign(root []byte) (bundle.Signature, error) {
 	}
 	return bundle.Signature{Key: s.Fingerprint, Digest: bundle.DigestOf(root), Bytes: sig}, nil
 }
+
+// SignReader signs what r has to its end. For an Ed25519 key all of it is held in
+// memory, which the algorithm asks for.
+func (s *Signer) SignReader(r io.Reader) (bundle.Signature, error) {
+	hash := sha256.New()
+	sig, err := s.signer.SignMessage(io.TeeReader(r, hash))
+	if err != nil {
+		return bundle.Signature{}, err
+	}
+	return bundle.Signature{Key: s.Fingerprint, Digest: bundle.DigestFrom(hash.Sum(nil)), Bytes: sig}, nil
+}
+
+// Public returns the public key.
+func (s *Signer) Public() (crypto.PublicKey, error) { return s.signer.PublicKey() }

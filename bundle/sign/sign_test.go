@@ -5,12 +5,14 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -95,6 +97,111 @@ func TestLoadRefuses(t *testing.T) {
 		bundletest.Write(t, path, test.data, test.mode)
 		if _, err := sign.Load(path, password("")); !errors.Is(err, test.want) {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestHostileKeyFiles: what is no private key of a kind that is used, or costs too
+// much to find that out.
+func TestHostileKeyFiles(t *testing.T) {
+	pkcs8 := func(key any) []byte {
+		der, err := x509.MarshalPKCS8PrivateKey(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return der
+	}
+	block := func(kind string, data []byte) []byte { return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: data}) }
+	p256, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	small, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	good := block("PRIVATE KEY", pkcs8(p256))
+	scrypt := func(n, r, p string) []byte {
+		return block("ENCRYPTED SIGSTORE PRIVATE KEY", []byte(`{"kdf":{"name":"scrypt","params":{"N":`+n+`,"r":`+r+`,"p":`+p+`},"salt":"AAAAAAAAAAAAAAAAAAAAAA=="},"cipher":{"name":"nacl/secretbox","nonce":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"},"ciphertext":"AAAA"}`))
+	}
+	rows := map[string][]byte{
+		"DER":                           pkcs8(p256),
+		"text":                          []byte("hello"),
+		"a certificate":                 block("CERTIFICATE", pkcs8(p256)),
+		"an OpenPGP key":                []byte("-----BEGIN PGP PRIVATE KEY BLOCK-----\n\nAAAA\n-----END PGP PRIVATE KEY BLOCK-----\n"),
+		"a key and a certificate":       append(bytes.Clone(good), block("CERTIFICATE", nil)...),
+		"half a key":                    block("PRIVATE KEY", pkcs8(p256)[:60]),
+		"RSA 2048":                      block("PRIVATE KEY", pkcs8(small)),
+		"no scrypt parameters":          block("ENCRYPTED SIGSTORE PRIVATE KEY", []byte("{}")),
+		"no JSON":                       block("ENCRYPTED SIGSTORE PRIVATE KEY", []byte("x")),
+		"scrypt of 2^62":                scrypt("4611686018427387904", "8", "1"),
+		"scrypt of 2^30":                scrypt("1073741824", "8", "1"),
+		"scrypt of 0":                   scrypt("0", "0", "0"),
+		"scrypt of -1":                  scrypt("-1", "-1", "-1"),
+		"scrypt that is not a power":    scrypt("65537", "8", "1"),
+		"scrypt with much r":            scrypt("2", "1073741824", "1"),
+		"scrypt with much p":            scrypt("2", "8", "1073741824"),
+		"scrypt with a number of 10 kB": scrypt(strings.Repeat("9", 10_000), "8", "1"),
+		"an encrypted key of nothing":   block("ENCRYPTED PRIVATE KEY", nil),
+		"200 kB":                        bytes.Repeat([]byte("x"), 200_000),
+	}
+	path := filepath.Join(t.TempDir(), "key")
+	for name, data := range rows {
+		bundletest.Write(t, path, data, 0o600)
+		if _, err := sign.Load(path, password("")); !errors.Is(err, sign.ErrKey) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := sign.Load(filepath.Dir(path), password("")); !errors.Is(err, sign.ErrKey) {
+		t.Errorf("a directory: %v", err)
+	}
+	if runtime.GOOS == "linux" {
+		if _, err := sign.Load("/dev/zero", password("")); !errors.Is(err, sign.ErrKey) {
+			t.Errorf("a device without an end: %v", err)
+		}
+	}
+	for name, data := range map[string][]byte{"CRLF": bytes.ReplaceAll(good, []byte("\n"), []byte("\r\n")), "text before it": append([]byte("mine\n"), good...)} {
+		bundletest.Write(t, path, data, 0o600)
+		if _, err := sign.Load(path, password("")); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	t.Logf("%d files", len(rows))
+}
+
+// TestSlotFileOfTheMedium: what lies beside a bundle came with the medium. A link, a
+// device and a file of any size are refused, unread.
+func TestSlotFileOfTheMedium(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("links need a privilege there")
+	}
+	a, b := bundletest.NewKey(t), bundletest.NewKey(t)
+	path := smallFile(t, a)
+	before, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	slot := sign.SlotFile(path)
+	for name, plant := range map[string]func() error{
+		"a link to a device": func() error { return os.Symlink("/dev/zero", slot) },
+		"a link to the key":  func() error { return os.Symlink(a.Private, slot) },
+		"a link to nothing":  func() error { return os.Symlink("nowhere", slot) },
+		"a directory":        func() error { return os.Mkdir(slot, 0o755) },
+		"1 TiB": func() error {
+			return errors.Join(os.WriteFile(slot, nil, 0o644), os.Truncate(slot, 1<<40))
+		},
+	} {
+		if err := plant(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := sign.Add(path, b.Signer); !errors.Is(err, bundle.ErrSignature) || !strings.Contains(err.Error(), "remove it") {
+			t.Errorf("%s: %v", name, err)
+		}
+		if got, err := os.ReadFile(path); err != nil || !bytes.Equal(got, before) {
+			t.Errorf("%s: the bundle was changed, %v", name, err)
+		}
+		if err := os.Remove(slot); err != nil {
+			t.Fatal(err)
 		}
 	}
 }

@@ -29,7 +29,8 @@ func SlotFile(path string) string { return path + ".slot" }
 // Add signs the bundle at path in place. The new slot is written to
 // SlotFile(path) and synced before the old one is touched, so a run that ends
 // at any moment leaves either a good slot, or a good SlotFile from which the
-// next run completes the bundle. Nothing of the bundle is parsed but the slot.
+// next run completes the bundle. What is signed is an index.json of a bundle, and nothing
+// else: a key that signs other things too signs none of those here.
 func Add(path string, signer *Signer) (result Result, err error) {
 	f, err := bundle.OpenFile(path, os.O_RDWR)
 	if err != nil {
@@ -59,6 +60,9 @@ func Add(path string, signer *Signer) (result Result, err error) {
 	if slices.ContainsFunc(signatures, func(s bundle.Signature) bool { return s.Key == signer.Fingerprint }) {
 		result.Already = true
 	} else {
+		if _, _, err := bundle.ParseIndex(head.Root); err != nil {
+			return result, fmt.Errorf("%w; it is not signed", err)
+		}
 		own, err := signer.Sign(head.Root)
 		if err != nil {
 			return result, err
@@ -95,7 +99,7 @@ func signaturesOver(head *bundle.Head, slot []byte) ([]bundle.Signature, error) 
 // recoverSlot completes what an interrupted run began: a SlotFile that belongs
 // to this bundle is the new slot, whatever state the old one is in.
 func recoverSlot(f *bundle.File, path string, head *bundle.Head) (recovered bool, err error) {
-	slot, err := os.ReadFile(SlotFile(path))
+	slot, err := readSlotFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
@@ -119,6 +123,23 @@ func recoverSlot(f *bundle.File, path string, head *bundle.Head) (recovered bool
 	}
 	head.Slot = slot
 	return true, nil
+}
+
+// readSlotFile reads what lies beside a bundle, perhaps on a medium that came from
+// elsewhere: it has to be a file of the one size.
+func readSlotFile(path string) ([]byte, error) {
+	fi, err := os.Lstat(SlotFile(path))
+	if err != nil {
+		return nil, err
+	}
+	if !fi.Mode().IsRegular() {
+		return nil, fmt.Errorf("%w: %s is not a file; remove it and sign again", bundle.ErrSignature, SlotFile(path))
+	}
+	slot, err := bundle.ReadFile(SlotFile(path), bundle.SlotSize)
+	if errors.Is(err, bundle.ErrLimit) {
+		return nil, fmt.Errorf("%w: %s is no slot, it has more than %d bytes; remove it and sign again", bundle.ErrSignature, SlotFile(path), bundle.SlotSize)
+	}
+	return slot, err
 }
 
 func covers(more, less []bundle.Signature) bool {

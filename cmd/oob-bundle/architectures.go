@@ -20,7 +20,7 @@ func architecturesCommand(u *ui) *cobra.Command {
 		Short: "Show the reference architectures and what they consist of",
 		Example: `  oob-bundle architectures
   oob-bundle architectures ddil --deployment kubernetes`,
-		Args: cobra.MaximumNArgs(1),
+		Args: atMostOne("NAME"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return u.architectures()
@@ -28,8 +28,8 @@ func architecturesCommand(u *ui) *cobra.Command {
 			return u.architecture(args[0], f)
 		},
 	}
-	c.Flags().StringVar(&f.deployment, "deployment", "", "show only this one: compose, linux or kubernetes")
-	c.Flags().StringVar(&f.lock, "lock", "", "lock of it, from which sizes are taken")
+	c.Flags().StringVar(&f.deployment, "deployment", "", "show only this `FORM`: compose, linux or kubernetes")
+	c.Flags().StringVar(&f.lock, "lock", "", "lock `FILE` of it, from which sizes are taken")
 	u.jsonFlag(c)
 	return c
 }

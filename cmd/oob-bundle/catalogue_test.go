@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
+	"github.com/oob-bundle/oob-bundle/bundle/record"
 	"github.com/oob-bundle/oob-bundle/manifests"
 )
 
@@ -122,14 +124,18 @@ func carryArchitecture(t *testing.T, m *manifests.Manifest, name, deployment, pl
 	s.must("verify", file, "--key", s.key.Public, "--root", s.dir)
 	root := filepath.Join(s.dir, "root")
 	values := filepath.Join(s.dir, "site.yaml")
-	if err := os.WriteFile(values, []byte("domain: chat.site.mil\ncallsHost: 192.0.2.7\nsmtpServer: mail.site.mil\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	bundletest.Write(t, values, []byte("domain: chat.site.mil\ncallsHost: 192.0.2.7\nsmtpServer: mail.site.mil\n"), 0o600)
 	hostRoot := filepath.Join(s.dir, "host")
 	s.must("install", file, "--key", s.key.Public, "--root", root, "--values", values, "--host-root", hostRoot)
 	checkLaidOut(t, root, hostRoot, name, deployment)
-	s.must("status", "--check", "--root", root, "--host-root", hostRoot)
-	var seen inspectJSON
+	if deployment == "compose" {
+		checkServices(t, filepath.Join(root, "deployments", name, "current/compose.yaml"), all, configured)
+		bundletest.Write(t, values, []byte("domain: chat.site.mil\ncallsHost: 192.0.2.7\nsmtpServer: mail.site.mil\n"+configuredValues(m)), 0o600)
+		s.must("install", file, "--key", s.key.Public, "--root", root, "--values", values, "--host-root", hostRoot)
+		checkServices(t, filepath.Join(root, "deployments", name, "current/compose.yaml"), all, nil)
+	}
+	s.must("status", "--check", "--root", root)
+	var seen record.Summary
 	if err := json.Unmarshal([]byte(s.must("inspect", file, "--json")), &seen); err != nil {
 		t.Fatal(err)
 	}
@@ -158,6 +164,67 @@ func carryArchitecture(t *testing.T, m *manifests.Manifest, name, deployment, pl
 	}
 	if left, _ := filepath.Glob(filepath.Join(s.dir, "*.partial*")); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
+	}
+}
+
+// configured are the components that run when the site says that it has configured
+// them, and how it says so.
+var configured = map[string]string{
+	"push-proxy": "pushProxy: true", "synapse": "synapse: true", "libretranslate": "libretranslate: true", "vllm": "vllmModel: models/x",
+}
+
+// configuredValues says of everything of an architecture that it is configured.
+func configuredValues(m *manifests.Manifest) string {
+	text := ""
+	for _, c := range m.Everything("compose") {
+		if line := configured[c]; line != "" {
+			text += line + "\n"
+		}
+	}
+	return text
+}
+
+// checkServices wants each image that is carried to be run by a service, but those
+// that others start, and those of components that are not run.
+func checkServices(t *testing.T, file string, all *manifests.Selection, without map[string]string) {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var services struct {
+		Services map[string]struct{ Image string }
+	}
+	if err := goyaml.Unmarshal(text, &services); err != nil {
+		t.Fatal(err)
+	}
+	run := map[string]bool{}
+	for name, s := range services.Services {
+		if without[name] != "" {
+			t.Errorf("%s runs, and the site has not configured it", name)
+		}
+		repository, _, _ := strings.Cut(strings.TrimPrefix(s.Image, "127.0.0.1:5000/"), "@")
+		run[repository] = true
+	}
+	for _, i := range all.Images {
+		name := i.Reference.Repository()
+		component := path.Base(name)
+		switch component {
+		case "calls-recorder", "calls-transcriber": // calls-offloader starts them
+			continue
+		case "postgres": // pgvector's image is PostgreSQL too
+			name = strings.Replace(name, "library/postgres", "pgvector/pgvector", 1)
+			if !run[name] {
+				name = i.Reference.Repository()
+			}
+		case "mattermost-push-proxy":
+			component = "push-proxy"
+		case "vllm-openai":
+			component = "vllm"
+		}
+		if run[name] != (without[component] == "") {
+			t.Errorf("%s is run: %t", name, run[name])
+		}
 	}
 }
 
@@ -289,7 +356,8 @@ func TestCatalogueRules(t *testing.T) {
 		"an old server":         {[]string{"--set", "versions.mattermost=10.11.23"}, 5, []string{"mattermost is 10.11.23"}},
 		"no image for arm64":    {[]string{"--platform", "linux/arm64"}, 5, []string{"exists for linux/amd64 only", "--deployment linux"}},
 		"builtin on the ESR":    {[]string{"--deployment", "kubernetes", "--set", "settings.readiness=builtin"}, 5, []string{"mattermost is 11.7.9 and has to be >=11.9.0 with readiness=builtin", "versions.mattermost=11.9.1 would fit"}},
-		"builtin, new enough":   {[]string{"--deployment", "kubernetes", "--set", "settings.readiness=builtin", "--set", "versions.mattermost=11.9.1"}, 0, nil},
+		"builtin, new enough":   {[]string{"--deployment", "kubernetes", "--set", "settings.readiness=builtin", "--set", "versions.mattermost=11.9.1", "--with", "operator-manifest"}, 0, nil},
+		"builtin, by the chart": {[]string{"--deployment", "kubernetes", "--set", "settings.readiness=builtin", "--set", "versions.mattermost=11.9.1"}, 5, []string{"operator-manifest has to be carried with readiness=builtin: the chart", "--with operator-manifest would fit"}},
 		"an old operator":       {[]string{"--deployment", "kubernetes", "--set", "settings.readiness=builtin", "--set", "versions.mattermost=11.9.1", "--set", "versions.operator=v1.25.4"}, 5, []string{"operator is v1.25.4", "versions.operator=1.25.8 would fit"}},
 		"unknown component":     {[]string{"--with", "ai"}, 2, []string{`"ai": there is no such component; optional ones are`, "ollama"}},
 		"not for this one":      {[]string{"--with", "operator-manifest"}, 2, []string{"it is for --deployment kubernetes"}},

@@ -3,7 +3,9 @@ package main
 import (
 	"fmt"
 	"io"
+	"os"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -30,25 +32,29 @@ type resolveFlags struct {
 }
 
 func (f *resolveFlags) add(c *cobra.Command) {
-	c.Flags().StringArrayVar(&f.platforms, "platform", nil, "platform to carry, OS/ARCH[/VARIANT]; may be repeated (default the manifest's first, or linux on this machine's architecture)")
-	c.Flags().StringVar(&f.deployment, "deployment", "", "compose, linux or kubernetes (default the manifest's first)")
-	c.Flags().StringArrayVar(&f.with, "with", nil, "carry this optional component too; may be repeated")
-	c.Flags().StringArrayVar(&f.without, "without", nil, "leave out this component, which the site has; may be repeated")
-	c.Flags().StringArrayVar(&f.set, "set", nil, "change a value, such as versions.mattermost=11.10.0; may be repeated")
+	c.Flags().StringArrayVar(&f.platforms, "platform", nil, "carry this `OS/ARCH`, such as linux/arm64; may be repeated (default the manifest's first, or linux on this machine's architecture)")
+	c.Flags().StringVar(&f.deployment, "deployment", "", "`FORM` of the deployment: compose, linux or kubernetes (default the manifest's first)")
+	c.Flags().StringArrayVar(&f.with, "with", nil, "carry this optional `COMPONENT` too; may be repeated")
+	c.Flags().StringArrayVar(&f.without, "without", nil, "leave out this `COMPONENT`, which the site has; may be repeated")
+	c.Flags().StringArrayVar(&f.set, "set", nil, "change a value, `KEY=VALUE`, such as versions.mattermost=11.10.0; may be repeated")
 	c.Flags().BoolVar(&f.withoutReferrers, "without-referrers", false, "leave upstream's signatures, attestations and SBOMs behind")
-	c.Flags().StringVar(&f.channel, "channel", "", "line of succession (default NAME/DEPLOYMENT/PLATFORM)")
-	c.Flags().Int64Var(&f.sequence, "sequence", 0, "place in the channel (default the creation time in Unix seconds)")
-	c.Flags().StringArrayVar(&f.mirrors, "mirror", nil, "fetch from elsewhere what a registry or web server has, UPSTREAM=HOST[:PORT][/PREFIX]; may be repeated")
-	c.Flags().StringArrayVar(&f.plainHTTP, "plain-http", nil, "speak to HOST[:PORT] without TLS; may be repeated")
-	c.Flags().StringVar(&f.caFile, "ca-file", "", "PEM file with further certificate authorities")
-	c.Flags().IntVar(&f.jobs, "jobs", 8, "connections at a time")
+	c.Flags().StringVar(&f.channel, "channel", "", "`NAME` of the line of succession, in which no bundle may go back (default NAME/DEPLOYMENT/PLATFORM)")
+	c.Flags().Int64Var(&f.sequence, "sequence", 0, "place `N` in the channel (default the creation time in Unix seconds)")
+	c.Flags().StringArrayVar(&f.mirrors, "mirror", nil, "`FROM=TO`: fetch what registry or web server FROM has from TO, HOST[:PORT][/PREFIX]; may be repeated")
+	c.Flags().StringArrayVar(&f.plainHTTP, "plain-http", nil, "speak to `HOST[:PORT]` without TLS; may be repeated")
+	c.Flags().StringVar(&f.caFile, "ca-file", "", "PEM `FILE` with further certificate authorities")
+	c.Flags().IntVar(&f.jobs, "jobs", 8, "`N` connections at a time")
 }
 
 type createFlags struct {
 	resolveFlags
 	key, output, lock, volumeSize string
+	installer                     string
 	reuse                         []string
 }
+
+// ownProgram is what --with-installer means without a path.
+const ownProgram = "this program"
 
 // minVolume is the smallest part of a bundle that anybody can mean, in bytes.
 const minVolume = 64 << 10
@@ -58,22 +64,24 @@ func createCommand(u *ui) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "create ARCHITECTURE|MANIFEST.yaml --key KEY",
 		Short: "Pull what a reference architecture or a manifest names into one signed file",
-		Long: `Pull what a reference architecture or a manifest names into one signed file. The
-architectures are listed by oob-bundle architectures. Blobs arrive in FILE.partial
+		Long: `The architectures are listed by oob-bundle architectures. Blobs arrive in FILE.partial
 and get their name when the file is complete. If a run is interrupted, run the
 same command again: it goes on where the first one stopped.`,
 		Example: `  oob-bundle create out-of-band --key oob.key
-  oob-bundle create ddil --key oob.key --deployment compose --with ollama --platform linux/amd64
-  oob-bundle create app.yaml --key oob.key --reuse last-month.oob.tar --volume-size 4GB`,
+  oob-bundle create ddil --key oob.key --deployment compose --with ollama
+  oob-bundle create app.yaml --key oob.key --reuse old.oob.tar --volume-size 4GB
+  oob-bundle create app.yaml --key oob.key -o medium/a.oob.tar --with-installer`,
 		Args: needs("ARCHITECTURE|MANIFEST.yaml"),
 		RunE: func(c *cobra.Command, args []string) error { return u.create(c, args[0], f) },
 	}
 	f.add(c)
-	c.Flags().StringVar(&f.key, "key", "", "private key that signs (needed)")
-	c.Flags().StringVarP(&f.output, "output", "o", "", "file to write (default NAME_VERSION_OS-ARCH.oob.tar)")
-	c.Flags().StringVar(&f.lock, "lock", "", "reproduce the bundle of this lock file")
-	c.Flags().StringArrayVar(&f.reuse, "reuse", nil, "earlier bundle whose blobs need not be fetched; may be repeated")
-	c.Flags().StringVar(&f.volumeSize, "volume-size", "", "write FILE.001, FILE.002 ... of at most so many bytes, such as 4294967295, 4.7GB or 25GB")
+	c.Flags().StringVar(&f.key, "key", "", "private `KEY` that signs (needed)")
+	c.Flags().StringVarP(&f.output, "output", "o", "", "`FILE` to write (default NAME_VERSION_OS-ARCH.oob.tar)")
+	c.Flags().StringVar(&f.lock, "lock", "", "make the bundle of this lock `FILE` again")
+	c.Flags().StringArrayVar(&f.reuse, "reuse", nil, "earlier `BUNDLE` whose blobs need not be fetched; may be repeated")
+	c.Flags().StringVar(&f.volumeSize, "volume-size", "", "write FILE.001, FILE.002 ... of at most `SIZE` bytes, such as 4294967295, 4.7GB or 25GB")
+	c.Flags().StringVar(&f.installer, "with-installer", "", "put this program beside the bundle, or the one at `PATH` where the bundle is for another platform, with its signature and a page to read first")
+	c.Flags().Lookup("with-installer").NoOptDefVal = ownProgram
 	u.jsonFlag(c)
 	return c
 }
@@ -87,6 +95,17 @@ type createJSON struct {
 	Lock   string            `json:"lock"`
 	// Volumes are the paths of all parts; none for one file.
 	Volumes []string `json:"volumes,omitempty"`
+	// Record is the page to print that says what is inside.
+	Record string `json:"record"`
+	// Reused is how many bytes came out of the bundles of --reuse.
+	Reused int64 `json:"reused,omitempty"`
+	// Installer is what was put beside the bundle; none without --with-installer.
+	Installer *installerJSON `json:"installer,omitempty"`
+}
+
+type installerJSON struct {
+	Digest bundle.Digest `json:"digest"` // of the program
+	Files  []string      `json:"files"`  // paths: the program, its checksum, its signature, the page to read first
 }
 
 type createImageJSON struct {
@@ -100,7 +119,7 @@ func (u *ui) create(c *cobra.Command, manifestPath string, f createFlags) error 
 		return err
 	}
 	if f.key == "" {
-		return fmt.Errorf("%w: a bundle is always signed; give --key KEY, or make one with oob-bundle key generate", errUsage)
+		return wrongUsage("a bundle is always signed; give --key KEY, or make one with oob-bundle key generate")
 	}
 	debug.FreeOSMemory() // what reading the manifest took, before the password takes more
 	if o.Signer, err = sign.Load(f.key, u.password(c.Context())); err != nil {
@@ -124,20 +143,45 @@ func (u *ui) create(c *cobra.Command, manifestPath string, f createFlags) error 
 	}
 	out := createJSON{
 		Bundle: describeBundle(r.Identity, r.Geometry.Info), File: r.Output, Bytes: r.Geometry.Size,
-		Images: []createImageJSON{}, Lock: r.LockFile, Volumes: r.Volumes,
+		Images: []createImageJSON{}, Lock: r.LockFile, Volumes: r.Volumes, Record: r.Record, Reused: r.Reused,
+	}
+	if len(r.Kit) > 0 {
+		out.Installer = &installerJSON{Digest: r.Kit[0].Digest}
+		for _, k := range r.Kit {
+			out.Installer.Files = append(out.Installer.Files, k.Path)
+		}
 	}
 	for _, i := range r.Lock.Images {
 		out.Images = append(out.Images, createImageJSON{i.Reference, i.Digest})
 	}
 	return u.result(out, func(w io.Writer) {
-		fmt.Fprintf(w, "%s   %s bytes\n", out.File, commas(out.Bytes))
+		if len(out.Volumes) > 0 {
+			fmt.Fprintf(w, "%d volumes   %s bytes together\n", len(out.Volumes), commas(out.Bytes))
+		} else {
+			fmt.Fprintf(w, "%s   %s bytes\n", out.File, commas(out.Bytes))
+		}
 		for _, v := range out.Volumes {
 			fmt.Fprintf(w, "  volume    %s\n", v)
 		}
 		out.Bundle.print(w)
+		if len(f.reuse) > 0 {
+			fmt.Fprintf(w, "  reused    %s of %s came from %s\n", human(out.Reused), human(r.Geometry.PayloadSize()), strings.Join(f.reuse, ", "))
+		}
 		fmt.Fprintf(w, "  signed    %s  (%s)\n", o.Signer.Fingerprint, f.key)
 		fmt.Fprintf(w, "  lock      %s\n", out.Lock)
-		fmt.Fprintf(w, "On the isolated side: oob-bundle install %s --key %s\n", out.File, strings.TrimSuffix(f.key, ".key")+".pub")
+		fmt.Fprintf(w, "  record    %s  (to print)\n", out.Record)
+		if out.Installer != nil {
+			fmt.Fprintf(w, "  program   %s\n            %s\n", out.Installer.Files[0], out.Installer.Digest)
+			fmt.Fprintf(w, "  read me   %s\n", out.Installer.Files[3])
+		}
+		public, values := create.PublicName(f.key), ""
+		if len(r.Needs) > 0 {
+			values = " --values site.yaml"
+			fmt.Fprintf(w, "On the isolated side: oob-bundle values %s --key %s >site.yaml, fill in %s, then\n ", out.File, public, strings.Join(r.Needs, ", "))
+		} else {
+			fmt.Fprint(w, "On the isolated side:")
+		}
+		fmt.Fprintf(w, " oob-bundle install %s --key %s%s\n", out.File, public, values)
 	})
 }
 
@@ -148,11 +192,8 @@ func contents(l *manifests.Lock) string {
 		n    int
 		name string
 	}{{len(l.Images), "image"}, {len(l.Plugins), "plugin"}, {len(l.Charts), "chart"}, {len(l.Files), "file"}} {
-		switch {
-		case p.n == 1:
-			parts = append(parts, "1 "+p.name)
-		case p.n > 1:
-			parts = append(parts, fmt.Sprintf("%d %ss", p.n, p.name))
+		if p.n > 0 {
+			parts = append(parts, count(p.n, p.name))
 		}
 	}
 	return strings.Join(parts, ", ")
@@ -163,16 +204,19 @@ func (f createFlags) options(c *cobra.Command, manifest string) (create.Options,
 	if err != nil {
 		return o, err
 	}
-	o.Output, o.Reuse = f.output, f.reuse
-	if c.Flags().Changed("output") && (f.output == "" || f.output == "-") {
-		return o, fmt.Errorf("%w: -o %q is not a file name; a bundle is written to a file, because its parts arrive in any order", errUsage, f.output)
+	o.Output, o.Reuse, o.KeyFile, o.Installer = f.output, f.reuse, f.key, f.installer
+	if f.installer == ownProgram {
+		if o.Installer, err = os.Executable(); err != nil {
+			return o, err
+		}
+	}
+	if f.output == "-" {
+		return o, wrongUsage("-o %q is not a file name; a bundle is written to a file, because its parts arrive in any order", f.output)
 	}
 	if f.volumeSize != "" {
-		n, err := humanize.ParseBytes(f.volumeSize)
-		if err != nil || n < minVolume || n > 1<<60 {
-			return o, fmt.Errorf("%w: --volume-size %q is not a size of at least %s, such as 4GB or 4294967295", errUsage, f.volumeSize, human(minVolume))
+		if o.VolumeSize, err = parseVolumeSize(f.volumeSize); err != nil {
+			return o, err
 		}
-		o.VolumeSize = int64(n)
 	}
 	if f.lock != "" {
 		o.Lock, err = manifests.ReadLock(f.lock)
@@ -186,32 +230,34 @@ func (f resolveFlags) options(c *cobra.Command, manifest string) (create.Options
 		Choice: manifests.Choice{Deployment: f.deployment, With: f.with, Without: f.without, Set: map[string]string{}},
 	}
 	if f.jobs < 1 || f.jobs > 64 {
-		return o, fmt.Errorf("%w: --jobs %d must be between 1 and 64", errUsage, f.jobs)
+		return o, wrongUsage("--jobs %d must be between 1 and 64", f.jobs)
 	}
 	for _, s := range f.set {
 		key, value, ok := strings.Cut(s, "=")
 		if !ok {
-			return o, fmt.Errorf("%w: --set %q is not KEY=VALUE, such as versions.mattermost=11.10.0", errUsage, s)
+			return o, wrongUsage("--set %q is not KEY=VALUE, such as versions.mattermost=11.10.0", s)
 		}
 		o.Choice.Set[key] = value
 	}
 	for _, h := range f.plainHTTP {
 		if strings.Contains(h, "/") {
-			return o, fmt.Errorf("%w: --plain-http %q is not HOST[:PORT]", errUsage, h)
+			return o, wrongUsage("--plain-http %q is not HOST[:PORT]", h)
 		}
 	}
 	if c.Flags().Changed("sequence") {
 		if f.sequence < 0 {
-			return o, fmt.Errorf("%w: --sequence %d must not be negative", errUsage, f.sequence)
+			return o, wrongUsage("--sequence %d must not be negative", f.sequence)
 		}
 		o.Sequence = &f.sequence
 	}
 	for _, s := range f.platforms {
 		p, err := bundle.ParsePlatform(s)
 		if err != nil {
-			return o, fmt.Errorf("%w: --platform: %w", errUsage, err)
+			return o, wrongUsage("--platform: %w", err)
 		}
-		o.Platforms = append(o.Platforms, p)
+		if !slices.ContainsFunc(o.Platforms, func(q bundle.Platform) bool { return q.String() == p.String() }) {
+			o.Platforms = append(o.Platforms, p)
+		}
 	}
 	mirrors, err := parseMirrors(f.mirrors)
 	if err != nil {
@@ -219,11 +265,20 @@ func (f resolveFlags) options(c *cobra.Command, manifest string) (create.Options
 	}
 	client, err := remote.New(remote.Options{PlainHTTP: f.plainHTTP, CAFile: f.caFile, UserAgent: userAgent(), Connections: f.jobs})
 	if err != nil {
-		return o, fmt.Errorf("%w: --ca-file: %w", errUsage, err)
+		return o, wrongUsage("--ca-file: %w", err)
 	}
 	o.Source = &pull.Source{Client: client, Mirrors: mirrors}
 	o.Manifest, err = manifests.Open(manifest)
 	return o, err
+}
+
+// parseVolumeSize reads a number of bytes, with or without a unit.
+func parseVolumeSize(s string) (int64, error) {
+	n, err := humanize.ParseBytes(s)
+	if err != nil || n < minVolume || n > 1<<60 {
+		return 0, wrongUsage("--volume-size %q is not a size of at least %s bytes, such as 4GB or 4294967295", s, commas(minVolume))
+	}
+	return int64(n), nil
 }
 
 func parseMirrors(list []string) (map[string]string, error) {
@@ -232,7 +287,7 @@ func parseMirrors(list []string) (map[string]string, error) {
 		from, to, ok := strings.Cut(s, "=")
 		host, _, _ := strings.Cut(to, "/")
 		if !ok || from == "" || !isHost(host) || strings.Contains(from, "/") || strings.Contains(to, "://") {
-			return nil, fmt.Errorf("%w: --mirror %q is not UPSTREAM=HOST[:PORT][/PREFIX], such as docker.io=mirror.example.com:5000/hub", errUsage, s)
+			return nil, wrongUsage("--mirror %q is not UPSTREAM=HOST[:PORT][/PREFIX], such as docker.io=mirror.example.com:5000/hub", s)
 		}
 		mirrors[from] = to
 	}

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -29,28 +30,40 @@ import (
 )
 
 // machine is an isolated host: a network namespace with a loopback, and a route
-// to nowhere whose packets are counted, with a Docker engine of its own.
+// to nowhere whose packets are counted, with a container engine of its own.
 type machine struct {
 	side
-	name   string
-	root   string // ROOT of oob-bundle
-	docker string // socket
+	name  string
+	root  string                   // ROOT of oob-bundle
+	enter func(line string) string // wraps a shell line so that it runs there
+	psql  string                   // how the database is asked
 }
 
-func newMachine(s side, name string) *machine {
-	m := &machine{side: s, name: name, root: filepath.Join(s.dir, name, "root"), docker: filepath.Join(s.dir, name, "docker.sock")}
-	dir := filepath.Join(s.dir, name)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		s.Fatal(err)
-	}
+// isolate makes the network of a machine.
+func (s side) isolate(name string) {
+	s.Helper()
 	_, _ = s.try("ip netns del " + name + " 2>/dev/null")
 	s.sh("ip netns add " + name + " && ip -n " + name + " link set lo up && ip -n " + name + " link add out type veth peer name nowhere")
 	s.sh("nsenter --net=/var/run/netns/" + name + " sh -c 'echo 1 >/proc/sys/net/ipv6/conf/all/disable_ipv6'")
 	s.sh("ip -n " + name + " link set nowhere up && ip -n " + name + " link set out up && ip -n " + name + " addr add 203.0.113.2/24 dev out")
 	s.sh("ip -n " + name + " neigh add 203.0.113.1 lladdr 02:00:00:00:00:01 dev out && ip -n " + name + " route add default via 203.0.113.1")
+}
+
+// newMachine returns a machine with a Docker engine.
+func newMachine(s side, name string) *machine {
+	dir := filepath.Join(s.dir, name)
+	socket := filepath.Join(dir, "docker.sock")
+	m := &machine{side: s, name: name, root: filepath.Join(dir, "root"), psql: "docker exec $(docker ps -q --filter label=com.docker.compose.service=postgres) psql"}
+	m.enter = func(line string) string {
+		return "export DOCKER_HOST=unix://" + socket + "; exec nsenter --net=/var/run/netns/" + name + " bash -euo pipefail -c " + quote(line)
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		s.Fatal(err)
+	}
+	s.isolate(name)
 	s.write(name+"/daemon.json", fmt.Sprintf(`{"data-root": "%[1]s/data", "exec-root": "%[1]s/run", "pidfile": "%[1]s/pid", "storage-driver": %[2]q}`,
 		dir, s.sh("docker info --format '{{.Driver}}'")))
-	cmd := exec.Command("nsenter", "--net=/var/run/netns/"+name, "dockerd", "--config-file", dir+"/daemon.json", "--host", "unix://"+m.docker)
+	cmd := exec.Command("nsenter", "--net=/var/run/netns/"+name, "dockerd", "--config-file", dir+"/daemon.json", "--host", "unix://"+socket)
 	log, err := os.Create(dir + "/dockerd.log")
 	if err != nil {
 		s.Fatal(err)
@@ -61,22 +74,17 @@ func newMachine(s side, name string) *machine {
 	}
 	s.Cleanup(func() {
 		if s.Failed() {
-			out, _ := s.try(m.in("for c in $(docker ps -aq); do docker inspect --format '{{.Name}} {{.State.Status}}' $c; docker logs --tail 400 $c 2>&1 | grep -iE 'plugin|error|fatal|signature' | tail -25 || true; done; grep -hiE 'plugin|signature|error' " + m.root + "/deployments/*/data/mattermost/logs/mattermost.log | tail -40"))
+			out, _ := s.try(m.enter("for c in $(docker ps -aq); do docker inspect --format '{{.Name}} {{.State.Status}}' $c; docker logs --tail 400 $c 2>&1 | grep -iE 'plugin|error|fatal|signature' | tail -25 || true; done; grep -hiE 'plugin|signature|error' " + m.root + "/deployments/*/data/mattermost/logs/mattermost.log | tail -40"))
 			s.Log(out)
 		}
-		_, _ = m.try(m.in("docker ps -aq | xargs -r docker rm -f"))
+		_, _ = m.try(m.enter("docker ps -aq | xargs -r docker rm -f"))
 		_ = cmd.Process.Signal(os.Interrupt)
 		_ = cmd.Wait()
 		_ = log.Close()
 		_, _ = s.try("ip netns del " + name)
 	})
-	m.sh(m.in("for _ in $(seq 60); do docker info >/dev/null 2>&1 && exit 0; sleep 0.5; done; tail -5 " + dir + "/dockerd.log >&2; exit 1"))
+	m.sh(m.enter("for _ in $(seq 60); do docker info >/dev/null 2>&1 && exit 0; sleep 0.5; done; tail -5 " + dir + "/dockerd.log >&2; exit 1"))
 	return m
-}
-
-// in wraps a shell line so that it runs on the machine.
-func (m *machine) in(line string) string {
-	return "export DOCKER_HOST=unix://" + m.docker + "; exec nsenter --net=/var/run/netns/" + m.name + " bash -euo pipefail -c " + quote(line)
 }
 
 func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
@@ -84,13 +92,13 @@ func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + 
 // run runs a line on the machine.
 func (m *machine) run(line string) string {
 	m.Helper()
-	return m.sh(m.in(line))
+	return m.sh(m.enter(line))
 }
 
 // exits runs oob-bundle on the machine and returns its exit status and stderr.
 func (m *machine) exits(args string) (int, string) {
 	m.Helper()
-	out, _ := m.try(m.in("oob-bundle " + args + " 2>&1 >/dev/null && echo exit 0 || echo exit $?"))
+	out, _ := m.try(m.enter("oob-bundle " + args + " 2>&1 >/dev/null && echo exit 0 || echo exit $?"))
 	i := strings.LastIndex(out, "exit ")
 	if i < 0 {
 		m.Fatalf("oob-bundle %s: %s", args, out)
@@ -136,7 +144,7 @@ func (m *machine) wants(status int, token, method, path, body string) string {
 // migrations is how many the database knows.
 func (m *machine) migrations() int {
 	m.Helper()
-	n, err := strconv.Atoi(m.run("docker exec $(docker ps -q --filter label=com.docker.compose.service=postgres) psql -U mmuser -d mattermost -tAc 'select count(*) from db_migrations'"))
+	n, err := strconv.Atoi(m.run(m.psql + " -U mmuser -d mattermost -tAc 'select count(*) from db_migrations'"))
 	if err != nil {
 		m.Fatal(err)
 	}
@@ -182,51 +190,71 @@ func (s side) serverLayer(built, binary string) v1.Layer {
 	return layerOf(s.T, filepath.Join(s.dir, name+".tar"))
 }
 
-// TestEndToEnd carries the application architecture to a machine without any
-// route out, starts it there with real PostgreSQL, NGINX and Mattermost, and goes
-// through its life.
-func TestEndToEnd(t *testing.T) {
-	built := os.Getenv("OOB_E2E")
-	if built == "" {
-		t.Fatal("OOB_E2E names the directory that .ci/e2e-build has filled")
+// prepare builds the program into the directory, finds it and the tools, and returns
+// where .ci/e2e-build has put what it has built.
+func (s side) prepare() (built string) {
+	s.Helper()
+	if built = os.Getenv("OOB_E2E"); built == "" {
+		s.Fatal("OOB_E2E names the directory that .ci/e2e-build has filled")
 	}
 	wd, err := os.Getwd()
 	if err != nil {
-		t.Fatal(err)
+		s.Fatal(err)
 	}
-	tools := filepath.Join(wd, "../../bin/tools")
-	s := side{t, t.TempDir()}
 	if err := os.Chmod(s.dir, 0o755); err != nil {
-		t.Fatal(err)
+		s.Fatal(err)
 	}
-	t.Setenv("PATH", tools+":"+s.dir+":"+os.Getenv("PATH"))
-	t.Setenv("OOB_BUNDLE_PASSWORD", "")
-	if out, err := exec.Command("go", "build", "-o", filepath.Join(s.dir, "oob-bundle"), ".").CombinedOutput(); err != nil {
-		t.Fatalf("%v %s", err, out)
+	s.Setenv("PATH", filepath.Join(wd, "../../bin/tools")+":"+s.dir+":"+os.Getenv("PATH"))
+	s.Setenv("OOB_BUNDLE_PASSWORD", "")
+	if out, err := exec.Command("env", "CGO_ENABLED=0", "go", "build", "-trimpath", "-o", filepath.Join(s.dir, "oob-bundle"), ".").CombinedOutput(); err != nil {
+		s.Fatalf("%v %s", err, out)
 	}
-	// Upstream.
-	up := s.serve("127.0.0.1:5061")
-	debian := layerOf(t, filepath.Join(built, "rootfs.tar"))
-	push := func(ref string, img v1.Image) {
-		if err := bundletest.Push(t.Context(), up+"/docker.io/"+ref, img); err != nil {
-			t.Fatal(err)
-		}
-	}
-	push("library/postgres:15", imageOf(t, v1.Config{
+	return built
+}
+
+// What the images say of how they are run, as the published ones do.
+var (
+	postgresConfig = v1.Config{
 		Env:        []string{"PATH=/usr/lib/postgresql/15/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", "PG_MAJOR=15", "PGDATA=/var/lib/postgresql/data"},
 		Entrypoint: []string{"docker-entrypoint"}, Cmd: []string{"postgres"}, StopSignal: "SIGINT",
-	}, debian))
-	push("library/nginx:1.30.4", imageOf(t, v1.Config{Entrypoint: []string{"/usr/sbin/nginx"}, Cmd: []string{"-g", "daemon off;"}, StopSignal: "SIGQUIT"}, debian))
-	mm := v1.Config{
+	}
+	nginxConfig  = v1.Config{Entrypoint: []string{"/usr/sbin/nginx"}, Cmd: []string{"-g", "daemon off;"}, StopSignal: "SIGQUIT"}
+	serverConfig = v1.Config{
 		User: "2000:2000", WorkingDir: "/mattermost", Cmd: []string{"/mattermost/bin/mattermost"},
 		Env: []string{"PATH=/mattermost/bin", "MM_SERVICESETTINGS_ENABLELOCALMODE=true", "MM_INSTALL_TYPE=docker"},
 		Healthcheck: &v1.HealthConfig{Test: []string{"CMD", "/mattermost/bin/mmctl", "system", "status", "--local"},
 			Interval: 5 * time.Second, Timeout: 10 * time.Second, Retries: 3, StartPeriod: 60 * time.Second},
 	}
+)
+
+// carried makes bundles of the application architecture, of what .ci/e2e-build has
+// built: one.oob.tar, broken.oob.tar, which does not come up, two.oob.tar, and
+// other.oob.tar of another channel. It returns where, and the upstream's address.
+func carried(t *testing.T) (s side, up string) {
+	t.Helper()
+	s = side{t, t.TempDir()}
+	built := s.prepare()
+	l, err := net.Listen("tcp", "127.0.0.1:0") // several of these run beside each other
+	if err != nil {
+		t.Fatal(err)
+	}
+	up = l.Addr().String()
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s.serve(up)
+	push := func(ref string, img v1.Image) {
+		if err := bundletest.Push(t.Context(), up+"/docker.io/"+ref, img); err != nil {
+			t.Fatal(err)
+		}
+	}
+	debian := layerOf(t, filepath.Join(built, "rootfs.tar"))
+	push("library/postgres:15", imageOf(t, postgresConfig, debian))
+	push("library/nginx:1.30.4", imageOf(t, nginxConfig, debian))
 	older, newer := s.serverLayer(built, "server-1"), s.serverLayer(built, "server-2")
-	push("mattermost/mattermost-enterprise-edition:11.7.9", imageOf(t, mm, older))
-	push("mattermost/mattermost-enterprise-edition:11.9.1", imageOf(t, mm, newer))
-	broken := mm
+	push("mattermost/mattermost-enterprise-edition:11.7.9", imageOf(t, serverConfig, older))
+	push("mattermost/mattermost-enterprise-edition:11.9.1", imageOf(t, serverConfig, newer))
+	broken := serverConfig
 	broken.Cmd = []string{"/mattermost/bin/mattermost", "db", "migrate"} // migrates, and never serves
 	push("mattermost/mattermost-enterprise-edition:11.8.5", imageOf(t, broken, newer))
 	other := bundletest.Image("linux/amd64", bundletest.Layer(bundletest.File{Name: "hello", Mode: 0o644, Data: []byte("hello")}))
@@ -273,8 +301,14 @@ components:
 	create("two.oob.tar", "application.yaml", "--set versions.postgres=15 --set versions.mattermost=11.9.1 --sequence 3")
 	create("other.oob.tar", "application.yaml", "--set versions.postgres=15 --channel another --sequence 9")
 	create("hello.oob.tar", "hello.yaml", "")
+	return s, up
+}
 
-	// The isolated side.
+// TestEndToEnd carries the application architecture to a machine without any
+// route out, starts it there with real PostgreSQL, NGINX and Mattermost, and goes
+// through its life.
+func TestEndToEnd(t *testing.T) {
+	s, up := carried(t)
 	m := newMachine(s, "oob-e2e-1")
 	m.run("! curl -sS -m 3 http://" + up + "/v2/")
 	sent := m.sent()
@@ -362,7 +396,7 @@ components:
 
 	// A second bundle, and the first one gone.
 	m.run("oob-bundle install hello.oob.tar --key oob.pub --root " + m.root)
-	left := m.run("oob-bundle uninstall application --root " + m.root + " --host-root " + m.dir + "/etc-of-1 --json")
+	left := m.run("oob-bundle uninstall application --root " + m.root + " --json")
 	var removed uninstallJSON
 	if err := json.Unmarshal([]byte(left), &removed); err != nil || removed.Removed.Blobs == 0 {
 		t.Errorf("%v: %s", err, left)

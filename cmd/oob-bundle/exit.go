@@ -4,11 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 	"syscall"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/bundle/create"
+	"github.com/oob-bundle/oob-bundle/bundle/kit"
 	"github.com/oob-bundle/oob-bundle/bundle/remote"
 	"github.com/oob-bundle/oob-bundle/bundle/sign"
 	"github.com/oob-bundle/oob-bundle/install"
@@ -41,8 +43,9 @@ func exitTable() []exitStatus {
 	return []exitStatus{
 		{130, "interrupted", []error{errInterrupted}},
 		{6, "install incomplete; the same command resumes it", []error{install.ErrIncomplete}},
-		{8, "no space, no permission, or another run holds the lock", []error{
-			bundle.ErrSpace, syscall.ENOSPC, syscall.EFBIG, syscall.EDQUOT, syscall.EROFS, fs.ErrPermission, create.ErrLocked, install.ErrLocked, sign.ErrLocked,
+		{8, "no space, no permission, a disk or medium that fails, or another run holds the lock", []error{
+			bundle.ErrSpace, syscall.ENOSPC, syscall.EFBIG, syscall.EDQUOT, syscall.EROFS, fs.ErrPermission,
+			syscall.EIO, syscall.EMFILE, syscall.ENFILE, syscall.ENOLCK, create.ErrLocked, install.ErrLocked, sign.ErrLocked,
 			sign.ErrReadable, trust.ErrWritable,
 		}},
 		{5, "refused by policy: older than installed, wrong platform, threshold, another channel's, a lock that no longer fits, a newer format", []error{
@@ -50,9 +53,9 @@ func exitTable() []exitStatus {
 		}},
 		{4, "signature missing, wrong, or by a key that is not trusted", []error{bundle.ErrSignature}},
 		{7, "a source or the target registry could not be reached, refused, or sent something wrong", []error{remote.ErrRegistry}},
-		{3, "damaged, or not a bundle", []error{bundle.ErrFormat, bundle.ErrDigest, bundle.ErrLimit}},
+		{3, "damaged, or not a bundle", []error{bundle.ErrOther, bundle.ErrFormat, bundle.ErrDigest, bundle.ErrLimit}},
 		{2, "usage", []error{
-			errUsage, manifests.ErrInvalid, trust.ErrUsage, sign.ErrKey, bundle.ErrNotFile, registry.ErrNothingInstalled, registry.ErrCertificate, registry.ErrAccounts, host.ErrValues, install.ErrNotInstalled, service.ErrNoRuntime, fs.ErrNotExist, fs.ErrExist,
+			errUsage, manifests.ErrInvalid, trust.ErrUsage, sign.ErrKey, kit.ErrProgram, bundle.ErrPart, bundle.ErrNotFile, registry.ErrNothingInstalled, registry.ErrCertificate, registry.ErrAccounts, host.ErrValues, install.ErrNotInstalled, service.ErrNoRuntime, remote.ErrCAFile, fs.ErrNotExist, fs.ErrExist, syscall.ENOTDIR, syscall.EISDIR,
 		}},
 		{1, "a failure not listed below", nil},
 		{0, "done", nil},
@@ -74,18 +77,19 @@ func exitCode(err error) int {
 	return 1
 }
 
-// exitHelp is the table as text, in the order of the codes.
+// exitRows is the table in the order of the codes.
+func exitRows() []exitStatus {
+	rows := exitTable()
+	slices.SortFunc(rows, func(a, b exitStatus) int { return a.code - b.code })
+	return rows
+}
+
+// exitHelp is the table as text.
 func exitHelp() string {
 	var b strings.Builder
 	b.WriteString("Exit status:\n")
-	rows := map[int]string{}
-	for _, s := range exitTable() {
-		rows[s.code] = s.meaning
-	}
-	for code := range 131 {
-		if meaning, ok := rows[code]; ok {
-			fmt.Fprintf(&b, "  %-4d %s\n", code, meaning)
-		}
+	for _, s := range exitRows() {
+		b.WriteString(hang(fmt.Sprintf("  %d", s.code), s.meaning, 7))
 	}
 	return b.String()
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/bundle/remote"
 	"github.com/oob-bundle/oob-bundle/bundle/sign"
+	"github.com/oob-bundle/oob-bundle/install"
 	"github.com/oob-bundle/oob-bundle/verify"
 )
 
@@ -33,11 +34,15 @@ func hint(err error) string {
 		}
 	}
 	var r *registryError
+	var usage usageError
 	switch {
+	case errors.As(err, &usage):
+		return usage.command + " --help shows how it is used."
 	case errors.As(err, &r) && (remote.Refused(err) || remote.Denied(err)):
 		return "The account needs the right to push. Harbor wants the project, ECR the repositories to be there first: oob-bundle, and the first part of every image's name, or one project given as --registry HOST/PROJECT."
 	case errors.Is(err, verify.ErrNoKeys):
 		return "Give the public key of whoever made the bundle with --key, or keep it with oob-bundle trust add."
+	case errors.Is(err, bundle.ErrOther), errors.Is(err, install.ErrState): // the message says it
 	case b != nil && errors.Is(err, bundle.ErrSignature):
 		return "Make sure that this is the file you were sent and that the key is its maker's; nothing of it was used."
 	case b != nil && errors.Is(err, bundle.ErrDigest):

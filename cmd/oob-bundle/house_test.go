@@ -17,6 +17,10 @@ func TestWalls(t *testing.T) {
 	}{
 		{"bundle", []string{"net/http", "os/exec", "github.com/mholt/archives", module + "manifests", module + "verify", module + "install", module + "bundle/remote", module + "bundle/sign"},
 			"the format is a value: whoever reads it must not be able to reach a network, a program or a key"},
+		{"bundle/record", []string{"net/http", "os/exec", module + "manifests", module + "verify", module + "install", module + "bundle/remote", module + "bundle/sign"},
+			"what is told about a bundle comes from the bundle"},
+		{"bundle/kit", []string{"net/http", "os/exec", module + "bundle/remote", module + "bundle/pull", module + "install"},
+			"the program that goes along is a file that is there, and it is not run"},
 		{"verify", []string{"net/http", "os/exec", "github.com/mholt/archives", module + "bundle/pull", module + "bundle/sign", module + "bundle/create", module + "bundle/remote", module + "install"},
 			"what decides about trust reads a file and nothing else"},
 		{"verify/trust", []string{"net/http", "os/exec", module + "bundle/sign", module + "bundle/remote"},
@@ -60,11 +64,16 @@ func TestRooms(t *testing.T) {
 
 func list(t *testing.T, args ...string) string {
 	t.Helper()
-	cmd := exec.Command("go", append([]string{"list"}, args...)...)
+	return goTool(t, append([]string{"list"}, args...)...)
+}
+
+func goTool(t *testing.T, args ...string) string {
+	t.Helper()
+	cmd := exec.Command("go", args...)
 	cmd.Dir = "../.."
 	out, err := cmd.Output()
 	if err != nil {
-		t.Fatalf("go list %v: %v", args, err)
+		t.Fatalf("go %v: %v", args, err)
 	}
 	return string(out)
 }

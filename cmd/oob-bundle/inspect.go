@@ -1,116 +1,187 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
+	"strings"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/record"
 )
 
 func inspectCommand(u *ui) *cobra.Command {
-	var sbom, provenance bool
+	var f inspectFlags
 	c := &cobra.Command{
 		Use:   "inspect BUNDLE",
 		Short: "Show what is inside, without claiming that it can be trusted",
 		Example: `  oob-bundle inspect /media/disk/app.oob.tar
+  oob-bundle inspect app.oob.tar --html app.html --against old.oob.tar
   oob-bundle inspect /media/disk/app.oob.tar --sbom >app.cdx.json`,
 		Args: needs("BUNDLE"),
 		RunE: func(_ *cobra.Command, args []string) error {
+			if err := f.check(); err != nil {
+				return err
+			}
 			switch {
-			case sbom && provenance:
-				return fmt.Errorf("%w: --sbom and --provenance are two documents; ask for one", errUsage)
-			case sbom:
+			case f.sbom:
 				return u.inspectDocument(args[0], bundle.TypeSBOM)
-			case provenance:
+			case f.provenance:
 				return u.inspectDocument(args[0], bundle.TypeProvenance)
 			}
-			return u.inspect(args[0])
+			return u.inspect(args[0], f)
 		},
 	}
-	c.Flags().BoolVar(&sbom, "sbom", false, "print the list of the content that the bundle carries (CycloneDX)")
-	c.Flags().BoolVar(&provenance, "provenance", false, "print the statement of how it was made that it carries (in-toto, SLSA)")
+	c.Flags().StringVar(&f.html, "html", "", "write the transfer record, a page to print, to `FILE`; replaces only an older one")
+	c.Flags().StringVar(&f.against, "against", "", "say what is new since another `BUNDLE`")
+	c.Flags().BoolVar(&f.sbom, "sbom", false, "print the list of the content that the bundle carries (CycloneDX)")
+	c.Flags().BoolVar(&f.provenance, "provenance", false, "print the statement of how it was made that it carries (in-toto, SLSA)")
 	u.jsonFlag(c)
 	return c
 }
 
-type inspectJSON struct {
-	Verified   bool               `json:"verified"` // always false
-	Bundle     bundleJSON         `json:"bundle"`
-	Signatures []signatureJSON    `json:"signatures"` // as they claim; none was checked
-	Images     []inspectImageJSON `json:"images"`
-	Deployment string             `json:"deployment,omitempty"`
-	Components []bundle.Component `json:"components"`
-	Charts     []bundle.Chart     `json:"charts"`
-	Plugins    []bundle.Plugin    `json:"plugins"`
-	Files      []bundle.HostFile  `json:"files"`
-	Blobs      int                `json:"blobs"`
-	Bytes      int64              `json:"bytes"` // of the blobs
+// inspectFlags say how inspect prints, and what it compares with.
+type inspectFlags struct {
+	sbom, provenance bool
+	html, against    string
 }
 
-type inspectImageJSON struct {
-	Reference string                `json:"reference"`
-	Digest    bundle.Digest         `json:"digest"`
-	Partial   bool                  `json:"partial"` // an index of which only some manifests are carried
-	Manifests []inspectManifestJSON `json:"manifests"`
+func (f inspectFlags) check() error {
+	switch document := f.sbom || f.provenance; {
+	case f.sbom && f.provenance:
+		return wrongUsage("--sbom and --provenance are two documents; ask for one")
+	case document && (f.html != "" || f.against != ""):
+		return wrongUsage("--sbom and --provenance print a document as it is; --html and --against do not go with them")
+	}
+	return nil
 }
 
-type inspectManifestJSON struct {
-	Platform string        `json:"platform,omitempty"`
-	Digest   bundle.Digest `json:"digest"`
-}
-
-func (u *ui) inspect(path string) (err error) {
-	file, err := bundle.OpenFile(path, os.O_RDONLY)
+// inspect describes a bundle once, and prints it as text, as JSON or as a page.
+func (u *ui) inspect(path string, f inspectFlags) (err error) {
+	if f.html != "" {
+		if err := record.Replaceable(f.html); err != nil {
+			return err
+		}
+	}
+	file, s, err := describe(path)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
-	out, err := inspectFile(file, file.Size())
-	if err != nil {
-		return &bundleError{path, err}
+	if f.against != "" {
+		old, before, err := describe(f.against)
+		if err != nil {
+			return err
+		}
+		err = errors.Join(s.Compare(before), old.Close())
+		if err != nil {
+			return &bundleError{path, err}
+		}
 	}
-	return u.result(out, func(w io.Writer) {
+	if f.html != "" {
+		page, err := pageOf(path, file, s).HTML()
+		if err != nil {
+			return err
+		}
+		if err := bundle.WriteFile(f.html, page, 0o644); err != nil {
+			return err
+		}
+	}
+	return u.result(s, func(w io.Writer) {
 		fmt.Fprintf(w, "UNVERIFIED  %s   %s bytes\n", path, commas(file.Size()))
 		fmt.Fprintf(w, "What follows is what the file says of itself. Check it with oob-bundle verify.\n")
-		fmt.Fprintf(w, "  identity  %s\n", out.Bundle.Digest)
-		fmt.Fprintf(w, "  bundle    %q %q for %q\n", out.Bundle.Name, out.Bundle.Version, out.Bundle.Platforms)
-		fmt.Fprintf(w, "  channel   %q, sequence %d, created %s\n", out.Bundle.Channel, out.Bundle.Sequence, out.Bundle.Created)
-		for _, s := range out.Signatures {
-			fmt.Fprintf(w, "  signature %s  (not checked)\n", s.Fingerprint)
+		if f.html != "" {
+			fmt.Fprintf(w, "  record    %s\n", f.html)
 		}
-		for _, i := range out.Images {
-			fmt.Fprintf(w, "  image     %q %s\n", i.Reference, i.Digest)
-			for _, m := range i.Manifests {
-				if m.Platform != "" {
-					fmt.Fprintf(w, "              %q %s\n", m.Platform, m.Digest)
-				}
-			}
-		}
-		for _, c := range out.Charts {
-			fmt.Fprintf(w, "  chart     %q %q of %q\n", c.Name, c.Version, c.Repository)
-		}
-		for _, p := range out.Plugins {
-			signed := "with its signature"
-			if p.Signature == "" {
-				signed = "without a signature"
-			}
-			fmt.Fprintf(w, "  plugin    %q %q, %s\n", p.ID, p.Version, signed)
-		}
-		for _, f := range out.Files {
-			fmt.Fprintf(w, "  file      %q %s, %s bytes\n", f.Path, f.Mode, commas(f.Size))
-		}
-		fmt.Fprintf(w, "  content   %d blobs, %s bytes\n", out.Blobs, commas(out.Bytes))
+		printSummary(w, s)
 	})
+}
+
+// describe opens a bundle and says what is in it. The caller closes the file.
+func describe(path string) (*bundle.File, *record.Summary, error) {
+	file, err := bundle.OpenFile(path, os.O_RDONLY)
+	if err != nil {
+		return nil, nil, err
+	}
+	s, err := record.Read(file, file.Size())
+	if err != nil {
+		return nil, nil, errors.Join(&bundleError{path, err}, file.Close())
+	}
+	return file, s, nil
+}
+
+// pageOf is the record of a bundle for which nobody vouches.
+func pageOf(path string, file *bundle.File, s *record.Summary) record.Page {
+	p := record.Page{Summary: s, File: filepath.Base(path)}
+	if base, ok := strings.CutSuffix(p.File, ".001"); ok {
+		p.File, p.Volumes = base, record.Volumes(base, file.Sizes())
+	}
+	return p
+}
+
+func printSummary(w io.Writer, s *record.Summary) {
+	fmt.Fprintf(w, "  identity  %s\n", s.Bundle.Digest)
+	fmt.Fprintf(w, "  bundle    %q %q for %q\n", s.Bundle.Name, s.Bundle.Version, s.Bundle.Platforms)
+	fmt.Fprintf(w, "  channel   %q, sequence %d, created %s\n", s.Bundle.Channel, s.Bundle.Sequence, s.Bundle.Created)
+	for _, g := range s.Signatures {
+		fmt.Fprintf(w, "  signature %s  (not checked)\n", g.Fingerprint)
+	}
+	for _, i := range s.Images {
+		fmt.Fprintf(w, "  image     %q %s\n", i.Reference, i.Digest)
+		for _, m := range i.Manifests {
+			if m.Platform != "" {
+				fmt.Fprintf(w, "              %q %s\n", m.Platform, m.Digest)
+			}
+		}
+	}
+	for _, c := range s.Charts {
+		fmt.Fprintf(w, "  chart     %q %q of %q\n", c.Name, c.Version, c.Repository)
+	}
+	for _, p := range s.Plugins {
+		signed := "with its signature"
+		if p.Signature == "" {
+			signed = "without a signature"
+		}
+		fmt.Fprintf(w, "  plugin    %q %q, %s\n", p.ID, p.Version, signed)
+	}
+	for _, f := range s.Files {
+		fmt.Fprintf(w, "  file      %q %s, %s bytes\n", f.Path, f.Mode, commas(f.Size))
+	}
+	fmt.Fprintf(w, "  content   %d blobs, %s bytes\n", s.Blobs, commas(s.Bytes))
+	if s.Changes != nil {
+		printNews(w, s.Changes)
+	}
+}
+
+// printNews says what is new, one line each.
+func printNews(w io.Writer, c *record.Changes) {
+	fmt.Fprintf(w, "Against %q %q, which is not verified either\n", c.Against.Name, c.Against.Version)
+	fmt.Fprintf(w, "  identity  %s\n", c.Against.Digest)
+	for _, of := range []struct {
+		name string
+		list []record.Change
+	}{{"image", c.Images}, {"chart", c.Charts}, {"plugin", c.Plugins}, {"file", c.Files}} {
+		for _, x := range of.list {
+			fmt.Fprintf(w, "  %-9s %s %q", of.name, x.What, x.Name)
+			if x.Was != "" && x.Was != x.Now {
+				fmt.Fprintf(w, ", before %q", x.Was)
+			}
+			fmt.Fprintf(w, ", %s bytes are new\n", commas(x.NewBytes))
+		}
+	}
+	fmt.Fprintf(w, "  new       %s bytes; %d things are as they were\n", commas(c.NewBytes), c.Same)
 }
 
 // maxDocument bounds a document that a bundle carries about itself, in bytes.
 const maxDocument = 64 << 20
 
-// inspectDocument prints a document as it is; it is JSON already.
+// inspectDocument prints a document as it is, if it is JSON.
 func (u *ui) inspectDocument(path, artifactType string) (err error) {
 	file, err := bundle.OpenFile(path, os.O_RDONLY)
 	if err != nil {
@@ -130,66 +201,14 @@ func (u *ui) inspectDocument(path, artifactType string) (err error) {
 		return &bundleError{path, err}
 	}
 	if data == nil {
-		return fmt.Errorf("%w: %s carries no such document", errUsage, path)
+		return wrongUsage("%s carries no such document", path)
+	}
+	if !json.Valid(data) || !utf8.Valid(data) {
+		return &bundleError{path, fmt.Errorf("%w: the document is no JSON", bundle.ErrFormat)}
 	}
 	u.warn("UNVERIFIED: this is what the file says of itself; check it with oob-bundle verify")
-	if _, err := u.out.Write(append(data, '\n')); err != nil {
+	if _, err := io.WriteString(u.out, printableJSON(string(data))+"\n"); err != nil {
 		return fmt.Errorf("the document could not be written: %v", err) //nolint:errorlint // a full pipe is not a full disk
 	}
 	return nil
-}
-
-func inspectFile(file io.ReaderAt, size int64) (*inspectJSON, error) {
-	head, err := bundle.ReadHead(file, size)
-	if err != nil {
-		return nil, err
-	}
-	r, err := bundle.NewReader(file, size, head)
-	if err != nil {
-		return nil, err
-	}
-	deployment, err := r.Deployment()
-	if err != nil {
-		return nil, err
-	}
-	out := &inspectJSON{
-		Bundle: describeBundle(head.Identity(), r.Info), Signatures: []signatureJSON{}, Images: []inspectImageJSON{},
-		Deployment: deployment.Form, Components: deployment.Components,
-		Charts: append([]bundle.Chart{}, deployment.Charts...), Plugins: append([]bundle.Plugin{}, deployment.Plugins...), Files: append([]bundle.HostFile{}, deployment.Files...),
-		Blobs: len(r.Blobs()), Bytes: r.PayloadSize(),
-	}
-	signatures, err := bundle.ParseSlot(head.Slot)
-	if err != nil {
-		return nil, err
-	}
-	for _, s := range signatures {
-		out.Signatures = append(out.Signatures, signatureJSON{Fingerprint: s.Key.String()})
-	}
-	for _, i := range deployment.Images {
-		image := inspectImageJSON{Reference: i.Reference, Digest: i.Digest, Partial: i.Partial, Manifests: []inspectManifestJSON{}}
-		for _, d := range r.Index.Manifests {
-			if d.Annotations[bundle.AnnotationRef] == i.Reference {
-				image.Manifests = append(image.Manifests, manifestsBelow(r.Geometry, d)...)
-			}
-		}
-		out.Images = append(out.Images, image)
-	}
-	return out, nil
-}
-
-// manifestsBelow lists d, or the manifests of the index that it is.
-func manifestsBelow(g *bundle.Geometry, d bundle.Descriptor) []inspectManifestJSON {
-	list := []bundle.Descriptor{d}
-	if m := g.Manifests[d.Digest]; bundle.IsIndex(d.MediaType) && m != nil {
-		list = m.Manifests
-	}
-	var out []inspectManifestJSON
-	for _, c := range list {
-		m := inspectManifestJSON{Digest: c.Digest}
-		if c.Platform != nil {
-			m.Platform = c.Platform.String()
-		}
-		out = append(out, m)
-	}
-	return out
 }

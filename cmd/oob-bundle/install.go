@@ -7,6 +7,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -28,8 +30,8 @@ type targetFlags struct {
 }
 
 func (f *targetFlags) add(c *cobra.Command) {
-	c.Flags().StringArrayVar(&f.plainHTTP, "plain-http", nil, "speak to HOST[:PORT] without TLS; may be repeated")
-	c.Flags().StringVar(&f.caFile, "ca-file", "", "PEM file with further certificate authorities")
+	c.Flags().StringArrayVar(&f.plainHTTP, "plain-http", nil, "speak to `HOST[:PORT]` without TLS; may be repeated")
+	c.Flags().StringVar(&f.caFile, "ca-file", "", "PEM `FILE` with further certificate authorities")
 }
 
 func (f *targetFlags) client() (*remote.Client, error) {
@@ -39,7 +41,7 @@ func (f *targetFlags) client() (*remote.Client, error) {
 // openTarget returns the target of a name: a registry's address, or that of the one
 // below root.
 func (f *targetFlags) openTarget(ctx context.Context, root, name, deployment string) (install.Target, error) {
-	if name == "" || name == "embedded" {
+	if name == "" || name == embeddedName {
 		return registry.OpenEmbedded(ctx, root)
 	}
 	client, err := f.client()
@@ -47,6 +49,12 @@ func (f *targetFlags) openTarget(ctx context.Context, root, name, deployment str
 		return nil, err
 	}
 	return registry.OpenExternal(client, name, install.CentralRepository(deployment)), nil
+}
+
+// unencrypted reports whether a container engine speaks to an address without TLS: to
+// the registry of this host, unless that was given one, and to what --plain-http names.
+func (f *targetFlags) unencrypted(address string) bool {
+	return address == registry.DefaultListen || f.plain(address)
 }
 
 // plain reports whether an address is spoken to without TLS.
@@ -64,7 +72,7 @@ func (f *targetFlags) plain(address string) bool {
 type hostFlags struct{ hostRoot string }
 
 func (f *hostFlags) add(c *cobra.Command) {
-	c.Flags().StringVar(&f.hostRoot, "host-root", "", "directory whose etc/ gets the links of units and configurations (default / with the default --root, none with another)")
+	c.Flags().StringVar(&f.hostRoot, "host-root", "", "`DIR` whose etc/ gets the links of units and configurations (default / with the default --root, none with another)")
 }
 
 // dir returns the directory whose etc/ gets links, or "" for none.
@@ -89,8 +97,8 @@ func (f *installFlags) addFlags(c *cobra.Command) {
 	f.trustFlags.add(c)
 	f.targetFlags.add(c)
 	f.hostFlags.add(c)
-	c.Flags().StringVar(&f.registry, "registry", "", "push to HOST[:PORT][/PREFIX] instead of the registry below ROOT")
-	c.Flags().StringVar(&f.values, "values", "", "YAML file of what only this site knows (default the values of the current release)")
+	c.Flags().StringVar(&f.registry, "registry", "", "push to this one, `HOST[:PORT][/PREFIX]`, instead of the registry below ROOT")
+	c.Flags().StringVar(&f.values, "values", "", "YAML `FILE` of what only this site knows (default the values of the current release)")
 	c.Flags().BoolVar(&f.takeOver, "take-over", false, "take names, tags and paths that belong to another channel or to the host")
 }
 
@@ -99,8 +107,8 @@ func installCommand(u *ui) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "install BUNDLE [--key PUB]...",
 		Short: "Verify a bundle and put its content in place",
-		Long: `Verify a bundle, put its images into the registry below ROOT, or with --registry
-into one on this network, and lay its files out below ROOT/deployments. No tag and
+		Long: `Images go into the registry below ROOT, or with --registry into one on this
+network, and files are laid out below ROOT/deployments. No tag and
 no file changes before the last byte is verified. Installing the same bundle again
 does nothing. BUNDLE is a file, or oci://REGISTRY/oob-bundle/NAME for one that
 another host has installed into a registry of this network.
@@ -111,15 +119,15 @@ database is dumped before an upgrade, and the dump is put back then.`,
 		Example: `  oob-bundle install /media/disk/app.oob.tar --key oob.pub
   oob-bundle install /media/disk/app.oob.tar --values site.yaml --dry-run
   oob-bundle install /media/disk/app.oob.tar --values site.yaml --start
-  oob-bundle install /media/disk/app.oob.tar --registry registry.site:5000/mirror`,
+  oob-bundle install /media/disk/app.oob.tar --registry registry.site:5000`,
 		Args: needs("BUNDLE"),
 		RunE: func(c *cobra.Command, args []string) error { return u.install(c.Context(), args[0], f) },
 	}
 	f.addFlags(c)
 	c.Flags().BoolVar(&f.dryRun, "dry-run", false, "say what would be done, and do nothing")
 	c.Flags().BoolVar(&f.start, "start", false, "start what was installed and wait until it is well")
-	c.Flags().DurationVar(&f.startTimeout, "start-timeout", 5*time.Minute, "how long it may take to come up")
-	c.Flags().BoolVar(&f.allowDowngrade, "allow-downgrade", false, "install although the channel is further")
+	c.Flags().DurationVar(&f.startTimeout, "start-timeout", 5*time.Minute, "`TIME` that it may take to come up")
+	c.Flags().BoolVar(&f.allowDowngrade, "allow-downgrade", false, "install although a newer bundle of this channel was here; this one counts as the newest afterwards")
 	u.jsonFlag(c)
 	return c
 }
@@ -136,7 +144,7 @@ type opened struct {
 // opened is closed by the caller.
 func (u *ui) open(ctx context.Context, path string, f installFlags) (_ *opened, err error) {
 	if strings.Contains(f.registry, "://") {
-		return nil, fmt.Errorf("%w: --registry %q is not HOST[:PORT][/PREFIX]; leave the scheme away", errUsage, f.registry)
+		return nil, wrongUsage("--registry %q is not HOST[:PORT][/PREFIX]; leave the scheme away", f.registry)
 	}
 	policy, err := f.policy()
 	if err != nil {
@@ -144,6 +152,7 @@ func (u *ui) open(ctx context.Context, path string, f installFlags) (_ *opened, 
 	}
 	o := &opened{options: install.Options{
 		Root: f.root, HostRoot: f.dir(f.root), Policy: policy, AllowDowngrade: f.allowDowngrade, TakeOver: f.takeOver, Warn: u.warn,
+		PlainHTTP: f.unencrypted,
 	}}
 	var closers []func() error
 	o.close = func() error {
@@ -186,12 +195,15 @@ func (u *ui) open(ctx context.Context, path string, f installFlags) (_ *opened, 
 	}
 	closers = append(closers, lock.Release)
 	if f.registry != "" {
-		if name, _, _ := strings.Cut(f.registry, "/"); !isHost(name) {
-			return nil, fmt.Errorf("%w: --registry %q is not HOST[:PORT][/PREFIX]; write the host with a dot or a port", errUsage, f.registry)
+		name, prefix, _ := strings.Cut(f.registry, "/")
+		if strings.ToLower(prefix) != prefix {
+			return nil, wrongUsage("--registry %q is not HOST[:PORT][/PREFIX]; registries know names in lower case only", f.registry)
+		}
+		if !isHost(name) {
+			return nil, wrongUsage("--registry %q is not HOST[:PORT][/PREFIX]; write the host with a dot or a port", f.registry)
 		}
 	}
 	o.target, err = f.openTarget(ctx, f.root, f.registry, o.verified.Info.Name)
-	o.options.PlainHTTP = f.registry == "" || f.plain(f.registry)
 	return o, err
 }
 
@@ -204,16 +216,12 @@ type sized interface {
 // onRegistry finds a bundle that another host has installed into a registry, and
 // verifies its root before anything else is asked for.
 func (u *ui) onRegistry(ctx context.Context, ref string, f installFlags, policy verify.Policy) (sized, string, error) {
-	address, name, ok := strings.Cut(ref, "/oob-bundle/")
-	name, version, _ := strings.Cut(name, "@")
-	if version == "" {
-		name, version, _ = strings.Cut(name, ":")
-	}
-	if host, _, _ := strings.Cut(address, "/"); !ok || name == "" || strings.Contains(name, "/") || !isHost(host) {
-		return nil, "", fmt.Errorf("%w: oci://%s is not oci://HOST[:PORT][/PREFIX]/oob-bundle/NAME[:TAG]", errUsage, ref)
+	address, name, version, err := parseOnRegistry(ref)
+	if err != nil {
+		return nil, "", err
 	}
 	if f.registry != "" && f.registry != address {
-		return nil, "", fmt.Errorf("%w: a bundle of a registry is installed from that one; leave --registry away", errUsage)
+		return nil, "", wrongUsage("a bundle of a registry is installed from that one; leave --registry away")
 	}
 	client, err := f.client()
 	if err != nil {
@@ -235,9 +243,23 @@ func (u *ui) onRegistry(ctx context.Context, ref string, f installFlags, policy 
 	return v, address, nil
 }
 
+// parseOnRegistry splits what follows oci:// into the registry's address, the name of
+// the bundle, and a tag or digest, which may be empty.
+func parseOnRegistry(ref string) (address, name, version string, err error) {
+	address, name, ok := strings.Cut(ref, "/oob-bundle/")
+	name, version, _ = strings.Cut(name, "@")
+	if version == "" {
+		name, version, _ = strings.Cut(name, ":")
+	}
+	if host, _, _ := strings.Cut(address, "/"); !ok || name == "" || strings.Contains(name, "/") || !isHost(host) {
+		return "", "", "", wrongUsage("oci://%s is not oci://HOST[:PORT][/PREFIX]/oob-bundle/NAME[:TAG]", ref)
+	}
+	return address, name, version, nil
+}
+
 func (u *ui) install(ctx context.Context, path string, f installFlags) (err error) {
 	if f.dryRun && f.start {
-		return fmt.Errorf("%w: --dry-run starts nothing; leave --start away", errUsage)
+		return wrongUsage("--dry-run starts nothing; leave --start away")
 	}
 	o, err := u.open(ctx, path, f)
 	if err != nil {
@@ -245,18 +267,21 @@ func (u *ui) install(ctx context.Context, path string, f installFlags) (err erro
 	}
 	defer func() { err = errors.Join(err, o.close()) }()
 	v := o.verified
-	launch := &launch{u: u, f: f, target: o.target, manager: service.New(f.root, o.options.PlainHTTP, f.startTimeout, u.note)}
+	launch := &launch{u: u, f: f, target: o.target, manager: service.New(f.root, f.unencrypted, f.startTimeout, u.note)}
 	if f.start {
 		o.options.Before, o.options.Start = launch.before, true
 	}
 	plan, err := install.NewPlan(ctx, v, o.target, o.options)
 	if err != nil {
-		return &bundleError{path, err}
+		return &bundleError{path, f.filling(err)}
 	}
 	if f.start {
 		if err := launch.manager.Check(ctx, v.Deployment.Form, plan.Links()); err != nil {
 			return err
 		}
+	}
+	if own := (bundle.Platform{OS: "linux", Architecture: runtime.GOARCH}); !slices.ContainsFunc(v.Info.Platforms, own.Matches) {
+		u.note("%s is for %s and this host is %s: it can serve the images to other machines, and run none", path, strings.Join(v.Info.PlatformNames(), ", "), own)
 	}
 	if f.dryRun {
 		preview, err := plan.Preview(ctx)
@@ -265,16 +290,15 @@ func (u *ui) install(ctx context.Context, path string, f installFlags) (err erro
 		}
 		return u.result(preview, func(w io.Writer) { printPreview(w, preview) })
 	}
-	u.note("%s: signature, headers and manifests are good; storing %s %s (%d images, %s) in %s",
-		path, v.Info.Name, v.Info.Version, len(v.Deployment.Images), human(v.PayloadSize()), o.target.Address())
+	if !plan.Done() {
+		u.note("%s: signature, headers and manifests are good; storing %s %s (%s, %s) in %s",
+			path, v.Info.Name, v.Info.Version, count(len(v.Deployment.Images), "image"), human(v.PayloadSize()), o.target.Address())
+	}
 	p := u.progress("store", v.Geometry)
 	r, err := plan.Apply(ctx, p.watch())
 	p.stop()
-	if f.registry != "" && errors.Is(err, remote.ErrRegistry) {
-		err = &registryError{err}
-	}
 	if err != nil {
-		return &bundleError{path, err}
+		return &bundleError{path, f.filling(err)}
 	}
 	for _, n := range r.Notes {
 		u.warn("%s", n)
@@ -285,6 +309,14 @@ func (u *ui) install(ctx context.Context, path string, f installFlags) (err erro
 		}
 	}
 	return u.result(r.Receipt, func(w io.Writer) { printReceipt(w, r, f.root, o.target) })
+}
+
+// filling marks an error of the registry that was to be filled.
+func (f *installFlags) filling(err error) error {
+	if f.registry != "" && errors.Is(err, remote.ErrRegistry) {
+		return &registryError{err}
+	}
+	return err
 }
 
 // isHost reports whether every client takes s for a registry's host and not for
@@ -327,7 +359,7 @@ func printPreview(w io.Writer, p *install.Preview) {
 func printReceipt(w io.Writer, r *install.Result, dir string, target install.Target) {
 	b := r.Receipt.Bundle
 	if r.Nothing {
-		fmt.Fprintf(w, "%s %s is installed already; nothing to do.\n", b.Name, b.Version)
+		fmt.Fprintf(w, "%s %s is installed already; nothing to do. The payload of this file was not read.\n", b.Name, b.Version)
 	} else {
 		fmt.Fprintf(w, "Installed %s %s\n", b.Name, b.Version)
 	}
@@ -337,7 +369,7 @@ func printReceipt(w io.Writer, r *install.Result, dir string, target install.Tar
 		fmt.Fprintf(w, "  image     %s\n            %s\n", i.Reference, i.Digest)
 	}
 	fmt.Fprintf(w, "  files     %d in %s\n", len(r.Receipt.Files), filepath.Join(host.Base(dir, b.Name), "current"))
-	if _, embedded := target.(*registry.Embedded); embedded && !r.Nothing {
+	if _, embedded := target.(*registry.Embedded); embedded && !r.Nothing && len(r.Receipt.Images) > 0 {
 		root := ""
 		if dir != defaultRoot {
 			root = " --root " + dir

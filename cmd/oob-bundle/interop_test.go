@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -53,10 +52,14 @@ func (s side) upstream(up string) {
 	s.sh("oras push --plain-http " + up + "/real/artifact:1 --artifact-type application/vnd.example.notes artifact.txt:text/plain")
 }
 
+// source is the root of this module.
 func (s side) source() string {
 	s.Helper()
-	_, file, _, _ := runtime.Caller(0)
-	return filepath.Dir(filepath.Dir(filepath.Dir(file)))
+	wd, err := os.Getwd()
+	if err != nil {
+		s.Fatal(err)
+	}
+	return filepath.Dir(filepath.Dir(wd))
 }
 
 // references of the bundle, without host.

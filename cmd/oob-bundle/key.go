@@ -13,18 +13,18 @@ import (
 
 func keyCommand(u *ui) *cobra.Command {
 	c := group("key", "Make keys")
+	c.Example = "  oob-bundle key generate"
 	var prefix string
 	generate := &cobra.Command{
 		Use:   "generate",
 		Short: "Make a key pair in cosign's formats: PREFIX.key and PREFIX.pub",
-		Long: `Make a key pair in cosign's formats: PREFIX.key, encrypted with a password, and
-PREFIX.pub. Files that exist are never written over. The password is asked for,
+		Long: `The private key is encrypted with a password. Files that exist are never written over. The password is asked for,
 or taken from OOB_BUNDLE_PASSWORD or COSIGN_PASSWORD.`,
-		Example: "  oob-bundle key generate --output-prefix builder",
-		Args:    cobra.NoArgs,
+		Example: "  oob-bundle key generate\n  oob-bundle key generate --output-prefix officer",
+		Args:    none,
 		RunE:    func(c *cobra.Command, _ []string) error { return u.generateKey(c.Context(), prefix) },
 	}
-	generate.Flags().StringVar(&prefix, "output-prefix", "oob", "beginning of both file names")
+	generate.Flags().StringVar(&prefix, "output-prefix", "oob", "beginning of both file names, `PREFIX`")
 	u.jsonFlag(generate)
 	c.AddCommand(generate)
 	return c

@@ -88,6 +88,15 @@ func (s *slowWriter) Write(p []byte) (int, error) {
 	return total, nil
 }
 
+func readFile(t *testing.T, path string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
 func randomLayer(seed byte, n int) v1.Layer {
 	data := make([]byte, n)
 	_, _ = rand.NewChaCha8([32]byte{seed}).Read(data)
@@ -152,6 +161,11 @@ func TestKillCreate(t *testing.T) {
 	command(t, dir, self, append(common, "-o", "want2.oob.tar", "--lock", "want.oob.tar.lock.yaml")...)
 	payload := sent.Load()
 	want, slot := bundleBytes(t, filepath.Join(dir, "want.oob.tar"))
+	page, err := os.ReadFile(filepath.Join(dir, "want.oob.tar.html"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	page = bytes.ReplaceAll(page, []byte("want.oob.tar"), []byte("b.oob.tar"))
 	args := slices.Concat(common, []string{"-o", "b.oob.tar", "--lock", "want.oob.tar.lock.yaml"})
 	moments := rand.New(rand.NewPCG(*killSeed, 1))
 	t.Logf("an undisturbed run takes %s and fetches %d bytes; seed %d", length, payload, *killSeed)
@@ -172,11 +186,17 @@ func TestKillCreate(t *testing.T) {
 		}
 		_, statErr := os.Lstat(filepath.Join(dir, "b.oob.tar"))
 		finished := statErr == nil
+		if _, err := os.Lstat(filepath.Join(dir, "b.oob.tar.html")); finished && err != nil {
+			t.Errorf("round %d, killed after %s: the bundle has its name, and no record: %v", round, after, err)
+		}
 		lost := sent.Load() - have // it was under way, or not synced yet
 		command(t, dir, self, args...)
 		got, _ := bundleBytes(t, filepath.Join(dir, "b.oob.tar"))
 		if len(got) != len(want) || !bytes.Equal(got[:slot], want[:slot]) || !bytes.Equal(got[slot+bundle.SlotSize:], want[slot+bundle.SlotSize:]) {
 			t.Fatalf("round %d, killed after %s: other bytes", round, after)
+		}
+		if got, err := os.ReadFile(filepath.Join(dir, "b.oob.tar.html")); err != nil || !bytes.Equal(got, page) {
+			t.Errorf("round %d, killed after %s: another record (%v)", round, after, err)
 		}
 		// What the killed process's connections still had in them counts as under way.
 		const inConnections = 4 * 4 << 20
@@ -184,7 +204,7 @@ func TestKillCreate(t *testing.T) {
 			t.Errorf("round %d, killed after %s: %d bytes were fetched for %d, of which %d were lost", round, after, total, payload, lost)
 		}
 		left, err := filepath.Glob(filepath.Join(dir, "b.oob.tar*"))
-		if err != nil || len(left) != 2 {
+		if err != nil || len(left) != 3 { // with lock and record
 			t.Fatalf("round %d: left behind: %v, %v", round, left, err)
 		}
 		for _, f := range left {

@@ -23,17 +23,16 @@ func lockCommand(u *ui) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "lock ARCHITECTURE|MANIFEST.yaml",
 		Short: "Resolve everything to digests, without fetching a layer",
-		Long: `Resolve everything to digests, without fetching a layer, and print the lock. Plugins
-and charts are fetched, since they have to be looked into, and not kept. With
---diff print what would be different from an earlier lock.`,
+		Long: `Prints the lock. Plugins and charts are fetched, since they have to be looked into,
+and not kept. With --diff, what would be different from an earlier lock.`,
 		Example: `  oob-bundle lock out-of-band -o out-of-band.lock.yaml
   oob-bundle lock out-of-band --diff out-of-band.lock.yaml`,
 		Args: needs("ARCHITECTURE|MANIFEST.yaml"),
 		RunE: func(c *cobra.Command, args []string) error { return u.lock(c, args[0], f) },
 	}
 	f.add(c)
-	c.Flags().StringVarP(&f.output, "output", "o", "", "file to write (default standard output)")
-	c.Flags().StringVar(&f.diff, "diff", "", "earlier lock, against which differences are printed")
+	c.Flags().StringVarP(&f.output, "output", "o", "", "`FILE` to write (default standard output)")
+	c.Flags().StringVar(&f.diff, "diff", "", "print what differs from this earlier lock `FILE`")
 	u.jsonFlag(c)
 	return c
 }

@@ -13,11 +13,11 @@ import (
 	"os/signal"
 	"runtime"
 	"runtime/debug"
-	"strings"
 	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
@@ -64,13 +64,18 @@ func run(args []string, stdout, stderr io.Writer) int {
 	}()
 	started := false
 	root := rootCommand(u)
-	root.PersistentPreRun = func(*cobra.Command, []string) { started = true }
+	root.PersistentPreRunE = func(c *cobra.Command, _ []string) error {
+		if err := noEmptyFlags(c); err != nil {
+			return err
+		}
+		started = true
+		return nil
+	}
 	root.SetArgs(args)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
 	cmd, err := root.ExecuteContextC(ctx)
-	if err != nil && !started {
-		err = fmt.Errorf("%w; %s --help shows how it is used", usageError{oneLine(err)}, cmd.CommandPath())
+	var usage usageError
+	if err != nil && !started || errors.As(err, &usage) {
+		err = usageError{err, cmd.CommandPath()}
 	}
 	if err != nil && ctx.Err() != nil {
 		err = interruption(err)
@@ -97,9 +102,6 @@ func interruption(err error) error {
 	return fmt.Errorf("%w (%w)", again, err)
 }
 
-// oneLine folds cobra's suggestions into the sentence.
-func oneLine(err error) error { return errors.New(strings.Join(strings.Fields(err.Error()), " ")) }
-
 // needs wants exactly one argument and says which.
 func needs(what string) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
@@ -110,46 +112,87 @@ func needs(what string) cobra.PositionalArgs {
 	}
 }
 
+// atMostOne wants one argument or none, and says which.
+func atMostOne(what string) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if len(args) > 1 {
+			return fmt.Errorf("%s takes one %s at most, and %d were given", c.CommandPath(), what, len(args))
+		}
+		return nil
+	}
+}
+
+// none wants no argument.
+func none(c *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return fmt.Errorf("%s takes no argument, and %q was given", c.CommandPath(), args[0])
+	}
+	return nil
+}
+
+// noEmptyFlags refuses a flag whose value is empty, as "$UNSET" in a script makes it:
+// what it would fall back to (every channel, the registry of this host) is not meant.
+func noEmptyFlags(c *cobra.Command) (err error) {
+	c.Flags().Visit(func(f *pflag.Flag) {
+		if f.Value.Type() == "string" && f.Value.String() == "" {
+			err = fmt.Errorf("--%s has an empty value; give one, or leave the flag away", f.Name)
+		}
+	})
+	return err
+}
+
 // group is a command that only holds others.
 func group(use, short string) *cobra.Command {
-	return &cobra.Command{Use: use, Short: short, Args: cobra.ArbitraryArgs, SuggestionsMinimumDistance: 2, RunE: func(c *cobra.Command, args []string) error {
-		if len(args) == 0 {
-			return c.Help()
-		}
-		hint := ""
-		if near := c.SuggestionsFor(args[0]); len(near) > 0 {
-			hint = fmt.Sprintf("; did you mean %s?", near[0])
-		}
-		return fmt.Errorf("%w: %s has no command %q%s", errUsage, c.CommandPath(), args[0], hint)
+	return &cobra.Command{Use: use, Short: short, SuggestionsMinimumDistance: 2, Args: oneOfThese, RunE: func(c *cobra.Command, _ []string) error {
+		return c.Help()
 	}}
 }
 
-// usageError marks what cobra found wrong with the command line.
-type usageError struct{ error }
+// oneOfThese refuses an argument of a command that only holds others: if it were
+// the name of one, that one would run.
+func oneOfThese(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%s has no command %q%s", c.CommandPath(), args[0], didYouMean("", c.SuggestionsFor(args[0])))
+}
 
+// usageError marks what is wrong with the command line.
+type usageError struct {
+	error
+	command string // whose help says more
+}
+
+// wrongUsage is a usageError that a command found itself; run adds the command.
+func wrongUsage(format string, args ...any) error {
+	return usageError{fmt.Errorf(format, args...), ""}
+}
+
+func (e usageError) Unwrap() error      { return e.error }
 func (usageError) Is(target error) bool { return target == errUsage }
 
 func rootCommand(u *ui) *cobra.Command {
-	c := &cobra.Command{
-		Use:   "oob-bundle",
-		Short: "Carry container images across an air gap in one signed file",
-		Long: `oob-bundle carries container images across an air gap in one signed file.
-
-  oob-bundle create app.yaml --key oob.key     on the connected side
-  oob-bundle verify FILE --key oob.pub         on the isolated side: nothing is believed before this
-  oob-bundle install FILE --key oob.pub        the same, and the images go into a registry there
-
-` + exitHelp(),
-		SilenceUsage:  true,
-		SilenceErrors: true,
-		Version:       buildVersion(),
-	}
+	c := group("oob-bundle", "Carry container images, charts, plugins and files across an air gap")
+	c.Example = `  oob-bundle create app.yaml --key oob.key  # on the connected side
+  oob-bundle verify FILE --key oob.pub      # on the isolated side: is it good?
+  oob-bundle install FILE --key oob.pub     # the same, and put it in place`
+	c.Long = `One signed file goes across. Nothing of it is believed before its signature is
+good, and a run that was interrupted goes on when it is started again.`
+	c.SilenceUsage, c.SilenceErrors, c.Version = true, true, buildVersion()
+	c.SetOut(u.out) // before cobra adds commands of its own, which keep it
+	c.SetErr(u.err)
 	c.PersistentFlags().BoolVarP(&u.quiet, "quiet", "q", false, "print errors and results only")
-	c.AddCommand(
-		createCommand(u), verifyCommand(u), installCommand(u), inspectCommand(u), signCommand(u), lockCommand(u), architecturesCommand(u),
-		valuesCommand(u), statusCommand(u), rollbackCommand(u), uninstallCommand(u), repairCommand(u),
-		keyCommand(u), trustCommand(u), registryCommand(u), versionCommand(u),
-	)
+	add := func(side string, commands ...*cobra.Command) {
+		for _, sub := range commands {
+			sub.GroupID = side
+			c.AddCommand(sub)
+		}
+	}
+	add(sideConnected, architecturesCommand(u), createCommand(u), lockCommand(u), keyCommand(u), signCommand(u))
+	add(sideIsolated, trustCommand(u), verifyCommand(u), valuesCommand(u), installCommand(u), statusCommand(u), rollbackCommand(u), uninstallCommand(u),
+		repairCommand(u), registryCommand(u))
+	add(sideBoth, inspectCommand(u), versionCommand(u))
+	setHelp(c)
 	return c
 }
 
@@ -162,5 +205,5 @@ func (u *ui) jsonFlag(c *cobra.Command) {
 const defaultRoot = "/var/lib/oob-bundle"
 
 func rootFlag(c *cobra.Command, root *string) {
-	c.Flags().StringVar(root, "root", defaultRoot, "directory with registry, trust and state of this host")
+	c.Flags().StringVar(root, "root", defaultRoot, "`DIR` with registry, trust and state of this host")
 }

@@ -27,6 +27,7 @@ type serveFlags struct {
 
 func registryCommand(u *ui) *cobra.Command {
 	c := group("registry", "The registry of this host")
+	c.Example = "  oob-bundle registry serve"
 	c.AddCommand(serveCommand(u), unitCommand(u), accountCommand(u), gcCommand(u))
 	return c
 }
@@ -36,17 +37,18 @@ func serveCommand(u *ui) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "serve",
 		Short: "Offer what is installed to container engines, read-only",
-		Long: `Offer what is installed to container engines, read-only. To this host alone it
-may speak plain http and ask nobody who they are. On other addresses it wants TLS
-and accounts, unless --insecure says that the network may see and change it all.
+		Long: `To this host alone it may speak plain http and ask nobody who they are. On other addresses it wants TLS
+and accounts, unless --insecure says that others on the network may pull without a
+login, and, without TLS, read and alter what is on its way.
 
 --tls makes a certificate for this site once and keeps it below the root; give its
 ca.crt to the clients (/etc/docker/certs.d/HOST:PORT/ca.crt, and the same below
 /etc/containers/certs.d). The key of the authority that signed it is not kept.`,
 		Example: `  oob-bundle registry serve
   oob-bundle registry account puller
-  oob-bundle registry serve --listen 0.0.0.0:5000 --tls --name registry.site --accounts /var/lib/oob-bundle/accounts`,
-		Args: cobra.NoArgs,
+  oob-bundle registry serve --listen 0.0.0.0:5000 --tls --name registry.site \
+    --accounts /var/lib/oob-bundle/accounts`,
+		Args: none,
 		RunE: func(c *cobra.Command, _ []string) error { return u.serve(c.Context(), f) },
 	}
 	f.add(c)
@@ -55,12 +57,12 @@ ca.crt to the clients (/etc/docker/certs.d/HOST:PORT/ca.crt, and the same below
 
 func (f *serveFlags) add(c *cobra.Command) {
 	rootFlag(c, &f.root)
-	c.Flags().StringVar(&f.listen, "listen", registry.DefaultListen, "address and port")
+	c.Flags().StringVar(&f.listen, "listen", registry.DefaultListen, "address and port, `HOST:PORT`")
 	c.Flags().BoolVar(&f.tls, "tls", false, "speak TLS with a certificate made on this site")
-	c.Flags().StringArrayVar(&f.names, "name", nil, "host name or address for which the certificate of --tls is made; may be repeated (default this host's name, and the address of --listen)")
-	c.Flags().StringVar(&f.cert, "tls-cert", "", "speak TLS with this certificate (PEM, with its chain)")
-	c.Flags().StringVar(&f.key, "tls-key", "", "its private key (PEM)")
-	c.Flags().StringVar(&f.accounts, "accounts", "", "file of those who may pull, as oob-bundle registry account and htpasswd -B write it")
+	c.Flags().StringArrayVar(&f.names, "name", nil, "host `NAME` or address for which the certificate of --tls is made; may be repeated (default this host's name, and the address of --listen)")
+	c.Flags().StringVar(&f.cert, "tls-cert", "", "speak TLS with the certificate in `FILE` (PEM, with its chain)")
+	c.Flags().StringVar(&f.key, "tls-key", "", "its private key, `FILE` (PEM)")
+	c.Flags().StringVar(&f.accounts, "accounts", "", "`FILE` of those who may pull, as oob-bundle registry account and htpasswd -B write it")
 	c.Flags().BoolVar(&f.insecure, "insecure", false, "listen on other addresses than loopback although TLS or accounts are missing")
 }
 
@@ -69,29 +71,41 @@ func unitCommand(u *ui) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "unit",
 		Short: "Print a systemd unit that serves the registry",
-		Long:  "Print a systemd unit that runs oob-bundle registry serve with the same flags.",
+		Long:  "It runs oob-bundle registry serve with the flags that are given here.",
 		Example: `  oob-bundle registry unit >/etc/systemd/system/oob-bundle-registry.service
-  systemctl daemon-reload && systemctl enable --now oob-bundle-registry`,
-		Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error { return u.unit(c, f) },
+  systemctl daemon-reload
+  systemctl enable --now oob-bundle-registry`,
+		Args: none,
+		RunE: func(c *cobra.Command, _ []string) error {
+			program, err := os.Executable()
+			if err != nil {
+				return err
+			}
+			return u.unit(c, program, f)
+		},
 	}
 	f.add(c)
 	return c
 }
 
-// unit prints the flags that were given as a service.
-func (u *ui) unit(c *cobra.Command, f serveFlags) error {
+// unit prints the flags that were given as a service of the program at that path.
+func (u *ui) unit(c *cobra.Command, program string, f serveFlags) error {
 	if _, err := f.check(); err != nil {
-		return err
-	}
-	program, err := os.Executable()
-	if err != nil {
 		return err
 	}
 	root, err := filepath.Abs(f.root)
 	if err != nil {
 		return err
 	}
+	for _, p := range []*string{&f.accounts, &f.cert, &f.key} { // a unit runs in /
+		if *p == "" {
+			continue
+		}
+		if *p, err = filepath.Abs(*p); err != nil {
+			return err
+		}
+	}
+	absolute := map[string]string{"accounts": f.accounts, "tls-cert": f.cert, "tls-key": f.key}
 	words := []string{program, "registry", "serve", "--root", root}
 	c.Flags().Visit(func(flag *pflag.Flag) {
 		switch values, ok := flag.Value.(pflag.SliceValue); {
@@ -101,7 +115,11 @@ func (u *ui) unit(c *cobra.Command, f serveFlags) error {
 				words = append(words, "--"+flag.Name, v)
 			}
 		case flag.Value.Type() == "bool":
-			words = append(words, "--"+flag.Name)
+			if flag.Value.String() == "true" {
+				words = append(words, "--"+flag.Name)
+			}
+		case absolute[flag.Name] != "":
+			words = append(words, "--"+flag.Name, absolute[flag.Name])
 		default:
 			words = append(words, "--"+flag.Name, flag.Value.String())
 		}
@@ -135,17 +153,17 @@ WantedBy=multi-user.target
 func (f *serveFlags) check() (host string, err error) {
 	host, _, err = net.SplitHostPort(f.listen)
 	if err != nil {
-		return "", fmt.Errorf("%w: --listen %q is not HOST:PORT", errUsage, f.listen)
+		return "", wrongUsage("--listen %q is not HOST:PORT", f.listen)
 	}
 	ownCert := f.cert != "" || f.key != ""
 	switch {
 	case ownCert && (f.cert == "" || f.key == "" || f.tls):
-		return "", fmt.Errorf("%w: give --tls-cert and --tls-key for a certificate of your own, or --tls for one made here", errUsage)
+		return "", wrongUsage("give --tls-cert and --tls-key for a certificate of your own, or --tls for one made here")
 	case len(f.names) > 0 && !f.tls:
-		return "", fmt.Errorf("%w: --name is for the certificate that --tls makes", errUsage)
+		return "", wrongUsage("--name is for the certificate that --tls makes")
 	}
 	if ip := net.ParseIP(host); !f.insecure && host != "localhost" && (ip == nil || !ip.IsLoopback()) && (!f.tls && !ownCert || f.accounts == "") {
-		return "", fmt.Errorf("%w: %s is not a loopback address; use --tls and --accounts there, or say with --insecure that everybody may see and change what is pulled", errUsage, f.listen)
+		return "", wrongUsage("%s is not a loopback address; use --tls and --accounts there, or say with --insecure that everybody may see and change what is pulled", f.listen)
 	}
 	return host, nil
 }
@@ -214,8 +232,8 @@ func accountCommand(u *ui) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "account NAME",
 		Short: "Set the password of somebody who may pull",
-		Long: `Set the password of somebody who may pull, in the file accounts below the root. The
-password is asked for, or is OOB_BUNDLE_ACCOUNT_PASSWORD.`,
+		Long: `It is kept in the file accounts below the root. The password is asked for, or is
+OOB_BUNDLE_ACCOUNT_PASSWORD.`,
 		Example: "  oob-bundle registry account puller",
 		Args:    needs("NAME"),
 		RunE:    func(c *cobra.Command, args []string) error { return u.account(c.Context(), root, args[0], remove) },
@@ -232,7 +250,7 @@ func (u *ui) account(ctx context.Context, root, name string, remove bool) (err e
 			return err
 		}
 		if len(password) == 0 {
-			return fmt.Errorf("%w: an account has a password; --remove removes it", errUsage)
+			return wrongUsage("an account has a password; --remove removes it")
 		}
 	}
 	lock, err := install.Acquire(root)
@@ -241,9 +259,17 @@ func (u *ui) account(ctx context.Context, root, name string, remove bool) (err e
 	}
 	defer func() { err = errors.Join(err, lock.Release()) }()
 	path := filepath.Join(root, "accounts")
-	if err := registry.SetAccount(path, name, password); err != nil {
+	had, err := registry.SetAccount(path, name, password)
+	switch {
+	case err != nil:
 		return err
+	case remove && !had:
+		u.note("There is no account %s in %s; nothing was changed", name, path)
+		return nil
+	case remove:
+		u.note("Removed %s; a registry that is served refuses it from now on", name)
+		return nil
 	}
-	u.note("%s; use it with oob-bundle registry serve --accounts %s", map[bool]string{true: "Removed " + name, false: "Set the password of " + name}[remove], path)
+	u.note("Set the password of %s; use it with oob-bundle registry serve --accounts %s", name, path)
 	return nil
 }

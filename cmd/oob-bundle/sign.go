@@ -16,14 +16,14 @@ func signCommand(u *ui) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "sign BUNDLE --key KEY",
 		Short: "Add a signature to a bundle, in place",
-		Long: `Add a signature to a bundle, in place. Verify the bundle first: a signature says
+		Long: `Verify the bundle first: a signature says
 that you stand for it. If a run is interrupted, run it again: it completes what
 the first one began.`,
-		Example: "  oob-bundle verify app.oob.tar --key builder.pub && oob-bundle sign app.oob.tar --key officer.key",
+		Example: "  oob-bundle verify app.oob.tar --key builder.pub\n  oob-bundle sign app.oob.tar --key officer.key",
 		Args:    needs("BUNDLE"),
 		RunE:    func(c *cobra.Command, args []string) error { return u.sign(c.Context(), args[0], key) },
 	}
-	c.Flags().StringVar(&key, "key", "", "private key that signs (needed)")
+	c.Flags().StringVar(&key, "key", "", "private `KEY` that signs (needed)")
 	u.jsonFlag(c)
 	return c
 }
@@ -36,7 +36,7 @@ type signJSON struct {
 
 func (u *ui) sign(ctx context.Context, path, key string) error {
 	if key == "" {
-		return fmt.Errorf("%w: give the private key with --key KEY", errUsage)
+		return wrongUsage("give the private key with --key KEY")
 	}
 	signer, err := sign.Load(key, u.password(ctx))
 	if err != nil {

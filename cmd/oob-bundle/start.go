@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 
 	"github.com/oob-bundle/oob-bundle/install"
 	"github.com/oob-bundle/oob-bundle/install/host"
@@ -15,57 +14,58 @@ import (
 
 // launch starts a release, and goes back to the one before if it does not come up.
 type launch struct {
-	u       *ui
-	f       installFlags
-	target  install.Target
-	manager *service.Manager
-	earlier *host.About // what ran before, or nil
+	u        *ui
+	f        installFlags
+	target   install.Target
+	manager  *service.Manager
+	prepared bool // what ran before has made room
 }
 
-// before is called when everything is in place and nothing is switched.
-func (l *launch) before(ctx context.Context, current, next *host.About) error {
-	l.earlier = current
-	if err := l.pull(ctx, next); err != nil {
+// before is called when everything is in place and nothing is switched. What makes
+// room is what runs, which need not be what is current.
+func (l *launch) before(ctx context.Context, next *host.About) error {
+	l.prepared = true
+	if err := pullImages(ctx, l.manager, l.f.root, l.f.registry != "", next); err != nil {
 		return err
 	}
-	if current != nil && current.ID == next.ID {
-		return nil // an interrupted run has switched already
-	}
-	if err := l.manager.Begin(next); err != nil {
+	running, err := l.manager.Running(next.Name)
+	if err != nil || running == nil || running.ID == next.ID {
 		return err
 	}
-	if !service.HasDatabase(current) {
-		return nil
+	if service.HasDatabase(running) {
+		if err := l.manager.Dump(ctx, running, next); err != nil {
+			return err
+		}
 	}
-	return l.manager.Dump(ctx, current, next)
+	return l.manager.Leave(ctx, running, next)
 }
 
-// pull makes the images available to the container engine. The registry of this
-// host is served for that time, unless it is served already.
-func (l *launch) pull(ctx context.Context, a *host.About) (err error) {
-	if l.f.registry != "" || a.Registry != registry.DefaultListen {
-		return l.manager.Pull(ctx, a)
+// pullImages makes the images of a release available to the container engine. The registry
+// of this host is served for that time, unless it is served already.
+func pullImages(ctx context.Context, m *service.Manager, root string, external bool, a *host.About) (err error) {
+	if external || a.Registry != registry.DefaultListen {
+		return m.Pull(ctx, a)
 	}
 	lc, err := new(net.ListenConfig).Listen(ctx, "tcp", registry.DefaultListen)
 	if err != nil { // somebody serves there
-		return l.manager.Pull(ctx, a)
+		return m.Pull(ctx, a)
 	}
-	h, err := registry.NewHandler(ctx, l.f.root)
+	h, err := registry.NewHandler(ctx, root)
 	if err != nil {
 		return errors.Join(err, lc.Close())
 	}
 	serving, stop := context.WithCancel(ctx)
 	ended := make(chan error, 1)
 	go func() { ended <- registry.Serve(serving, lc, h) }()
-	err = l.manager.Pull(ctx, a)
+	err = m.Pull(ctx, a)
 	stop()
 	return errors.Join(err, <-ended)
 }
 
-// after starts what has become current.
+// after starts what is current.
 func (l *launch) after(ctx context.Context, next *host.About) error {
-	if l.earlier == nil { // installed already: nothing was switched
-		if err := l.pull(ctx, next); err != nil {
+	if !l.prepared { // it was installed already, and nothing was switched
+		if err := l.before(ctx, next); err != nil {
 			return err
 		}
 	}
@@ -74,8 +74,9 @@ func (l *launch) after(ctx context.Context, next *host.About) error {
 	if err == nil || !errors.Is(err, service.ErrUnhealthy) || ctx.Err() != nil {
 		return err
 	}
-	if service.CameUp(l.f.root, next) {
-		return fmt.Errorf("%s %s: %w; it came up before, so it is left as it is: oob-bundle rollback goes back to the release before", next.Name, next.Version, err)
+	up, upErr := service.CameUp(l.f.root, next)
+	if up || upErr != nil {
+		return fmt.Errorf("%s %s: %w; it came up before, so it is left as it is: oob-bundle rollback --start goes back to the release before", next.Name, next.Version, errors.Join(err, upErr))
 	}
 	l.u.warn("%s %s %v", next.Name, next.Version, err)
 	return errors.Join(fmt.Errorf("%s %s: %w", next.Name, next.Version, err), l.back(ctx, next))
@@ -95,33 +96,36 @@ func (l *launch) back(ctx context.Context, next *host.About) error {
 	if len(d.Before) == 0 {
 		return errors.Join(l.manager.Stop(ctx, next), fmt.Errorf("it is the first release here, so there is none to go back to: it is stopped, and still installed"))
 	}
-	dump := service.DumpFile(l.f.root, next)
-	_, statErr := os.Stat(dump)
-	if service.HasDatabase(next) && statErr != nil {
-		return fmt.Errorf("there is no dump of the database from before (%s), and the release before is not started on a migrated one; it is stopped: %w", dump, errors.Join(l.manager.Stop(ctx, next)))
+	dump, err := l.manager.Before(next)
+	if err != nil {
+		return err
+	}
+	if service.HasDatabase(next) && dump == "" {
+		return errors.Join(errors.New("no dump of the database was taken before it was started, and the release before is not started on a migrated one; it is stopped"), l.manager.Stop(ctx, next))
+	}
+	earlier, err := install.Earlier(l.f.root, d)
+	if err != nil {
+		return err
 	}
 	if err := l.manager.Stop(ctx, next); err != nil {
 		return err
 	}
-	if _, err := install.Rollback(ctx, install.Site{Root: l.f.root, HostRoot: l.f.dir(l.f.root), Target: l.target}, d); err != nil {
-		return err
-	}
-	id, err := host.Current(l.f.root, next.Name)
-	if err != nil {
-		return err
-	}
-	earlier, err := host.ReadRelease(l.f.root, next.Name, id)
-	if err != nil {
-		return err
-	}
-	if statErr == nil {
-		l.u.note("Putting the dump %s back", dump)
-		if err := l.manager.Restore(ctx, earlier, dump); err != nil {
-			return fmt.Errorf("putting the dump back: %w", err)
+	// Before the rollback counts as finished: rollback goes on with it.
+	site := install.Site{Root: l.f.root, Target: l.target, Warn: l.u.warn, Switched: func(ctx context.Context) error {
+		if dump != "" {
+			l.u.note("Putting the dump %s back", dump)
+			if err := l.manager.Restore(ctx, earlier, dump); err != nil {
+				return err
+			}
 		}
-	}
-	if err := l.manager.Up(ctx, earlier); err != nil {
-		return err
+		return l.manager.Up(ctx, earlier)
+	}}
+	if _, err := install.Rollback(ctx, site, d); err != nil {
+		restore := ""
+		if dump != "" {
+			restore = " --restore-database"
+		}
+		return fmt.Errorf("going back to %s %s, for which the command is oob-bundle rollback %s --start%s: %w", earlier.Name, earlier.Version, d.Name, restore, err)
 	}
 	l.u.note("%s %s runs again", earlier.Name, earlier.Version)
 	return nil

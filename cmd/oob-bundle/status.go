@@ -18,11 +18,13 @@ import (
 	"github.com/oob-bundle/oob-bundle/install/registry"
 )
 
+// embeddedName is the name of the registry below ROOT as a target.
+const embeddedName = "embedded"
+
 // errDrift says that something is not what was installed.
 var errDrift = errors.New("it is not as it was installed")
 
 type statusFlags struct {
-	hostFlags
 	root  string
 	check bool
 }
@@ -32,16 +34,14 @@ func statusCommand(u *ui) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "status",
 		Short: "Show what is installed on this host",
-		Long: `Show what is installed on this host: by which bundle, signed by whom, with which
-images and files. --check also hashes every file and every blob of the registry
+		Long: `By which bundle, signed by whom, with which images and files. --check also hashes every file and every blob of the registry
 below ROOT, looks at links, and ends with exit status 1 if something has drifted;
 oob-bundle repair puts it right.`,
 		Example: "  oob-bundle status\n  oob-bundle status --check",
-		Args:    cobra.NoArgs,
+		Args:    none,
 		RunE:    func(c *cobra.Command, _ []string) error { return u.status(c.Context(), f) },
 	}
 	rootFlag(c, &f.root)
-	f.add(c)
 	c.Flags().BoolVar(&f.check, "check", false, "hash files and blobs, and say what has drifted")
 	u.jsonFlag(c)
 	return c
@@ -52,6 +52,7 @@ type statusJSON struct {
 	Pending     []pendingJSON     `json:"pending"` // changes that did not finish
 	Checked     bool              `json:"checked"`
 	Damaged     []registry.Damage `json:"damaged"` // in the registry below ROOT
+	Storing     bool              `json:"storing"` // content for it is on its way, or was when a run was killed
 }
 
 type deploymentJSON struct {
@@ -79,6 +80,7 @@ type pendingJSON struct {
 	Digest   bundle.Digest `json:"digest"`
 	Registry string        `json:"registry"`
 	Started  string        `json:"started"`
+	command  string        // that finishes it
 }
 
 func (u *ui) status(ctx context.Context, f statusFlags) error {
@@ -99,7 +101,10 @@ func (u *ui) status(ctx context.Context, f statusFlags) error {
 		out.Deployments = append(out.Deployments, d)
 	}
 	for _, j := range journals {
-		out.Pending = append(out.Pending, pendingJSON{j.Action, j.Name, j.Version, j.Identity, j.Registry, j.Started.Format("2006-01-02T15:04:05Z")})
+		out.Pending = append(out.Pending, pendingJSON{j.Action, j.Name, j.Version, j.Identity, j.Registry, j.Started.Format("2006-01-02T15:04:05Z"), j.Command(f.root)})
+	}
+	if out.Storing, err = registry.Storing(f.root); err != nil {
+		return err
 	}
 	if f.check {
 		damaged, err := registry.Check(ctx, f.root)
@@ -111,8 +116,11 @@ func (u *ui) status(ctx context.Context, f statusFlags) error {
 	if err := u.result(out, func(w io.Writer) { out.print(w, f) }); err != nil {
 		return err
 	}
+	if f.check && len(journals) > 0 {
+		return journals[0].Unfinished(f.root)
+	}
 	if n := out.drift(); n > 0 {
-		return fmt.Errorf("%w: %d files, links or blobs; oob-bundle repair BUNDLE puts them right", errDrift, n)
+		return fmt.Errorf("%w in %s; oob-bundle repair BUNDLE puts that right", errDrift, count(n, "place"))
 	}
 	return nil
 }
@@ -132,15 +140,24 @@ func describeInstalled(ctx context.Context, state *install.State, d install.Inst
 		Directory: filepath.Join(host.Base(f.root, d.Name), "current"), Before: []string{},
 		Images: receipt.Images, Files: receipt.Files, Drift: []host.Drift{},
 	}
-	for _, b := range d.Before {
-		earlier, err := install.ReadReceipt(f.root, b)
-		if err != nil {
-			return out, err
-		}
+	kept, err := d.Kept(f.root)
+	if err != nil {
+		return out, err
+	}
+	for _, earlier := range kept[1:] {
 		out.Before = append(out.Before, earlier.Bundle.Version)
 	}
 	if !f.check {
 		return out, nil
+	}
+	for _, r := range kept {
+		lost, err := lostTags(f.root, d, r)
+		if err != nil {
+			return out, err
+		}
+		for _, tag := range lost {
+			out.Drift = append(out.Drift, host.Drift{Path: tag, What: "tag"})
+		}
 	}
 	about, err := host.ReadRelease(f.root, d.Name, d.Release)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -150,13 +167,67 @@ func describeInstalled(ctx context.Context, state *install.State, d install.Inst
 	if err != nil {
 		return out, err
 	}
-	links := f.dir(f.root)
-	if !out.Current {
-		links = ""
+	drift, err := host.Check(ctx, f.root, about)
+	if err != nil {
+		return out, err
 	}
-	drift, err := host.Check(ctx, f.root, links, about)
 	out.Drift = append(out.Drift, drift...)
+	switch {
+	case out.Current:
+		drift, err = host.CheckLinks(f.root, about)
+		out.Drift = append(out.Drift, drift...)
+	case !slices.ContainsFunc(slices.Collect(maps.Values(state.Deployments)), func(x install.Installed) bool { return x.Name == d.Name && x.Release == current }):
+		out.Drift = append(out.Drift, host.Drift{Path: out.Directory, What: "link"}) // it leads to no release that is installed
+	}
 	return out, err
+}
+
+// lostTags lists the tags that keep a release in the registry below root, and are not
+// there any more, although what they kept may be: repair with the release's bundle makes
+// them again. A release that rollback can go back to counts as long as its root is there.
+func lostTags(root string, d install.Installed, r *install.Receipt) (list []string, err error) {
+	if d.Registry != embeddedName {
+		return nil, nil
+	}
+	if r.Release != d.Release && !registry.HasBelow(root, install.CentralRepository(d.Name), r.Bundle.Digest) {
+		return nil, nil
+	}
+	for _, t := range r.Retaining() {
+		at, err := registry.TagBelow(root, t.Repository, t.Tag)
+		if err != nil {
+			return nil, err
+		}
+		if at != t.To {
+			list = append(list, t.Repository+":"+t.Tag)
+		}
+	}
+	return list, nil
+}
+
+// refuseLost refuses to remove what no tag leads to where tags are lost: what they kept
+// would go with it.
+func refuseLost(root string) error {
+	state, err := install.ReadState(root)
+	if err != nil {
+		return err
+	}
+	for _, key := range slices.Sorted(maps.Keys(state.Deployments)) {
+		d := state.Deployments[key]
+		kept, err := d.Kept(root)
+		if err != nil {
+			return err
+		}
+		for _, r := range kept {
+			lost, err := lostTags(root, d, r)
+			if err != nil {
+				return err
+			}
+			if len(lost) > 0 {
+				return fmt.Errorf("%w: the registry has lost %s of %s %s, and what these keep would be removed; run oob-bundle repair with its bundle first", errDrift, count(len(lost), "tag"), d.Name, r.Bundle.Version)
+			}
+		}
+	}
+	return nil
 }
 
 func (s statusJSON) drift() int {
@@ -174,7 +245,7 @@ func (s statusJSON) print(w io.Writer, f statusFlags) {
 	for _, d := range s.Deployments {
 		fmt.Fprintf(w, "%s %s\n", d.Name, d.Version)
 		fmt.Fprintf(w, "  identity  %s\n", d.Digest)
-		fmt.Fprintf(w, "  channel   %s, sequence %d\n", d.Channel, d.Sequence)
+		fmt.Fprintf(w, "  channel   %s, newest sequence %d\n", d.Channel, d.Sequence)
 		for _, s := range d.Signers {
 			fmt.Fprintf(w, "  signed    %s\n", s)
 		}
@@ -196,10 +267,16 @@ func (s statusJSON) print(w io.Writer, f statusFlags) {
 			fmt.Fprintf(w, "  drift     %-7s %s\n", x.What, x.Path)
 		}
 	}
-	for _, x := range s.Damaged {
-		fmt.Fprintf(w, "blob %s of %s is %s\n", x.Digest, x.Repository, x.What)
+	if len(s.Damaged) > 0 {
+		fmt.Fprintf(w, "registry below %s\n", f.root)
 	}
-	if s.Checked && s.drift() == 0 {
+	for _, x := range s.Damaged {
+		fmt.Fprintf(w, "  drift     %-7s blob %s of %s\n", x.What, x.Digest, x.Repository)
+	}
+	if s.Storing {
+		fmt.Fprintln(w, "An installation is storing content, or was killed while it did; nothing of that is in use. If none runs, run the same one again.")
+	}
+	if s.Checked && s.drift() == 0 && len(s.Deployments) > 0 {
 		fmt.Fprintln(w, "Every file and every blob is as it was installed.")
 	}
 	for _, p := range s.Pending {
@@ -207,6 +284,6 @@ func (s statusJSON) print(w io.Writer, f statusFlags) {
 			fmt.Fprintf(w, "The installation of %s %s into %s, begun %s, did not finish; run the same oob-bundle install again.\n", p.Name, p.Version, p.Registry, p.Started)
 			continue
 		}
-		fmt.Fprintf(w, "The %s of %s, begun %s, did not finish; run oob-bundle %s %s again.\n", p.Action, p.Name, p.Started, p.Action, p.Name)
+		fmt.Fprintf(w, "The %s of %s, begun %s, did not finish; run %s again.\n", p.Action, p.Name, p.Started, p.command)
 	}
 }

@@ -4,13 +4,13 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/install"
 	"github.com/oob-bundle/oob-bundle/verify"
 	"github.com/oob-bundle/oob-bundle/verify/trust"
@@ -18,6 +18,7 @@ import (
 
 func trustCommand(u *ui) *cobra.Command {
 	c := group("trust", "Keep the keys and rules by which this host judges bundles")
+	c.Example = "  oob-bundle trust add oob.pub\n  oob-bundle trust list"
 	c.AddCommand(trustAddCommand(u), trustListCommand(u), trustRemoveCommand(u), trustPolicyCommand(u))
 	return c
 }
@@ -30,7 +31,7 @@ func trustAddCommand(u *ui) *cobra.Command {
 		Example: `  oob-bundle trust add oob.pub --channel 'app/*'`,
 		Args:    needs("PUB"),
 		RunE: func(_ *cobra.Command, args []string) error {
-			pem, err := os.ReadFile(args[0])
+			pem, err := trust.ReadKeyFile(args[0])
 			if err != nil {
 				return err
 			}
@@ -45,7 +46,7 @@ func trustAddCommand(u *ui) *cobra.Command {
 		},
 	}
 	rootFlag(c, &root)
-	c.Flags().StringVar(&channel, "channel", "", "channels that the key may sign for, with * and ?; repeat the command for more (default all)")
+	c.Flags().StringVar(&channel, "channel", "", "channels that the key may sign for, `GLOB`, with * and ?; repeat the command for more (default all)")
 	u.jsonFlag(c)
 	return c
 }
@@ -110,9 +111,10 @@ func (u *ui) printTrust(p verify.Policy) error {
 func trustListCommand(u *ui) *cobra.Command {
 	var root string
 	c := &cobra.Command{
-		Use:   "list",
-		Short: "Show the trusted keys and the kept policy",
-		Args:  cobra.NoArgs,
+		Use:     "list",
+		Short:   "Show the trusted keys and the kept policy",
+		Example: "  oob-bundle trust list",
+		Args:    none,
 		RunE: func(*cobra.Command, []string) error {
 			p, err := trust.Open(root).Policy()
 			if err != nil {
@@ -156,11 +158,11 @@ func trustPolicyCommand(u *ui) *cobra.Command {
 	c := &cobra.Command{
 		Use:     "policy",
 		Short:   "Set how many keys must sign, and from which sequence on bundles are accepted",
-		Example: "  oob-bundle trust policy --threshold 2 --min-sequence app/linux/amd64=1767225600",
-		Args:    cobra.NoArgs,
+		Example: "  oob-bundle trust policy --threshold 2\n  oob-bundle trust policy --min-sequence app/linux/amd64=1767225600",
+		Args:    none,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if c.Flags().Changed("threshold") && threshold < 1 {
-				return fmt.Errorf("%w: --threshold %d must be at least 1", errUsage, threshold)
+				return wrongUsage("--threshold %d must be at least 1", threshold)
 			}
 			sequences, err := parseSequences(minimum)
 			if err != nil {
@@ -176,8 +178,8 @@ func trustPolicyCommand(u *ui) *cobra.Command {
 		},
 	}
 	rootFlag(c, &root)
-	c.Flags().IntVar(&threshold, "threshold", 0, "how many different keys must have signed")
-	c.Flags().StringArrayVar(&minimum, "min-sequence", nil, "lowest acceptable sequence, CHANNEL=N; may be repeated")
+	c.Flags().IntVar(&threshold, "threshold", 0, "`K` different keys must have signed")
+	c.Flags().StringArrayVar(&minimum, "min-sequence", nil, "lowest acceptable sequence, `CHANNEL=N`; may be repeated")
 	u.jsonFlag(c)
 	return c
 }
@@ -187,11 +189,14 @@ func parseSequences(list []string) (map[string]int64, error) {
 	for _, s := range list {
 		i := strings.LastIndexByte(s, '=')
 		if i <= 0 {
-			return nil, fmt.Errorf("%w: --min-sequence %q is not CHANNEL=N", errUsage, s)
+			return nil, wrongUsage("--min-sequence %q is not CHANNEL=N", s)
 		}
 		n, err := strconv.ParseInt(s[i+1:], 10, 64)
 		if err != nil || n < 0 {
-			return nil, fmt.Errorf("%w: --min-sequence %q is not CHANNEL=N", errUsage, s)
+			return nil, wrongUsage("--min-sequence %q is not CHANNEL=N", s)
+		}
+		if !bundle.ValidChannel(s[:i]) { // a pattern would match none
+			return nil, wrongUsage("--min-sequence %q is not CHANNEL=N: a channel is named as a whole, in letters, digits and ._+/-", s)
 		}
 		out[s[:i]] = n
 	}

@@ -7,7 +7,8 @@ package main
 //   - Progress is a bar on a terminal and a line every few seconds elsewhere.
 //   - --quiet leaves errors and warnings, and results on stdout.
 //   - Nothing depends on colour, and none is used.
-//   - Text that comes out of a bundle that is not verified is quoted.
+//   - Text that comes out of a bundle that is not verified is quoted, and nothing
+//     that a terminal would obey is ever printed, whoever said it.
 //   - An error says what failed, where, and what to do; a hint follows on its
 //     own line, indented under the text.
 
@@ -22,10 +23,14 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"unicode"
+	"unicode/utf16"
+	"unicode/utf8"
 
 	"golang.org/x/term"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/record"
 	"github.com/oob-bundle/oob-bundle/bundle/sign"
 )
 
@@ -44,22 +49,78 @@ func (u *ui) note(format string, args ...any) {
 			Text  string `json:"text"`
 		}{"note", fmt.Sprintf(format, args...)})
 	default:
-		fmt.Fprintf(u.err, format+"\n", args...)
+		fmt.Fprintln(u.err, printable(fmt.Sprintf(format, args...)))
 	}
 }
 
 // warn tells what the operator should know, also with --quiet.
 func (u *ui) warn(format string, args ...any) {
-	fmt.Fprintf(u.err, "warning: "+format+"\n", args...)
+	fmt.Fprintln(u.err, "warning: "+printable(fmt.Sprintf(format, args...)))
 }
 
 // fail prints an error and its hint.
 func (u *ui) fail(err error) {
-	text := strings.ReplaceAll(plainText(err), "\n", "\n       ")
+	text := plainText(err)
+	if len(text) > maxMessage {
+		text = text[:maxMessage/2] + " [...] " + text[len(text)-maxMessage/2:]
+	}
+	text = strings.ReplaceAll(printable(text), "\n", "\n       ")
 	fmt.Fprintf(u.err, "error: %s\n", text)
 	if h := hint(err); h != "" {
-		fmt.Fprintf(u.err, "       %s\n", h)
+		fmt.Fprintf(u.err, "       %s\n", printable(h))
 	}
+}
+
+// maxMessage bounds an error's text, in bytes: it may quote what somebody made long.
+const maxMessage = 16 << 10
+
+// obeyed reports whether a terminal would do something else with a character than
+// show it: control and format characters, among them those that turn the direction.
+func obeyed(r rune) bool {
+	return r != '\n' && r != '\t' && unicode.In(r, unicode.C, unicode.Zl, unicode.Zp)
+}
+
+// printable writes what a terminal would obey, and bytes that are no text, as Go
+// writes them in a string: \x1b, \u202e.
+func printable(s string) string {
+	if utf8.ValidString(s) && !strings.ContainsFunc(s, obeyed) {
+		return s
+	}
+	var b strings.Builder
+	for len(s) > 0 {
+		r, n := utf8.DecodeRuneInString(s)
+		if r == utf8.RuneError && n == 1 || obeyed(r) {
+			quoted := strconv.QuoteToASCII(s[:n])
+			b.WriteString(quoted[1 : len(quoted)-1])
+		} else {
+			b.WriteString(s[:n])
+		}
+		s = s[n:]
+	}
+	return b.String()
+}
+
+// printableJSON does the same to a document, which means the same afterwards: such
+// characters stand in its strings alone (RFC 8259 section 7).
+func printableJSON(s string) string {
+	if !strings.ContainsFunc(s, obeyed) {
+		return s
+	}
+	var b strings.Builder
+	for _, r := range s {
+		switch {
+		case !obeyed(r):
+			b.WriteRune(r)
+		case r == '\r': // between values
+			b.WriteByte(' ')
+		case r > 0xffff:
+			high, low := utf16.EncodeRune(r)
+			fmt.Fprintf(&b, `\u%04x\u%04x`, high, low)
+		default:
+			fmt.Fprintf(&b, `\u%04x`, r)
+		}
+	}
+	return b.String()
 }
 
 // plainText words an error without the names of system calls.
@@ -77,14 +138,29 @@ func plainText(err error) string {
 		why = "no permission; run it as another user, or choose another place"
 	case errors.Is(p.Err, syscall.ENOSPC):
 		why = "the disk is full"
+	case errors.Is(p.Err, syscall.EDQUOT):
+		why = "this user's quota is used up"
+	case errors.Is(p.Err, syscall.EROFS):
+		why = "the file system is read-only"
+	case errors.Is(p.Err, syscall.EIO):
+		why = "the disk or medium fails (input/output error); copy it to another one"
+	case errors.Is(p.Err, syscall.ENOTDIR):
+		why = "there is a file where a directory is needed"
+	case errors.Is(p.Err, syscall.EISDIR):
+		why = "it is a directory, and a file is needed"
+	case errors.Is(p.Err, syscall.EMFILE), errors.Is(p.Err, syscall.ENFILE):
+		why = "too many files are open; allow more with ulimit -n"
 	}
-	return strings.Replace(text, p.Error(), p.Path+": "+why, 1)
+	said := p.Path + ": " + why
+	return strings.Replace(strings.Replace(text, p.Error(), said, 1), p.Path+": "+said, said, 1) // once is enough
 }
 
 // result prints v as JSON, or calls text.
 func (u *ui) result(v any, text func(w io.Writer)) error {
 	var b strings.Builder
+	show := printable
 	if u.json {
+		show = printableJSON
 		e := json.NewEncoder(&b)
 		e.SetEscapeHTML(false)
 		e.SetIndent("", "  ")
@@ -94,33 +170,25 @@ func (u *ui) result(v any, text func(w io.Writer)) error {
 	} else {
 		text(&b)
 	}
-	if _, err := io.WriteString(u.out, b.String()); err != nil {
+	if _, err := io.WriteString(u.out, show(b.String())); err != nil {
 		return fmt.Errorf("the work is done, and only this report could not be written: %v", err) //nolint:errorlint // a full pipe is not a full disk
 	}
 	return nil
 }
 
 // commas writes a number with thousands separators.
-func commas(n int64) string {
-	s := strconv.FormatInt(n, 10)
-	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
-		s = s[:i] + "," + s[i:]
+func commas(n int64) string { return record.Commas(n) }
+
+// count writes how many of something there are: 1 file, 2 files.
+func count(n int, what string) string {
+	if n != 1 {
+		what += "s"
 	}
-	return s
+	return strconv.Itoa(n) + " " + what
 }
 
 // human writes a number of bytes as people say it.
-func human(n int64) string {
-	switch {
-	case n >= 1e9:
-		return fmt.Sprintf("%.1f GB", float64(n)/1e9)
-	case n >= 1e6:
-		return fmt.Sprintf("%.1f MB", float64(n)/1e6)
-	case n >= 1e3:
-		return fmt.Sprintf("%.1f kB", float64(n)/1e3)
-	}
-	return fmt.Sprintf("%d bytes", n)
-}
+func human(n int64) string { return record.Human(n) }
 
 // password returns a function that takes a private key's password from the
 // environment, or asks until ctx ends.
@@ -139,7 +207,7 @@ func (u *ui) secret(ctx context.Context, prompt string, variables []string, conf
 	}
 	fd := int(os.Stdin.Fd())
 	if !term.IsTerminal(fd) {
-		return nil, fmt.Errorf("%w: a password is needed, and there is neither a terminal to ask on nor %s (which may be empty)", errUsage, variables[0])
+		return nil, wrongUsage("a password is needed, and there is neither a terminal to ask on nor %s (which may be empty)", variables[0])
 	}
 	ask := func(prompt string) ([]byte, error) {
 		before, err := term.GetState(fd)
@@ -176,21 +244,10 @@ func (u *ui) secret(ctx context.Context, prompt string, variables []string, conf
 }
 
 // bundleJSON is the part that create, verify and inspect print alike.
-type bundleJSON struct {
-	Digest    bundle.Digest `json:"digest"`
-	Name      string        `json:"name"`
-	Version   string        `json:"version"`
-	Channel   string        `json:"channel"`
-	Sequence  int64         `json:"sequence"`
-	Created   string        `json:"created"` // RFC 3339, UTC
-	Platforms []string      `json:"platforms"`
-}
+type bundleJSON struct{ record.About }
 
 func describeBundle(identity bundle.Digest, i bundle.Info) bundleJSON {
-	return bundleJSON{
-		Digest: identity, Name: i.Name, Version: i.Version, Channel: i.Channel, Sequence: i.Sequence,
-		Created: i.Created.UTC().Format("2006-01-02T15:04:05Z"), Platforms: i.PlatformNames(),
-	}
+	return bundleJSON{record.AboutOf(identity, i)}
 }
 
 func (b bundleJSON) print(w io.Writer) {

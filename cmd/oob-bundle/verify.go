@@ -24,13 +24,13 @@ type trustFlags struct {
 
 func (f *trustFlags) add(c *cobra.Command) {
 	rootFlag(c, &f.root)
-	c.Flags().StringArrayVar(&f.keys, "key", nil, "public key to trust instead of those below ROOT/trust; may be repeated")
-	c.Flags().IntVar(&f.threshold, "threshold", 1, "how many different keys must have signed; the kept policy may ask for more")
+	c.Flags().StringArrayVar(&f.keys, "key", nil, "public key, `PUB`, to trust instead of those below ROOT/trust; may be repeated")
+	c.Flags().IntVar(&f.threshold, "threshold", 1, "`K` different keys must have signed; the kept policy may ask for more")
 }
 
 func (f *trustFlags) policy() (verify.Policy, error) {
 	if f.threshold < 1 {
-		return verify.Policy{}, fmt.Errorf("%w: --threshold %d must be at least 1", errUsage, f.threshold)
+		return verify.Policy{}, wrongUsage("--threshold %d must be at least 1", f.threshold)
 	}
 	kept, err := trust.Open(f.root).Policy()
 	if err != nil {
@@ -54,8 +54,11 @@ func (f *trustFlags) policy() (verify.Policy, error) {
 func verifyCommand(u *ui) *cobra.Command {
 	var f trustFlags
 	c := &cobra.Command{
-		Use:     "verify BUNDLE [--key PUB]...",
-		Short:   "Check signatures, policy and every byte of a bundle",
+		Use:   "verify BUNDLE [--key PUB]...",
+		Short: "Check signatures, policy and every byte of a bundle",
+		Long: `It writes nothing and needs no network. That a bundle is good does not say that this
+host takes it: whether it is older than what is installed, or for another channel's
+names, install finds out (and install --dry-run says so).`,
 		Example: "  oob-bundle verify /media/disk/app.oob.tar --key oob.pub",
 		Args:    needs("BUNDLE"),
 		RunE:    func(c *cobra.Command, args []string) error { return u.verify(c, args[0], f) },
@@ -106,6 +109,9 @@ func (u *ui) verify(c *cobra.Command, path string, f trustFlags) (err error) {
 	p := u.progress("verify", v.Geometry)
 	err = v.Payload(c.Context(), p.watch())
 	p.stop()
+	if err == nil {
+		err = file.Unchanged()
+	}
 	if err != nil {
 		return &bundleError{path, err}
 	}

@@ -27,10 +27,11 @@ func userAgent() string { return "oob-bundle/" + buildVersion() }
 
 func versionCommand(u *ui) *cobra.Command {
 	c := &cobra.Command{
-		Use:   "version",
-		Short: "Show which version this is and what it is made of",
-		Args:  cobra.NoArgs,
-		RunE:  func(*cobra.Command, []string) error { return u.version() },
+		Use:     "version",
+		Short:   "Show which version this is and what it is made of",
+		Example: "  oob-bundle version --json",
+		Args:    none,
+		RunE:    func(*cobra.Command, []string) error { return u.version() },
 	}
 	u.jsonFlag(c)
 	return c
@@ -38,7 +39,8 @@ func versionCommand(u *ui) *cobra.Command {
 
 type versionJSON struct {
 	Version  string       `json:"version"`
-	Commit   string       `json:"commit"` // empty if the build does not know
+	Commit   string       `json:"commit"`   // empty if the build does not know
+	Modified bool         `json:"modified"` // whether the sources had changes that are not in the commit
 	Go       string       `json:"go"`
 	Platform string       `json:"platform"`
 	Modules  []moduleJSON `json:"modules"`
@@ -51,21 +53,41 @@ type moduleJSON struct {
 }
 
 func (u *ui) version() error {
-	out := versionJSON{Version: buildVersion(), Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH, Modules: []moduleJSON{}}
-	if info, ok := debug.ReadBuildInfo(); ok {
-		for _, s := range info.Settings {
-			if s.Key == "vcs.revision" {
-				out.Commit = s.Value
-			}
-		}
-		for _, m := range info.Deps {
-			if m.Replace != nil {
-				m = m.Replace
-			}
-			out.Modules = append(out.Modules, moduleJSON{m.Path, m.Version, m.Sum})
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		info = &debug.BuildInfo{}
+	}
+	out := describeBuild(buildVersion(), info)
+	return u.result(out, out.print)
+}
+
+// describeBuild words what the linker has recorded.
+func describeBuild(version string, info *debug.BuildInfo) versionJSON {
+	out := versionJSON{Version: version, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH, Modules: []moduleJSON{}}
+	for _, s := range info.Settings {
+		switch s.Key {
+		case "vcs.revision":
+			out.Commit = s.Value
+		case "vcs.modified":
+			out.Modified = s.Value == "true"
 		}
 	}
-	return u.result(out, func(w io.Writer) {
-		fmt.Fprintf(w, "oob-bundle %s (%s, %s)\n", out.Version, out.Go, out.Platform)
-	})
+	for _, m := range info.Deps {
+		if m.Replace != nil {
+			m = m.Replace
+		}
+		out.Modules = append(out.Modules, moduleJSON{m.Path, m.Version, m.Sum})
+	}
+	return out
+}
+
+func (v versionJSON) print(w io.Writer) {
+	commit := "unknown commit"
+	if v.Commit != "" {
+		commit = "commit " + v.Commit
+	}
+	if v.Modified {
+		commit += " with changes"
+	}
+	fmt.Fprintf(w, "oob-bundle %s (%s, %s, %s)\n", v.Version, commit, v.Go, v.Platform)
 }

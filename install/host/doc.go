@@ -7,9 +7,10 @@
 //	NAME/data/          what the programs keep; made once, never touched again
 //	NAME/replaced/      files of the host's that a link has taken the place of
 //	NAME/backups/       dumps of the database
+//	NAME/started.json   which release was started last, and the dump from before it
 //
 // and outside of it only symbolic links to files in current, at the places that
-// bundle.LinkPlaces lists. So one rename puts everything in its place or back.
+// bundle.IsLinkPlace knows. So one rename puts everything in its place or back.
 //
 //	Deployment + values + secrets ─New→ Release ─Stage→ on disk ─Activate→ current
 //

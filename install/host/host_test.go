@@ -2,9 +2,11 @@ package host
 
 import (
 	"encoding/json"
+	"errors"
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -54,30 +56,6 @@ func TestComplete(t *testing.T) {
 	}
 }
 
-// FuzzValues: whatever a file of values says, what comes of it are single texts.
-func FuzzValues(f *testing.F) {
-	for _, seed := range []string{"", "# nothing\n", "a: b\nc: 1.10\nd:\n", "a: [1]\n", "a: b\na: c\n", "- a\n", "a: &x b\nc: *x\n", "a: |\n  b\n  c\n", "\x00", "a: !!int 1\n"} {
-		f.Add([]byte(seed))
-	}
-	f.Fuzz(func(t *testing.T, data []byte) {
-		values, err := parseValues(data)
-		if err != nil {
-			return
-		}
-		asked := []bundle.Value{}
-		for _, name := range sortedKeys(values) {
-			asked = append(asked, bundle.Value{Name: name})
-		}
-		for name, v := range values {
-			if strings.ContainsAny(v, "\n\x00") {
-				if _, problems := complete(asked, values); len(problems) == 0 {
-					t.Errorf("%q: %q", name, v)
-				}
-			}
-		}
-	})
-}
-
 func TestEnviron(t *testing.T) {
 	got, err := environ("MM", `{"B": {"Key": true, "List": ["a", "b"], "Deep": {"x": 1}, "Big": 262144000, "None": null}, "A": {"Text": "t u"}}`)
 	if want := "MM_A_TEXT=t u\nMM_B_BIG=262144000\nMM_B_KEY=true\nMM_B_LIST=a b\n"; err != nil || got != want {
@@ -114,6 +92,15 @@ func TestMirrors(t *testing.T) {
 	if len(files) != 4 {
 		t.Errorf("%d files", len(files))
 	}
+	// Without TLS podman has to be told so for the registry's own name too.
+	const own = "[[registry]]\nlocation = \"127.0.0.1:5000\"\ninsecure = true\n"
+	if strings.Contains(string(files["runtime/containers/registries.conf"]), own) {
+		t.Error("a registry with TLS is made insecure")
+	}
+	files, err = mirrors([]bundle.Image{{Reference: "docker.io/library/nginx:1"}}, "127.0.0.1:5000", true)
+	if text := string(files["runtime/containers/registries.conf"]); err != nil || !strings.Contains(text, own) || !strings.Contains(text, "location = \"127.0.0.1:5000/docker.io\"\ninsecure = true") {
+		t.Errorf("%v: %s", err, text)
+	}
 }
 
 // TestMerge: a patch is merged, what others wrote stays, and taking it back gives
@@ -146,7 +133,7 @@ func TestMerge(t *testing.T) {
 	const before = `{"S": {"Keep": 12345678901234567890, "On": true, "Gone": 1}}`
 	write(filepath.Join(base, "releases", a.ID, "patch.json"), `{"S": {"On": false, "Gone": null, "New": "x"}}`)
 	write(config, before)
-	if err := Activate(root, "", a, nil); err != nil {
+	if err := Activate(root, a, nil); err != nil {
 		t.Fatal(err)
 	}
 	if s := read()["S"]; s["On"] != false || s["New"] != "x" || s["Gone"] != nil || s["Keep"] == nil {
@@ -158,36 +145,36 @@ func TestMerge(t *testing.T) {
 	if fi, err := os.Stat(config); err != nil || fi.Mode().Perm() != 0o640 {
 		t.Errorf("%v %v", fi.Mode(), err)
 	}
-	if err := Activate(root, "", a, nil); err != nil { // a run that is repeated
+	if err := Activate(root, a, nil); err != nil { // a run that is repeated
 		t.Fatal(err)
 	}
 	// An upgrade merges on top, without taking the older patch back in between.
 	b := *a
 	b.ID = "fedcba9876543210"
 	write(filepath.Join(base, "releases", b.ID, "patch.json"), `{"S": {"New": "y"}}`)
-	if err := Activate(root, "", &b, a); err != nil {
+	if err := Activate(root, &b, a); err != nil {
 		t.Fatal(err)
 	}
 	if s := read()["S"]; s["On"] != false || s["New"] != "y" {
 		t.Errorf("after the upgrade: %v", s)
 	}
-	if err := Deactivate(root, "", &b, a); err != nil {
+	if err := Deactivate(root, &b, a); err != nil {
 		t.Fatal(err)
 	}
 	if s := read()["S"]; s["On"] != false || s["New"] != "x" {
 		t.Errorf("after the rollback: %v", s)
 	}
-	if err := Deactivate(root, "", a, nil); err != nil {
+	if err := Deactivate(root, a, nil); err != nil {
 		t.Fatal(err)
 	}
 	if data, _ := os.ReadFile(config); string(data) != before {
 		t.Errorf("taken back: %s", data)
 	}
-	if err := Activate(root, "", a, nil); err != nil {
+	if err := Activate(root, a, nil); err != nil {
 		t.Fatal(err)
 	}
 	write(config, `{"S": {"On": true, "Mine": 1}}`)
-	if err := Deactivate(root, "", a, nil); err != nil {
+	if err := Deactivate(root, a, nil); err != nil {
 		t.Fatal(err)
 	}
 	if read()["S"]["Mine"] == nil {
@@ -212,10 +199,61 @@ func TestMergeFollowsNothing(t *testing.T) {
 	if err := os.Symlink(elsewhere, filepath.Join(a.Data, "conf")); err != nil {
 		t.Fatal(err)
 	}
-	if err := Activate(root, "", a, nil); err == nil {
+	if err := Activate(root, a, nil); err == nil {
 		t.Error("a link to elsewhere was followed")
 	}
 	if entries, _ := os.ReadDir(elsewhere); len(entries) > 0 {
 		t.Errorf("%v was written elsewhere", entries)
+	}
+}
+
+// TestUnmergeGone: a program that has made something else of its file, or whoever has
+// removed the data, is not in the way of taking a release back, and is found before a
+// release is switched to.
+func TestUnmergeGone(t *testing.T) {
+	for what, change := range map[string]func(data string) error{
+		"the directory is gone": os.RemoveAll,
+		"a link": func(data string) error {
+			return errors.Join(os.Remove(filepath.Join(data, "config.json")), os.Symlink("/etc/passwd", filepath.Join(data, "config.json")))
+		},
+		"a directory": func(data string) error {
+			return errors.Join(os.Remove(filepath.Join(data, "config.json")), os.Mkdir(filepath.Join(data, "config.json"), 0o755))
+		},
+	} {
+		root := t.TempDir()
+		base := Base(root, "app")
+		merges := []bundle.Merge{{File: "config.json", Patch: "patch.json"}}
+		a := &About{Name: "app", ID: "0123456789abcdef", Data: filepath.Join(base, "data"), Merges: merges}
+		for path, text := range map[string]string{filepath.Join(base, "releases", a.ID, "patch.json"): `{"a": 1}`, filepath.Join(a.Data, "config.json"): `{"b": 2}`} {
+			if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o600)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		r := &Release{data: a.Data, host: &bundle.Host{Merges: merges}}
+		if err := errors.Join(r.CheckMerges(), Activate(root, a, nil)); err != nil {
+			t.Fatal(err)
+		}
+		if err := change(a.Data); err != nil {
+			t.Skip(err)
+		}
+		if err := r.CheckMerges(); !errors.Is(err, ErrData) && what != "the directory is gone" || err != nil && what == "the directory is gone" {
+			t.Errorf("%s, before a switch: %v", what, err)
+		}
+		if err := Deactivate(root, a, nil); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+		if left, _ := os.ReadDir(filepath.Join(base, "replaced")); len(left) > 0 {
+			t.Errorf("%s: %v is left", what, left)
+		}
+	}
+}
+
+// TestFunctions: what a template is checked for where it is bundled is what it has on
+// a site.
+func TestFunctions(t *testing.T) {
+	have := sortedKeys((&renderer{}).functions())
+	want := slices.Sorted(slices.Values(bundle.TemplateFunctions))
+	if !slices.Equal(have, want) {
+		t.Errorf("a site has %v, and templates may call %v", have, want)
 	}
 }

@@ -49,6 +49,9 @@ func mirrors(images []bundle.Image, registry string, plainHTTP bool) (map[string
 		fmt.Fprintf(&k3s, "  %q:\n    endpoint: [%q]\n    rewrite:\n      \"^(.*)$\": %q\n", h, scheme+"://"+host, prefix+site+"/$1")
 		fmt.Fprintf(&podman, "\n[[registry]]\nprefix = %q\nlocation = %q\n\n[[registry.mirror]]\nlocation = %q\ninsecure = %t\n", h, h, registry+"/"+site, plainHTTP)
 	}
+	if plainHTTP { // for its own name
+		fmt.Fprintf(&podman, "\n[[registry]]\nlocation = %q\ninsecure = true\n", host)
+	}
 	if len(hosts) > 0 {
 		files["runtime/k3s/registries.yaml"] = []byte(k3s.String())
 		files["runtime/containers/registries.conf"] = []byte(podman.String())

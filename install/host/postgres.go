@@ -2,9 +2,13 @@ package host
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -23,18 +27,45 @@ func (r *Release) checkPostgres() error {
 		return err
 	}
 	dir := filepath.Join(r.data, filepath.FromSlash(r.host.Database.Directory))
-	data, err := os.ReadFile(filepath.Join(dir, "PG_VERSION"))
-	if err != nil {
-		return nil //nolint:nilerr // there is none yet, or only root may know
-	}
-	have := strings.TrimSpace(string(data))
-	if have == major {
-		return nil
+	have, err := r.keptMajor()
+	if err != nil || have == "" || have == major {
+		return err
 	}
 	return fmt.Errorf("%w: the database in %s is of PostgreSQL %s, and this bundle brings %s, which does not read its files.\n"+
 		"With the release that is installed: dump it (pg_dump --format=custom), stop everything, and move %s away; then install and start this bundle, and restore the dump (pg_restore --clean --create). Or make the bundle with --set versions.postgres=%s",
 		bundle.ErrPolicy, dir, have, major, dir, have)
 }
+
+// keptMajor reads the version that a database on the disk is of, or "".
+func (r *Release) keptMajor() (string, error) {
+	root, err := os.OpenRoot(r.data)
+	if unknown(err) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	data, _, err := readData(root, path.Join(r.host.Database.Directory, "PG_VERSION"), 64)
+	err = errors.Join(err, root.Close())
+	if unknown(err) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	have := strings.TrimSpace(string(data))
+	if !postgresVersion.MatchString(have) {
+		return "", fmt.Errorf("%w: PG_VERSION in %s does not name a version of PostgreSQL", ErrData, filepath.Join(r.data, filepath.FromSlash(r.host.Database.Directory)))
+	}
+	return have, nil
+}
+
+// unknown reports whether there is no database yet, or only its user may look.
+func unknown(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission)
+}
+
+var postgresVersion = regexp.MustCompile(`^[0-9]+(\.[0-9]+)?$`)
 
 // postgresMajor reads the major version of the database's server out of its
 // image's config, where the official images say it (PG_MAJOR).

@@ -6,17 +6,15 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"net"
-	"os"
 	"path"
 	"path/filepath"
 	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 
-	"github.com/rogpeppe/go-internal/diff"
 	"go.yaml.in/yaml/v4"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
@@ -26,14 +24,19 @@ import (
 // Site is where, and for whom, a deployment is laid out.
 type Site struct {
 	Root string // as in install.Options
-	// HostRoot is the directory whose etc/ gets links; "" for none at all.
-	HostRoot  string
-	Registry  string // the target's address
-	PlainHTTP bool   // the registry speaks no TLS
+	// HostRoot is the directory whose etc/ gets links; "" stands for that of the
+	// current release, or for none at all.
+	HostRoot string
+	Registry string // the target's address
+	// PlainHTTP reports whether a registry, by its address, is spoken to without TLS;
+	// nil means that none is.
+	PlainHTTP func(address string) bool
 	// Start says that the release is going to be started here.
 	Start bool
 	// Values are the site's; nil stands for those of the current release.
 	Values map[string]string
+	// Installed is the release that counts as current where the link to it is lost.
+	Installed string
 }
 
 // Release is a deployment as it will stand on this host.
@@ -49,9 +52,11 @@ type Release struct {
 	base     string // absolute: ROOT/deployments/NAME
 	data     string // absolute
 	values   map[string]string
+	given    map[string]string // without defaults
 	platform bundle.Platform
 	secrets  secrets
 	files    []file
+	plain    bool // its registry speaks no TLS
 }
 
 // file is one of a release before it is written.
@@ -76,6 +81,9 @@ func New(v *verify.Verified, site Site) (*Release, error) {
 		return nil, err
 	}
 	site.Root = root
+	if site.HostRoot, err = site.hostRoot(v.Deployment.Name); err != nil {
+		return nil, err
+	}
 	d := v.Deployment
 	r := &Release{Name: d.Name, bundle: v, host: d.Host, site: site, base: Base(root, d.Name)}
 	if r.host == nil {
@@ -89,6 +97,7 @@ func New(v *verify.Verified, site Site) (*Release, error) {
 			return nil, err
 		}
 	}
+	r.given = given
 	var problems []string
 	r.values, problems = complete(r.host.Values, given)
 	if len(problems) > 0 {
@@ -98,9 +107,13 @@ func New(v *verify.Verified, site Site) (*Release, error) {
 	if r.data == "" {
 		r.data = filepath.Join(r.base, "data")
 	}
+	if err := checkData(root, r.base, r.data); err != nil {
+		return nil, err
+	}
 	if a := r.values[valueRegistry]; a != "" {
 		r.site.Registry = a
 	}
+	r.plain = site.PlainHTTP != nil && site.PlainHTTP(r.site.Registry)
 	r.host.Links = nil
 	if d.Host != nil {
 		for _, l := range d.Host.Links {
@@ -130,6 +143,28 @@ func New(v *verify.Verified, site Site) (*Release, error) {
 	return r, errors.Join(r.checkPostgres(), r.checkStart())
 }
 
+// hostRoot returns the absolute directory of links, or "".
+func (s Site) hostRoot(name string) (string, error) {
+	if s.HostRoot != "" {
+		return filepath.Abs(s.HostRoot)
+	}
+	id, err := Current(s.Root, name)
+	if id == "" {
+		id = s.Installed
+	}
+	if err != nil || id == "" {
+		return "", err
+	}
+	about, err := ReadRelease(s.Root, name, id)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	return about.HostRoot, nil
+}
+
 // checkStart looks whether this host can run the release: its platform, and the
 // ports of a first one.
 func (r *Release) checkStart() error {
@@ -140,6 +175,7 @@ func (r *Release) checkStart() error {
 	if own := (bundle.Platform{OS: runtime.GOOS, Architecture: runtime.GOARCH}); !r.platform.Matches(own) {
 		problems = append(problems, fmt.Errorf("%w: it carries %s, and this host is %s", bundle.ErrPolicy, strings.Join(r.bundle.Info.PlatformNames(), ", "), own))
 	}
+	problems = append(problems, r.checkUnits())
 	if current, err := Current(r.site.Root, r.Name); err != nil || current != "" {
 		return errors.Join(append(problems, err)...) // its ports are its own
 	}
@@ -161,6 +197,16 @@ func (r *Release) checkStart() error {
 	return errors.Join(problems...)
 }
 
+// checkUnits looks whether podman will see the units of the release. Without that
+// what the site wants it to run would be left to Docker.
+func (r *Release) checkUnits() error {
+	quadlet := slices.ContainsFunc(r.host.Links, func(l bundle.Link) bool { return strings.HasSuffix(l.Path, ".container") })
+	if !quadlet || r.site.HostRoot != "" && filepath.Clean(r.site.HostRoot) == "/" {
+		return nil
+	}
+	return fmt.Errorf("%w: podman and systemd look for the units below /etc alone; to start them, give --host-root /, or leave --root away", ErrValues)
+}
+
 // hostPlatform chooses the platform for this machine: its own if it is carried,
 // else the first.
 func hostPlatform(carried []bundle.Platform) bundle.Platform {
@@ -180,7 +226,8 @@ func (r *Release) id() string {
 		Values   map[string]string `json:"values"`
 		Registry string            `json:"registry"`
 		Plain    bool              `json:"plainHTTP"`
-	}{r.bundle.Identity, r.values, r.site.Registry, r.site.PlainHTTP})
+		HostRoot string            `json:"hostRoot,omitempty"`
+	}{r.bundle.Identity, r.values, r.site.Registry, r.plain, r.site.HostRoot})
 	if err != nil {
 		panic(err) // texts only
 	}
@@ -189,160 +236,28 @@ func (r *Release) id() string {
 
 func (r *Release) earlierValues() (map[string]string, error) {
 	id, err := Current(r.site.Root, r.Name)
+	if id == "" {
+		id = r.site.Installed
+	}
 	if err != nil || id == "" {
 		return map[string]string{}, err
 	}
 	about, err := ReadRelease(r.site.Root, r.Name, id)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w: the values of release %s are lost with its %s; give them with --values", ErrValues, id, releaseFile)
+		return nil, fmt.Errorf("%w: the values of release %s are lost with its %s; give them with --values", ErrValues, id, bundle.ReleaseFile)
 	}
 	if err != nil {
 		return nil, err
 	}
+	given := about.Given
+	if given == nil {
+		given = about.Values
+	}
 	// A newer bundle may ask for less.
-	for name := range about.Values {
-		if !slices.ContainsFunc(r.host.Values, func(v bundle.Value) bool { return v.Name == name }) {
-			delete(about.Values, name)
-		}
-	}
-	return about.Values, nil
-}
-
-// collect lists the files and renders those that are templates.
-func (r *Release) collect() error {
-	d := r.bundle.Deployment
-	render := &renderer{
-		view: view{
-			Name: d.Name, Version: d.Version, Form: d.Form, Platform: r.platform.String(), OS: r.platform.OS, Arch: r.platform.Architecture,
-			Registry: r.site.Registry, Data: r.data, Release: r.Dir, Current: filepath.Join(r.base, "current"),
-			Values: r.values, Secrets: r.secrets, Settings: d.Settings,
-		},
-		d: d, g: r.bundle.Geometry, platform: r.platform,
-	}
-	render.file = func(p string) (string, error) { return r.included(render, p) }
-	if err := r.addPlugins(render); err != nil {
-		return err
-	}
-	runtimes, err := mirrors(d.Images, r.site.Registry, r.site.PlainHTTP)
-	if err != nil {
-		return err
-	}
-	for _, name := range sortedKeys(runtimes) {
-		r.files = append(r.files, file{path: name, mode: 0o644, data: runtimes[name]})
-	}
-	var problems []error
-	for _, f := range d.Files {
-		mode, err := strconv.ParseUint(f.Mode, 8, 32)
-		if err != nil {
-			return fmt.Errorf("%w: mode %q", bundle.ErrFormat, f.Mode)
-		}
-		if f.Platform != "" && f.Platform != r.platform.String() {
-			continue
-		}
-		out := file{path: f.Path, mode: fs.FileMode(mode), blob: bundle.Descriptor{Digest: f.Digest, Size: f.Size}, as: f.As, strip: f.Strip}
-		if f.As == bundle.AsTemplate || f.As == bundle.AsImages {
-			text, err := r.bundle.ReadBlob(out.blob, bundle.MaxTemplate)
-			if err == nil && f.As == bundle.AsTemplate {
-				out.data, err = render.render(f.Path, string(text))
-			} else if err == nil {
-				var foreign []string
-				out.data, foreign, err = render.siteImages(f.Path, text)
-				for _, image := range foreign {
-					r.Notes = append(r.Notes, fmt.Sprintf("%s names the image %s, which is not in the bundle", f.Path, image))
-				}
-			}
-			if err != nil {
-				problems = append(problems, err)
-			}
-			if out.data == nil {
-				out.data = []byte{}
-			}
-			if r.secrets.in(out.data) {
-				out.mode &= 0o600
-			}
-		}
-		r.files = append(r.files, out)
-	}
-	seen := map[string]bool{}
-	for _, f := range r.files {
-		if low := strings.ToLower(f.path); seen[low] || strings.HasPrefix(low, ".") || low == releaseFile {
-			problems = append(problems, fmt.Errorf("%w: %q is a name that this program uses itself", bundle.ErrFormat, f.path))
-		} else {
-			seen[low] = true
-		}
-	}
-	return errors.Join(problems...)
-}
-
-// maxIncluded bounds how deep templates may include each other.
-const maxIncluded = 4
-
-// included returns what comes of another template of the bundle.
-func (r *Release) included(render *renderer, p string) (string, error) {
-	if render.depth == maxIncluded {
-		return "", errors.New("templates that include each other")
-	}
-	for _, f := range r.bundle.Deployment.Files {
-		if f.Path != p || f.As != bundle.AsTemplate {
-			continue
-		}
-		text, err := r.bundle.ReadBlob(bundle.Descriptor{Digest: f.Digest, Size: f.Size}, bundle.MaxTemplate)
-		if err != nil {
-			return "", err
-		}
-		render.depth++
-		out, err := render.render(p, string(text))
-		render.depth--
-		return string(out), err
-	}
-	return "", fmt.Errorf("the template %s is not in the bundle", p)
-}
-
-func (r *Release) addPlugins(render *renderer) error {
-	dir := "plugins"
-	if r.host.Plugins != "" {
-		text, err := render.render("the directory of plugins", r.host.Plugins)
-		if err != nil {
-			return err
-		}
-		dir = string(text)
-		if !fs.ValidPath(dir) {
-			return fmt.Errorf("%w: plugins are to be in %q", bundle.ErrFormat, dir)
-		}
-	}
-	for _, p := range r.bundle.Deployment.Plugins {
-		m := r.bundle.Manifests[p.Manifest]
-		for _, l := range m.Layers {
-			f := file{path: path.Join(dir, p.Name), mode: 0o644, blob: l}
-			switch l.MediaType {
-			case bundle.TypePluginSignature:
-				f.path += ".sig"
-			case bundle.TypePluginKey:
-				name := "plugin-" + l.Digest.Short() + ".asc"
-				f.path = "plugin-keys/" + name
-				if slices.Contains(render.plugins, name) {
-					continue
-				}
-				render.plugins = append(render.plugins, name)
-			}
-			r.files = append(r.files, f)
-		}
-	}
-	return nil
-}
-
-// health fills in the addresses to ask whether all is well.
-func (r *Release) health() ([]string, error) {
-	render := &renderer{view: view{Name: r.Name, Values: r.values, Data: r.data}, file: func(string) (string, error) { return "", errors.New("not here") }, d: r.bundle.Deployment, g: r.bundle.Geometry, platform: r.platform}
-	var urls []string
-	for _, h := range r.host.Health {
-		text, err := render.render("health", h)
-		if err != nil {
-			return nil, err
-		}
-		urls = append(urls, string(text))
-	}
-	return urls, nil
+	maps.DeleteFunc(given, func(name, _ string) bool {
+		return !slices.ContainsFunc(r.host.Values, func(v bundle.Value) bool { return v.Name == name })
+	})
+	return given, nil
 }
 
 // Size is how many bytes the release takes, archives as they are carried.
@@ -352,89 +267,6 @@ func (r *Release) Size() int64 {
 		total += max(int64(len(f.data)), f.blob.Size)
 	}
 	return total
-}
-
-// Change is what becomes of one file.
-type Change struct {
-	Path string `json:"path"` // absolute
-	What string `json:"what"` // new, changed, same, removed
-	Diff string `json:"diff,omitempty"`
-}
-
-// Changes compares the release with the one that is current. Archives are not
-// opened: one is the same if the bundle carries the same.
-func (r *Release) Changes() ([]Change, error) {
-	before := map[string]File{}
-	dir := ""
-	if id, err := Current(r.site.Root, r.Name); err != nil {
-		return nil, err
-	} else if id != "" {
-		about, err := ReadRelease(r.site.Root, r.Name, id)
-		if err != nil {
-			return nil, err
-		}
-		dir = filepath.Join(r.base, "releases", id)
-		for _, f := range about.Files {
-			before[f.Path] = f
-		}
-		for _, a := range about.Archives {
-			before[a.Path+"/"] = a
-		}
-	}
-	var list []Change
-	for _, f := range r.files {
-		c := Change{Path: filepath.Join(r.Dir, filepath.FromSlash(f.path)), What: "new"}
-		key, digest := f.path, f.blob.Digest
-		if f.data != nil {
-			digest = bundle.DigestOf(f.data)
-		}
-		if f.as == bundle.AsArchive {
-			key += "/"
-		}
-		if old, ok := before[key]; ok {
-			c.What = "same"
-			if old.SHA256 != digest {
-				c.What = "changed"
-				var err error
-				if c.Diff, err = r.diff(dir, f); err != nil {
-					return nil, err
-				}
-			}
-		}
-		delete(before, key)
-		list = append(list, c)
-	}
-	for _, key := range sortedKeys(before) {
-		if f := before[key]; f.Archive == "" { // what an archive brought goes with it
-			list = append(list, Change{Path: filepath.Join(dir, filepath.FromSlash(key)), What: "removed"})
-		}
-	}
-	return list, nil
-}
-
-// maxDiff bounds what is compared line by line, in bytes.
-const maxDiff = 256 << 10
-
-func (r *Release) diff(dir string, f file) (string, error) {
-	if f.data == nil && f.blob.Size > maxDiff || f.as == bundle.AsArchive {
-		return "", nil
-	}
-	text := f.data
-	if text == nil {
-		var err error
-		if text, err = r.bundle.ReadBlob(f.blob, maxDiff); err != nil {
-			return "", err
-		}
-	}
-	old, err := os.ReadFile(filepath.Join(dir, filepath.FromSlash(f.path)))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return "", err
-	}
-	if bytes.IndexByte(old, 0) >= 0 || bytes.IndexByte(text, 0) >= 0 || len(old) > maxDiff || len(text) > maxDiff {
-		return "", nil
-	}
-	hidden := func(b []byte) []byte { return []byte(r.secrets.hide(string(b))) }
-	return string(diff.Diff("installed/"+f.path, hidden(old), "bundle/"+f.path, hidden(text))), nil
 }
 
 // content opens what a file consists of.

@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 	"text/template"
+	"unicode/utf8"
 
 	"go.yaml.in/yaml/v4"
 
@@ -159,8 +161,13 @@ func (r *renderer) pinned(i bundle.Image) bundle.Digest {
 			candidates = append(candidates, d)
 		}
 	}
-	for n := 0; n < len(candidates); n++ { // indexes are followed
+	seen := map[bundle.Digest]bool{}
+	for n := 0; n < len(candidates); n++ { // indexes are followed, each once
 		d := candidates[n]
+		if m := r.g.Manifests[d.Digest]; m != nil && m.Config == nil && seen[d.Digest] {
+			continue
+		}
+		seen[d.Digest] = true
 		m := r.g.Manifests[d.Digest]
 		switch {
 		case m == nil:
@@ -225,7 +232,9 @@ func (b *bounded) Write(p []byte) (int, error) {
 // one tag of a name is carried it is meant by every other tag too: what upstream
 // publishes often says latest. Foreign are the images that are not carried.
 func (r *renderer) siteImages(name string, data []byte) (out []byte, foreign []string, err error) {
-	lines := strings.SplitAfter(string(data), "\n")
+	lines := splitLines(string(data))
+	var found []*yaml.Node // that are replaced, in the order of the document
+	sites := map[*yaml.Node]string{}
 	names, tags := map[string]string{}, map[string]int{}
 	for _, i := range r.d.Images {
 		ref, err := bundle.ParseReference(i.Reference)
@@ -258,7 +267,7 @@ func (r *renderer) siteImages(name string, data []byte) (out []byte, foreign []s
 			site, ok = names[ref.Repository()]
 		}
 		if ok {
-			lines[n.Line-1] = strings.Replace(lines[n.Line-1], n.Value, site, 1)
+			found, sites[n] = append(found, n), site
 		} else if key == "image" && !strings.HasPrefix(n.Value, r.Registry+"/") {
 			foreign = append(foreign, n.Value)
 		}
@@ -271,11 +280,46 @@ func (r *renderer) siteImages(name string, data []byte) (out []byte, foreign []s
 		var doc yaml.Node
 		err := dec.Load(&doc)
 		if errors.Is(err, io.EOF) {
-			return []byte(strings.Join(lines, "")), foreign, nil
+			break
 		}
 		if err != nil {
 			return nil, nil, fmt.Errorf("%w: %s: %w", bundle.ErrFormat, name, err)
 		}
 		visit(&doc, "")
 	}
+	for _, n := range slices.Backward(found) { // what is replaced moves only what stands behind it
+		line, ok := replaceAt(lines[n.Line-1], n.Column, n.Value, sites[n])
+		if !ok {
+			return nil, nil, fmt.Errorf("%w: %s, line %d: the image %s has to stand there as it is, in one line", bundle.ErrFormat, name, n.Line, n.Value)
+		}
+		lines[n.Line-1] = line
+	}
+	return []byte(strings.Join(lines, "")), foreign, nil
+}
+
+// lineBreak is what ends a line for the library that counts them (YAML 1.1, 4.2).
+var lineBreak = regexp.MustCompile(`\r\n|[\n\r\x{85}\x{2028}\x{2029}]`)
+
+// splitLines cuts a text behind every line break.
+func splitLines(text string) (lines []string) {
+	at := 0
+	for _, m := range lineBreak.FindAllStringIndex(text, -1) {
+		lines, at = append(lines, text[at:m[1]]), m[1]
+	}
+	return append(lines, text[at:])
+}
+
+// replaceAt replaces a scalar, perhaps in quotes or behind a tag, that begins at a
+// column of a line, which counts characters from 1.
+func replaceAt(line string, column int, old, new string) (string, bool) {
+	at := 0
+	for range column - 1 {
+		_, n := utf8.DecodeRuneInString(line[at:])
+		at += n
+	}
+	before, after, ok := strings.Cut(line[at:], old)
+	if !ok {
+		return line, false
+	}
+	return line[:at] + before + new + after, true
 }

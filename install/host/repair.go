@@ -20,7 +20,7 @@ type Drift struct {
 }
 
 // Check hashes the files of a release and looks at its links.
-func Check(ctx context.Context, root, hostRoot string, a *About) ([]Drift, error) {
+func Check(ctx context.Context, root string, a *About) ([]Drift, error) {
 	dir := filepath.Join(Base(root, a.Name), "releases", a.ID)
 	var list []Drift
 	for _, f := range a.Files {
@@ -36,23 +36,21 @@ func Check(ctx context.Context, root, hostRoot string, a *About) ([]Drift, error
 			list = append(list, Drift{p, what})
 		}
 	}
-	links, err := CheckLinks(root, hostRoot, a)
-	return append(list, links...), err
+	return list, nil
 }
 
 // CheckLinks looks at the links of a release alone.
-func CheckLinks(root, hostRoot string, a *About) ([]Drift, error) {
-	if hostRoot == "" {
-		return nil, nil
-	}
+func CheckLinks(root string, a *About) ([]Drift, error) {
 	base, err := filepath.Abs(Base(root, a.Name))
 	if err != nil {
 		return nil, err
 	}
 	var list []Drift
 	for _, l := range a.Links {
-		p := filepath.Join(hostRoot, l.Path)
-		if to, err := os.Readlink(p); err != nil || to != linkTarget(base, l) {
+		p := filepath.Join(a.HostRoot, l.Path)
+		if ours, err := leadsTo(p, linkTarget(base, l)); err != nil {
+			return nil, err
+		} else if !ours {
 			list = append(list, Drift{p, "link"})
 		}
 	}
@@ -91,11 +89,15 @@ func drifted(ctx context.Context, p string, f File) (string, error) {
 // and returns them. The release is the one that the bundle makes; what says of
 // which files it consists may be missing too.
 func (r *Release) Repair(ctx context.Context) ([]Drift, error) {
+	// Of a run that was interrupted when there was nothing else left to do.
+	if err := os.Remove(filepath.Join(r.Dir, "."+bundle.ReleaseFile+".new")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
 	about, lost := ReadRelease(r.site.Root, r.Name, r.ID)
 	var drift []Drift
 	var err error
 	if lost == nil {
-		if drift, err = Check(ctx, r.site.Root, "", about); err != nil || len(drift) == 0 {
+		if drift, err = Check(ctx, r.site.Root, about); err != nil || len(drift) == 0 {
 			return nil, err
 		}
 	}
@@ -112,7 +114,10 @@ func (r *Release) Repair(ctx context.Context) ([]Drift, error) {
 	}
 	fresh, err := r.write(ctx, beside, r.files)
 	if err == nil && lost != nil {
-		drift, err = Check(ctx, r.site.Root, "", fresh)
+		drift, err = Check(ctx, r.site.Root, fresh)
+	}
+	if err == nil { // before any of it gets its place: a power cut must not leave an empty file there
+		err = bundle.SyncFilesystem(beside)
 	}
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(beside))

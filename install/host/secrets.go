@@ -18,11 +18,23 @@ import (
 // secrets are the passwords of a deployment, by name.
 type secrets map[string]string
 
+// Keeps reports whether a deployment has passwords or data, installed or not.
+func Keeps(root, name string) (bool, error) {
+	for _, p := range []string{secretsPath(Base(root, name)), filepath.Join(Base(root, name), "data")} {
+		if _, err := os.Lstat(p); err == nil {
+			return true, nil
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			return false, err
+		}
+	}
+	return false, nil
+}
+
 func secretsPath(dir string) string { return filepath.Join(dir, "secrets.json") }
 
 // readSecrets returns those that were made before.
 func readSecrets(dir string) (secrets, error) {
-	data, err := os.ReadFile(secretsPath(dir))
+	data, err := bundle.ReadFile(secretsPath(dir), bundle.MaxRecord)
 	if errors.Is(err, fs.ErrNotExist) {
 		return secrets{}, nil
 	}
@@ -30,8 +42,8 @@ func readSecrets(dir string) (secrets, error) {
 		return nil, err
 	}
 	s := secrets{}
-	if err := bundle.DecodeStrict(data, &s); err != nil {
-		return nil, fmt.Errorf("%s: %w", secretsPath(dir), err)
+	if err := bundle.DecodeRecord(data, &s); err != nil {
+		return nil, fmt.Errorf("%w: %s: %w; put it back from a backup", ErrState, secretsPath(dir), err)
 	}
 	return s, nil
 }

@@ -11,6 +11,7 @@ import (
 	"path"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
@@ -28,10 +29,12 @@ type About struct {
 	Version    string            `json:"version"`
 	Form       string            `json:"form,omitempty"`
 	Registry   string            `json:"registry"`
-	Data       string            `json:"data"`             // absolute
-	Values     map[string]string `json:"values"`           // the site's
-	Images     []string          `json:"images"`           // as the files name them
-	Health     []string          `json:"health,omitempty"` // URLs
+	Data       string            `json:"data"`               // absolute
+	Values     map[string]string `json:"values"`             // the site's, with defaults
+	Given      map[string]string `json:"given"`              // those that the site has given, for the next release
+	Images     []string          `json:"images"`             // as the files name them
+	Health     []string          `json:"health,omitempty"`   // URLs
+	HostRoot   string            `json:"hostRoot,omitempty"` // absolute; its etc/ has the links
 	Links      []bundle.Link     `json:"links,omitempty"`
 	Merges     []bundle.Merge    `json:"merges,omitempty"`
 	Database   *bundle.Database  `json:"database,omitempty"`
@@ -48,19 +51,17 @@ type File struct {
 	Archive string        `json:"archive,omitempty"` // the directory of the archive that brought it
 }
 
-const releaseFile = "release.json"
-
 // ReadRelease reads what a release consists of. The error wraps fs.ErrNotExist
 // if it is not there, or not complete.
 func ReadRelease(root, name, id string) (*About, error) {
-	p := filepath.Join(Base(root, name), "releases", id, releaseFile)
-	data, err := os.ReadFile(p)
+	p := filepath.Join(Base(root, name), "releases", id, bundle.ReleaseFile)
+	data, err := bundle.ReadFile(p, bundle.MaxRecord)
 	if err != nil {
 		return nil, err
 	}
 	var a About
-	if err := bundle.DecodeStrict(data, &a); err != nil {
-		return nil, fmt.Errorf("%s: %w", p, err)
+	if err := bundle.DecodeRecord(data, &a); err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrState, p, err)
 	}
 	if a.APIVersion != bundle.APIVersion || a.Kind != "Release" || a.ID != id {
 		return nil, fmt.Errorf("%w: %s is a %q of %q", bundle.ErrNewer, p, a.Kind, a.APIVersion)
@@ -68,13 +69,22 @@ func ReadRelease(root, name, id string) (*About, error) {
 	return &a, nil
 }
 
-// Room looks whether the disk has room for the release, if it is not there. Dir is
-// any directory of the same file system. The error wraps bundle.ErrSpace.
-func (r *Release) Room(dir string) error {
-	if _, err := os.Stat(filepath.Join(r.Dir, releaseFile)); err == nil {
-		return nil
+// Space is how many bytes and files the release takes, if it is not there.
+func (r *Release) Space() (bytes, files int64) {
+	if _, err := os.Stat(filepath.Join(r.Dir, bundle.ReleaseFile)); err == nil {
+		return 0, 0
 	}
-	return bundle.Need(dir, r.Size(), int64(len(r.files))+16, 0)
+	return r.Size(), int64(len(r.files)) + 16
+}
+
+// Writes lists the directories besides the root that get something.
+func (r *Release) Writes() []string {
+	dirs := []string{r.data}
+	for _, l := range r.Links() {
+		dirs = append(dirs, filepath.Dir(l))
+	}
+	slices.Sort(dirs)
+	return slices.Compact(dirs)
 }
 
 // Stage writes the release and makes it durable, unless it is there; nobody uses
@@ -113,7 +123,7 @@ func (r *Release) finish(about *About) error {
 	if err != nil {
 		return err
 	}
-	if err := bundle.WriteFile(filepath.Join(r.Dir, releaseFile), append(data, '\n'), 0o644); err != nil {
+	if err := bundle.WriteFile(filepath.Join(r.Dir, bundle.ReleaseFile), append(data, '\n'), 0o644); err != nil {
 		return err
 	}
 	return bundle.SyncDir(filepath.Dir(r.Dir))
@@ -145,49 +155,71 @@ func (r *Release) prepare() error {
 }
 
 // directory makes one below the data directory; one that is there belongs to the
-// programs.
-func (r *Release) directory(d bundle.Directory) error {
-	p := filepath.Join(r.data, filepath.FromSlash(d.Path))
-	if fi, err := os.Lstat(p); err == nil {
+// programs. They can write in the data directory and exchange what is there at any
+// moment, so nothing in it is followed to elsewhere.
+func (r *Release) directory(d bundle.Directory) (err error) {
+	if err := mkdirAll(r.data); err != nil {
+		return err
+	}
+	root, err := os.OpenRoot(r.data)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, root.Close()) }()
+	full := filepath.Join(r.data, filepath.FromSlash(d.Path))
+	if fi, err := root.Lstat(d.Path); err == nil {
 		if !fi.IsDir() {
-			return fmt.Errorf("%s has to be a directory, and is not", p)
+			return fmt.Errorf("%s has to be a directory, and is not", full)
 		}
 		return nil
-	}
-	if err := mkdirAll(filepath.Dir(p)); err != nil {
+	} else if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	mode, err := parseMode(d.Mode, 0o755)
 	if err != nil {
 		return err
 	}
-	if err := os.Mkdir(p, 0o700); err != nil {
+	if err := makeDirs(root, path.Dir(d.Path)); err != nil {
 		return err
 	}
-	if err := r.chown(p, d.Owner); err != nil {
-		return errors.Join(err, os.Remove(p)) // the next run shall try again
-	}
-	if err := os.Chmod(p, mode); err != nil {
+	// Under another name until it is as it has to be: the next run leaves alone
+	// what is there.
+	fresh := path.Join(path.Dir(d.Path), "."+path.Base(d.Path)+".new")
+	if err := root.Remove(fresh); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return bundle.SyncDir(filepath.Dir(p))
+	if err := root.Mkdir(fresh, 0o700); err != nil {
+		return err
+	}
+	err = r.give(root, fresh, d)
+	if err == nil && runtime.GOOS != "windows" {
+		err = root.Chmod(fresh, mode)
+	}
+	if err == nil {
+		err = root.Rename(fresh, d.Path)
+	}
+	if err != nil {
+		return errors.Join(err, root.Remove(fresh))
+	}
+	return bundle.SyncDir(filepath.Dir(full))
 }
 
-// chown gives a path to the user of a container. Who is not root cannot; then it
-// stays theirs, and the run says so.
-func (r *Release) chown(p, owner string) error {
-	if owner == "" || runtime.GOOS == "windows" {
+// give gives the directory called name to the user of a container. Who is not root
+// cannot; then it stays theirs, and the run says so.
+func (r *Release) give(root *os.Root, name string, d bundle.Directory) error {
+	if d.Owner == "" || runtime.GOOS == "windows" {
 		return nil
 	}
 	var uid, gid int
-	if _, err := fmt.Sscanf(owner, "%d:%d", &uid, &gid); err != nil {
-		return fmt.Errorf("%w: owner %q", bundle.ErrFormat, owner)
+	if _, err := fmt.Sscanf(d.Owner, "%d:%d", &uid, &gid); err != nil {
+		return fmt.Errorf("%w: owner %q", bundle.ErrFormat, d.Owner)
 	}
 	if os.Geteuid() != 0 && os.Geteuid() != uid {
-		r.Notes = append(r.Notes, fmt.Sprintf("%s has to belong to %s, and only root can give it away: chown %s %s", p, owner, owner, p))
+		full := filepath.Join(r.data, filepath.FromSlash(d.Path))
+		r.Notes = append(r.Notes, fmt.Sprintf("%s has to belong to %s, and only root can give it away: chown %s %s", full, d.Owner, d.Owner, full))
 		return nil
 	}
-	return os.Chown(p, uid, gid)
+	return root.Lchown(name, uid, gid)
 }
 
 // write writes files below dir and says what they are.
@@ -195,7 +227,7 @@ func (r *Release) write(ctx context.Context, dir string, files []file) (about *A
 	d := r.bundle.Deployment
 	about = &About{
 		APIVersion: bundle.APIVersion, Kind: "Release", ID: r.ID, Identity: r.bundle.Identity, Name: r.Name, Version: d.Version, Form: d.Form,
-		Registry: r.site.Registry, Data: r.data, Values: r.values, Images: []string{}, Links: r.Linked(), Merges: r.host.Merges,
+		Registry: r.site.Registry, Data: r.data, Values: r.values, Given: r.given, Images: []string{}, HostRoot: r.site.HostRoot, Links: r.Linked(), Merges: r.host.Merges,
 		Database: r.host.Database, Files: []File{},
 	}
 	if about.Health, err = r.health(); err != nil {
@@ -329,6 +361,8 @@ func makeDirs(root *os.Root, dir string) error {
 	}
 	if fi, err := root.Lstat(dir); err == nil && fi.IsDir() {
 		return nil
+	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
 	if err := makeDirs(root, path.Dir(dir)); err != nil {
 		return err
@@ -346,6 +380,8 @@ func makeDirs(root *os.Root, dir string) error {
 func mkdirAll(dir string) error {
 	if fi, err := os.Stat(dir); err == nil && fi.IsDir() {
 		return nil
+	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err // one that is there keeps the mode it has
 	}
 	if err := mkdirAll(filepath.Dir(dir)); err != nil {
 		return err

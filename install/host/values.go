@@ -1,8 +1,10 @@
 package host
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/mail"
 	"os"
@@ -11,6 +13,8 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"go.yaml.in/yaml/v4"
 
@@ -22,8 +26,8 @@ var ErrValues = errors.New("the site's values do not fit")
 
 // Values with a meaning to this package, where a bundle asks for them.
 const (
-	valueData     = "dataDirectory" // where the programs keep their data
-	valueRegistry = "registry"      // the address under which hosts reach the registry
+	valueData     = bundle.ValueData
+	valueRegistry = "registry" // the address under which hosts reach the registry
 )
 
 // maxValues bounds a file of values, in bytes.
@@ -51,13 +55,22 @@ func ReadValues(path string) (map[string]string, error) {
 }
 
 func parseValues(data []byte) (map[string]string, error) {
-	var doc yaml.Node
-	if err := yaml.Load(data, &doc); err != nil {
+	values := map[string]string{}
+	docs, err := yaml.NewLoader(bytes.NewReader(data))
+	if err != nil {
 		return nil, err
 	}
-	values := map[string]string{}
-	if doc.Kind == 0 || len(doc.Content) == 0 || doc.Content[0].ShortTag() == "!!null" {
-		return values, nil // nothing but comments
+	var doc, more yaml.Node
+	if err := docs.Load(&doc); errors.Is(err, io.EOF) {
+		return values, nil // nothing but comments, as in a template that nobody changed
+	} else if err != nil {
+		return nil, err
+	}
+	if err := docs.Load(&more); !errors.Is(err, io.EOF) {
+		return nil, errors.Join(errors.New("more than one document"), err)
+	}
+	if len(doc.Content) == 0 || doc.Content[0].ShortTag() == "!!null" {
+		return values, nil
 	}
 	top := doc.Content[0]
 	if top.Kind != yaml.MappingNode {
@@ -65,6 +78,9 @@ func parseValues(data []byte) (map[string]string, error) {
 	}
 	for i := 0; i+1 < len(top.Content); i += 2 {
 		key, value := top.Content[i], top.Content[i+1]
+		if key.Kind != yaml.ScalarNode {
+			return nil, fmt.Errorf("line %d: a name is expected", key.Line)
+		}
 		if value.Kind != yaml.ScalarNode {
 			return nil, fmt.Errorf("line %d: %s has to be a text", value.Line, key.Value)
 		}
@@ -130,8 +146,8 @@ var (
 )
 
 func checkKind(kind, s string) error {
-	if strings.IndexFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f }) >= 0 {
-		return errors.New("it is more than one line")
+	if !utf8.ValidString(s) || strings.IndexFunc(s, notInLine) >= 0 {
+		return errors.New("it is more than one line, or no text")
 	}
 	switch kind {
 	case "host":
@@ -171,6 +187,13 @@ func checkKind(kind, s string) error {
 		}
 	}
 	return nil
+}
+
+// notInLine reports whether a reader of YAML takes a character for the end of a
+// line, or for nothing that may stand in a text (YAML 1.2, 5.1 and 5.4): also C1's
+// controls, of which U+0085 is a line break, and the byte order mark.
+func notInLine(r rune) bool {
+	return unicode.IsControl(r) || r == 0x2028 || r == 0x2029 || r == 0xfeff || r&0xfffe == 0xfffe
 }
 
 func readable(path string) error {

@@ -56,7 +56,11 @@ func (e *Embedded) reach(ctx context.Context) (*reachable, error) {
 			if err != nil {
 				return nil, err
 			}
-			if err := r.manifest(name, bundle.Digest(link), -1); err != nil {
+			to, err := bundle.ParseDigest(string(link))
+			if err != nil {
+				continue // damaged: it names nothing, which whoever needs it misses
+			}
+			if err := r.manifest(name, to, -1); err != nil {
 				return nil, err
 			}
 		}
@@ -118,7 +122,7 @@ func (r *reachable) manifest(repo string, digest bundle.Digest, size int64) erro
 	}
 	if head.MediaType == "" {
 		head.MediaType = bundle.TypeOCIManifest
-		if head.Manifests != nil {
+		if head.Manifests != nil && string(head.Manifests) != "null" {
 			head.MediaType = bundle.TypeOCIIndex
 		}
 	}
@@ -131,10 +135,15 @@ func (r *reachable) manifest(repo string, digest bundle.Digest, size int64) erro
 		switch {
 		case bundle.IsManifest(c.MediaType) && m.Config == nil:
 			// Of an index that names more than is carried the rest is not here.
-			if _, err := os.Stat(r.e.store.file(revisionPath(repo, c.Digest))); err == nil {
-				if err := r.manifest(repo, c.Digest, c.Size); err != nil {
-					return err
-				}
+			_, err := os.Stat(r.e.store.file(revisionPath(repo, c.Digest)))
+			if errors.Is(err, fs.ErrNotExist) {
+				continue
+			}
+			if err == nil {
+				err = r.manifest(repo, c.Digest, c.Size)
+			}
+			if err != nil { // what is not known to be gone is not collected
+				return err
 			}
 		default:
 			r.repos[repo][c.Digest] = true
@@ -225,11 +234,16 @@ type Collected struct {
 }
 
 // Collect removes what no tag leads to: first the names in repositories, then the
-// content. The caller holds the lock of the root, and no change is unfinished.
+// content. The caller holds the lock of the root, and no change is unfinished. If a
+// manifest is damaged nothing is removed, and the error wraps bundle.ErrDigest.
 func (e *Embedded) Collect(ctx context.Context) (c Collected, err error) {
 	r, err := e.reach(ctx)
 	if err != nil {
 		return c, err
+	}
+	if len(r.missing) > 0 { // what it leads to is not known, and would be taken for garbage
+		d := r.missing[0]
+		return c, fmt.Errorf("%w: manifest %s of %s in the registry is %s; nothing was removed: put it right with oob-bundle repair first", bundle.ErrDigest, d.Digest, d.Repository, d.What)
 	}
 	for _, repo := range sortedNames(r.repos) {
 		base := storageRoot + "/repositories/" + repo
@@ -272,20 +286,23 @@ func (e *Embedded) Collect(ctx context.Context) (c Collected, err error) {
 				continue
 			}
 			p := filepath.Join(blobs, shelf.Name(), b.Name())
-			if fi, err := os.Stat(filepath.Join(p, "data")); err == nil {
+			fi, err := os.Stat(filepath.Join(p, "data"))
+			if err == nil {
 				c.Blobs++
 				c.Bytes += fi.Size()
+			} else if !errors.Is(err, fs.ErrNotExist) {
+				return c, err
 			}
 			if err := os.RemoveAll(p); err != nil {
 				return c, err
 			}
 		}
 	}
-	if err := pruneEmpty(e.store.dir); err != nil {
+	if err := bundle.RemoveEmpty(e.store.dir); err != nil {
 		return c, err
 	}
-	if _, err := os.Stat(e.store.dir); err != nil {
-		return c, nil //nolint:nilerr // nothing is left, which is in order
+	if _, err := os.Stat(e.store.dir); errors.Is(err, fs.ErrNotExist) {
+		return c, nil // nothing is left, which is in order
 	}
 	return c, bundle.SyncFilesystem(e.store.dir)
 }
@@ -331,4 +348,28 @@ func sortedNames[V any](m map[string]V) []string {
 	}
 	slices.Sort(names)
 	return names
+}
+
+// HasBelow reports whether a repository of the registry below root has a manifest.
+func HasBelow(root, repo string, d bundle.Digest) bool {
+	s := &store{dir: Dir(root)}
+	_, err := os.Lstat(s.file(revisionPath(repo, d)))
+	return err == nil
+}
+
+// TagBelow returns what a tag of the registry below root points to, or "" if there is no
+// such tag. It opens and writes nothing.
+func TagBelow(root, repo, tag string) (bundle.Digest, error) {
+	link, err := os.ReadFile(filepath.Join((&store{dir: Dir(root)}).file(storageRoot+"/repositories/"+repo+"/_manifests/tags"), tag, "current", "link"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	d, err := bundle.ParseDigest(string(link))
+	if err != nil {
+		return "", nil //nolint:nilerr // it names nothing
+	}
+	return d, nil
 }

@@ -30,6 +30,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/install"
 )
 
 // Embedded is the registry below a root directory, opened for writing. The
@@ -64,29 +65,48 @@ func OpenEmbedded(ctx context.Context, root string) (*Embedded, error) {
 // linkBytes is what a link or a directory takes on most file systems.
 const linkBytes = 4096
 
-// Prepare looks whether the disk has room for what is going to be stored, and
-// writes down what that is. Links is how many repositories each blob on average
-// goes into, rounded up.
-func (e *Embedded) Prepare(_ context.Context, blobs []bundle.Descriptor, links int) error {
-	var missing []bundle.Digest
-	bytes, files := int64(0), int64(16)
-	for _, d := range blobs {
-		files += 2 * int64(links)
-		fi, err := os.Stat(e.store.file(blobPath(d.Digest)))
-		if err == nil && fi.Size() == d.Size {
-			continue
-		}
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-		missing = append(missing, d.Digest)
-		bytes += (d.Size + linkBytes - 1) / linkBytes * linkBytes
-		files += 2
+// Space is what is missing of the blobs, with the links to them.
+func (e *Embedded) Space(blobs []bundle.Descriptor, links int) (bytes, files int64, err error) {
+	missing, err := e.missing(blobs)
+	if err != nil {
+		return 0, 0, err
 	}
-	if err := bundle.Need(filepath.Dir(e.store.dir), bytes+files*linkBytes, files, 0); err != nil {
+	files = 16 + 2*int64(links)*int64(len(blobs)) + 2*int64(len(missing))
+	for _, d := range missing {
+		bytes += (d.Size + linkBytes - 1) / linkBytes * linkBytes
+	}
+	return bytes + files*linkBytes, files, nil
+}
+
+// Ready has nothing to ask: who may write below the root may fill it.
+func (e *Embedded) Ready(context.Context, []string) error { return nil }
+
+// Prepare writes down what is going to be stored.
+func (e *Embedded) Prepare(_ context.Context, blobs []bundle.Descriptor) error {
+	missing, err := e.missing(blobs)
+	if err != nil {
 		return err
 	}
-	return e.incoming.begin(missing)
+	var digests []bundle.Digest
+	for _, d := range missing {
+		digests = append(digests, d.Digest)
+	}
+	return e.incoming.begin(digests)
+}
+
+// missing returns the blobs whose content no repository has.
+func (e *Embedded) missing(blobs []bundle.Descriptor) ([]bundle.Descriptor, error) {
+	var missing []bundle.Descriptor
+	for _, d := range blobs {
+		has, err := e.hasContent(d)
+		if err != nil {
+			return nil, err
+		}
+		if !has {
+			missing = append(missing, d)
+		}
+	}
+	return missing, nil
 }
 
 // quiet keeps distribution's log off stderr: what it has to say comes back as
@@ -191,6 +211,10 @@ func (e *Embedded) PutManifest(ctx context.Context, repo string, m *bundle.Manif
 		return fmt.Errorf("%w: manifest %s: %w", bundle.ErrFormat, m.Descriptor.Digest, err)
 	}
 	got, err := ms.Put(ctx, parsed)
+	var verification distribution.ErrManifestVerification
+	if errors.As(err, &verification) { // which hides what went wrong with the disk
+		err = errors.Join(verification...)
+	}
 	if err != nil {
 		return fmt.Errorf("storing manifest %s in %s: %w", m.Descriptor.Digest, repo, err)
 	}
@@ -215,6 +239,9 @@ func (e *Embedded) Resolve(ctx context.Context, repo, tag string) (bundle.Digest
 	if errors.As(err, new(distribution.ErrTagUnknown)) {
 		return "", nil
 	}
+	if errors.Is(err, digest.ErrDigestInvalidFormat) || errors.Is(err, digest.ErrDigestInvalidLength) {
+		return "", nil // damaged: it names nothing, and is written again
+	}
 	return bundle.Digest(d.Digest), err
 }
 
@@ -225,6 +252,13 @@ func (e *Embedded) Tag(ctx context.Context, repo, tag string, to bundle.Digest) 
 		return err
 	}
 	if to != "" {
+		for _, p := range []string{revisionPath(repo, to), blobPath(to)} { // the library takes any failure for an absence
+			if _, err := os.Lstat(e.store.file(p)); errors.Is(err, fs.ErrNotExist) {
+				return fmt.Errorf("%w: %s has no manifest %s", install.ErrMissing, repo, to)
+			} else if err != nil {
+				return err
+			}
+		}
 		return r.Tags(ctx).Tag(ctx, tag, ocispec.Descriptor{Digest: digest.Digest(to)})
 	}
 	err = r.Tags(ctx).Untag(ctx, tag)
@@ -255,33 +289,5 @@ func (e *Embedded) Undo(context.Context) error {
 	if err := errors.Join(e.store.undo(), e.incoming.end()); err != nil {
 		return err
 	}
-	return pruneEmpty(e.store.dir)
-}
-
-// pruneEmpty removes the directories below and including dir that hold nothing.
-func pruneEmpty(dir string) error {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		return err
-	}
-	left := len(entries)
-	for _, entry := range entries {
-		if !entry.IsDir() {
-			continue
-		}
-		sub := filepath.Join(dir, entry.Name())
-		if err := pruneEmpty(sub); err != nil {
-			return err
-		}
-		if _, err := os.Lstat(sub); errors.Is(err, fs.ErrNotExist) {
-			left--
-		}
-	}
-	if left > 0 {
-		return nil
-	}
-	return os.Remove(dir)
+	return bundle.RemoveEmpty(e.store.dir)
 }

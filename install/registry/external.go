@@ -10,8 +10,11 @@ import (
 	"strings"
 	"sync"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/bundle/remote"
+	"github.com/oob-bundle/oob-bundle/install"
 )
 
 // External is a registry on the site's network.
@@ -60,8 +63,36 @@ func (e *External) repository(ctx context.Context, name string) (*remote.Reposit
 	return r, err
 }
 
-// Prepare has nothing to do: what room a registry has nobody can ask it.
-func (e *External) Prepare(context.Context, []bundle.Descriptor, int) error { return nil }
+// Space is nothing of this host's, and what room a registry has nobody can ask it.
+func (e *External) Space([]bundle.Descriptor, int) (bytes, files int64, err error) { return 0, 0, nil }
+
+// Ready begins an upload to each repository and gives it up. The error names all
+// that refuse, and wraps remote.ErrRegistry.
+func (e *External) Ready(ctx context.Context, repos []string) error {
+	refused := make([]error, len(repos))
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(asking)
+	for i, name := range repos {
+		g.Go(func() error {
+			r, err := e.repository(gctx, name)
+			if err == nil {
+				err = r.CanPush(gctx)
+			}
+			if remote.Refused(err) || remote.Denied(err) {
+				refused[i], err = err, nil
+			}
+			return err
+		})
+	}
+	err := g.Wait()
+	return errors.Join(append(refused, err)...)
+}
+
+// asking is how many repositories are asked at a time.
+const asking = 4
+
+// Prepare has nothing to do.
+func (e *External) Prepare(context.Context, []bundle.Descriptor) error { return nil }
 
 // HasBlob reports whether the repository has the blob with its full size.
 func (e *External) HasBlob(ctx context.Context, repo string, d bundle.Descriptor) (bool, error) {
@@ -117,11 +148,19 @@ func (e *External) PutManifest(ctx context.Context, repo string, m *bundle.Manif
 		return err
 	}
 	if m.Subject == nil {
-		return r.PushManifest(ctx, "", m.Descriptor, data)
+		return lost(r.PushManifest(ctx, "", m.Descriptor, data))
 	}
 	e.referring.Lock() // one at a time: the list may be kept by us
 	defer e.referring.Unlock()
-	return r.PushReferrer(ctx, m, data)
+	return lost(r.PushReferrer(ctx, m, data))
+}
+
+// lost marks that the registry has lost content.
+func lost(err error) error {
+	if remote.Missing(err) {
+		return fmt.Errorf("%w: %w", install.ErrMissing, err)
+	}
+	return err
 }
 
 // PutPartial offers an index of which not all manifests are there; many
@@ -154,6 +193,9 @@ func (e *External) Tag(ctx context.Context, repo, tag string, to bundle.Digest) 
 		return r.DeleteTag(ctx, tag)
 	}
 	d, data, err := r.Manifest(ctx, string(to))
+	if errors.Is(err, remote.ErrNotFound) {
+		return fmt.Errorf("%w: %w", install.ErrMissing, err)
+	}
 	if err != nil {
 		return err
 	}

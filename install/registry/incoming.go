@@ -49,6 +49,16 @@ func newIncoming(dir string, sync func() error) *incoming {
 	return &incoming{path: filepath.Join(dir, "incoming.jsonl"), sync: sync}
 }
 
+// Storing reports whether content is being stored below root, or was when a run was
+// killed. Nothing of that is in use: tags come after it.
+func Storing(root string) (bool, error) {
+	_, err := os.Lstat(newIncoming(Dir(root), nil).path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
 // begin writes down what is going to be stored, before anything is.
 func (i *incoming) begin(expected []bundle.Digest) error {
 	var lines bytes.Buffer
@@ -150,22 +160,39 @@ func (i *incoming) doubtful() (list []bundle.Digest, exists bool, err error) {
 	lines := bufio.NewScanner(f)
 	for first := true; lines.Scan(); first = false {
 		var l incomingLine
-		if bundle.DecodeStrict(lines.Bytes(), &l) != nil {
+		err := bundle.DecodeStrict(lines.Bytes(), &l)
+		if first && err == nil && l.APIVersion != bundle.APIVersion {
+			err = fmt.Errorf("%w: it is of %q", bundle.ErrNewer, l.APIVersion)
+		}
+		if first && errors.Is(err, bundle.ErrNewer) {
+			return nil, true, fmt.Errorf("%s: %w", i.path, err)
+		}
+		if err != nil || !l.sound() {
 			break
 		}
-		switch {
-		case first && l.APIVersion != bundle.APIVersion:
-			return nil, true, fmt.Errorf("%w: %s is of %q", bundle.ErrNewer, i.path, l.APIVersion)
-		case l.Expected != "":
+		if l.Expected != "" {
 			doubt[l.Expected] = true
-		case l.Stored != "":
-			delete(doubt, l.Stored)
 		}
+		delete(doubt, l.Stored)
 	}
 	for d := range doubt {
 		list = append(list, d)
 	}
-	return list, true, lines.Err()
+	err = lines.Err()
+	if errors.Is(err, bufio.ErrTooLong) {
+		err = nil // torn too: a power cut can leave any number of zeros
+	}
+	return list, true, err
+}
+
+// sound reports whether what the line names are digests: they become paths.
+func (l incomingLine) sound() bool {
+	for _, d := range []bundle.Digest{l.Expected, l.Stored} {
+		if _, err := bundle.ParseDigest(string(d)); d != "" && err != nil {
+			return false
+		}
+	}
+	return true
 }
 
 // recover removes what a crashed run left in doubt: blobs that were not synced,

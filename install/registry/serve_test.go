@@ -68,7 +68,7 @@ func TestAccounts(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "accounts")
 	set := func(name, password string) {
 		t.Helper()
-		if err := registry.SetAccount(path, name, []byte(password)); err != nil {
+		if _, err := registry.SetAccount(path, name, []byte(password)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -109,6 +109,24 @@ func TestAccounts(t *testing.T) {
 		done <- registry.Serve(t.Context(), tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{cert}}), h)
 	}()
 	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}}
+	login := func(name, password string, status int) {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+l.Addr().String()+"/v2/", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if name != "" {
+			req.SetBasicAuth(name, password)
+		}
+		res, err := client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		if res.StatusCode != status || status == 401 && !strings.HasPrefix(res.Header.Get("WWW-Authenticate"), "Basic ") {
+			t.Errorf("%s:%s: %d", name, password, res.StatusCode)
+		}
+	}
 	for _, test := range []struct {
 		name, password string
 		status         int
@@ -116,22 +134,23 @@ func TestAccounts(t *testing.T) {
 		{"one", "canary-secret", 418}, {"one", "canary-secret", 418}, {"two", "second", 418}, {"one", "first", 401}, {"one", "", 401}, {"", "", 401},
 		{"three", "third", 401}, {"two", "canary-secret", 401}, {"one", strings.Repeat("x", 100), 401}, {"nobody", "password", 401}, {"nobody", "", 401},
 	} {
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+l.Addr().String()+"/v2/", nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if test.name != "" {
-			req.SetBasicAuth(test.name, test.password)
-		}
-		res, err := client.Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		res.Body.Close()
-		if res.StatusCode != test.status || test.status == 401 && !strings.HasPrefix(res.Header.Get("WWW-Authenticate"), "Basic ") {
-			t.Errorf("%s:%s: %d", test.name, test.password, res.StatusCode)
-		}
+		login(test.name, test.password, test.status)
 	}
+	// The file is read again when it changes, and while it is none, nobody may.
+	set("two", "")
+	login("two", "second", 401)
+	login("one", "canary-secret", 418)
+	set("one", "changed")
+	login("one", "canary-secret", 401)
+	login("one", "changed", 418)
+	set("one", "")
+	login("one", "changed", 401)
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	login("one", "changed", 401)
+	set("three", "third")
+	login("three", "third", 418)
 	for name, text := range map[string]string{"empty": "", "plain": "one:password\n", "twice": string(data) + string(data), "md5": "one:$apr1$x$y\n", "a colon too few": "one\n"} {
 		bad := filepath.Join(t.TempDir(), "bad")
 		if err := os.WriteFile(bad, []byte(text), 0o600); err != nil {
@@ -141,7 +160,7 @@ func TestAccounts(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if err := registry.SetAccount(path, "a:b", []byte("x")); !errors.Is(err, registry.ErrAccounts) {
+	if _, err := registry.SetAccount(path, "a:b", []byte("x")); !errors.Is(err, registry.ErrAccounts) {
 		t.Errorf("a name with a colon: %v", err)
 	}
 }

@@ -9,13 +9,23 @@ import (
 	"github.com/oob-bundle/oob-bundle/install/host"
 )
 
-const composeFile = "compose.yaml"
+const (
+	composeFile = "compose.yaml"
+	composeKind = "Docker Compose"
+)
 
 // compose is Docker Compose, of either generation.
 type compose struct {
 	command []string // docker compose, or docker-compose
 	root    string
 }
+
+func (c *compose) kind() string { return composeKind }
+
+func (c *compose) namesImages(p string) bool { return p == composeFile }
+
+// forget has nothing to do: what Compose has stopped is gone.
+func (c *compose) forget(context.Context, *host.About) error { return nil }
 
 func (c *compose) args(a *host.About, args ...string) (dir string, all []string) {
 	dir = releaseDir(c.root, a)
@@ -82,7 +92,7 @@ func (c *compose) exec(ctx context.Context, a *host.About, service string, in io
 
 // unwell asks Docker about each container: running, and healthy if it can say.
 func (c *compose) unwell(ctx context.Context, a *host.About) ([]string, error) {
-	out, err := c.do(ctx, a, "ps", "--quiet")
+	out, err := c.do(ctx, a, "ps", "--all", "--quiet")
 	if err != nil {
 		return nil, err
 	}

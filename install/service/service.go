@@ -1,7 +1,8 @@
 // Package service starts and stops what a deployment consists of, by means of the
 // programs that the host has for that: Docker Compose, or systemd, with podman's
-// Quadlet or without containers. It knows when all is well, and it dumps a
-// PostgreSQL before an upgrade and puts the dump back after a failed one.
+// Quadlet or without containers. It knows what was started last (host.Started), whatever
+// is current, and when all is well, and it dumps a PostgreSQL before an upgrade and puts
+// the dump back after a failed one.
 package service
 
 import (
@@ -10,10 +11,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -35,14 +34,17 @@ var (
 // Manager starts deployments, each by the engine that its release is made for.
 type Manager struct {
 	root      string
-	plainHTTP bool
+	plainHTTP func(address string) bool
 	timeout   time.Duration
 	note      func(format string, args ...any)
 }
 
-// New returns a manager of the deployments below root. PlainHTTP says that the
-// registry speaks no TLS; timeout is how long services get to come up.
-func New(root string, plainHTTP bool, timeout time.Duration, note func(string, ...any)) *Manager {
+// New returns a manager of the deployments below root. PlainHTTP reports whether a
+// registry, by its address, speaks no TLS; timeout is how long services get to come up.
+func New(root string, plainHTTP func(address string) bool, timeout time.Duration, note func(string, ...any)) *Manager {
+	if abs, err := filepath.Abs(root); err == nil { // engines are started in other directories
+		root = abs
+	}
 	return &Manager{root, plainHTTP, timeout, note}
 }
 
@@ -60,6 +62,12 @@ type engine interface {
 	// unwell names the services that do not run, or say that they are not healthy.
 	unwell(ctx context.Context, a *host.About) ([]string, error)
 	logs(ctx context.Context, a *host.About, w io.Writer)
+	// forget removes what the engine knows of a stopped release whose links are gone.
+	forget(ctx context.Context, a *host.About) error
+	// kind names the engine: what one of them runs another one does not see.
+	kind() string
+	// namesImages reports whether a file of a release, by its path, says what runs.
+	namesImages(path string) bool
 }
 
 // Check reports whether the host has what starts a deployment of a form with these
@@ -70,7 +78,11 @@ func (m *Manager) Check(ctx context.Context, form string, links []bundle.Link) e
 }
 
 func (m *Manager) of(ctx context.Context, a *host.About) (engine, error) {
-	return m.engine(ctx, a.Form, a.Links)
+	e, err := m.engine(ctx, a.Form, a.Links)
+	if s, ok := e.(*systemd); ok {
+		s.plainHTTP = m.plainHTTP(a.Registry)
+	}
+	return e, err
 }
 
 func (m *Manager) engine(ctx context.Context, form string, links []bundle.Link) (engine, error) {
@@ -80,7 +92,10 @@ func (m *Manager) engine(ctx context.Context, form string, links []bundle.Link) 
 		if !has("podman") || !hasSystemd(ctx) {
 			return nil, fmt.Errorf("%w: the site's values ask for podman and systemd, and not both are here", ErrNoRuntime)
 		}
-		return &systemd{podman: true, plainHTTP: m.plainHTTP}, nil
+		if err := knowsQuadlet(ctx); err != nil {
+			return nil, err
+		}
+		return &systemd{podman: true, timeout: m.timeout}, nil
 	case form == "compose":
 		if _, err := run(ctx, "", "docker", "info", "--format", "{{.ServerVersion}}"); err != nil {
 			return nil, fmt.Errorf("%w: Docker does not answer (docker info); on a host with podman and systemd set the value quadlet, if the bundle has it", ErrNoRuntime)
@@ -97,59 +112,38 @@ func (m *Manager) engine(ctx context.Context, form string, links []bundle.Link) 
 		if !hasSystemd(ctx) {
 			return nil, fmt.Errorf("%w: systemd does not answer (systemctl is-system-running)", ErrNoRuntime)
 		}
-		return &systemd{}, nil
+		return &systemd{timeout: m.timeout}, nil
 	case form == "kubernetes":
 		return nil, fmt.Errorf("%w: a cluster is not started from here; apply what is in the release with kubectl and helm, as its READ-ME-FIRST.txt says", ErrNoRuntime)
 	}
 	return nil, fmt.Errorf("%w: the bundle does not say what it is a deployment for", ErrNoRuntime)
 }
 
-func has(program string) bool {
-	_, err := exec.LookPath(program)
-	return err == nil
-}
-
-func hasSystemd(ctx context.Context) bool {
-	out, err := run(ctx, "", "systemctl", "is-system-running")
-	state := strings.TrimSpace(string(out))
-	return err == nil || state == "degraded" || state == "starting" || state == "maintenance"
-}
-
-// run runs a program and returns what it prints. The error has the last lines of
-// what it says.
-func run(ctx context.Context, dir string, args ...string) ([]byte, error) {
-	var out bytes.Buffer
-	err := runTo(ctx, dir, nil, &out, args...)
-	return out.Bytes(), err
-}
-
-func runTo(ctx context.Context, dir string, in io.Reader, out io.Writer, args ...string) error {
-	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
-	cmd.Dir, cmd.Stdin, cmd.Stdout = dir, in, out
-	var said bytes.Buffer
-	cmd.Stderr = &said
-	cmd.WaitDelay = 10 * time.Second
-	err := cmd.Run()
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
+// knowsQuadlet looks whether podman is new enough to make units: those of the
+// catalogue have keys of 4.9.
+func knowsQuadlet(ctx context.Context) error {
+	out, err := run(ctx, "", "podman", "version", "--format", "{{.Client.Version}}")
 	if err != nil {
-		lines := strings.Split(strings.TrimSpace(said.String()), "\n")
-		if len(lines) > 8 {
-			lines = lines[len(lines)-8:]
-		}
-		return fmt.Errorf("%s: %w: %s", strings.Join(args[:min(len(args), 2)], " "), err, strings.Join(lines, "\n  "))
+		return err
+	}
+	var major, minor int
+	version := strings.TrimSpace(string(out))
+	if _, err := fmt.Sscanf(version, "%d.%d", &major, &minor); err != nil {
+		return fmt.Errorf("podman version %q: %w", version, err)
+	}
+	if major < 4 || major == 4 && minor < 9 {
+		return fmt.Errorf("%w: podman is %s here, and the units need 4.9 or newer (Quadlet)", ErrNoRuntime, version)
 	}
 	return nil
 }
 
 // Pull makes the images of a release available to the engine.
 func (m *Manager) Pull(ctx context.Context, a *host.About) error {
-	text, err := m.text(a)
+	e, err := m.of(ctx, a)
 	if err != nil {
 		return err
 	}
-	e, err := m.of(ctx, a)
+	text, err := m.text(e, a)
 	if err != nil {
 		return err
 	}
@@ -157,11 +151,11 @@ func (m *Manager) Pull(ctx context.Context, a *host.About) error {
 	return e.pull(ctx, images)
 }
 
-// text returns the files of a release that name images.
-func (m *Manager) text(a *host.About) (string, error) {
+// text returns the files of a release that name the images which the engine runs.
+func (m *Manager) text(e engine, a *host.About) (string, error) {
 	var b strings.Builder
 	for _, f := range a.Files {
-		if f.Path != composeFile && !strings.HasPrefix(f.Path, "quadlet/") {
+		if !e.namesImages(f.Path) {
 			continue
 		}
 		data, err := os.ReadFile(filepath.Join(releaseDir(m.root, a), filepath.FromSlash(f.Path)))
@@ -177,18 +171,63 @@ func releaseDir(root string, a *host.About) string {
 	return filepath.Join(host.Base(root, a.Name), "releases", a.ID)
 }
 
-// Up starts a release and waits until all is well. The error wraps ErrUnhealthy;
-// what the services have said is then in a file that it names.
+// Running returns the release that was started last and not stopped since, or nil.
+func (m *Manager) Running(name string) (*host.About, error) {
+	rec, err := host.ReadStarted(m.root, name)
+	if err != nil || rec == nil {
+		return nil, err
+	}
+	a, err := host.ReadRelease(m.root, name, rec.Release)
+	if err != nil {
+		return nil, fmt.Errorf("release %s was started, and what it consists of cannot be read: %w; put that back with repair, or stop by hand what runs of it and remove %s", rec.Release, err, host.StartedFile(m.root, name))
+	}
+	return a, nil
+}
+
+// started returns the record of a release that is started or about to be; one that
+// another release has left gives only the dump that was taken for this one. A database
+// that is being put back for another release is not this one's yet.
+func (m *Manager) started(a *host.About) (host.Started, error) {
+	rec, err := host.ReadStarted(m.root, a.Name)
+	switch {
+	case err != nil:
+		return host.Started{}, err
+	case rec == nil:
+		return host.Started{Release: a.ID}, nil
+	case rec.Release == a.ID:
+		return *rec, nil
+	case rec.Restoring != "":
+		return host.Started{}, fmt.Errorf("the database is being put back for release %s, which did not come to its end: oob-bundle rollback %s --start --restore-database goes on", rec.Release, a.Name)
+	case rec.Next == a.ID:
+		return host.Started{Release: a.ID, Dump: rec.NextDump}, nil
+	}
+	return host.Started{Release: a.ID}, nil
+}
+
+// Up starts a release and waits until all is well; a dump that was being put back is
+// put back first. The error wraps ErrUnhealthy; what the services have said is then in
+// a file that it names.
 func (m *Manager) Up(ctx context.Context, a *host.About) error {
 	e, err := m.of(ctx, a)
 	if err != nil {
+		return err
+	}
+	if err := m.Finish(ctx, a); err != nil {
+		return err
+	}
+	rec, err := m.started(a)
+	if err != nil {
+		return err
+	}
+	if err := rec.Write(m.root, a.Name); err != nil {
 		return err
 	}
 	if err = e.start(ctx, a); err == nil {
 		err = m.wait(ctx, e, a)
 	}
 	if err == nil {
-		return m.remember(a)
+		rec.Up = true
+		return rec.Write(m.root, a.Name)
 	}
 	if ctx.Err() != nil {
 		return err
@@ -200,35 +239,11 @@ func (m *Manager) Up(ctx context.Context, a *host.About) error {
 	return fmt.Errorf("%w: %w; what the services said is in %s", ErrUnhealthy, err, file)
 }
 
-// remember notes that a release has come up once. From then on its data is newer
-// than any dump.
-func (m *Manager) remember(a *host.About) error {
-	p := cameUp(m.root, a)
-	if err := os.MkdirAll(filepath.Dir(p), 0o700); err != nil {
-		return err
-	}
-	return bundle.WriteFile(p, nil, 0o600)
-}
-
-func cameUp(root string, a *host.About) string {
-	return filepath.Join(host.Base(root, a.Name), "logs", "up-"+a.ID)
-}
-
-// CameUp reports whether a release has come up once.
-func CameUp(root string, a *host.About) bool {
-	_, err := os.Stat(cameUp(root, a))
-	return err == nil
-}
-
-// Begin forgets what an earlier life of a release has left: that it came up, and
-// the dump from before it.
-func (m *Manager) Begin(next *host.About) error {
-	for _, p := range []string{cameUp(m.root, next), DumpFile(m.root, next)} {
-		if err := os.Remove(p); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-	}
-	return nil
+// CameUp reports whether a release, as it was started last, has come up once. From
+// then on its data is newer than any dump.
+func CameUp(root string, a *host.About) (bool, error) {
+	rec, err := host.ReadStarted(root, a.Name)
+	return rec != nil && rec.Release == a.ID && rec.Up, err
 }
 
 // wait asks until everything is well twice in a row.
@@ -286,13 +301,63 @@ func unwell(ctx context.Context, e engine, a *host.About) (string, error) {
 	return "", nil
 }
 
-// Stop stops everything.
+// Stop stops everything. That the release was started is remembered until Stopped.
 func (m *Manager) Stop(ctx context.Context, a *host.About) error {
+	e, err := m.of(ctx, a)
+	if err != nil {
+		return m.orGone(a, err)
+	}
+	return e.stop(ctx, a, "")
+}
+
+// orGone says how to go on if the engine that would have to stop a release is gone.
+func (m *Manager) orGone(a *host.About, err error) error {
+	if rec, readErr := m.started(a); readErr != nil || rec.Restoring != "" {
+		return err // its database is not whole
+	}
+	return fmt.Errorf("%w; if nothing of %s %s runs any more, remove %s (the dump of its database that an upgrade takes is then yours to take)", err, a.Name, a.Version, host.StartedFile(m.root, a.Name))
+}
+
+// Stopped says that what was stopped is not going to be started again.
+func (m *Manager) Stopped(a *host.About) error { return host.ForgetStarted(m.root, a.Name) }
+
+// Leave stops what the next release would not: units that it has not got, and
+// everything if another engine runs it, because two servers on one database
+// directory destroy it. An engine that is gone runs nothing.
+func (m *Manager) Leave(ctx context.Context, current, next *host.About) error {
+	old, err := m.of(ctx, current)
+	if errors.Is(err, ErrNoRuntime) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	e, err := m.of(ctx, next)
+	if err != nil {
+		return err
+	}
+	if old.kind() != e.kind() {
+		m.note("Stopping %s %s, which %s runs", current.Name, current.Version, old.kind())
+		return old.stop(ctx, current, "")
+	}
+	gone := *current
+	gone.Links = slices.DeleteFunc(slices.Clone(current.Links), func(l bundle.Link) bool {
+		return slices.ContainsFunc(next.Links, func(n bundle.Link) bool { return n.Path == l.Path })
+	})
+	if old.kind() == composeKind || len(gone.Links) == 0 {
+		return nil // Compose removes by itself what a release has not got
+	}
+	return old.stop(ctx, &gone, "")
+}
+
+// Forget lets the engine of a release that was stopped, and whose links are gone,
+// forget it.
+func (m *Manager) Forget(ctx context.Context, a *host.About) error {
 	e, err := m.of(ctx, a)
 	if err != nil {
 		return err
 	}
-	return e.stop(ctx, a, "")
+	return e.forget(ctx, a)
 }
 
 func (m *Manager) keepLogs(ctx context.Context, e engine, a *host.About) (string, error) {
@@ -304,100 +369,4 @@ func (m *Manager) keepLogs(ctx context.Context, e engine, a *host.About) (string
 	}
 	file := filepath.Join(dir, "start-"+a.ID+".log")
 	return file, bundle.WriteFile(file, b.Bytes(), 0o600)
-}
-
-// DumpFile is where the dump is kept that was taken before a release started.
-func DumpFile(root string, next *host.About) string {
-	return filepath.Join(host.Base(root, next.Name), "backups", "before-"+next.ID+".dump")
-}
-
-// HasDatabase reports whether a release has a database with something in it.
-func HasDatabase(a *host.About) bool {
-	if a == nil || a.Database == nil {
-		return false
-	}
-	_, err := os.Stat(filepath.Join(a.Data, filepath.FromSlash(a.Database.Directory), "PG_VERSION"))
-	return err == nil || !errors.Is(err, fs.ErrNotExist)
-}
-
-// Dump stops everything but the database of the current release and dumps it, for
-// the case that the next one does not come up. The error wraps ErrNoDump; then
-// the current release has been started again.
-func (m *Manager) Dump(ctx context.Context, current, next *host.About) error {
-	e, err := m.of(ctx, current)
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrNoDump, err)
-	}
-	file := DumpFile(m.root, next)
-	m.note("Stopping %s %s, and dumping its database to %s", current.Name, current.Version, file)
-	if err = m.dump(ctx, e, current, file); err == nil {
-		return nil
-	}
-	return fmt.Errorf("%w: %w\nnothing was switched; %s %s is started again", ErrNoDump, errors.Join(err, e.start(context.WithoutCancel(ctx), current)), current.Name, current.Version)
-}
-
-func (m *Manager) dump(ctx context.Context, e engine, a *host.About, file string) (err error) {
-	if err := m.alone(ctx, e, a); err != nil {
-		return err
-	}
-	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
-		return err
-	}
-	f, err := os.OpenFile(file+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	d := a.Database
-	err = e.exec(ctx, a, d.Service, nil, f, "pg_dump", "--username", d.User, "--format", "custom", d.Name)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err := errors.Join(err, f.Close()); err != nil {
-		return errors.Join(err, os.Remove(file+".new"))
-	}
-	return errors.Join(os.Rename(file+".new", file), bundle.SyncDir(filepath.Dir(file)))
-}
-
-// alone leaves nothing running but the database, and waits until that answers.
-func (m *Manager) alone(ctx context.Context, e engine, a *host.About) error {
-	d := a.Database
-	if err := e.stop(ctx, a, d.Service); err != nil {
-		return err
-	}
-	if err := e.startOnly(ctx, a, d.Service); err != nil {
-		return err
-	}
-	deadline := time.Now().Add(m.timeout)
-	for {
-		// By the network, where it answers only when it is not being made.
-		err := e.exec(ctx, a, d.Service, nil, io.Discard, "pg_isready", "--host", "127.0.0.1", "--username", d.User, "--dbname", d.Name)
-		if err == nil || ctx.Err() != nil || time.Now().After(deadline) {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-time.After(time.Second):
-		}
-	}
-}
-
-// Restore puts a dump back, with the database of the given release. Everything
-// but the database is stopped then.
-func (m *Manager) Restore(ctx context.Context, a *host.About, file string) (err error) {
-	f, err := os.Open(file)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	e, err := m.of(ctx, a)
-	if err != nil {
-		return err
-	}
-	if err := m.alone(ctx, e, a); err != nil {
-		return err
-	}
-	d := a.Database
-	// The database as a whole: a migration may have made what the dump does not know.
-	return e.exec(ctx, a, d.Service, f, io.Discard, "pg_restore", "--username", d.User, "--dbname", "postgres", "--clean", "--create", "--if-exists", "--exit-on-error")
 }

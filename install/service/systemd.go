@@ -7,6 +7,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/install/host"
@@ -17,7 +18,17 @@ import (
 type systemd struct {
 	podman    bool
 	plainHTTP bool
+	timeout   time.Duration // how long systemctl may wait for units to start
 }
+
+func (s *systemd) kind() string {
+	if s.podman {
+		return "podman"
+	}
+	return "systemd"
+}
+
+func (s *systemd) namesImages(p string) bool { return s.podman && strings.HasPrefix(p, "quadlet/") }
 
 // units returns the services that the links of a release make known.
 func (s *systemd) units(a *host.About) []string {
@@ -31,12 +42,26 @@ func (s *systemd) units(a *host.About) []string {
 func unit(l bundle.Link) []string {
 	name := path.Base(l.Path)
 	switch {
-	case path.Dir(l.Path) == "/etc/containers/systemd" && strings.HasSuffix(name, ".container"):
+	case quadlet(l) && strings.HasSuffix(name, ".container"):
 		return []string{strings.TrimSuffix(name, ".container") + ".service"}
 	case path.Dir(l.Path) == "/etc/systemd/system" && strings.HasSuffix(name, ".service"):
 		return []string{name}
 	}
 	return nil
+}
+
+// quadlet reports whether a link is to something that podman makes a unit of.
+func quadlet(l bundle.Link) bool { return path.Dir(l.Path) == "/etc/containers/systemd" }
+
+// networks returns the services that make the networks of a release.
+func networks(a *host.About) []string {
+	var list []string
+	for _, l := range a.Links {
+		if name, ok := strings.CutSuffix(path.Base(l.Path), ".network"); ok && quadlet(l) {
+			list = append(list, name+"-network.service")
+		}
+	}
+	return list
 }
 
 func (s *systemd) pull(ctx context.Context, images []string) error {
@@ -54,32 +79,101 @@ func (s *systemd) pull(ctx context.Context, images []string) error {
 	return nil
 }
 
-func (s *systemd) start(ctx context.Context, a *host.About) error {
-	if _, err := run(ctx, "", "systemctl", "daemon-reload"); err != nil {
+func systemctl(ctx context.Context, verb string, units ...string) error {
+	_, err := run(ctx, "", append([]string{"systemctl", verb}, units...)...)
+	return err
+}
+
+// reload makes systemd read the units that are linked now, and makes Quadlet
+// write its own; until then it goes by those of an earlier release.
+func (s *systemd) reload(ctx context.Context) error { return systemctl(ctx, "daemon-reload") }
+
+// bring starts or restarts units as they are linked now. Those that have failed
+// too often are given another chance.
+func (s *systemd) bring(ctx context.Context, verb string, units ...string) error {
+	if err := s.reload(ctx); err != nil {
 		return err
 	}
-	units := s.units(a)
-	if !s.podman { // Quadlet's units are enabled by what they say
-		if _, err := run(ctx, "", append([]string{"systemctl", "enable"}, units...)...); err != nil {
+	for _, u := range units {
+		if _, err := run(ctx, "", "systemctl", "is-failed", "--quiet", u); err != nil {
+			continue
+		}
+		if err := systemctl(ctx, "reset-failed", u); err != nil {
 			return err
 		}
 	}
-	_, err := run(ctx, "", append([]string{"systemctl", "restart"}, units...)...)
-	return err
+	bounded, cancel := context.WithTimeoutCause(ctx, s.timeout, fmt.Errorf("after %s systemd is still starting %s", s.timeout, strings.Join(units, ", ")))
+	defer cancel()
+	return systemctl(bounded, verb, units...)
+}
+
+func (s *systemd) start(ctx context.Context, a *host.About) error {
+	units := s.units(a)
+	if !s.podman { // Quadlet's units are enabled by what they say
+		if err := s.reload(ctx); err != nil {
+			return err
+		}
+		if err := systemctl(ctx, "enable", units...); err != nil {
+			return err
+		}
+	}
+	return s.bring(ctx, "restart", units...)
 }
 
 func (s *systemd) startOnly(ctx context.Context, a *host.About, service string) error {
-	_, err := run(ctx, "", "systemctl", "start", a.Name+"-"+service+".service")
-	return err
+	return s.bring(ctx, "start", a.Name+"-"+service+".service")
 }
 
 func (s *systemd) stop(ctx context.Context, a *host.About, except string) error {
-	units := slices.DeleteFunc(s.units(a), func(u string) bool { return except != "" && u == a.Name+"-"+except+".service" })
+	units := s.units(a)
+	if except == "" {
+		units = append(units, networks(a)...)
+	} else {
+		units = slices.DeleteFunc(units, func(u string) bool { return u == a.Name+"-"+except+".service" })
+	}
 	if len(units) == 0 {
 		return nil
 	}
-	_, err := run(ctx, "", append([]string{"systemctl", "stop"}, units...)...)
-	return err
+	// One that was linked and never started is not known yet, and could not be stopped.
+	if err := s.reload(ctx); err != nil {
+		return err
+	}
+	// What systemd does not know and does not run cannot be stopped: an interrupted
+	// run has done that, and has taken the links away.
+	var known []string
+	for _, u := range units {
+		out, err := run(ctx, "", "systemctl", "show", "--property", "LoadState", "--property", "ActiveState", "--value", u)
+		if err != nil {
+			return err
+		}
+		if state := strings.Fields(string(out)); !slices.Contains(state, "not-found") || slices.Contains(state, "active") {
+			known = append(known, u)
+		}
+	}
+	if len(known) == 0 {
+		return nil
+	}
+	return systemctl(ctx, "stop", known...)
+}
+
+func (s *systemd) forget(ctx context.Context, a *host.About) error {
+	if err := s.reload(ctx); err != nil || s.podman {
+		return err
+	}
+	for _, u := range s.units(a) {
+		out, err := run(ctx, "", "systemctl", "show", "--property", "LoadState", "--value", u)
+		if err != nil {
+			return err
+		}
+		if strings.TrimSpace(string(out)) != "not-found" {
+			continue // what the host had there is back
+		}
+		// Enabling has left a link of its own.
+		if err := systemctl(ctx, "disable", u); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (s *systemd) exec(ctx context.Context, a *host.About, service string, in io.Reader, out io.Writer, args ...string) error {
@@ -89,22 +183,60 @@ func (s *systemd) exec(ctx context.Context, a *host.About, service string, in io
 	return runTo(ctx, "", in, out, append([]string{"podman", "exec", "--interactive", a.Name + "-" + service}, args...)...)
 }
 
+// unwell asks systemd about each unit, and podman about the health of each
+// container that can say.
 func (s *systemd) unwell(ctx context.Context, a *host.About) ([]string, error) {
-	var sick []string
-	for _, u := range s.units(a) {
-		if out, err := run(ctx, "", "systemctl", "is-active", u); err != nil {
-			sick = append(sick, u+" ("+strings.TrimSpace(string(out))+")")
+	health := map[string]string{}
+	if s.podman {
+		var err error
+		if health, err = s.health(ctx); err != nil {
+			return nil, err
 		}
 	}
-	return sick, ctx.Err()
+	var sick []string
+	for _, u := range s.units(a) {
+		out, err := run(ctx, "", "systemctl", "is-active", u)
+		state := strings.TrimSpace(string(out))
+		switch h, ok := health[u]; {
+		case ctx.Err() != nil:
+			return nil, context.Cause(ctx)
+		case err != nil:
+			sick = append(sick, u+" ("+state+")")
+		case s.podman && !ok:
+			sick = append(sick, u+" (no container)")
+		case s.podman && h != "":
+			sick = append(sick, u+" ("+h+")")
+		}
+	}
+	return sick, nil
+}
+
+// health returns, for each unit that has a running container, how that is not
+// well, or "".
+func (s *systemd) health(ctx context.Context) (map[string]string, error) {
+	// The label is from the environment that Quadlet gives each unit.
+	out, err := run(ctx, "", "podman", "ps", "--filter", "label=PODMAN_SYSTEMD_UNIT", "--format", `{{index .Labels "PODMAN_SYSTEMD_UNIT"}} {{.Status}}`)
+	if err != nil {
+		return nil, err
+	}
+	health := map[string]string{}
+	for _, line := range strings.Split(strings.TrimSpace(string(out)), "\n") {
+		name, status, _ := strings.Cut(line, " ")
+		state := ""
+		for _, s := range []string{"starting", "unhealthy"} {
+			if strings.HasSuffix(status, "("+s+")") {
+				state = s
+			}
+		}
+		health[name] = state
+	}
+	return health, nil
 }
 
 func (s *systemd) logs(ctx context.Context, a *host.About, w io.Writer) {
-	args := []string{"journalctl", "--no-pager", "--lines", "200"}
-	for _, u := range s.units(a) {
-		args = append(args, "--unit", u)
-	}
-	if err := runTo(ctx, "", nil, w, args...); err != nil {
-		fmt.Fprintln(w, err)
+	for _, u := range s.units(a) { // each for itself: podman logs what it does with one there too
+		if err := runTo(ctx, "", nil, w, "journalctl", "--no-pager", "--lines", "200", "--unit", u); err != nil {
+			fmt.Fprintln(w, err)
+		}
 	}
 }

@@ -8,9 +8,9 @@ import (
 	"syscall"
 )
 
-// refuseWritable reports with ErrWritable whether somebody other than the
+// RefuseWritable reports with ErrWritable whether somebody other than the
 // superuser and the user who runs this can change path.
-func refuseWritable(path string) error {
+func RefuseWritable(path string) error {
 	fi, err := os.Stat(path)
 	if err != nil {
 		return err

@@ -16,6 +16,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -69,7 +70,7 @@ func (s Store) load() (verify.Policy, policyFile, error) {
 		return verify.Policy{}, file, err
 	}
 	for _, path := range []string{filepath.Dir(s.dir), s.dir} {
-		if err := refuseWritable(path); err != nil {
+		if err := RefuseWritable(path); err != nil {
 			return verify.Policy{}, file, err
 		}
 	}
@@ -106,7 +107,10 @@ func (s Store) policyPath() string { return filepath.Join(s.dir, "policy.json") 
 
 func (s Store) readKey(name string) (verify.Key, error) {
 	path := filepath.Join(s.dir, name)
-	if err := refuseWritable(path); err != nil {
+	if err := refuseLink(path); err != nil {
+		return verify.Key{}, err
+	}
+	if err := RefuseWritable(path); err != nil {
 		return verify.Key{}, err
 	}
 	k, err := ReadKey(path)
@@ -114,9 +118,22 @@ func (s Store) readKey(name string) (verify.Key, error) {
 	return k, err
 }
 
+// ReadKeyFile returns what is in a public key file, no more than a key can have.
+func ReadKeyFile(path string) ([]byte, error) {
+	fi, err := os.Stat(path)
+	if err == nil && fi.IsDir() {
+		return nil, fmt.Errorf("%w: %s is a directory; give the key itself", ErrUsage, path)
+	}
+	data, err := bundle.ReadFile(path, verify.MaxKeyFile)
+	if errors.Is(err, bundle.ErrLimit) {
+		return nil, fmt.Errorf("%w: %s is not a public key: it has more than %d bytes", ErrUsage, path, verify.MaxKeyFile)
+	}
+	return data, err
+}
+
 // ReadKey reads a public key file.
 func ReadKey(path string) (verify.Key, error) {
-	data, err := os.ReadFile(path)
+	data, err := ReadKeyFile(path)
 	if err != nil {
 		return verify.Key{}, err
 	}
@@ -128,28 +145,50 @@ func ReadKey(path string) (verify.Key, error) {
 	return k, nil
 }
 
+// refuseLink wants a file of this directory: where a link leads to, others may be
+// able to write. The error wraps ErrWritable or is the file system's.
+func refuseLink(path string) error {
+	fi, err := os.Lstat(path)
+	if err != nil || fi.Mode().IsRegular() {
+		return err
+	}
+	return fmt.Errorf("%w: %s is not a file of its own directory, and others could turn it elsewhere; put the file itself there", ErrWritable, path)
+}
+
 func (s Store) readPolicy(file *policyFile) error {
-	data, err := os.ReadFile(s.policyPath())
+	if err := refuseLink(s.policyPath()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	data, err := bundle.ReadFile(s.policyPath(), bundle.MaxRecord)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	if err := refuseWritable(s.policyPath()); err != nil {
+	if err := RefuseWritable(s.policyPath()); err != nil {
 		return err
 	}
-	if err := bundle.DecodeStrict(data, file); err != nil {
-		return fmt.Errorf("%s: %w", s.policyPath(), err)
+	if err := bundle.DecodeRecord(data, file); err != nil {
+		return fmt.Errorf("%s: %w; put it back from a backup, or move it away and set its rules again with oob-bundle trust add and trust policy", s.policyPath(), err)
 	}
 	if file.APIVersion != bundle.APIVersion || file.Kind != "TrustPolicy" {
 		return fmt.Errorf("%w: %s is a %q of %q", bundle.ErrNewer, s.policyPath(), file.Kind, file.APIVersion)
+	}
+	// A limit that does not name its key, or names no channel, would be none at all.
+	for id, globs := range file.Channels {
+		if _, err := bundle.ParseFingerprint(id); err != nil || len(globs) == 0 {
+			return fmt.Errorf("%w: %s limits %q to %q, which is no key or no channel", ErrUsage, s.policyPath(), id, globs)
+		}
 	}
 	if file.Threshold < 0 {
 		return fmt.Errorf("%w: %s has the threshold %d", ErrUsage, s.policyPath(), file.Threshold)
 	}
 	return nil
 }
+
+// globText is what a channel may be made of, and * and ?.
+var globText = regexp.MustCompile(`^[A-Za-z0-9._+/*?-]+$`)
 
 // Add trusts a key, for channels that match the glob, or for all if it is empty.
 // Adding a key again replaces its channels by the new one added to the old.
@@ -158,6 +197,9 @@ func (s Store) Add(pem []byte, glob string) (verify.Key, error) {
 	if err != nil {
 		return k, fmt.Errorf("%w: it is not a public key that can be used: %w", ErrUsage, err)
 	}
+	if glob != "" && !globText.MatchString(glob) {
+		return k, fmt.Errorf("%w: no channel is like %q: it may have letters, digits and . _ + / - with * and ?", ErrUsage, glob)
+	}
 	policy, file, err := s.load()
 	if err != nil {
 		return k, err
@@ -165,7 +207,8 @@ func (s Store) Add(pem []byte, glob string) (verify.Key, error) {
 	if err := os.MkdirAll(s.dir, 0o755); err != nil {
 		return k, err
 	}
-	known := slices.ContainsFunc(policy.Keys, func(o verify.Key) bool { return o.Fingerprint == k.Fingerprint })
+	at := slices.IndexFunc(policy.Keys, func(o verify.Key) bool { return o.Fingerprint == k.Fingerprint })
+	known := at >= 0
 	id := k.Fingerprint.String()
 	switch old := file.Channels[id]; {
 	case glob == "":
@@ -181,6 +224,7 @@ func (s Store) Add(pem []byte, glob string) (verify.Key, error) {
 		return k, err
 	}
 	if known {
+		k.Name = policy.Keys[at].Name
 		return k, nil
 	}
 	k.Name = hex.EncodeToString(k.Fingerprint[:8]) + ".pub"
@@ -207,8 +251,8 @@ func (s Store) Remove(fingerprint string) (verify.Key, error) {
 		return verify.Key{}, fmt.Errorf("%w: %q is the beginning of %d fingerprints; give more of it", ErrUsage, fingerprint, n)
 	}
 	if left := distinct(policy.Keys) - 1; left > 0 && left < file.Threshold {
-		return verify.Key{}, fmt.Errorf("%w: %d keys would be left and the threshold is %d; lower it first with oob-bundle trust policy --threshold",
-			ErrUsage, left, file.Threshold)
+		return verify.Key{}, fmt.Errorf("%w: the threshold is %d and only %s would be left; add the key that replaces it first with oob-bundle trust add, or lower the threshold with oob-bundle trust policy --threshold %d",
+			ErrUsage, file.Threshold, countKeys(left), left)
 	}
 	for _, k := range found {
 		if err := os.Remove(filepath.Join(s.dir, k.Name)); err != nil {
@@ -226,7 +270,7 @@ func (s Store) SetPolicy(threshold int, minSequence map[string]int64) (verify.Po
 		return verify.Policy{}, err
 	}
 	if n := distinct(policy.Keys); threshold > n {
-		return verify.Policy{}, fmt.Errorf("%w: a threshold of %d with %d trusted keys would refuse everything; add the keys first", ErrUsage, threshold, n)
+		return verify.Policy{}, fmt.Errorf("%w: a threshold of %d with %s would refuse everything; add the keys first", ErrUsage, threshold, countKeys(n))
 	}
 	if threshold > 0 {
 		file.Threshold = threshold
@@ -239,6 +283,13 @@ func (s Store) SetPolicy(threshold int, minSequence map[string]int64) (verify.Po
 		return verify.Policy{}, err
 	}
 	return s.Policy()
+}
+
+func countKeys(n int) string {
+	if n == 1 {
+		return "1 trusted key"
+	}
+	return fmt.Sprintf("%d trusted keys", n)
 }
 
 func (s Store) write(file policyFile) error {

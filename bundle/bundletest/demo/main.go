@@ -1,23 +1,27 @@
 // Command demo is the world around make demo: an upstream registry with real
 // images in it, made from the program itself, and an independent client that
-// pulls an image back.
+// pulls an image back. For the handbook's transcripts there is an upstream with the
+// images of docs/examples/web.yaml, whose bytes are always the same.
 //
 //	demo serve DIR PROGRAM-AMD64 PROGRAM-ARM64   prints the address, serves until its input ends
-//	demo pull REFERENCE FILE                     writes the program found in an image, prints the digest
+//	demo example                                 the same, with the images of the example
+//	demo pull REFERENCE FILE [NAME]              writes the program, or the file NAME, found in an image, prints the digest
 package main
 
 import (
 	"archive/tar"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/name"
+	ggcrname "github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
@@ -35,14 +39,20 @@ func main() {
 func run(ctx context.Context, args []string) error {
 	switch {
 	case len(args) == 4 && args[0] == "serve":
-		return serve(ctx, args[1], args[2], args[3])
+		return serve(ctx, args[1], func(host string) error { return seed(ctx, host, args[2], args[3]) })
+	case len(args) == 1 && args[0] == "example":
+		return serve(ctx, "", func(host string) error { return seedExample(ctx, host) })
 	case len(args) == 3 && args[0] == "pull":
-		return pull(args[1], args[2])
+		return pull(args[1], args[2], "oob-bundle")
+	case len(args) == 4 && args[0] == "pull":
+		return pull(args[1], args[2], args[3])
 	}
-	return errors.New("usage: demo serve DIR PROGRAM-AMD64 PROGRAM-ARM64 | pull REFERENCE FILE")
+	return errors.New("usage: demo serve DIR PROGRAM-AMD64 PROGRAM-ARM64 | example | pull REFERENCE FILE [NAME]")
 }
 
-func serve(ctx context.Context, dir, amd64, arm64 string) error {
+// serve offers a registry that keeps its content below dir, or in memory, and
+// that fill has filled.
+func serve(ctx context.Context, dir string, fill func(host string) error) error {
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
@@ -50,7 +60,7 @@ func serve(ctx context.Context, dir, amd64, arm64 string) error {
 	s := &http.Server{Handler: bundletest.NewHandler(ctx, dir), ReadHeaderTimeout: time.Minute}
 	failed := make(chan error, 1)
 	go func() { failed <- s.Serve(l) }()
-	if err := seed(ctx, l.Addr().String(), amd64, arm64); err != nil {
+	if err := fill(l.Addr().String()); err != nil {
 		return err
 	}
 	fmt.Println(l.Addr())
@@ -89,8 +99,28 @@ func seed(ctx context.Context, host, amd64, arm64 string) error {
 	)
 }
 
-func pull(reference, file string) (err error) {
-	ref, err := name.ParseReference(reference, name.Insecure)
+// seedExample pushes what docs/examples/web.yaml names, and the next version of it.
+// Layers are not compressed, so that their bytes are the same with every version of
+// a compressor.
+func seedExample(ctx context.Context, host string) error {
+	image := func(name, platform string, size int) v1.Image {
+		noise := make([]byte, size)
+		_, _ = rand.NewChaCha8(sha256.Sum256([]byte(name + platform))).Read(noise) // never fails
+		return bundletest.Image(platform, bundletest.PlainLayer(
+			bundletest.File{Name: "about.txt", Mode: 0o644, Data: []byte(name + " for " + platform + "\n")},
+			bundletest.File{Name: "program", Mode: 0o755, Data: noise},
+		))
+	}
+	var problems []error
+	for name, size := range map[string]int{"team/intranet:2.3.0": 2 << 20, "team/intranet:2.4.0": 2 << 20, "library/postgres:17": 5 << 20} {
+		both := bundletest.Index(image(name, "linux/amd64", size), image(name, "linux/arm64", size))
+		problems = append(problems, bundletest.Push(ctx, host+"/registry.example.com/"+name, both))
+	}
+	return errors.Join(problems...)
+}
+
+func pull(reference, file, name string) (err error) {
+	ref, err := ggcrname.ParseReference(reference, ggcrname.Insecure)
 	if err != nil {
 		return err
 	}
@@ -103,9 +133,9 @@ func pull(reference, file string) (err error) {
 	for r := tar.NewReader(files); ; {
 		h, err := r.Next()
 		if err != nil {
-			return fmt.Errorf("no program in %s: %w", reference, err)
+			return fmt.Errorf("no %s in %s: %w", name, reference, err)
 		}
-		if h.Name != "oob-bundle" {
+		if h.Name != name {
 			continue
 		}
 		program, err := io.ReadAll(r)

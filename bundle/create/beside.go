@@ -1,0 +1,129 @@
+package create
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/kit"
+	"github.com/oob-bundle/oob-bundle/bundle/record"
+)
+
+// openBeside makes sure, before anything is fetched, that what goes beside the
+// bundle can stand there. It returns the program that goes along, or nil.
+func (o *Options) openBeside() (*kit.Program, error) {
+	if err := record.Replaceable(record.FileName(o.Output)); err != nil {
+		return nil, err
+	}
+	if o.Installer == "" {
+		return nil, nil
+	}
+	p, err := kit.Open(o.Installer, o.Platforms[0])
+	if err != nil {
+		return nil, err
+	}
+	if err := p.CheckPlace(filepath.Dir(o.Output), filepath.Base(o.Output)); err != nil {
+		_ = p.Close() // nothing was written
+		return nil, err
+	}
+	return p, nil
+}
+
+// beside is what is written about a bundle that is complete and has not got its
+// name yet: a bundle that stands under its name has all of it.
+type beside struct {
+	*Options
+	out       *output
+	program   *kit.Program // nil for none
+	signature bundle.Signature
+	reuse     []*reusable
+}
+
+func (b *beside) write(result *Result) error {
+	r, err := bundle.NewReader(b.out.file, b.out.file.Size(), &bundle.Head{Root: result.Geometry.Root})
+	if err != nil {
+		return err
+	}
+	s, err := record.Describe(r, []bundle.Signature{b.signature})
+	if err != nil {
+		return err
+	}
+	if err := b.compare(s); err != nil {
+		return err
+	}
+	base := filepath.Base(b.Output)
+	if s.Host != nil {
+		for _, v := range bundle.Needed(s.Host.Values) {
+			result.Needs = append(result.Needs, v.Name)
+		}
+	}
+	page := record.Page{Summary: s, File: base, Made: &record.Made{Program: b.Program, Key: b.keyName(), Public: PublicName(b.keyName())}}
+	if b.out.each > 0 {
+		page.Volumes = record.Volumes(base, b.out.file.Sizes())
+	}
+	if page.Made.Beside, err = b.kit(result, page); err != nil {
+		return err
+	}
+	html, err := page.HTML()
+	if err != nil {
+		return err
+	}
+	result.Record = record.FileName(b.Output)
+	return bundle.WriteFile(result.Record, html, 0o644)
+}
+
+func (b *beside) keyName() string {
+	if b.KeyFile == "" {
+		return "oob.key"
+	}
+	return filepath.Base(b.KeyFile)
+}
+
+// PublicName returns the name under which the public key of a pair is looked for.
+func PublicName(key string) string { return strings.TrimSuffix(key, ".key") + ".pub" }
+
+// compare says what is new since the first of the bundles that are reused. It is
+// nobody's loss where that one cannot be described.
+func (b *beside) compare(s *record.Summary) error {
+	if len(b.reuse) == 0 {
+		return nil
+	}
+	old, err := record.Describe(b.reuse[0].Reader, nil)
+	if err != nil {
+		b.Warn("%s cannot be compared with: %v; the record does not say what is new", b.reuse[0].file.Parts()[0], err)
+		return nil
+	}
+	return s.Compare(old)
+}
+
+// kit places the program and what belongs to it, if it is wanted, and lists what
+// stands beside the bundle.
+func (b *beside) kit(result *Result, page record.Page) ([]record.Beside, error) {
+	lock, err := os.ReadFile(result.LockFile)
+	if err != nil {
+		return nil, err
+	}
+	list := []record.Beside{{
+		Name: filepath.Base(result.LockFile), About: "from which the same bundle can be made again; an installation does not need it",
+		Size: int64(len(lock)), Digest: bundle.DigestOf(lock),
+	}}
+	if b.program == nil {
+		return list, nil
+	}
+	about := kit.ReadMe{Bundle: page.Bundle, Name: page.File, Public: page.Made.Public, Record: record.FileName(page.File)}
+	for _, v := range page.Volumes {
+		about.Volumes = append(about.Volumes, v.Name)
+	}
+	if page.Host != nil {
+		about.Values = page.Host.Values
+	}
+	about.Startable = page.Deployment == "compose" || page.Deployment == "linux"
+	if result.Kit, err = b.program.Place(filepath.Dir(b.Output), b.Signer, about); err != nil {
+		return nil, err
+	}
+	for _, f := range result.Kit {
+		list = append(list, record.Beside{Name: filepath.Base(f.Path), About: f.About, Size: f.Size, Digest: f.Digest})
+	}
+	return list, nil
+}

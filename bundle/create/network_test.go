@@ -1,0 +1,233 @@
+package create_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/logs"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
+	"github.com/oob-bundle/oob-bundle/bundle/create"
+	"github.com/oob-bundle/oob-bundle/bundle/pull"
+	"github.com/oob-bundle/oob-bundle/bundle/remote"
+)
+
+// upstreamFaults are those that only who pulls meets.
+func upstreamFaults() []bundletest.Fault {
+	registry := remote.ErrRegistry
+	changed := func(match func(*http.Request) bool, change func(body []byte, h http.Header) []byte) bundletest.Mode {
+		return bundletest.On(match, bundletest.Changes(change))
+	}
+	breaks := func(match func(*http.Request) bool, then func(http.ResponseWriter, *http.Request)) bundletest.Mode {
+		return bundletest.On(match, bundletest.Breaks(then))
+	}
+	isTag := func(r *http.Request) bool { return strings.HasSuffix(r.URL.Path, "/manifests/1") }
+	isDigest := func(r *http.Request) bool { return strings.Contains(r.URL.Path, "/manifests/sha256:") }
+	flip := func(body []byte, _ http.Header) []byte { body[len(body)/2] ^= 1; return body }
+	half := func(body []byte, h http.Header) []byte { h.Del("Content-Length"); return body[:len(body)/2] }
+	longer := func(body []byte, h http.Header) []byte { h.Del("Content-Length"); return append(body, ' ') }
+	noHead := func(_ *bundletest.Host, w http.ResponseWriter, r *http.Request) bool {
+		if r.Method == http.MethodHead {
+			w.WriteHeader(http.StatusMethodNotAllowed)
+		}
+		return r.Method == http.MethodHead
+	}
+	moved := func(h *bundletest.Host, _ http.ResponseWriter, r *http.Request) bool {
+		if isTag(r) && h.Hits.Add(1) > 1 {
+			r.URL.Path = strings.TrimSuffix(r.URL.Path, "1") + "moved"
+		}
+		return false
+	}
+	list := []bundletest.Fault{
+		{Name: "404: name", Class: remote.ErrNotFound, Says: []string{"$HOST", "team/app:1", "repository name not known"}, Mode: bundletest.On(bundletest.IsWork, bundletest.Says(404, "NAME_UNKNOWN", "repository name not known to registry"))},
+		{Name: "404: tag", Class: remote.ErrNotFound, Says: []string{"$HOST", "team/app:1", "manifest unknown"}, Mode: bundletest.On(isTag, bundletest.Says(404, "MANIFEST_UNKNOWN", "manifest unknown"))},
+		{Name: "404: digest", Class: remote.ErrNotFound, Says: []string{"$HOST", "team/app:sha256:"}, Mode: bundletest.On(isDigest, bundletest.Says(404, "MANIFEST_UNKNOWN", "manifest unknown"))},
+		{Name: "404: blob", Class: remote.ErrNotFound, Says: []string{"$HOST", "blob sha256:"}, Mode: bundletest.On(bundletest.IsBlob, bundletest.Says(404, "BLOB_UNKNOWN", "blob unknown"))},
+		{Name: "200 with HTML: manifest", Class: registry, Says: []string{"$HOST", "team/app:1", "text/html"}, Mode: bundletest.WebPage(bundletest.IsManifest)},
+		{Name: "200 with HTML: blob", Class: registry, Says: []string{"$HOST", "blob sha256:", "a web page"}, Mode: bundletest.WebPage(bundletest.IsBlob)},
+		{Name: "200 with HTML: referrers", Mode: bundletest.WebPage(bundletest.IsReferrers)},
+		{Name: "manifest: another digest in the header", Class: registry, Says: []string{"$HOST", "it says sha256:0000"}, Mode: changed(isTag, func(body []byte, h http.Header) []byte {
+			h.Set("Docker-Content-Digest", "sha256:"+strings.Repeat("0", 64))
+			return body
+		})},
+		{Name: "manifest: other bytes by digest", Class: registry, Says: []string{"$HOST", "it says sha256:", "and sent sha256:"}, Mode: changed(isDigest, flip)},
+		{Name: "manifest: other bytes by digest, no header", Class: registry, Says: []string{"$HOST", "it sent sha256:"}, Mode: changed(isDigest, func(body []byte, h http.Header) []byte {
+			h.Del("Docker-Content-Digest")
+			return flip(body, h)
+		})},
+		{Name: "manifest: short", Class: registry, Says: []string{"$HOST", "team/app:1"}, Mode: changed(isTag, half)},
+		{Name: "manifest: connection broken for ever", Class: registry, Says: []string{"$HOST", "unexpected EOF"}, Mode: breaks(isTag, bundletest.Aborts)},
+		{Name: "manifest: connection broken once", Mode: bundletest.Times(1, breaks(isTag, bundletest.Aborts))},
+		{Name: "manifest: without end", Class: registry, Says: []string{"$HOST", fmt.Sprintf("more than %d bytes", bundle.MaxManifest)}, Mode: changed(isTag, func(body []byte, h http.Header) []byte {
+			h.Del("Content-Length")
+			return append(body, bytes.Repeat([]byte{' '}, 3*bundle.MaxManifest)...)
+		})},
+		{Name: "manifest: stalls", Class: registry, Says: []string{"$HOST", "too slow"}, Hurry: true, Mode: breaks(isTag, bundletest.Stalls)},
+		{Name: "manifest: slow-loris", Class: registry, Says: []string{"$HOST", "too slow"}, Hurry: true, Mode: breaks(isTag, bundletest.Drips)},
+		{Name: "blob: wrong body of the same size", Class: registry, Says: []string{"$HOST", "blob sha256:", "it sent sha256:"}, Mode: changed(bundletest.IsBlob, flip)},
+		{Name: "blob: wrong body once", Mode: bundletest.Times(1, changed(bundletest.IsBlob, flip))},
+		{Name: "blob: short", Class: registry, Says: []string{"$HOST", "blob sha256:", "unexpected EOF"}, Mode: changed(bundletest.IsBlob, half)},
+		{Name: "blob: short with Content-Length", Class: registry, Says: []string{"$HOST", "blob sha256:", "EOF"}, Mode: breaks(bundletest.IsBlob, bundletest.Aborts)},
+		{Name: "blob: longer", Class: registry, Says: []string{"$HOST", "blob sha256:", "sends more than the"}, Mode: changed(bundletest.IsBlob, longer)},
+		{Name: "blob: empty", Class: registry, Says: []string{"$HOST", "blob sha256:"}, Mode: bundletest.On(bundletest.IsBlob, bundletest.Answers(200, ""))},
+		{Name: "blob: 204", Class: registry, Says: []string{"$HOST", "blob sha256:", "204"}, Mode: bundletest.On(bundletest.IsBlob, bundletest.Answers(204, ""))},
+		{Name: "blob: a part that was not asked for", Class: registry, Says: []string{"$HOST", "blob sha256:"}, Mode: bundletest.On(bundletest.IsBlob, bundletest.Answers(206, "xx", "Content-Range", "bytes 5-6/100"))},
+		{Name: "blob: stalls", Class: registry, Says: []string{"$HOST", "blob sha256:", "too slow"}, Hurry: true, Mode: breaks(bundletest.IsBlob, bundletest.Stalls)},
+		{Name: "blob: slow-loris", Class: registry, Says: []string{"$HOST", "blob sha256:", "too slow"}, Hurry: true, Mode: bundletest.On(bundletest.IsBlob, func(_ *bundletest.Host, w http.ResponseWriter, r *http.Request) {
+			bundletest.Drips(w, r)
+		})},
+		{Name: "gzip that was not asked for: manifest", Class: registry, Says: []string{"$HOST", "team/app:1", `encoded as "gzip"`}, Mode: changed(isTag, bundletest.Gzipped)},
+		{Name: "gzip that was not asked for: blob", Class: registry, Says: []string{"$HOST", "blob sha256:", `encoded as "gzip"`}, Mode: changed(bundletest.IsBlob, bundletest.Gzipped)},
+		{Name: "redirect: blob elsewhere, with a token", Mode: bundletest.On(bundletest.IsBlob, bundletest.Redirects(bundletest.ToElsewhere)), After: elsewhere(1)},
+		{Name: "redirect: blob elsewhere, with a password", Basic: true, Mode: bundletest.On(bundletest.IsBlob, bundletest.Redirects(bundletest.ToElsewhere)), After: elsewhere(1)},
+		{Name: "redirect: blob elsewhere, where it is refused", Class: registry, Says: []string{"$HOST", "404"}, Mode: bundletest.On(bundletest.IsBlob, bundletest.Redirects(func(h *bundletest.Host, _ *http.Request) string {
+			return "https://" + h.Elsewhere + "/nothing?signature=canary-query"
+		}))},
+		{Name: "redirect: manifest elsewhere", Mode: bundletest.On(isTag, bundletest.Redirects(bundletest.ToElsewhere)), After: elsewhere(1)},
+		{Name: "redirect: blob within the host", Mode: bundletest.Times(2, bundletest.On(bundletest.IsBlob, bundletest.Redirects(func(_ *bundletest.Host, r *http.Request) string { return r.URL.Path }))), After: elsewhere(0)},
+		{Name: "tag moved between HEAD and GET", Mode: moved},
+		{Name: "HEAD unsupported", Mode: noHead},
+		{Name: "platform missing", Class: bundle.ErrPolicy, Says: []string{"team/app:1", "linux/amd64", "only for linux/arm64"}, Mode: func(_ *bundletest.Host, _ http.ResponseWriter, r *http.Request) bool {
+			if isTag(r) {
+				r.URL.Path = strings.TrimSuffix(r.URL.Path, "1") + "arm"
+			}
+			return false
+		}},
+		{Name: "referrers: a list without end", Class: registry, Says: []string{"more than 100 pages"}, Mode: bundletest.On(bundletest.IsReferrers, func(h *bundletest.Host, w http.ResponseWriter, r *http.Request) {
+			bundletest.Answers(200, `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}`, "Content-Type", bundle.TypeOCIIndex, "Link", fmt.Sprintf(`<%s?page=%d>; rel="next"`, r.URL.Path, h.Hits.Load()))(h, w, r)
+		})},
+		{Name: "referrers: the next page elsewhere", Class: registry, Says: []string{"$HOST", "the next page"}, Mode: bundletest.On(bundletest.IsReferrers, func(h *bundletest.Host, w http.ResponseWriter, r *http.Request) {
+			bundletest.Answers(200, `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}`, "Content-Type", bundle.TypeOCIIndex, "Link", fmt.Sprintf(`<https://%s%s?page=2>; rel="next"`, h.Elsewhere, r.URL.Path))(h, w, r)
+		}), After: elsewhere(0)},
+	}
+	return append(list, bundletest.StreamFaults()...)
+}
+
+// elsewhere wants the host elsewhere to have been asked at least so often, or
+// never at all.
+func elsewhere(least int) func(testing.TB, *bundletest.Host) {
+	return func(tb testing.TB, h *bundletest.Host) {
+		tb.Helper()
+		if n := h.Net.Requests(bundletest.ElsewhereName, ""); n < least || least == 0 && n > 0 {
+			tb.Errorf("the other host was asked %d times", n)
+		}
+	}
+}
+
+// logged is what the library's loggers say; each has a lock of its own only.
+type logged struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logged) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logged) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// TestNetwork runs create against every fault of an upstream and of the way to it.
+// However it ends, it ends soon, says what is wrong, gives no secret away, leaves no
+// bundle unless it succeeded, and the same command succeeds when the fault is gone.
+func TestNetwork(t *testing.T) {
+	var log logged
+	for _, l := range []interface{ SetOutput(w io.Writer) }{logs.Warn, logs.Progress, logs.Debug} {
+		l.SetOutput(&log)
+		t.Cleanup(func() { l.SetOutput(io.Discard) })
+	}
+	faults := append(bundletest.WayFaults(), upstreamFaults()...)
+	if want := 127; runtime.GOOS == "linux" && len(faults) != want {
+		t.Errorf("%d faults, not %d", len(faults), want)
+	}
+	open := bundletest.NewRegistry(t, nil)
+	layer := make([]byte, 200_000)
+	_, _ = rand.NewChaCha8([32]byte{}).Read(layer)
+	image := bundletest.Image("linux/amd64", bundletest.Layer(file(string(layer))))
+	arm := bundletest.Image("linux/arm64", bundletest.Layer(file("arm")))
+	open.Push(t, "team/app:1", bundletest.Index(image, arm))
+	open.Push(t, "team/app:moved", bundletest.Index(arm, bundletest.Image("linux/amd64", bundletest.Layer(file("moved")))))
+	open.Push(t, "team/app:arm", bundletest.Index(arm))
+	want := bundletest.Digest(t, open.Host+"/team/app:1")
+	key := bundletest.NewKey(t)
+	runs, looked, leaks := 0, 0, 0
+	names := map[string]bool{}
+	for i, f := range faults {
+		if names[f.Name] {
+			t.Errorf("two faults are called %q", f.Name)
+		}
+		names[f.Name] = true
+		if testing.Short() && i%4 != 0 {
+			continue
+		}
+		t.Run(f.Name, func(t *testing.T) {
+			h := bundletest.NewInternet(t).Serve(&proxy{open.Host}, f)
+			h.Misbehave(true)
+			var texts []string
+			o := bundletest.Options(t, bundletest.Manifest(t, "demo", h.Address+"/team/app:1"), key)
+			o.Warn = func(format string, args ...any) { texts = append(texts, fmt.Sprintf(format, args...)) }
+			run := func() error {
+				runs++
+				o.Source = &pull.Source{Client: h.Client(t)}
+				ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
+				defer cancel()
+				r, err := create.Run(ctx, o)
+				if ctx.Err() != nil {
+					t.Errorf("it did not end by itself: %v", err)
+				}
+				if _, statErr := os.Lstat(o.Output); (statErr == nil) != (err == nil) {
+					t.Errorf("a bundle: %v, and the run: %v", statErr, err)
+				}
+				if err == nil {
+					texts = append(texts, fmt.Sprintf("%+v", *r))
+					if _, d, _ := read(t, o.Output); string(d.Images[0].Digest) != want {
+						t.Errorf("it carries %s", d.Images[0].Digest)
+					}
+				}
+				return err
+			}
+			err := run()
+			left, globErr := filepath.Glob(filepath.Join(filepath.Dir(o.Output), "*"))
+			for _, path := range left {
+				if err != nil && !strings.HasPrefix(path, o.Output+".partial") || globErr != nil {
+					t.Errorf("left behind: %s", path)
+				}
+			}
+			problems, n := h.Problems(err, append(texts, log.String()), filepath.Dir(o.Output))
+			if h.After != nil {
+				h.After(t, h)
+			}
+			h.Misbehave(false)
+			if err := run(); err != nil {
+				t.Errorf("the fault is gone: %v", err)
+			}
+			left, globErr = filepath.Glob(o.Output + ".partial*")
+			if len(left) > 0 || globErr != nil {
+				t.Errorf("left behind: %v", left)
+			}
+			found, m := h.Net.Leaks(h.Canaries, append(texts, log.String()), filepath.Dir(o.Output))
+			for _, p := range append(problems, found...) {
+				t.Error(p)
+			}
+			looked, leaks = looked+n+m, leaks+len(found)
+		})
+	}
+	t.Logf("%d faults, %d runs; %d places searched for canaries, %d found", len(faults), runs, looked, leaks)
+}

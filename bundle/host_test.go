@@ -1,0 +1,47 @@
+package bundle_test
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+)
+
+// TestHostCheck: what a bundle may not say about a host, whoever has signed it.
+func TestHostCheck(t *testing.T) {
+	link := func(paths ...string) bundle.Host {
+		var h bundle.Host
+		for _, p := range paths {
+			h.Links = append(h.Links, bundle.Link{Path: p, File: "f"})
+		}
+		return h
+	}
+	value := func(v bundle.Value) bundle.Host { return bundle.Host{Values: []bundle.Value{v}} }
+	for name, c := range map[string]struct {
+		host bundle.Host
+		ok   bool
+	}{
+		"a unit":                            {link("/etc/systemd/system/app.service"), true},
+		"a unit of podman's":                {link("/etc/containers/systemd/app-web.container", "/etc/containers/systemd/app.network"), true},
+		"a site of NGINX":                   {link("/etc/nginx/conf.d/app.conf"), true},
+		"a mirror of containerd":            {link("/etc/containerd/certs.d/docker.io/hosts.toml"), true},
+		"the same place twice":              {link("/etc/nginx/conf.d/app.conf", "/etc/nginx/conf.d/app.conf"), false},
+		"a change of somebody else's unit":  {link("/etc/systemd/system/ssh.service.d/x.conf"), false},
+		"a unit that boots by itself":       {link("/etc/systemd/system/multi-user.target.wants/x.service"), false},
+		"a change of podman's unit":         {link("/etc/containers/systemd/x.container.d/x.conf"), false},
+		"below a place for files":           {link("/etc/nginx/conf.d/x/app.conf"), false},
+		"something else than a unit":        {link("/etc/systemd/system/app"), false},
+		"elsewhere":                         {link("/etc/cron.d/app"), false},
+		"a data directory of the site's":    {value(bundle.Value{Name: "dataDirectory", Kind: "directory"}), true},
+		"a data directory of the author's":  {value(bundle.Value{Name: "dataDirectory", Kind: "directory", Default: "/var/lib/oob-bundle"}), false},
+		"a data directory that is any text": {value(bundle.Value{Name: "dataDirectory"}), false},
+		"another directory with a default":  {value(bundle.Value{Name: "mediaDirectory", Kind: "directory", Default: "/srv"}), true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := c.host.Check([]bundle.HostFile{{Path: "f"}})
+			if c.ok && err != nil || !c.ok && !errors.Is(err, bundle.ErrFormat) {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+}

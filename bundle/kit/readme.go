@@ -1,0 +1,62 @@
+package kit
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ed25519"
+	_ "embed"
+	"text/template"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/record"
+)
+
+// ReadMe is what the page to read first is about. It is a pure function of these.
+type ReadMe struct {
+	Bundle    record.About
+	Name      string   // of the bundle's file; of volumes their common name
+	Volumes   []string // their names; none for one file
+	Public    string   // name of the public key's file
+	Record    string   // name of the transfer record
+	Values    []bundle.Value
+	Startable bool // install --start has something to start
+
+	Program        string // name
+	ProgramVersion string
+	ProgramDigest  bundle.Digest
+	Fingerprint    bundle.Fingerprint
+	public         crypto.PublicKey
+}
+
+//go:embed readme.txt
+var readMeTemplate string
+
+func (r ReadMe) text() ([]byte, error) {
+	t, err := template.New("readme").Funcs(template.FuncMap{"word": record.ShellWord}).Parse(readMeTemplate)
+	if err != nil {
+		return nil, err
+	}
+	var buf bytes.Buffer
+	buf.WriteString(readMeTitle(r.Name))
+	if err := t.Execute(&buf, r); err != nil {
+		return nil, err
+	}
+	return buf.Bytes(), nil
+}
+
+// First is the file that commands are given.
+func (r ReadMe) First() string {
+	if len(r.Volumes) > 0 {
+		return r.Volumes[0]
+	}
+	return r.Name
+}
+
+// Ed25519 reports whether openssl has to be asked in another way.
+func (r ReadMe) Ed25519() bool {
+	_, ok := r.public.(ed25519.PublicKey)
+	return ok
+}
+
+// Needed are the values without which install refuses.
+func (r ReadMe) Needed() []bundle.Value { return bundle.Needed(r.Values) }

@@ -1,0 +1,187 @@
+package record
+
+import (
+	"strings"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+)
+
+// Changes say what a bundle has that another one has not, and the other way
+// round. Nobody has verified either.
+type Changes struct {
+	Against  About    `json:"against"`  // the other one
+	NewBytes int64    `json:"newBytes"` // of blobs that the other one has not
+	Images   []Change `json:"images"`
+	Charts   []Change `json:"charts"`
+	Plugins  []Change `json:"plugins"`
+	Files    []Change `json:"files"`
+	Same     int      `json:"same"` // how many of all these are as they were
+}
+
+// What happened to a thing.
+const (
+	Added   = "added"
+	Removed = "removed"
+	Changed = "changed"
+)
+
+// Change is one thing that is not as it was.
+type Change struct {
+	What     string        `json:"what"`          // Added, Removed or Changed
+	Name     string        `json:"name"`          // reference, chart, plugin id or path
+	Was      string        `json:"was,omitempty"` // its name or version in the other one, where that differs
+	Now      string        `json:"now,omitempty"`
+	Old      bundle.Digest `json:"old,omitempty"`
+	New      bundle.Digest `json:"new,omitempty"`
+	NewBytes int64         `json:"newBytes"` // that the other bundle has not
+}
+
+// thing is an image, a chart, a plugin or a file, as far as it can change.
+type thing struct {
+	name    string // that stays the same
+	like    string // by which it is known when the name changes too; or empty
+	version string
+	digest  bundle.Digest
+	also    string // what else counts, such as a mode
+	roots   []bundle.Descriptor
+}
+
+// Compare fills in what is new in s. Both come from Read or Describe, and their
+// files are open. The error wraps bundle.ErrLimit.
+func (s *Summary) Compare(old *Summary) error {
+	c := &Changes{Against: old.Bundle}
+	for _, m := range s.reader.Blobs() {
+		if _, ok := old.reader.Place(m.Digest); !ok {
+			c.NewBytes += m.Size
+		}
+	}
+	d := newDescriber(s.reader, &bundle.Deployment{})
+	for _, of := range []struct {
+		to     *[]Change
+		things func(*Summary) []thing
+	}{{&c.Images, imagesOf}, {&c.Charts, chartsOf}, {&c.Plugins, pluginsOf}, {&c.Files, filesOf}} {
+		list, same, err := d.changes(of.things(old), of.things(s), old.reader)
+		if err != nil {
+			return err
+		}
+		*of.to = list
+		c.Same += same
+	}
+	s.Changes = c
+	return nil
+}
+
+func (d *describer) changes(before, after []thing, old *bundle.Reader) (list []Change, same int, err error) {
+	list = []Change{}
+	was := map[string]*thing{}    // by name
+	like := map[string][]*thing{} // of those whose name is gone
+	is, alike := map[string]bool{}, map[string]int{}
+	for _, t := range after {
+		is[t.name] = true
+	}
+	for k := range before {
+		t := &before[k]
+		was[t.name] = t
+		if !is[t.name] && t.like != "" {
+			like[t.like] = append(like[t.like], t)
+		}
+	}
+	for _, t := range after {
+		if was[t.name] == nil {
+			alike[t.like]++
+		}
+	}
+	gone := map[*thing]bool{} // became something else
+	for _, t := range after {
+		o := was[t.name]
+		if others := like[t.like]; o == nil && t.like != "" && len(others) == 1 && alike[t.like] == 1 {
+			o = others[0]
+		}
+		if gone[o] {
+			o = nil
+		}
+		c := Change{What: Added, Name: t.name, New: t.digest, Now: t.version}
+		if o != nil {
+			gone[o] = true
+			if o.digest == t.digest && o.name == t.name && o.version == t.version && o.also == t.also {
+				same++
+				continue
+			}
+			c.What, c.Old, c.Was = Changed, o.digest, o.version
+			if o.name != t.name {
+				c.Was = o.name
+			}
+		}
+		err := d.walk(t.roots, func(b bundle.Digest) {
+			if _, ok := old.Place(b); !ok {
+				c.NewBytes += d.size(b)
+			}
+		})
+		if err != nil {
+			return nil, 0, err
+		}
+		list = append(list, c)
+	}
+	for k := range before {
+		if o := &before[k]; !gone[o] {
+			list = append(list, Change{What: Removed, Name: o.name, Old: o.digest, Was: o.version})
+		}
+	}
+	return list, same, nil
+}
+
+func imagesOf(s *Summary) []thing {
+	var list []thing
+	named := map[string][]bundle.Descriptor{}
+	for _, m := range s.reader.Index.Manifests {
+		if ref := m.Annotations[bundle.AnnotationRef]; ref != "" {
+			named[ref] = append(named[ref], m)
+		}
+	}
+	for _, i := range s.Images {
+		if i.Kind != KindImage && i.Kind != KindArtifact {
+			continue
+		}
+		t := thing{name: i.Reference, digest: i.Digest, roots: named[i.Reference]}
+		for _, m := range i.Manifests {
+			t.also += string(m.Digest) + " "
+		}
+		if ref, err := bundle.ParseReference(i.Reference); err == nil {
+			t.like = ref.Repository()
+		}
+		list = append(list, t)
+	}
+	return list
+}
+
+func (s *Summary) manifest(d bundle.Digest) []bundle.Descriptor {
+	if m := s.reader.Manifests[d]; m != nil {
+		return []bundle.Descriptor{m.Descriptor}
+	}
+	return nil
+}
+
+func chartsOf(s *Summary) []thing {
+	var list []thing
+	for _, c := range s.Charts {
+		name := strings.TrimSuffix(c.Repository, "/") + "/" + c.Name
+		list = append(list, thing{name: name, version: c.Version, digest: c.Digest, roots: []bundle.Descriptor{{Digest: c.Digest}}})
+	}
+	return list
+}
+
+func pluginsOf(s *Summary) []thing {
+	var list []thing
+	for _, p := range s.Plugins {
+		list = append(list, thing{name: p.ID, version: p.Version, digest: p.Archive, also: string(p.Signature + " " + p.Key), roots: s.manifest(p.Manifest)})
+	}
+	return list
+}
+
+func filesOf(s *Summary) []thing {
+	var list []thing
+	for _, f := range s.Files {
+		list = append(list, thing{name: f.Path, version: "mode " + f.Mode, digest: f.Digest, also: f.As, roots: s.manifest(f.Manifest)})
+	}
+	return list
+}

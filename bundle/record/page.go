@@ -1,0 +1,291 @@
+package record
+
+import (
+	"bytes"
+	"cmp"
+	_ "embed"
+	"errors"
+	"fmt"
+	"html/template"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+)
+
+// Page is what stands on the transfer record.
+type Page struct {
+	*Summary
+	File    string   // name, without directories; of volumes the common part
+	Volumes []Volume // none for one file
+	Made    *Made    // by whom the bundle was made; nil says that nobody vouches for anything here
+}
+
+// Volume is one file of several.
+type Volume struct {
+	Name string
+	Size int64 // bytes
+}
+
+// Volumes names the parts of a bundle, of which base is the common name.
+func Volumes(base string, sizes []int64) []Volume {
+	var list []Volume
+	for n, size := range sizes {
+		list = append(list, Volume{bundle.VolumeName(base, n+1), size})
+	}
+	return list
+}
+
+// Made says what the machine knows that has just built the bundle.
+type Made struct {
+	Program string // version
+	Key     string // name of the private key's file
+	Public  string // name of the public key's file
+	Beside  []Beside
+}
+
+// Beside is a file that goes with the bundle.
+type Beside struct {
+	Name   string
+	About  string
+	Size   int64 // bytes
+	Digest bundle.Digest
+}
+
+// FileName returns the name of the page that create writes beside a bundle.
+func FileName(output string) string { return output + ".html" }
+
+// Mark is how every page begins, and how one is known that may be replaced.
+const Mark = "<!doctype html>\n<!-- oob-bundle transfer record -->\n"
+
+// Replaceable refuses a path at which stands what is not a page of ours. The
+// error wraps fs.ErrExist, or is the file system's.
+func Replaceable(path string) error {
+	fi, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	other := fmt.Errorf("%w: %s is not a transfer record; move it away, or choose another name", fs.ErrExist, path)
+	if !fi.Mode().IsRegular() {
+		return other
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	start := make([]byte, len(Mark))
+	_, err = io.ReadFull(f, start)
+	if err = errors.Join(ignoreShort(err), f.Close()); err != nil {
+		return err
+	}
+	if string(start) != Mark {
+		return other
+	}
+	return nil
+}
+
+func ignoreShort(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return nil
+	}
+	return err
+}
+
+//go:embed page.html
+var pageTemplate string
+
+// HTML prints the page: one document, with nothing from outside and no program
+// in it. It is a pure function of p.
+func (p Page) HTML() ([]byte, error) {
+	t, err := template.New("page").Funcs(template.FuncMap{
+		"commas": Commas, "human": Human, "megabytes": megabytes, "percent": percent, "join": func(list []string) string { return strings.Join(list, ", ") },
+	}).Parse(pageTemplate)
+	if err != nil {
+		return nil, err
+	}
+	p = visible(p)
+	v, err := viewOf(p)
+	if err != nil {
+		return nil, err
+	}
+	var buf bytes.Buffer
+	buf.WriteString(Mark)
+	if err := t.Execute(&buf, v); err != nil {
+		return nil, err
+	}
+	return buf.Bytes(), nil
+}
+
+// view is a page in the order in which it is printed.
+type view struct {
+	Page
+	Groups   [][]string
+	QR       code
+	Images   []imageRow // and artifacts
+	Evidence []evidenceRow
+	Whole    []part
+	Legend   []legendRow
+	Commands []string
+	Site     []string // names of the values that it asks for
+	News     []news
+	Contents string
+	About    []componentRow
+}
+
+type imageRow struct {
+	Image
+	Platforms string
+	Own       int64
+	Bar       []part
+}
+
+type evidenceRow struct {
+	Of, Type string
+	Digest   bundle.Digest
+	Size     int64
+}
+
+type legendRow struct {
+	Fill, Name string
+	Count      string
+	Bytes      int64
+}
+
+// news is what changed among things of one kind.
+type news struct {
+	Kind string
+	List []Change
+}
+
+type componentRow struct{ Name, Has string }
+
+func viewOf(p Page) (*view, error) {
+	v := &view{Page: p, Groups: groups(p.Bundle.Digest.Hex()), Commands: p.commands()}
+	var err error
+	if v.QR, err = qrOf(string(p.Bundle.Digest)); err != nil {
+		return nil, err
+	}
+	var largest int64
+	for _, i := range p.Images {
+		largest = max(largest, i.Size)
+	}
+	images := 0
+	for _, i := range p.Images {
+		for _, e := range i.Evidence {
+			v.Evidence = append(v.Evidence, evidenceRow{i.Reference, typeOf(e.Type, ""), e.Digest, e.Size})
+		}
+		switch i.Kind {
+		case KindImage, KindArtifact:
+			images++
+			own := i.Size - i.Shared
+			v.Images = append(v.Images, imageRow{i, i.platforms(), own, bar(largest, piece{own, "own"}, piece{i.Shared, "shared"})})
+		case KindEvidence:
+			v.Evidence = append(v.Evidence, evidenceRow{i.Reference, typeOf("", i.Reference), i.Digest, i.Size})
+		}
+	}
+	s := p.Shares
+	v.Whole = bar(p.Bytes, piece{s.Images, "own"}, piece{s.Shared, "shared"}, piece{s.Charts + s.Plugins + s.Files, "dots"}, piece{s.Evidence + s.Documents, "rest"})
+	evidence := len(v.Evidence)
+	v.Legend = []legendRow{
+		{"own", "of one image", Commas(int64(images)), s.Images},
+		{"shared", "shared by images, counted once", "", s.Shared},
+		{"dots", "charts", Commas(int64(len(p.Charts))), s.Charts},
+		{"dots", "plugins", Commas(int64(len(p.Plugins))), s.Plugins},
+		{"dots", "files for hosts", Commas(int64(len(p.Files))), s.Files},
+		{"rest", "upstream's signatures, attestations, SBOMs", Commas(int64(evidence)), s.Evidence},
+		{"rest", "what the bundle says of itself", "", s.Documents},
+	}
+	v.Contents = countOf(images, len(p.Charts), len(p.Plugins), len(p.Files))
+	if p.Changes != nil {
+		v.News = newsOf(p.Changes)
+	}
+	if p.Host != nil {
+		for _, value := range p.Host.Values {
+			v.Site = append(v.Site, value.Name)
+		}
+	}
+	for _, c := range p.Components {
+		v.About = append(v.About, componentRow{c.Name, countOf(len(c.Images), len(c.Charts), len(c.Plugins), len(c.Files))})
+	}
+	return v, nil
+}
+
+// newsOf leaves out the kinds in which nothing changed.
+func newsOf(c *Changes) []news {
+	var list []news
+	for _, n := range []news{{"Image", c.Images}, {"Chart", c.Charts}, {"Plugin", c.Plugins}, {"File", c.Files}} {
+		if len(n.List) > 0 {
+			list = append(list, n)
+		}
+	}
+	return list
+}
+
+// countOf words how many there are of each.
+func countOf(images, charts, plugins, files int) string {
+	var parts []string
+	for _, n := range []struct {
+		n    int
+		name string
+	}{{images, "image"}, {charts, "chart"}, {plugins, "plugin"}, {files, "file"}} {
+		switch {
+		case n.n == 1:
+			parts = append(parts, "1 "+n.name)
+		case n.n > 1:
+			parts = append(parts, fmt.Sprintf("%d %ss", n.n, n.name))
+		}
+	}
+	return cmp.Or(strings.Join(parts, ", "), "nothing of its own")
+}
+
+func (i Image) platforms() string {
+	var list []string
+	for _, m := range i.Manifests {
+		if m.Platform != "" && m.Platform != "unknown/unknown" {
+			list = append(list, m.Platform)
+		}
+	}
+	return strings.Join(list, ", ")
+}
+
+// UnpackCommands returns what takes the signed root and the signatures out of a
+// bundle with tar alone, for n signatures.
+func UnpackCommands(file string, volumes []Volume, n int) []string {
+	from := func(member string) string {
+		if len(volumes) == 0 {
+			return "tar -xOf " + ShellWord(file) + " " + member
+		}
+		return "cat " + ShellWord(file) + ".[0-9][0-9][0-9] | tar -xOf - " + member
+	}
+	list := []string{from("index.json") + " >index.json"}
+	if n == 1 {
+		return append(list, from("signatures.jsonl")+" | head -1 >s.json")
+	}
+	for k := range n {
+		list = append(list, fmt.Sprintf("%s | sed -n %dp >s%d.json", from("signatures.jsonl"), k+1, k+1))
+	}
+	return list
+}
+
+// commands check identity and signatures without this program.
+func (p Page) commands() []string {
+	key := "KEY.pub"
+	if p.Made != nil {
+		key = ShellWord(p.Made.Public)
+	}
+	list := UnpackCommands(p.File, p.Volumes, len(p.Signatures))
+	list = append(list, "sha256sum index.json")
+	for k := range p.Signatures {
+		name := "s.json"
+		if len(p.Signatures) > 1 {
+			name = fmt.Sprintf("s%d.json", k+1)
+		}
+		list = append(list, "cosign verify-blob --key "+key+" --bundle "+name+" --insecure-ignore-tlog index.json")
+	}
+	return list
+}

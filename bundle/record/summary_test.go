@@ -1,0 +1,220 @@
+package record_test
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
+	"github.com/oob-bundle/oob-bundle/bundle/record"
+	"github.com/oob-bundle/oob-bundle/manifests"
+)
+
+// read describes a bundle that stays open as long as the test.
+func read(t *testing.T, path string) *record.Summary {
+	t.Helper()
+	f, err := bundle.OpenFile(path, os.O_RDONLY)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	s, err := record.Read(f, f.Size())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func layer(name string, size int) bundletest.File {
+	return bundletest.File{Name: name, Mode: 0o644, Data: []byte(strings.Repeat(name+" ", size))}
+}
+
+// spdx is an SBOM with two packages of one licence, and one without.
+const spdx = `{"x":[{"packages":[1]}],"packages":[{"licenseConcluded":"NOASSERTION","licenseDeclared":"MIT"},{"licenseConcluded":"MIT"},{"licenseConcluded":"NONE"}],"spdxVersion":"SPDX-2.3"}`
+
+const cyclonedx = `{"bomFormat":"CycloneDX","specVersion":"1.5","components":[{"licenses":[{"license":{"id":"MIT"}}],"components":[{"licenses":[{"expression":"MIT OR ISC"}]}]},{"licenses":[{"license":{"name":"Own"}}]},{}]}`
+
+// world has images that share a layer, some with SBOMs, a partial index, a chart
+// and a file, in two bundles of which the second is newer.
+type world struct {
+	up           *bundletest.Registry
+	older, newer string // paths
+}
+
+func newWorld(t *testing.T) world {
+	up, key := bundletest.NewRegistry(t, nil), bundletest.NewKey(t)
+	base := bundletest.Layer(layer("base", 3000))
+	one := bundletest.Image("linux/amd64", base, bundletest.Layer(layer("one", 100)))
+	up.Push(t, "team/one:1", one)
+	up.Push(t, "team/two:1", bundletest.Image("linux/amd64", base, bundletest.Layer(layer("two", 100))))
+	up.Push(t, "team/two:2", bundletest.Image("linux/amd64", base, bundletest.Layer(layer("two again", 200))))
+	amd := bundletest.Image("linux/amd64", bundletest.Layer(layer("multi", 10)))
+	up.Push(t, "team/multi:1", bundletest.WithAttestation(bundletest.Index(amd, bundletest.Image("linux/arm64", bundletest.Layer(layer("arm", 10)))), amd))
+	up.Push(t, "team/gone:1", bundletest.Image("linux/amd64", bundletest.Layer(layer("gone", 10))))
+	up.Push(t, "team/notes:1", bundletest.Artifact([]byte("not an image")))
+	d, err := one.Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tag := "team/one:sha256-" + d.Hex
+	up.Push(t, tag+".sbom", bundletest.ArtifactOf("text/spdx+json", []byte(spdx), nil))
+	statement := fmt.Sprintf(`{"_type":"https://in-toto.io/Statement/v1","predicateType":"https://cyclonedx.org/bom","predicate":%s}`, cyclonedx)
+	up.Push(t, tag+".att", bundletest.ArtifactOf("application/vnd.dsse.envelope.v1+json",
+		fmt.Appendf(nil, `{"payloadType":"application/vnd.in-toto+json","payload":%q,"signatures":[]}`, base64.StdEncoding.EncodeToString([]byte(statement))), nil))
+	bundleOf := func(name, images string, file string) string {
+		dir := t.TempDir()
+		bundletest.Write(t, filepath.Join(dir, "a.conf"), []byte(file), 0o644)
+		var list []string
+		for _, i := range strings.Fields(images) {
+			list = append(list, up.Host+"/team/"+i)
+		}
+		text := fmt.Sprintf("apiVersion: oobbundle.dev/v1\nkind: Manifest\nmetadata: {name: demo, version: %s}\ncomponents:\n  - name: all\n    images: [\"%s\"]\n    files: [{source: a.conf, path: etc/a.conf, mode: \"0640\"}]\n", name, strings.Join(list, `", "`))
+		path := filepath.Join(dir, "m.yaml")
+		bundletest.Write(t, path, []byte(text), 0o644)
+		m, err := manifests.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o := bundletest.Options(t, m, key, up)
+		return bundletest.Create(t, o)
+	}
+	return world{up, bundleOf("1.0.0", "one:1 two:1 gone:1", "old"), bundleOf("1.1.0", "one:1 two:2 multi:1 notes:1", "new")}
+}
+
+func TestSummary(t *testing.T) {
+	w := newWorld(t)
+	s := read(t, w.newer)
+	by := map[string]record.Image{}
+	for _, i := range s.Images {
+		by[strings.TrimPrefix(i.Reference, w.up.Host+"/team/")] = i
+	}
+	for name, kind := range map[string]string{"one:1": record.KindImage, "two:2": record.KindImage, "multi:1": record.KindImage, "notes:1": record.KindArtifact} {
+		i := by[name]
+		if i.Kind != kind || i.Size <= 0 || i.Shared < 0 || i.Shared >= i.Size {
+			t.Errorf("%s: %+v", name, i)
+		}
+		if kind == record.KindImage && i.Manifests[0].Platform != "linux/amd64" {
+			t.Errorf("%s is for %q", name, i.Manifests[0].Platform)
+		}
+	}
+	if a, b := by["one:1"].Shared, by["two:2"].Shared; a != b || a == 0 || a != s.Shares.Shared {
+		t.Errorf("the base is shared: %d, %d, counted as %d", a, b, s.Shares.Shared)
+	}
+	if by["multi:1"].Shared != 0 || len(by["multi:1"].Evidence) != 1 || !by["multi:1"].Partial {
+		t.Errorf("the partial one: %+v", by["multi:1"])
+	}
+	x := s.Shares
+	if sum := x.Images + x.Shared + x.Charts + x.Plugins + x.Files + x.Evidence + x.Documents; sum != s.Bytes || x.Evidence == 0 || x.Files == 0 || x.Documents == 0 {
+		t.Errorf("the shares are %+v, together %d of %d", x, sum, s.Bytes)
+	}
+	fi, err := os.Stat(w.newer)
+	if err != nil || fi.Size() != s.FileBytes {
+		t.Errorf("the file has %d bytes (%v)", s.FileBytes, err)
+	}
+	if f := s.Files[0]; f.Source != "a.conf" || !slices.Equal(f.Checks, []string{"file of the author's"}) {
+		t.Errorf("the file: %+v", f)
+	}
+}
+
+func TestSBOMs(t *testing.T) {
+	w := newWorld(t)
+	s := read(t, w.newer)
+	var got []string
+	for _, b := range s.SBOMs {
+		got = append(got, fmt.Sprintf("%s|%s|%d|%v|%d|%s", strings.TrimPrefix(b.Of, w.up.Host), b.Format, b.Packages, b.Licenses, b.Unknown, b.Problem))
+	}
+	want := []string{
+		fmt.Sprintf("|CycloneDX 1.6|%d|[]|%d|", len(s.Images)-2+1, len(s.Images)-2+1), // not what stands under cosign's tags, and the file
+		"/team/one:1|CycloneDX 1.5|4|[{MIT 1} {MIT OR ISC 1} {Own 1}]|1|",
+		"/team/one:1|SPDX 2.3|3|[{MIT 2}]|1|",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q\ninstead of\n%q", got, want)
+	}
+}
+
+// TestDamagedSBOM: what does not match its digest is not counted, and the rest is
+// told all the same.
+func TestDamagedSBOM(t *testing.T) {
+	data, err := os.ReadFile(newWorld(t).newer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := bytes.Index(data, []byte(spdx))
+	data[at+len(spdx)-20] ^= 1
+	s, err := record.Read(bytes.NewReader(data), int64(len(data)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := s.SBOMs[len(s.SBOMs)-1]
+	if last.Packages != 0 || !strings.Contains(last.Problem, "damaged") {
+		t.Errorf("%+v", last)
+	}
+}
+
+func TestCompare(t *testing.T) {
+	w := newWorld(t)
+	s, old := read(t, w.newer), read(t, w.older)
+	if err := s.Compare(old); err != nil {
+		t.Fatal(err)
+	}
+	c := s.Changes
+	got := map[string]record.Change{}
+	for _, x := range slices.Concat(c.Images, c.Files) {
+		got[strings.TrimPrefix(x.Name, w.up.Host+"/team/")] = x
+	}
+	if x := got["two:2"]; x.What != record.Changed || !strings.HasSuffix(x.Was, "/two:1") || x.Old == x.New || x.NewBytes <= 0 || x.NewBytes > 2000 {
+		t.Errorf("the changed image: %+v", x)
+	}
+	if x := got["multi:1"]; x.What != record.Added || x.NewBytes <= 0 {
+		t.Errorf("the added image: %+v", x)
+	}
+	if x := got["gone:1"]; x.What != record.Removed || x.NewBytes != 0 {
+		t.Errorf("the removed image: %+v", x)
+	}
+	if x := got["etc/a.conf"]; x.What != record.Changed || x.Old != bundle.DigestOf([]byte("old")) || x.New != bundle.DigestOf([]byte("new")) {
+		t.Errorf("the file: %+v", x)
+	}
+	if c.Same != 1 || len(got) != 5 || c.NewBytes <= 0 || c.NewBytes >= s.Bytes {
+		t.Errorf("%d things as before, %d changed, %d new bytes: %+v", c.Same, len(got), c.NewBytes, got)
+	}
+	// Against itself nothing is new.
+	if err := s.Compare(read(t, w.newer)); err != nil || s.Changes.NewBytes != 0 || len(s.Changes.Images)+len(s.Changes.Files) != 0 {
+		t.Errorf("against itself: %+v, %v", s.Changes, err)
+	}
+}
+
+// TestContract: the fields that inspect --json has had stay where they were.
+func TestContract(t *testing.T) {
+	data, err := json.Marshal(read(t, newWorld(t).newer))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var doc map[string]any
+	if err := json.Unmarshal(data, &doc); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{
+		"verified", "bundle.digest", "bundle.name", "bundle.version", "bundle.channel", "bundle.sequence", "bundle.created", "bundle.platforms",
+		"signatures.fingerprint", "signatures.trusted", "signatures.valid", "images.reference", "images.digest", "images.partial", "images.manifests.digest",
+		"components.name", "charts", "plugins", "files.path", "files.mode", "files.digest", "files.size", "files.manifest", "blobs", "bytes",
+	} {
+		var at any = doc
+		for _, key := range strings.Split(path, ".") {
+			if list, ok := at.([]any); ok {
+				at = list[0]
+			}
+			m, _ := at.(map[string]any)
+			if at = m[key]; at == nil {
+				t.Fatalf("there is no %s", path)
+			}
+		}
+	}
+}

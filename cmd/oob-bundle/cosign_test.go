@@ -1,0 +1,51 @@
+//go:build interop
+
+package main
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
+)
+
+// TestCosignLines shows cosign verify-blob the lines that TestLines of package verify
+// shows to verify. Where the two differ the table says why.
+func TestCosignLines(t *testing.T) {
+	s := side{t, t.TempDir()}
+	t.Setenv("PATH", filepath.Join(s.source(), "bin/tools")+":"+os.Getenv("PATH"))
+	cosign, err := exec.LookPath("cosign")
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := bundletest.Rich("x").IndexJSON()
+	bundletest.Write(t, filepath.Join(s.dir, "index.json"), root, 0o644)
+	same, differ := 0, 0
+	for _, row := range bundletest.Lines(t, root) {
+		t.Run(row.Name, func(t *testing.T) {
+			text := row.Text
+			if row.Name != "a line break" {
+				text, _, _ = bytes.Cut(text, []byte("\n"))
+			}
+			path := filepath.Join(s.dir, "s.json")
+			bundletest.Write(t, path, text, 0o644)
+			out, err := exec.Command(cosign, "verify-blob", "--key", row.Public, "--bundle", path, "--insecure-ignore-tlog", filepath.Join(s.dir, "index.json")).CombinedOutput()
+			if (err == nil) != row.Cosign {
+				t.Errorf("cosign accepts it: %v; the table says %v\n%s", err == nil, row.Cosign, out)
+			}
+			if row.Good == row.Cosign {
+				same++
+				return
+			}
+			differ++
+			if row.Good {
+				t.Error("verify takes what cosign does not")
+			}
+			t.Logf("only cosign accepts it: %s", row.Why)
+		})
+	}
+	t.Logf("%d signatures: of %d cosign says the same, %d it accepts and verify does not", same+differ, same, differ)
+}

@@ -1,0 +1,59 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/oob-bundle/oob-bundle/install"
+	"github.com/oob-bundle/oob-bundle/install/registry"
+)
+
+func gcCommand(u *ui) *cobra.Command {
+	var root string
+	c := &cobra.Command{
+		Use:     "gc",
+		Short:   "Remove from the registry below ROOT what no tag leads to",
+		Long:    `Everything that is installed, or that a rollback can go back to, has tags.`,
+		Example: "  oob-bundle registry gc",
+		Args:    none,
+		RunE:    func(c *cobra.Command, _ []string) error { return u.collect(c.Context(), root) },
+	}
+	rootFlag(c, &root)
+	u.jsonFlag(c)
+	return c
+}
+
+func (u *ui) collect(ctx context.Context, root string) (err error) {
+	lock, err := install.Acquire(root)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, lock.Release()) }()
+	journals, err := install.ReadJournals(root)
+	if err != nil {
+		return err
+	}
+	for _, j := range journals {
+		if j.Registry == embeddedName {
+			return j.Unfinished(root)
+		}
+	}
+	e, err := registry.OpenEmbedded(ctx, root)
+	if err != nil {
+		return err
+	}
+	if err := refuseLost(root); err != nil {
+		return err
+	}
+	removed, err := e.Collect(ctx)
+	if err != nil {
+		return err
+	}
+	return u.result(removed, func(w io.Writer) {
+		fmt.Fprintf(w, "Removed %s, %s\n", count(removed.Blobs, "blob"), human(removed.Bytes))
+	})
+}

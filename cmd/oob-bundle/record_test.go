@@ -1,0 +1,83 @@
+package main
+
+import (
+	"encoding/json"
+	"html"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/record"
+	"github.com/oob-bundle/oob-bundle/manifests"
+)
+
+var (
+	style  = regexp.MustCompile(`(?s)<style>.*?</style>`)
+	markup = regexp.MustCompile(`<[!/]?[A-Za-z][^>]*>`)
+	spaces = regexp.MustCompile(`\s+`)
+)
+
+// squeezed is text without white space, in which what was broken over lines is
+// found again.
+func squeezed(s string) string { return spaces.ReplaceAllString(s, "") }
+
+// pageText is what a page says, squeezed.
+func pageText(page []byte) string {
+	return squeezed(html.UnescapeString(markup.ReplaceAllString(style.ReplaceAllString(string(page), ""), " ")))
+}
+
+// collect calls found for every field of a JSON document that has one of the names.
+func collect(v any, names map[string]bool, found func(name string, value any)) {
+	switch x := v.(type) {
+	case map[string]any:
+		for k, child := range x {
+			if names[k] {
+				found(k, child)
+			}
+			collect(child, names, found)
+		}
+	case []any:
+		for _, child := range x {
+			collect(child, names, found)
+		}
+	}
+}
+
+// TestRecordSaysAll: what inspect --json says of names, digests and sizes stands
+// on the page, for a whole architecture.
+func TestRecordSaysAll(t *testing.T) {
+	s := newSite(t)
+	s.stock("application", manifests.Choice{Deployment: "compose", Platforms: []bundle.Platform{{OS: "linux", Architecture: "amd64"}}})
+	file, args := s.create("application", "--deployment", "compose", "--platform", "linux/amd64")
+	s.must(args...)
+	page := filepath.Join(s.dir, "page.html")
+	data := s.must("inspect", file, "--json", "--html", page)
+	var doc any
+	if err := json.Unmarshal([]byte(data), &doc); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{page, record.FileName(file)} {
+		html, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := pageText(html)
+		n := 0
+		names := map[string]bool{"reference": true, "digest": true, "archive": true, "size": true, "bytes": true, "fileBytes": true, "fingerprint": true, "id": true, "version": true, "path": true, "mode": true, "packages": true, "created": true}
+		collect(doc, names, func(name string, value any) {
+			want, ok := value.(string)
+			if x, isNumber := value.(float64); isNumber {
+				want, ok = commas(int64(x)), true
+			}
+			if n++; !ok || !strings.Contains(text, squeezed(want)) {
+				t.Errorf("%s does not have the %s %v", path, name, value)
+			}
+		})
+		if n < 100 {
+			t.Errorf("only %d fields were compared", n)
+		}
+	}
+}

@@ -1,0 +1,33 @@
+package install_test
+
+import (
+	"testing"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
+	"github.com/oob-bundle/oob-bundle/install"
+)
+
+// TestNamesThatDifferInCase: tags, channels and names of values may, and what the
+// host writes down it must be able to read again.
+func TestNamesThatDifferInCase(t *testing.T) {
+	w := newWorld(t)
+	for i, channel := range []string{"Rich", "rich"} {
+		c := bundletest.NewContent("case")
+		c.Info.Channel, c.Info.Sequence = channel, int64(i+1)
+		c.Add("docker.io/library/app:RC1", c.Image("linux/amd64", "upper "+channel))
+		c.Add("docker.io/library/app:rc1", c.Image("linux/amd64", "lower "+channel))
+		c.Doc.Host = &bundle.Host{
+			Values:  []bundle.Value{{Name: "siteName", About: "x", Default: "a"}, {Name: "sitename", About: "x", Default: "b"}},
+			Secrets: []bundle.Secret{{Name: "dbPassword", Length: 16}, {Name: "dbpassword", Length: 16}},
+		}
+		file := c.File(t, w.key)
+		w.must(w.install(file, takeOver))
+		if !w.must(w.install(file)).Nothing {
+			t.Error("the second time it did something")
+		}
+		if _, err := install.ReadState(w.root); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

@@ -1,0 +1,173 @@
+package install
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/bundletest/seeds"
+	"github.com/oob-bundle/oob-bundle/install/host"
+)
+
+// TestSeeds counts what the fuzz target begins with, and what becomes of it.
+func TestSeeds(t *testing.T) {
+	seeds.Targets(t, "FuzzState")
+	seeds.Count(t, "FuzzState", stateSeeds(), 12, 28, 0, fuzzState(t.TempDir()))
+}
+
+// stateDocument is one of the documents below the root.
+type stateDocument struct {
+	kind byte // modulo 4: state, receipt, journal, release
+	data []byte
+}
+
+func stateSeeds() seeds.Of[stateDocument] {
+	digest := bundle.DigestOf([]byte("x"))
+	installed := Installed{Name: "demo", Channel: "demo", Identity: digest, Version: "1", Registry: "embedded", Release: "0123456789abcdef", Receipt: "demo-0123456789abcdef-00000000.json", Before: []string{"r.json"}}
+	moves := []TagMove{{Repository: "docker.io/library/nginx", Tag: "1", From: digest, To: digest}}
+	documents := []any{
+		State{
+			APIVersion: bundle.APIVersion, Kind: "State", Channels: map[string]Channel{"demo": {Sequence: 1 << 62, Identity: digest, Highest: digest, Pending: digest}},
+			Owners: map[string]Owner{"deployment demo": {"demo", "demo"}}, Deployments: map[string]Installed{"demo embedded": installed},
+		},
+		Receipt{
+			APIVersion: bundle.APIVersion, Kind: "Receipt", Bundle: ReceiptBundle{digest, "demo", "1", "demo", 7}, Signers: []string{bundle.Fingerprint{1}.String()}, Registry: "127.0.0.1:5000",
+			Images: []ReceiptImage{{Reference: "a/b:1", Upstream: "docker.io/library/nginx:1", Digest: digest, Index: digest, IndexStored: true, Manifests: []bundle.Digest{digest}}},
+			Files:  []ReceiptFile{{"/var/lib/x", "0644", digest}}, Release: "0123456789abcdef", Tags: moves, Installed: "2026-01-02T03:04:05Z",
+		},
+		Journal{
+			APIVersion: bundle.APIVersion, Kind: "Journal", Action: actionRollback, Identity: digest, Name: "demo", Version: "1", Channel: "demo", Sequence: 7, Registry: "embedded",
+			Started: time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC), Release: "0123456789abcdef", From: "fedcba9876543210", Tags: moves, Deployment: &installed,
+		},
+		host.About{
+			APIVersion: bundle.APIVersion, Kind: "Release", ID: releaseID, Identity: digest, Name: "demo", Version: "1", Form: "compose", Registry: "127.0.0.1:5000", Data: "/data",
+			Values: map[string]string{"domain": "a"}, Images: []string{"a"}, Health: []string{"http://127.0.0.1"}, Links: []bundle.Link{{Path: "/etc/nginx/conf.d/a", File: "a"}},
+			Merges: []bundle.Merge{{File: "a", Patch: "b"}}, Database: &bundle.Database{Service: "db"}, Postgres: "17", Files: []host.File{{Path: "a", Mode: "0644", SHA256: digest}},
+		},
+	}
+	var s seeds.Of[stateDocument]
+	add := func(kind int, text string) { s.Refused = append(s.Refused, stateDocument{byte(kind), []byte(text)}) }
+	for kind, d := range documents {
+		data, err := bundle.Encode(d)
+		if err != nil {
+			panic(err)
+		}
+		text := string(data)
+		s.Taken = append(s.Taken, stateDocument{byte(kind), data}, stateDocument{byte(kind), append(data[:len(data):len(data)], '\n')}, stateDocument{byte(kind), []byte(" " + strings.Replace(text, ",", " ,\n", 1))})
+		add(kind, text[:len(text)-1])
+		add(kind, text+"{}")
+		add(kind, strings.Replace(text, "{", `{"more":1,`, 1))
+		add(kind, strings.Replace(text, `"kind":`, `"Kind":"x","kind":`, 1))
+		add(kind, strings.Replace(text, `"apiVersion":"oobbundle.dev/v1"`, `"apiVersion":null`, 1))
+		add(kind, strings.Replace(text, `"apiVersion":"oobbundle.dev/v1"`, `"apiVersion":"oobbundle.dev/v2"`, 1))
+		add(kind, strings.Replace(text, `"apiVersion":"oobbundle.dev/v1"`, `"apiVersion":"oobbundle.dev/v2","more":1`, 1))
+	}
+	return s
+}
+
+const releaseID = "0123456789abcdef"
+
+// FuzzState: what this host wrote down is written again to the same bytes, others
+// read the same in it, and a newer program's is told apart from a damaged one.
+func FuzzState(f *testing.F) {
+	for _, s := range stateSeeds().All() {
+		f.Add(s.kind, s.data)
+	}
+	check := fuzzState(f.TempDir())
+	f.Fuzz(func(t *testing.T, kind byte, data []byte) { check(t, stateDocument{kind, data}) })
+}
+
+func fuzzState(root string) func(t *testing.T, in stateDocument) bool {
+	const journalName, receipt, name = "j.json", "r.json", "demo"
+	paths := []string{
+		statePath(root), receiptPath(root, receipt), filepath.Join(root, "journal", journalName), filepath.Join(host.Base(root, name), "releases", releaseID, "release.json"),
+	}
+	for _, p := range paths {
+		if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
+			panic(err)
+		}
+	}
+	read := func(kind int) (any, error) {
+		switch kind {
+		case 0:
+			return ReadState(root)
+		case 1:
+			return ReadReceipt(root, receipt)
+		case 2:
+			list, err := ReadJournals(root)
+			if err != nil {
+				return nil, err
+			}
+			return list[0], nil
+		}
+		return host.ReadRelease(root, name, releaseID)
+	}
+	return func(t *testing.T, in stateDocument) bool {
+		kind := int(in.kind) % len(paths)
+		p := paths[kind]
+		if err := os.WriteFile(p, in.data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		defer os.Remove(p)
+		got, err := read(kind)
+		if err != nil {
+			if errors.Is(err, bundle.ErrFormat) == errors.Is(err, bundle.ErrNewer) {
+				t.Fatalf("refused without a reason: %v", err)
+			}
+			if v := apiVersion(in.data); v != bundle.APIVersion && strings.HasPrefix(v, "oobbundle.dev/") && !errors.Is(err, bundle.ErrNewer) {
+				t.Fatalf("a newer one, and refused as damaged: %v", err)
+			}
+			return false
+		}
+		same(t, kind, in.data, got)
+		written, err := bundle.Encode(got)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := writeJSON(p, got); err != nil {
+			t.Fatal(err)
+		}
+		again, err := read(kind)
+		if err != nil {
+			t.Fatalf("%q is read as %+v and, written anew, refused: %v", in.data, got, err)
+		}
+		if twice, err := bundle.Encode(again); err != nil || !bytes.Equal(twice, written) {
+			t.Fatalf("%q is written as %q and then as %q: %v", in.data, written, twice, err)
+		}
+		return true
+	}
+}
+
+// apiVersion returns that of a document which is one, or "".
+func apiVersion(data []byte) string {
+	var anything struct{}
+	var head map[string]any
+	if err := bundle.DecodeStrict(data, &anything); json.Unmarshal(data, &head) != nil || err != nil && !strings.Contains(err.Error(), "unknown object member") && !errors.Is(err, bundle.ErrNewer) {
+		return ""
+	}
+	v, _ := head["apiVersion"].(string)
+	return v
+}
+
+// same compares what was read with what encoding/json reads, which lets much more
+// through.
+func same(t *testing.T, kind int, data []byte, got any) {
+	t.Helper()
+	other := reflect.New(reflect.TypeOf(got).Elem()).Interface()
+	if s, ok := other.(*State); ok { // what a missing field stands for
+		s.APIVersion, s.Kind, s.Channels, s.Owners, s.Deployments = bundle.APIVersion, "State", map[string]Channel{}, map[string]Owner{}, map[string]Installed{}
+	}
+	if err := json.Unmarshal(data, other); err != nil {
+		t.Fatalf("taken, and encoding/json says %v of %q", err, data)
+	}
+	if !reflect.DeepEqual(other, got) {
+		t.Fatalf("%d: %q is read as\n%+v\nand by encoding/json as\n%+v", kind, data, got, other)
+	}
+}

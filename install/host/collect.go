@@ -1,0 +1,151 @@
+package host
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+)
+
+// collect lists the files and renders those that are templates.
+func (r *Release) collect() error {
+	d := r.bundle.Deployment
+	render := &renderer{
+		view: view{
+			Name: d.Name, Version: d.Version, Form: d.Form, Platform: r.platform.String(), OS: r.platform.OS, Arch: r.platform.Architecture,
+			Registry: r.site.Registry, Data: r.data, Release: r.Dir, Current: filepath.Join(r.base, "current"),
+			Values: r.values, Secrets: r.secrets, Settings: d.Settings,
+		},
+		d: d, g: r.bundle.Geometry, platform: r.platform,
+	}
+	render.file = func(p string) (string, error) { return r.included(render, p) }
+	if err := r.addPlugins(render); err != nil {
+		return err
+	}
+	runtimes, err := mirrors(d.Images, r.site.Registry, r.plain)
+	if err != nil {
+		return err
+	}
+	for _, name := range sortedKeys(runtimes) {
+		r.files = append(r.files, file{path: name, mode: 0o644, data: runtimes[name]})
+	}
+	var problems []error
+	for _, f := range d.Files {
+		mode, err := strconv.ParseUint(f.Mode, 8, 32)
+		if err != nil {
+			return fmt.Errorf("%w: mode %q", bundle.ErrFormat, f.Mode)
+		}
+		if f.Platform != "" && f.Platform != r.platform.String() {
+			continue
+		}
+		out := file{path: f.Path, mode: fs.FileMode(mode), blob: bundle.Descriptor{Digest: f.Digest, Size: f.Size}, as: f.As, strip: f.Strip}
+		if f.As == bundle.AsTemplate || f.As == bundle.AsImages {
+			text, err := r.bundle.ReadBlob(out.blob, bundle.MaxTemplate)
+			if err == nil && f.As == bundle.AsTemplate {
+				out.data, err = render.render(f.Path, string(text))
+			} else if err == nil {
+				var foreign []string
+				out.data, foreign, err = render.siteImages(f.Path, text)
+				for _, image := range foreign {
+					r.Notes = append(r.Notes, fmt.Sprintf("%s names the image %s, which is not in the bundle", f.Path, image))
+				}
+			}
+			if err != nil {
+				problems = append(problems, err)
+			}
+			if out.data == nil {
+				out.data = []byte{}
+			}
+			if r.secrets.in(out.data) {
+				out.mode &= 0o600
+			}
+		}
+		r.files = append(r.files, out)
+	}
+	seen := map[string]bool{}
+	for _, f := range r.files {
+		if low := strings.ToLower(f.path); seen[low] || strings.HasPrefix(low, ".") || low == bundle.ReleaseFile {
+			problems = append(problems, fmt.Errorf("%w: %q is a name that this program uses itself", bundle.ErrFormat, f.path))
+		} else {
+			seen[low] = true
+		}
+	}
+	return errors.Join(problems...)
+}
+
+// maxIncluded bounds how deep templates may include each other.
+const maxIncluded = 4
+
+// included returns what comes of another template of the bundle.
+func (r *Release) included(render *renderer, p string) (string, error) {
+	if render.depth == maxIncluded {
+		return "", errors.New("templates that include each other")
+	}
+	for _, f := range r.bundle.Deployment.Files {
+		if f.Path != p || f.As != bundle.AsTemplate {
+			continue
+		}
+		text, err := r.bundle.ReadBlob(bundle.Descriptor{Digest: f.Digest, Size: f.Size}, bundle.MaxTemplate)
+		if err != nil {
+			return "", err
+		}
+		render.depth++
+		out, err := render.render(p, string(text))
+		render.depth--
+		return string(out), err
+	}
+	return "", fmt.Errorf("the template %s is not in the bundle", p)
+}
+
+func (r *Release) addPlugins(render *renderer) error {
+	dir := "plugins"
+	if r.host.Plugins != "" {
+		text, err := render.render("the directory of plugins", r.host.Plugins)
+		if err != nil {
+			return err
+		}
+		dir = string(text)
+		if !fs.ValidPath(dir) {
+			return fmt.Errorf("%w: plugins are to be in %q", bundle.ErrFormat, dir)
+		}
+	}
+	for _, p := range r.bundle.Deployment.Plugins {
+		m := r.bundle.Manifests[p.Manifest]
+		for _, l := range m.Layers {
+			f := file{path: path.Join(dir, p.Name), mode: 0o644, blob: l}
+			switch l.MediaType {
+			case bundle.TypePluginSignature:
+				f.path += ".sig"
+			case bundle.TypePluginKey:
+				name := "plugin-" + l.Digest.Short() + ".asc"
+				f.path = "plugin-keys/" + name
+				if slices.Contains(render.plugins, name) {
+					continue
+				}
+				render.plugins = append(render.plugins, name)
+			}
+			r.files = append(r.files, f)
+		}
+	}
+	return nil
+}
+
+// health fills in the addresses to ask whether all is well.
+func (r *Release) health() ([]string, error) {
+	render := &renderer{view: view{Name: r.Name, Values: r.values, Data: r.data}, file: func(string) (string, error) { return "", errors.New("not here") }, d: r.bundle.Deployment, g: r.bundle.Geometry, platform: r.platform}
+	var urls []string
+	for _, h := range r.host.Health {
+		text, err := render.render("health", h)
+		if err != nil {
+			return nil, err
+		}
+		urls = append(urls, string(text))
+	}
+	return urls, nil
+}

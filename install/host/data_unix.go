@@ -1,0 +1,20 @@
+//go:build unix
+
+package host
+
+import (
+	"fmt"
+	"io/fs"
+	"syscall"
+)
+
+// nonblock is for opening what may have become a pipe.
+const nonblock = syscall.O_NONBLOCK
+
+// ownerOf returns who owns a file, as UID:GID.
+func ownerOf(fi fs.FileInfo) string {
+	if s, ok := fi.Sys().(*syscall.Stat_t); ok {
+		return fmt.Sprintf("%d:%d", s.Uid, s.Gid)
+	}
+	return ""
+}

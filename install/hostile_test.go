@@ -1,0 +1,60 @@
+package install_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
+)
+
+// TestHostileTars shows install what verify's test of the same name shows to verify,
+// on a site where nothing is and on one where the bundle before is: nothing changes.
+func TestHostileTars(t *testing.T) {
+	for _, site := range []string{"empty", "installed"} {
+		t.Run(site, func(t *testing.T) {
+			w := newWorld(t)
+			if site == "installed" {
+				w.must(w.install(bundletest.Rich("before").File(t, w.key)))
+			}
+			before := w.tree()
+			next := bundletest.Rich("x")
+			next.Info.Sequence = 8
+			good := next.File(t, w.key)
+			rows := bundletest.HostileTars(t, good)
+			for _, row := range rows {
+				if _, err := w.install(row.Data); !errors.Is(err, row.Want) || !strings.Contains(err.Error(), row.Text) {
+					t.Errorf("%s: %v", row.Name, err)
+				}
+				if diff := cmp.Diff(before, w.tree()); diff != "" {
+					t.Fatalf("%s left something behind: %s", row.Name, diff)
+				}
+			}
+			w.must(w.install(good))
+			t.Logf("%d files, %d paths compared after each", len(rows), len(before))
+		})
+	}
+}
+
+// TestHostileContent: what a trusted signer signed and should not have is refused
+// before anything is written, too.
+func TestHostileContent(t *testing.T) {
+	w := newWorld(t)
+	w.must(w.install(bundletest.Rich("before").File(t, w.key)))
+	before := w.tree()
+	rows := bundletest.HostileContent(t, w.key)
+	for _, row := range rows {
+		if _, err := w.install(row.Data); !errors.Is(err, row.Want) || !strings.Contains(err.Error(), row.Text) {
+			t.Errorf("%s: %v", row.Name, err)
+		}
+		if diff := cmp.Diff(before, w.tree()); diff != "" {
+			t.Fatalf("%s left something behind: %s", row.Name, diff)
+		}
+	}
+	next := bundletest.Rich("x")
+	next.Info.Sequence = 8
+	w.must(w.install(next.File(t, w.key)))
+	t.Logf("%d signed bundles, %d paths compared after each", len(rows), len(before))
+}

@@ -1,0 +1,159 @@
+package install
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/install/host"
+)
+
+// What a change is.
+const (
+	actionInstall   = "install"
+	actionRollback  = "rollback"
+	actionUninstall = "uninstall"
+)
+
+// Journal is a file below ROOT/journal, one for each target: a change that has
+// everything it needs in place and is switching.
+type Journal struct {
+	APIVersion string        `json:"apiVersion"` // bundle.APIVersion
+	Kind       string        `json:"kind"`       // "Journal"
+	Action     string        `json:"action"`     // install, rollback or uninstall
+	Identity   bundle.Digest `json:"identity"`
+	Name       string        `json:"name"`
+	Version    string        `json:"version"`
+	Channel    string        `json:"channel"`
+	Sequence   int64         `json:"sequence"`
+	Registry   string        `json:"registry"` // name of the target
+	Started    time.Time     `json:"started"`
+	Release    string        `json:"release,omitempty"` // that becomes current, or "" for none
+	From       string        `json:"from,omitempty"`    // that was current, or ""
+	Tags       []TagMove     `json:"tags"`
+	// Deployment is what a rollback or uninstallation found.
+	Deployment *Installed `json:"deployment,omitempty"`
+}
+
+// TagMove is one tag before and after.
+type TagMove struct {
+	Repository string        `json:"repository"`
+	Tag        string        `json:"tag"`
+	From       bundle.Digest `json:"from,omitempty"` // "" if the tag is new
+	To         bundle.Digest `json:"to"`
+}
+
+// indexTag returns where the tag of a move stands in a list, or -1.
+func indexTag(list []TagMove, t TagMove) int {
+	return slices.IndexFunc(list, func(x TagMove) bool { return x.Repository == t.Repository && x.Tag == t.Tag })
+}
+
+// journalPath names the journal of a target, whose name may hold anything.
+func journalPath(root, target string) string {
+	return filepath.Join(root, "journal", bundle.DigestOf([]byte(target)).Short()+".json")
+}
+
+// readJournal returns the journal of an unfinished installation into a target,
+// or nil.
+func readJournal(path string) (*Journal, error) {
+	var j Journal
+	err := readJSON(path, &j)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if j.APIVersion != bundle.APIVersion || j.Kind != "Journal" {
+		return nil, fmt.Errorf("%w: %s is a %q of %q", bundle.ErrNewer, path, j.Kind, j.APIVersion)
+	}
+	if j.Sequence < 0 {
+		return nil, fmt.Errorf("%w: %s has the sequence %d", bundle.ErrFormat, path, j.Sequence)
+	}
+	return &j, nil
+}
+
+// ReadJournals returns the journals of all unfinished installations.
+func ReadJournals(root string) ([]*Journal, error) {
+	dir := filepath.Join(root, "journal")
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	var list []*Journal
+	for _, e := range entries {
+		if filepath.Ext(e.Name()) != ".json" || strings.HasPrefix(e.Name(), ".") {
+			continue // one that was never finished
+		}
+		j, err := readJournal(filepath.Join(dir, e.Name()))
+		if err != nil {
+			return nil, err
+		}
+		if j != nil {
+			list = append(list, j)
+		}
+	}
+	return list, nil
+}
+
+func removeJournal(root, target string) error {
+	path := journalPath(root, target)
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return bundle.SyncDir(filepath.Dir(path))
+}
+
+func newJournal(action, target string) *Journal {
+	return &Journal{APIVersion: bundle.APIVersion, Kind: "Journal", Action: action, Registry: target, Started: time.Now().UTC().Truncate(time.Second)}
+}
+
+// unfinished says that a change has begun to switch and has to be finished.
+func unfinished(err error) error {
+	return fmt.Errorf("%w: %w; run the same command again to finish it", ErrIncomplete, err)
+}
+
+// Unfinished says that a change has to be finished first, and how.
+func (j *Journal) Unfinished(root string) error {
+	return fmt.Errorf("%w: the %s of %s %s, begun %s, did not finish; run %s again first", ErrIncomplete, j.Action, j.Name, j.Version, j.Started.Format(time.RFC3339), j.Command(root))
+}
+
+// Command is what finishes a change. A rollback that was to start the release again, or
+// to put its database back, says so: without that the release would get what another
+// one has left.
+func (j *Journal) Command(root string) string {
+	if j.Action == actionInstall {
+		return "the same oob-bundle install"
+	}
+	command := "oob-bundle " + j.Action + " " + j.Name
+	rec, err := host.ReadStarted(root, j.Name)
+	switch {
+	case j.Action != actionRollback || err != nil || rec == nil:
+	case rec.Release == j.Release && (rec.Restoring != "" || !rec.Up):
+		command += " --start"
+	case rec.Release != j.Release && rec.Dump != "" && !rec.Up:
+		command += " --start --restore-database"
+	}
+	return command
+}
+
+// Pending returns the deployment that an unfinished rollback or uninstallation was
+// about, as it found it, or nil. An empty name or registry means any.
+func Pending(root, action, name, registry string) (*Installed, error) {
+	journals, err := ReadJournals(root)
+	if err != nil {
+		return nil, err
+	}
+	for _, j := range journals {
+		if j.Action == action && j.Deployment != nil && (name == "" || name == j.Name) && (registry == "" || registry == j.Registry) {
+			return j.Deployment, nil
+		}
+	}
+	return nil, nil
+}

@@ -1,0 +1,111 @@
+package install
+
+import (
+	"context"
+	"errors"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/install/host"
+)
+
+// preflight finds everything that stands in the way of the installation, at once
+// and before anything is written: values, files and ports of the host, what
+// belongs to others, room, and the right to write to the host and to the registry.
+func (p *Plan) preflight(ctx context.Context) error {
+	o := p.Options
+	var problems []error
+	release, err := host.New(p.Bundle, host.Site{
+		Root: o.Root, HostRoot: o.HostRoot, Registry: p.Target.Address(), PlainHTTP: o.PlainHTTP, Start: o.Start, Values: o.Values,
+		Installed: p.state.Deployments[deploymentKey(p.Bundle.Info.Name, p.Target.Name())].Release,
+	})
+	if err == nil {
+		p.release = release
+		err = p.checkHost()
+	}
+	problems = append(problems, err, p.checkOwners(ctx))
+	p.warnElsewhere()
+	if p.release != nil && errors.Join(problems...) == nil {
+		if p.done, err = p.already(ctx); p.done != nil || err != nil {
+			return err
+		}
+	}
+	if p.release != nil {
+		problems = append(problems, p.release.CheckMerges())
+	}
+	repos, err := p.repositories()
+	if err != nil {
+		return errors.Join(append(problems, err)...)
+	}
+	problems = append(problems, p.checkRoom(repos), p.checkRights())
+	if !o.InPlace {
+		var names []string
+		for _, r := range repos {
+			names = append(names, r.name)
+		}
+		problems = append(problems, p.Target.Ready(ctx, names))
+	}
+	return errors.Join(problems...)
+}
+
+// warnElsewhere tells who goes over to another registry, which is easily done by
+// leaving --registry away: what this host runs is one release, whatever registries the
+// name is installed in.
+func (p *Plan) warnElsewhere() {
+	name, target := p.Bundle.Info.Name, p.Target.Name()
+	if _, ok := p.state.Deployments[deploymentKey(name, target)]; ok {
+		return
+	}
+	for _, d := range p.state.installed() {
+		if d.Name == name {
+			p.Options.Warn("%s has been installed here with the registry %s so far, and this is %s; the host runs what was installed last. If another registry is not meant, stop here", name, d.Registry, target)
+		}
+	}
+}
+
+// checkRoom adds up what registry and files take on the disk that holds the root.
+func (p *Plan) checkRoom(repos []*repository) error {
+	var bytes, files int64
+	if !p.Options.InPlace {
+		blobs, links := p.content(repos)
+		var err error
+		if bytes, files, err = p.Target.Space(blobs, links); err != nil {
+			return err
+		}
+	}
+	if p.release != nil {
+		b, f := p.release.Space()
+		bytes, files = bytes+b, files+f
+	}
+	return bundle.Need(p.Options.Root, bytes, files, 0)
+}
+
+// checkRights looks at the directories that get something.
+func (p *Plan) checkRights() error {
+	dirs := []string{p.Options.Root}
+	if p.release != nil {
+		dirs = append(dirs, p.release.Writes()...)
+	}
+	var problems []error
+	for _, d := range dirs {
+		problems = append(problems, bundle.Writable(d))
+	}
+	return errors.Join(problems...)
+}
+
+// content lists all that the target gets, and into how many repositories each
+// goes on average, rounded up.
+func (p *Plan) content(repos []*repository) (all []bundle.Descriptor, links int) {
+	for _, m := range p.Bundle.Blobs() {
+		all = append(all, bundle.Descriptor{MediaType: m.Type, Digest: m.Digest, Size: m.Size})
+	}
+	all = append(all, bundle.Descriptor{Digest: p.Bundle.Identity, Size: int64(len(p.Bundle.Root))})
+	slot, _, blobs := p.slot()
+	all = append(all, slot)
+	for d, data := range blobs {
+		all = append(all, bundle.Descriptor{Digest: d, Size: int64(len(data))})
+	}
+	for _, r := range repos {
+		links += len(r.blobs) + len(r.manifests)
+	}
+	return all, (links + len(all) - 1) / len(all)
+}

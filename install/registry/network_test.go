@@ -1,0 +1,574 @@
+package registry_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
+	"github.com/oob-bundle/oob-bundle/bundle/remote"
+	"github.com/oob-bundle/oob-bundle/install"
+	"github.com/oob-bundle/oob-bundle/install/registry"
+	"github.com/oob-bundle/oob-bundle/verify"
+)
+
+func isStart(r *http.Request) bool { return r.Method == http.MethodPost && bundletest.IsUpload(r) }
+func isSend(r *http.Request) bool  { return r.Method == http.MethodPut && bundletest.IsUpload(r) }
+func isPut(r *http.Request) bool   { return r.Method == http.MethodPut && bundletest.IsManifest(r) }
+func isWrite(r *http.Request) bool {
+	return bundletest.IsWork(r) && r.Method != http.MethodGet && r.Method != http.MethodHead
+}
+func isTag(r *http.Request) bool {
+	return isPut(r) && strings.HasSuffix(r.URL.Path, "/team/app/manifests/1")
+}
+
+// location changes where the registry wants an upload sent.
+func location(change func(h *bundletest.Host, was string) string) bundletest.Mode {
+	return bundletest.On(isStart, func(h *bundletest.Host, w http.ResponseWriter, r *http.Request) {
+		good := h.Good(r)
+		for k, v := range good.Header() {
+			w.Header()[k] = v
+		}
+		if to := change(h, strings.TrimPrefix(good.Header().Get("Location"), "https://"+h.Address)); to != "" {
+			w.Header().Set("Location", to)
+		} else {
+			w.Header().Del("Location")
+		}
+		w.WriteHeader(good.Code)
+	})
+}
+
+// siteFaults are those that only who pushes meets.
+func siteFaults() []bundletest.Fault {
+	reg := remote.ErrRegistry
+	on, says, answers := bundletest.On, bundletest.Says, bundletest.Answers
+	head := func(status int, length string) bundletest.Mode {
+		return on(func(r *http.Request) bool { return r.Method == http.MethodHead }, answers(status, "", "Content-Length", length))
+	}
+	var mu sync.Mutex
+	var pushed []string // of the one that dies
+	dies := func(h *bundletest.Host, w http.ResponseWriter, r *http.Request) bool {
+		if h.Hits.Load() >= 2 {
+			panic(http.ErrAbortHandler)
+		}
+		if !isSend(r) {
+			return false
+		}
+		h.Hits.Add(1)
+		good := h.Good(r)
+		mu.Lock()
+		defer mu.Unlock()
+		pushed = append(pushed, r.URL.Query().Get("digest"))
+		for k, v := range good.Header() {
+			w.Header()[k] = v
+		}
+		w.WriteHeader(good.Code)
+		return true
+	}
+	var uploaded []string                                                               // of the one that collects
+	collects := func(h *bundletest.Host, _ http.ResponseWriter, r *http.Request) bool { // at the first manifest
+		mu.Lock()
+		defer mu.Unlock()
+		if isSend(r) {
+			uploaded = append(uploaded, r.URL.Query().Get("digest"))
+		}
+		if isPut(r) && h.Hits.Add(1) == 1 {
+			repo, _, _ := strings.Cut(r.URL.Path, "/manifests/")
+			for _, d := range uploaded {
+				gone := httptest.NewRequest(http.MethodDelete, repo+"/blobs/"+d, nil)
+				gone.Header = r.Header.Clone()
+				h.Good(gone)
+			}
+		}
+		return false
+	}
+	swallows := func(h *bundletest.Host, w http.ResponseWriter, r *http.Request) bool {
+		if !isSend(r) || h.Hits.Add(1) > 1 {
+			return false
+		}
+		_, _ = new(bytes.Buffer).ReadFrom(r.Body)
+		w.WriteHeader(http.StatusCreated)
+		return true
+	}
+	return []bundletest.Fault{
+		{Name: "read-only: 405", Class: reg, Says: []string{"$HOST", "405", "it is read-only", "install on its own host"}, Mode: on(isWrite, says(405, "UNSUPPORTED", "The operation is unsupported."))},
+		{Name: "read-only: 403", Class: reg, Says: []string{"$HOST", "403", "requested access to the resource is denied", `user "canary-user"`}, Mode: on(isWrite, says(403, "DENIED", "requested access to the resource is denied"))},
+		{Name: "read-only: manifests alone", Class: reg, Says: []string{"$HOST", "405", "pushing the manifest"}, Mode: on(isPut, says(405, "UNSUPPORTED", ""))},
+		{Name: "quota: 507", Class: reg, Says: []string{"$HOST", "507", "no room left"}, Mode: on(isSend, answers(507, ""))},
+		{Name: "quota: 413", Class: reg, Says: []string{"$HOST", "413", "client_max_body_size"}, Mode: on(isSend, answers(413, "<html>413 Request Entity Too Large</html>", "Content-Type", "text/html"))},
+		{Name: "quota: 413, and hangs up", Class: reg, Says: []string{"$HOST", "413", "client_max_body_size"}, Mode: on(isSend, answers(413, "", "Connection", "close"))},
+		{Name: "quota: 413 at a manifest", Class: reg, Says: []string{"$HOST", "413"}, Mode: on(isPut, answers(413, ""))},
+		{Name: "quota: the registry's own words", Class: reg, Says: []string{"$HOST", "will exceed the configured upper limit"}, Mode: on(isPut, says(403, "DENIED", "adding 1.2 GiB of storage resource, which will exceed the configured upper limit"))},
+		{Name: "upload: to another host", Class: reg, Says: []string{"$HOST", "another host, " + bundletest.ElsewhereName}, Mode: location(func(h *bundletest.Host, was string) string { return "https://" + h.Elsewhere + was }), After: unasked},
+		{Name: "upload: to a private address", Class: reg, Says: []string{"$HOST", "another host, 169.254.169.254"}, Mode: location(func(_ *bundletest.Host, was string) string { return "https://169.254.169.254" + was })},
+		{Name: "upload: to loopback", Class: reg, Says: []string{"$HOST", "another host, 127.0.0.1:1"}, Mode: location(func(_ *bundletest.Host, was string) string { return "http://127.0.0.1:1" + was })},
+		{Name: "upload: to a part of the name", Class: reg, Says: []string{"$HOST", "another host"}, Mode: location(func(_ *bundletest.Host, was string) string { return "https://registry.test.elsewhere.example" + was })},
+		{Name: "upload: to http", Mode: location(func(h *bundletest.Host, was string) string { return "http://" + h.Address + was })},
+		{Name: "upload: to an inner port", Mode: location(func(_ *bundletest.Host, was string) string { return "http://registry.test:5000" + was })},
+		{Name: "upload: to a path", Mode: location(func(_ *bundletest.Host, was string) string { return was })},
+		{Name: "upload: nowhere", Class: reg, Says: []string{"$HOST", "no place to upload to"}, Mode: location(func(*bundletest.Host, string) string { return "" })},
+		{Name: "upload: begin redirected elsewhere", Class: reg, Says: []string{"$HOST", "another host, " + bundletest.ElsewhereName}, Mode: on(isStart, bundletest.Redirects(bundletest.ToElsewhere)), After: unasked},
+		{Name: "upload: redirected elsewhere", Class: reg, Says: []string{"$HOST", "307"}, Mode: on(isSend, bundletest.Redirects(bundletest.ToElsewhere)), After: unasked},
+		{Name: "manifest: redirected elsewhere", Class: reg, Says: []string{"$HOST", "another host, " + bundletest.ElsewhereName}, Mode: on(isPut, bundletest.Redirects(bundletest.ToElsewhere)), After: unasked},
+		{Name: "upload: 500 once", Mode: bundletest.Times(1, on(isSend, answers(500, "")))},
+		{Name: "upload: 429 once", Mode: bundletest.Times(1, on(isSend, answers(429, "", "Retry-After", "1")))},
+		{Name: "upload: 401 in the middle", Mode: func(h *bundletest.Host, _ http.ResponseWriter, r *http.Request) bool {
+			if isSend(r) && h.Hits.Add(1) == 1 {
+				h.Revoke()
+			}
+			return false
+		}},
+		{Name: "upload: silent", Class: reg, Says: []string{"$HOST", "blob sha256:"}, Hurry: true, Mode: on(isSend, bundletest.Hangs)},
+		{Name: "upload: the connection breaks once", Mode: bundletest.Times(1, on(isSend, func(_ *bundletest.Host, w http.ResponseWriter, r *http.Request) { bundletest.Aborts(w, r) }))},
+		{Name: "upload: 200", Class: reg, Says: []string{"$HOST", "200"}, Mode: on(isSend, answers(200, ""))},
+		{Name: "dies mid-push", Class: reg, Says: []string{"$HOST"}, Mode: dies, Finally: func(tb testing.TB, h *bundletest.Host) {
+			tb.Helper()
+			if len(pushed) < 2 {
+				tb.Errorf("it died after %d blobs", len(pushed))
+			}
+			for _, d := range pushed {
+				if n := h.Net.Requests(bundletest.HostName, "digest="+strings.ReplaceAll(d, ":", "%3A")); n != 1 {
+					tb.Errorf("%s was sent %d times", d, n)
+				}
+			}
+		}},
+		{Name: "HEAD unsupported: 405", Mode: head(405, "0")},
+		{Name: "HEAD unsupported: 501", Mode: head(501, "0")},
+		{Name: "HEAD: another size", Mode: head(200, "3")},
+		{Name: "HEAD: 500 for ever", Class: reg, Says: []string{"$HOST", "looking for blob", "500"}, Mode: head(500, "0")},
+		{Name: "blob: collected before the manifest", Mode: collects, After: atLeast(2)},
+		{Name: "blob: taken and not kept", Mode: swallows, After: atLeast(2)},
+		{Name: "BLOB_UNKNOWN: once", Mode: bundletest.Times(1, on(isPut, says(404, "MANIFEST_BLOB_UNKNOWN", "blob unknown to registry")))},
+		{Name: "BLOB_UNKNOWN: once, 400", Mode: bundletest.Times(1, on(isPut, says(400, "BLOB_UNKNOWN", "blob unknown to registry")))},
+		{Name: "BLOB_UNKNOWN: for ever", Class: reg, Says: []string{"$HOST", "lost content", "blob unknown to registry"}, Mode: on(isPut, says(404, "MANIFEST_BLOB_UNKNOWN", "blob unknown to registry"))},
+		{Name: "MANIFEST_INVALID", Class: reg, Says: []string{"$HOST", "400", "not to my taste"}, Mode: on(isPut, says(400, "MANIFEST_INVALID", "not to my taste"))},
+		{Name: "tag: immutable", Class: install.ErrIncomplete, Says: []string{"$HOST", "409", "immutable"}, Mode: on(isTag, says(409, "TAG_INVALID", "the tag is immutable"))},
+		{Name: "tag: the connection breaks", Class: install.ErrIncomplete, Says: []string{"$HOST", "ended too early"}, Mode: on(isTag, bundletest.Raw(hangUp))},
+		{Name: "404: project", Class: reg, Says: []string{"$HOST", "project team not found"}, Mode: on(isStart, says(404, "NAME_UNKNOWN", "project team not found"))},
+		{Name: "200 with HTML: at an upload", Class: reg, Says: []string{"$HOST"}, Mode: bundletest.WebPage(isStart)},
+		{Name: "gzip that was not asked for: manifest", Class: reg, Says: []string{"$HOST", `encoded as "gzip"`}, Mode: on(func(r *http.Request) bool {
+			return r.Method == http.MethodGet && bundletest.IsManifest(r)
+		}, bundletest.Changes(bundletest.Gzipped))},
+	}
+}
+
+func hangUp(net.Conn) {}
+
+func unasked(tb testing.TB, h *bundletest.Host) {
+	tb.Helper()
+	if n := h.Net.Requests(bundletest.ElsewhereName, ""); n > 0 {
+		tb.Errorf("the other host was asked %d times", n)
+	}
+}
+
+func atLeast(n int64) func(testing.TB, *bundletest.Host) {
+	return func(tb testing.TB, h *bundletest.Host) {
+		tb.Helper()
+		if got := h.Hits.Load(); got < n {
+			tb.Errorf("met %d times", got)
+		}
+	}
+}
+
+// site is a host that installs into a registry of its network.
+type site struct {
+	root  string
+	key   *bundletest.Key
+	texts []string
+}
+
+func (s *site) install(t *testing.T, h *bundletest.Host, path string) error {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
+	defer cancel()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	policy := verify.Policy{Keys: []verify.Key{s.key.Trusted}}
+	v, err := verify.Open(ctx, bytes.NewReader(data), int64(len(data)), policy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lock, err := install.Acquire(s.root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := lock.Release(); err != nil {
+			t.Error(err)
+		}
+		if ctx.Err() != nil {
+			t.Error("it did not end by itself")
+		}
+	}()
+	warn := func(format string, args ...any) { s.texts = append(s.texts, fmt.Sprintf(format, args...)) }
+	target := registry.OpenExternal(h.Client(t), h.Address, install.CentralRepository(v.Info.Name))
+	plan, err := install.NewPlan(ctx, v, target, install.Options{Root: s.root, Policy: policy, Warn: warn})
+	if err != nil {
+		return err
+	}
+	r, err := plan.Apply(ctx, bundle.Watch{})
+	if err == nil {
+		s.texts = append(s.texts, fmt.Sprintf("%+v", *r.Receipt))
+	}
+	return err
+}
+
+// get asks the registry itself, without what stands before it.
+func get(t *testing.T, h http.Handler, path string) (int, []byte) {
+	t.Helper()
+	w := httptest.NewRecorder()
+	r := httptest.NewRequest(http.MethodGet, path, nil)
+	r.Header.Add("Accept", bundle.TypeOCIManifest)
+	r.Header.Add("Accept", bundle.TypeOCIIndex)
+	h.ServeHTTP(w, r)
+	return w.Code, w.Body.Bytes()
+}
+
+// soundness says what is wrong with a registry: whatever it has under a digest has
+// that digest, and what its manifests name is there.
+func soundness(t *testing.T, h http.Handler) (problems []string) {
+	t.Helper()
+	var catalogue struct{ Repositories []string }
+	if _, data := get(t, h, "/v2/_catalog"); json.Unmarshal(data, &catalogue) != nil {
+		t.Fatalf("%s", data)
+	}
+	for _, repo := range catalogue.Repositories {
+		var list struct{ Tags []string }
+		if code, data := get(t, h, "/v2/"+repo+"/tags/list"); code == 404 {
+			continue
+		} else if json.Unmarshal(data, &list) != nil {
+			t.Fatalf("%s", data)
+		}
+		for _, tag := range list.Tags {
+			problems = append(problems, unsound(t, h, repo, "manifests/"+tag, "")...)
+		}
+	}
+	return problems
+}
+
+func unsound(t *testing.T, h http.Handler, repo, what, digest string) (problems []string) {
+	t.Helper()
+	code, data := get(t, h, "/v2/"+repo+"/"+what)
+	if code != 200 || digest != "" && string(bundle.DigestOf(data)) != digest {
+		return []string{fmt.Sprintf("%s/%s: %d", repo, what, code)}
+	}
+	if strings.HasPrefix(what, "blobs/") {
+		return nil
+	}
+	var m struct {
+		Manifests, Layers []struct{ Digest string }
+		Config            struct{ Digest string }
+	}
+	if err := json.Unmarshal(data, &m); err != nil {
+		return []string{fmt.Sprintf("%s/%s: %v", repo, what, err)}
+	}
+	for _, d := range m.Manifests {
+		problems = append(problems, unsound(t, h, repo, "manifests/"+d.Digest, d.Digest)...)
+	}
+	for _, d := range m.Layers {
+		problems = append(problems, unsound(t, h, repo, "blobs/"+d.Digest, d.Digest)...)
+	}
+	if m.Config.Digest != "" {
+		problems = append(problems, unsound(t, h, repo, "blobs/"+m.Config.Digest, m.Config.Digest)...)
+	}
+	return problems
+}
+
+// TestNetwork fills a site's registry, or upgrades what is in it, against every fault of
+// that and of the way to it. However the run ends, it ends soon, says what is wrong, and gives no secret
+// away; the registry is sound, and its tag is the old one or, if the run succeeded
+// or had begun to switch, the new one; and the same command succeeds when the fault
+// is gone.
+func TestNetwork(t *testing.T) {
+	ways := bundletest.WayFaults()
+	faults := slices.Concat(ways, siteFaults())
+	if want := 127; runtime.GOOS == "linux" && len(faults) != want {
+		t.Errorf("%d faults, not %d", len(faults), want)
+	}
+	up, key := bundletest.NewRegistry(t, nil), bundletest.NewKey(t)
+	var bundles, digests []string
+	for n := range 2 {
+		content := bytes.Repeat([]byte{byte(n)}, 1000)
+		image := bundletest.Image("linux/amd64", bundletest.Layer(bundletest.File{Name: "app", Mode: 0o755, Data: content}), bundletest.Layer(bundletest.File{Name: "b", Mode: 0o644, Data: content}))
+		ref := up.Push(t, "team/app:1", image)
+		o := bundletest.Options(t, bundletest.Manifest(t, "demo", ref), key, up)
+		sequence := int64(n + 1)
+		o.Sequence = &sequence
+		bundles, digests = append(bundles, bundletest.Create(t, o)), append(digests, bundletest.Digest(t, ref))
+	}
+	tag := "/v2/" + strings.ReplaceAll(up.Host, ":", "_") + "/team/app/manifests/1"
+	runs, looked, leaks := 0, 0, 0
+	names := map[string]bool{}
+	for i, f := range faults {
+		if names[f.Name] {
+			t.Errorf("two faults are called %q", f.Name)
+		}
+		names[f.Name] = true
+		if testing.Short() && i%4 != 0 {
+			continue
+		}
+		t.Run(f.Name, func(t *testing.T) {
+			content := bundletest.NewHandler(context.WithoutCancel(t.Context()), "")
+			h := bundletest.NewInternet(t).Serve(content, f)
+			s := &site{root: t.TempDir(), key: key}
+			const nothing = "no such tag"
+			resolves := func() string {
+				code, data := get(t, content, tag)
+				if code != http.StatusOK {
+					data = []byte(nothing)
+				}
+				return string(bundle.DigestOf(data))
+			}
+			check := func(allowed ...string) {
+				t.Helper()
+				if got := resolves(); !slices.Contains(allowed, got) {
+					t.Errorf("the tag is %s, not one of %v", got, allowed)
+				}
+				for _, p := range soundness(t, content) {
+					t.Error(p)
+				}
+			}
+			old := string(bundle.DigestOf([]byte(nothing)))
+			if i >= len(ways) { // what the registry itself does wrong meets an upgrade
+				runs++
+				if err := s.install(t, h, bundles[0]); err != nil {
+					t.Fatal(err)
+				}
+				old = digests[0]
+			}
+			check(old)
+			h.Misbehave(true)
+			err := s.install(t, h, bundles[1])
+			problems, n := h.Problems(err, s.texts, s.root)
+			switch {
+			case err == nil:
+				check(digests[1])
+			case errors.Is(err, install.ErrIncomplete):
+				check(old, digests[1])
+			default:
+				check(old)
+			}
+			if h.After != nil {
+				h.After(t, h)
+			}
+			h.Misbehave(false)
+			if err := s.install(t, h, bundles[1]); err != nil {
+				t.Errorf("the fault is gone: %v", err)
+			}
+			check(digests[1])
+			if h.Finally != nil {
+				h.Finally(t, h)
+			}
+			found, m := h.Net.Leaks(h.Canaries, s.texts, s.root)
+			for _, p := range append(problems, found...) {
+				t.Error(p)
+			}
+			runs, looked, leaks = runs+2, looked+n+m, leaks+len(found)
+		})
+	}
+	t.Logf("%d faults, %d runs; %d places searched for canaries, %d found", len(faults), runs, looked, leaks)
+}
+
+// TestCAFile: a file that is missing, or holds no certificate, is named at once.
+func TestCAFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "ca.pem")
+	if _, err := remote.New(remote.Options{CAFile: path}); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), path) {
+		t.Errorf("missing: %v", err)
+	}
+	bundletest.Write(t, path, []byte("-----BEGIN NOTHING-----\n"), 0o644)
+	if _, err := remote.New(remote.Options{CAFile: path}); !errors.Is(err, remote.ErrCAFile) || !strings.Contains(err.Error(), path) {
+		t.Errorf("empty: %v", err)
+	}
+}
+
+// artifacts makes manifests that refer to another, each with a layer of its own, and
+// stores the layers.
+func artifacts(t *testing.T, target install.Target, repo string, subject bundle.Descriptor, names ...string) map[string]func(install.Target) error {
+	t.Helper()
+	put := map[string]func(install.Target) error{}
+	for _, name := range names {
+		layer := descriptor("text/plain", []byte(name))
+		d, blobs := bundle.NewArtifact("application/vnd.example."+name, &subject, layer)
+		blobs[layer.Digest] = []byte(name)
+		m, err := bundle.ParseManifest(d, blobs[d.Digest])
+		if err != nil {
+			t.Fatal(err)
+		}
+		for digest, data := range blobs {
+			if digest != d.Digest {
+				if err := target.PutBlob(t.Context(), repo, descriptor("x", data), "", reader(data)); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		put[name] = func(target install.Target) error { return target.PutManifest(t.Context(), repo, m, blobs[d.Digest]) }
+	}
+	return put
+}
+
+// listed returns the kinds of what refers to a manifest.
+func listed(t *testing.T, host, repo string, subject bundle.Digest) (kinds []string) {
+	t.Helper()
+	client, err := remote.New(remote.Options{PlainHTTP: []string{host}, Patience: remote.Patience{Pause: time.Millisecond}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := client.Repository(t.Context(), host, repo, remote.Pull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := r.Referrers(t.Context(), subject)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range list {
+		kinds = append(kinds, strings.TrimPrefix(d.ArtifactType, "application/vnd.example."))
+	}
+	slices.Sort(kinds)
+	return kinds
+}
+
+// TestReferrersUnsupported: however a registry says that it lists no referrers, they
+// are found by their tag; what is no such answer is an error.
+func TestReferrersUnsupported(t *testing.T) {
+	for _, status := range []int{200, 400, 404, 405, 406, 501} { // 200 is a web page
+		t.Run(fmt.Sprint(status), func(t *testing.T) {
+			up := bundletest.NewRegistry(t, func(next http.Handler) http.Handler {
+				return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					if bundletest.IsReferrers(r) {
+						w.WriteHeader(status)
+						return
+					}
+					next.ServeHTTP(w, r)
+				})
+			})
+			target := external(t, up.Host)
+			m, data := image(t, target, "team/app", "one")
+			if err := target.PutManifest(t.Context(), "team/app", m, data); err != nil {
+				t.Fatal(err)
+			}
+			for _, put := range artifacts(t, target, "team/app", m.Descriptor, "a", "b") {
+				if err := put(target); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if got := listed(t, up.Host, "team/app", m.Descriptor.Digest); !slices.Equal(got, []string{"a", "b"}) {
+				t.Errorf("listed are %v", got)
+			}
+		})
+	}
+}
+
+func external(t *testing.T, host string) install.Target {
+	t.Helper()
+	client, err := remote.New(remote.Options{PlainHTTP: []string{host}, Patience: remote.Patience{Pause: time.Millisecond}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return registry.OpenExternal(client, host)
+}
+
+// TestReferrersOfTwoMachines: two that add to one list at the same time, so that
+// the second to write has not seen what the first wrote, both find their own there
+// when they are done.
+func TestReferrersOfTwoMachines(t *testing.T) {
+	var mu sync.Mutex
+	reads, writes := 0, 0
+	bothRead, bothWritten := make(chan struct{}), make(chan struct{})
+	up := bundletest.NewRegistry(t, func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			isList := bundletest.IsManifest(r) && strings.Contains(r.URL.Path, "/manifests/sha256-")
+			if !isList {
+				next.ServeHTTP(w, r)
+				return
+			}
+			mu.Lock()
+			count, done := &reads, bothRead
+			if r.Method == http.MethodPut {
+				count, done = &writes, bothWritten
+			}
+			mu.Unlock()
+			next.ServeHTTP(w, r) // then nobody goes on before the other is as far
+			mu.Lock()
+			*count++
+			if *count == 2 {
+				close(done)
+			}
+			mu.Unlock()
+			select {
+			case <-done:
+			case <-r.Context().Done():
+			}
+		})
+	})
+	one, two := external(t, up.Host), external(t, up.Host)
+	m, data := image(t, one, "team/app", "one")
+	if err := one.PutManifest(t.Context(), "team/app", m, data); err != nil {
+		t.Fatal(err)
+	}
+	put := artifacts(t, one, "team/app", m.Descriptor, "a", "b")
+	var g errgroup.Group
+	g.Go(func() error { return put["a"](one) })
+	g.Go(func() error { return put["b"](two) })
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if got := listed(t, up.Host, "team/app", m.Descriptor.Digest); !slices.Equal(got, []string{"a", "b"}) {
+		t.Errorf("listed are %v", got)
+	}
+	if writes < 3 {
+		t.Errorf("%d writes: none was lost", writes)
+	}
+}
+
+// TestSlowFiling: a registry that has all of a large blob may take longer to file it than
+// a connection may be silent otherwise.
+func TestSlowFiling(t *testing.T) {
+	const idle = 500 * time.Millisecond
+	sent := 0
+	up := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.Method == http.MethodPost:
+			w.Header().Set("Location", "/v2/team/app/blobs/uploads/1")
+			w.WriteHeader(http.StatusAccepted)
+		case isSend(r):
+			sent++
+			_, _ = io.Copy(io.Discard, r.Body) // a body that breaks off is the client's failure
+			time.Sleep(3 * idle)
+			w.WriteHeader(http.StatusCreated)
+		}
+	}))
+	defer up.Close()
+	at := strings.TrimPrefix(up.URL, "http://")
+	client, err := remote.New(remote.Options{PlainHTTP: []string{at}, Patience: remote.Patience{Idle: idle, Pause: time.Millisecond}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	data := make([]byte, 60<<20) // six seconds more
+	if err := registry.OpenExternal(client, at).PutBlob(t.Context(), "team/app", descriptor("x", data), "", reader(data)); err != nil {
+		t.Fatal(err)
+	}
+	if sent != 1 {
+		t.Errorf("it was sent %d times", sent)
+	}
+}

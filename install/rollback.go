@@ -1,0 +1,201 @@
+package install
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/install/host"
+)
+
+// Site is an installation's surroundings, for changes that need no bundle.
+type Site struct {
+	Root   string
+	Target Target
+	Warn   func(format string, args ...any) // nil means that nobody wants to know
+	// Switched is called when tags and files are switched, and Last when an
+	// uninstallation has removed everything of its own; both before the change counts
+	// as finished. Nil does nothing.
+	Switched, Last func(ctx context.Context) error
+}
+
+func (s *Site) change() *change { return &change{root: s.Root, target: s.Target, warn: s.Warn} }
+
+// pending returns the journal of the target if it is of this deployment and
+// action, and refuses if it is of another change.
+func (s *Site) pending(d Installed, action string) (*Journal, error) {
+	j, err := readJournal(journalPath(s.Root, s.Target.Name()))
+	if err != nil || j == nil {
+		return nil, err
+	}
+	if j.Action != action || j.Name != d.Name {
+		return nil, j.Unfinished(s.Root)
+	}
+	return j, nil
+}
+
+// Earlier returns the release that a rollback of d goes back to. Errors wrap
+// ErrNotInstalled.
+func Earlier(root string, d Installed) (*host.About, error) {
+	if len(d.Before) == 0 {
+		return nil, fmt.Errorf("%w before %s %s that could be put back", ErrNotInstalled, d.Name, d.Version)
+	}
+	receipt, err := ReadReceipt(root, d.Before[0])
+	if err != nil {
+		return nil, err
+	}
+	return host.ReadRelease(root, d.Name, receipt.Release)
+}
+
+// CanRollback reports why Rollback would refuse, before anything is stopped for it.
+func CanRollback(ctx context.Context, s Site, d Installed) error {
+	state, err := ReadState(s.Root)
+	if err != nil {
+		return err
+	}
+	j, err := s.pending(d, actionRollback)
+	if err != nil || j != nil {
+		return err
+	}
+	if len(d.Before) == 0 {
+		return fmt.Errorf("%w before %s %s that could be put back", ErrNotInstalled, d.Name, d.Version)
+	}
+	then, err := ReadReceipt(s.Root, d.Before[0])
+	if err != nil {
+		return err
+	}
+	_, err = s.rollbackJournal(ctx, state, d, then)
+	return err
+}
+
+// Rollback puts the release before the current one back: tags and files. What
+// programs have written since, such as a database, is theirs. Errors wrap
+// ErrNotInstalled, ErrIncomplete, or are the target's or the file system's.
+func Rollback(ctx context.Context, s Site, d Installed) (*Receipt, error) {
+	state, err := ReadState(s.Root)
+	if err != nil {
+		return nil, err
+	}
+	j, err := s.pending(d, actionRollback)
+	if err != nil {
+		return nil, err
+	}
+	if j != nil {
+		d = *j.Deployment
+	}
+	if len(d.Before) == 0 {
+		return nil, fmt.Errorf("%w before %s %s that could be put back", ErrNotInstalled, d.Name, d.Version)
+	}
+	then, err := ReadReceipt(s.Root, d.Before[0])
+	if err != nil {
+		return nil, err
+	}
+	c := s.change()
+	if j == nil {
+		if j, err = s.rollbackJournal(ctx, state, d, then); err != nil {
+			return nil, err
+		}
+		if err := c.begin(j); err != nil {
+			return nil, err
+		}
+	}
+	if err := c.forth(ctx, j); err != nil {
+		return nil, unfinished(err)
+	}
+	d.Identity, d.Version, d.Release, d.Receipt, d.Before = then.Bundle.Digest, then.Bundle.Version, then.Release, d.Before[0], d.Before[1:]
+	d.Channel = then.Bundle.Channel // it was another's if the name was taken over
+	state.Deployments[deploymentKey(d.Name, d.Registry)] = d
+	if err := state.settleOwners(s.Root); err != nil {
+		return nil, unfinished(err)
+	}
+	channel := state.Channels[d.Channel] // the sequence stays: a rollback is no downgrade
+	channel.Identity = d.Identity
+	state.Channels[d.Channel] = channel
+	if err := state.write(s.Root); err != nil {
+		return nil, unfinished(err)
+	}
+	if s.Switched != nil {
+		if err := s.Switched(ctx); err != nil {
+			return nil, unfinished(err)
+		}
+	}
+	// The journal goes last: without it the same command would go back once more.
+	if err := c.forget(ctx, state, d.Name); err != nil {
+		return nil, unfinished(err)
+	}
+	if err := removeJournal(s.Root, s.Target.Name()); err != nil {
+		return nil, unfinished(err)
+	}
+	return then, nil
+}
+
+// rollbackJournal says what changes when the release of an earlier receipt is put back:
+// its tags, and those that only the current one has, which become what they were.
+func (s *Site) rollbackJournal(ctx context.Context, state *State, d Installed, then *Receipt) (*Journal, error) {
+	now, err := ReadReceipt(s.Root, d.Receipt)
+	if err != nil {
+		return nil, err
+	}
+	j := newJournal(actionRollback, s.Target.Name())
+	j.Identity, j.Name, j.Version, j.Channel, j.Sequence = then.Bundle.Digest, d.Name, then.Bundle.Version, then.Bundle.Channel, then.Bundle.Sequence
+	current, err := host.Current(s.Root, d.Name) // which may be of another target
+	if err != nil {
+		return nil, err
+	}
+	j.Release, j.From, j.Deployment = then.Release, current, &d
+	var moves []TagMove
+	for _, t := range then.Tags {
+		moves = append(moves, TagMove{Repository: t.Repository, Tag: t.Tag, To: t.To})
+	}
+	for _, t := range now.Tags {
+		if indexTag(then.Tags, t) < 0 {
+			moves = append(moves, TagMove{Repository: t.Repository, Tag: t.Tag, To: t.From})
+		}
+	}
+	j.Tags, err = s.moving(ctx, state, d, moves, now.Tags)
+	return j, err
+}
+
+// moving completes moves with where the tags are now. It leaves those alone that this
+// deployment has not put where they are; one that another deployment has too becomes
+// what that one needs.
+func (s *Site) moving(ctx context.Context, state *State, d Installed, moves, ours []TagMove) ([]TagMove, error) {
+	needed, err := s.neededByOthers(state, d)
+	if err != nil {
+		return nil, err
+	}
+	var list []TagMove
+	for _, m := range moves {
+		m.From, err = s.Target.Resolve(ctx, m.Repository, m.Tag)
+		if err != nil {
+			return nil, err
+		}
+		if k := indexTag(ours, m); k >= 0 && ours[k].To != m.From {
+			continue
+		}
+		if to := needed[m.Repository+":"+m.Tag]; to != "" {
+			m.To = to
+		}
+		list = append(list, m)
+	}
+	return list, nil
+}
+
+// neededByOthers returns the tags that other deployments on the target have, and what
+// they point to there.
+func (s *Site) neededByOthers(state *State, d Installed) (map[string]bundle.Digest, error) {
+	needed := map[string]bundle.Digest{}
+	for _, other := range state.Deployments {
+		if other.Registry != d.Registry || other.Name == d.Name {
+			continue
+		}
+		receipt, err := ReadReceipt(s.Root, other.Receipt)
+		if err != nil {
+			return nil, err
+		}
+		for _, t := range receipt.Tags {
+			needed[t.Repository+":"+t.Tag] = t.To
+		}
+	}
+	return needed, nil
+}

@@ -1,0 +1,121 @@
+package install_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/create"
+	"github.com/oob-bundle/oob-bundle/install"
+	"github.com/oob-bundle/oob-bundle/install/registry"
+)
+
+// undo rolls a deployment back, or uninstalls it, and collects what nobody needs.
+func (w *world) undo(name string, do func(context.Context, install.Site, install.Installed) error) {
+	w.t.Helper()
+	state, err := install.ReadState(w.root)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	d, err := state.Find(name, "")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	e, err := registry.OpenEmbedded(w.t.Context(), w.root)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if err := do(w.t.Context(), install.Site{Root: w.root, Target: e, Warn: w.t.Logf}, d); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func uninstall(ctx context.Context, s install.Site, d install.Installed) error {
+	_, err := install.Uninstall(ctx, s, d)
+	return err
+}
+
+func rollback(ctx context.Context, s install.Site, d install.Installed) error {
+	_, err := install.Rollback(ctx, s, d)
+	return err
+}
+
+// TestTakenOverTag: a tag that was taken over is what its first owner needs again when
+// the other one goes; and where that is gone from the registry, the tag goes, and
+// nothing is in the way of what comes next.
+func TestTakenOverTag(t *testing.T) {
+	for _, lost := range []bool{false, true} {
+		w := newWorld(t)
+		ref := w.push("team/app:1", "one")
+		w.must(w.install(w.bundle("aaa", 1, ref)))
+		first := w.tags()[w.siteName(ref)]
+		ref = w.push("team/app:1", "two")
+		w.must(w.install(w.bundle("bbb", 1, ref), takeOver))
+		if w.tags()[w.siteName(ref)] == first {
+			t.Fatal("the tag was not taken over")
+		}
+		want := first
+		if lost {
+			hex := bundle.Digest(first).Hex()
+			if err := os.Remove(filepath.Join(w.root, "registry/docker/registry/v2/blobs/sha256", hex[:2], hex, "data")); err != nil {
+				t.Fatal(err)
+			}
+			want = ""
+		}
+		w.undo("bbb", uninstall)
+		if got := w.tags()[w.siteName(ref)]; got != want {
+			t.Errorf("lost: %t: the tag is %q instead of %q", lost, got, want)
+		}
+		if !lost {
+			w.must(w.install(w.bundle("aaa", 2, w.push("team/app:1", "three"))))
+		}
+	}
+}
+
+// TestRollbackAcrossChannels: what is put back belongs to the channel that it came by.
+func TestRollbackAcrossChannels(t *testing.T) {
+	w := newWorld(t)
+	w.must(w.install(w.bundle("demo", 1, w.push("team/app:1", "one"))))
+	foreign := w.bundleWith("demo", []string{w.push("team/app:1", "two")}, func(o *create.Options) { o.Channel = "foreign" })
+	w.must(w.install(foreign, takeOver))
+	w.undo("demo", rollback)
+	w.must(w.install(w.bundle("demo", 2, w.push("team/app:1", "three"))))
+	if _, err := w.install(foreign); !errors.Is(err, bundle.ErrPolicy) {
+		t.Errorf("the other channel again: %v", err)
+	}
+}
+
+// TestOwnersThatGo: what two share stays with the one that is left, and what is left to
+// nobody is free.
+func TestOwnersThatGo(t *testing.T) {
+	w := newWorld(t)
+	ref := w.push("team/app:1", "one")
+	w.must(w.install(w.bundle("aaa", 1, ref)))
+	w.must(w.install(w.bundle("bbb", 1, ref)))
+	w.undo("aaa", uninstall)
+	other := w.bundle("ccc", 1, w.push("team/app:1", "two"))
+	if _, err := w.install(other); !errors.Is(err, bundle.ErrPolicy) {
+		t.Errorf("a tag of bbb's: %v", err)
+	}
+	w.undo("bbb", uninstall)
+	w.must(w.install(other))
+}
+
+// TestNameWithPasswords: the name of a deployment that has left data or passwords is not
+// another channel's for the asking.
+func TestNameWithPasswords(t *testing.T) {
+	w := newWorld(t)
+	w.must(w.install(w.bundle("demo", 1, w.push("team/app:1", "one"))))
+	if err := os.WriteFile(filepath.Join(w.root, "deployments/demo/secrets.json"), []byte("{}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.undo("demo", uninstall)
+	foreign := w.bundleWith("demo", []string{w.push("team/app:1", "two")}, func(o *create.Options) { o.Channel = "foreign" })
+	if _, err := w.install(foreign); !errors.Is(err, bundle.ErrPolicy) {
+		t.Errorf("another channel: %v", err)
+	}
+	w.must(w.install(w.bundle("demo", 2, w.push("team/app:1", "three"))))
+}

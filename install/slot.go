@@ -1,0 +1,56 @@
+package install
+
+import (
+	"bytes"
+	"context"
+	"io"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/verify"
+)
+
+// slot is the signatures as an artifact that refers to the root: whoever shares
+// the registry can check what is installed there. Blobs holds the rest of it.
+func (p *Plan) slot() (d bundle.Descriptor, document []byte, blobs map[bundle.Digest][]byte) {
+	d, blobs = slotArtifact(p.Bundle)
+	document = blobs[d.Digest]
+	delete(blobs, d.Digest)
+	return d, document, blobs
+}
+
+func slotArtifact(v *verify.Verified) (bundle.Descriptor, map[bundle.Digest][]byte) {
+	root := bundle.Descriptor{MediaType: bundle.TypeOCIIndex, Digest: v.Identity, Size: int64(len(v.Root))}
+	layer := bundle.Descriptor{MediaType: bundle.TypeSignatures + "+jsonl", Digest: bundle.DigestOf(v.Slot), Size: bundle.SlotSize}
+	d, blobs := bundle.NewArtifact(bundle.TypeSignatures, &root, layer)
+	blobs[layer.Digest] = v.Slot
+	return d, blobs
+}
+
+// Added is what an installation stores of a bundle besides its blobs: the root, and
+// the signatures as an artifact.
+func Added(v *verify.Verified) map[bundle.Digest][]byte {
+	_, blobs := slotArtifact(v)
+	blobs[v.Identity] = v.Root
+	return blobs
+}
+
+// storeSlot puts the signatures beside the root.
+func (p *Plan) storeSlot(ctx context.Context, s *stored) error {
+	var blobs map[bundle.Digest][]byte
+	s.slot, s.slotDoc, blobs = p.slot()
+	for digest, data := range blobs {
+		b := bundle.Descriptor{MediaType: bundle.TypeSignatures + "+jsonl", Digest: digest, Size: int64(len(data))}
+		has, err := p.Target.HasBlob(ctx, p.central, b)
+		if err == nil && !has {
+			err = p.Target.PutBlob(ctx, p.central, b, "", func() io.Reader { return bytes.NewReader(data) })
+		}
+		if err != nil {
+			return err
+		}
+	}
+	m, err := bundle.ParseManifest(s.slot, s.slotDoc)
+	if err != nil {
+		return err
+	}
+	return p.Target.PutManifest(ctx, p.central, m, s.slotDoc)
+}

@@ -1,0 +1,116 @@
+package install
+
+import (
+	"context"
+	"slices"
+
+	"github.com/oob-bundle/oob-bundle/install/host"
+)
+
+// CanUninstall reports why Uninstall would refuse, before anything is stopped for it.
+func CanUninstall(ctx context.Context, s Site, d Installed) error {
+	state, err := ReadState(s.Root)
+	if err != nil {
+		return err
+	}
+	j, err := s.pending(d, actionUninstall)
+	if err != nil || j != nil {
+		return err
+	}
+	_, _, err = s.uninstallJournal(ctx, state, d)
+	return err
+}
+
+// Uninstall removes a deployment: its tags are what they were before it, its
+// files are gone, its data is left. It returns what is left of its directory. The
+// sequence of its channel stays, and so does the right to install it again.
+func Uninstall(ctx context.Context, s Site, d Installed) (left []string, err error) {
+	state, err := ReadState(s.Root)
+	if err != nil {
+		return nil, err
+	}
+	j, err := s.pending(d, actionUninstall)
+	if err != nil {
+		return nil, err
+	}
+	c := s.change()
+	elsewhere := slices.ContainsFunc(sortedKeys(state.Deployments), func(k string) bool {
+		return state.Deployments[k].Name == d.Name && state.Deployments[k].Registry != d.Registry
+	})
+	if j == nil {
+		var all []TagMove
+		if j, all, err = s.uninstallJournal(ctx, state, d); err != nil {
+			return nil, err
+		}
+		if err := c.handOver(state, d.Name, all); err != nil { // they share tags with it
+			return nil, err
+		}
+		if err := c.begin(j); err != nil {
+			return nil, err
+		}
+	}
+	if err := c.forth(ctx, j); err != nil {
+		return nil, unfinished(err)
+	}
+	delete(state.Deployments, deploymentKey(d.Name, d.Registry))
+	if err := state.settleOwners(s.Root); err != nil {
+		return nil, unfinished(err)
+	}
+	if err := state.write(s.Root); err != nil {
+		return nil, unfinished(err)
+	}
+	if s.Switched != nil {
+		err = s.Switched(ctx)
+	}
+	if err == nil {
+		err = c.forget(ctx, state, d.Name)
+	}
+	if err == nil && !elsewhere {
+		left, err = host.Remove(s.Root, d.Name)
+	}
+	if err == nil && s.Last != nil {
+		err = s.Last(ctx)
+	}
+	// The journal goes last: without it the same command would find nothing to do.
+	if err == nil {
+		err = removeJournal(s.Root, s.Target.Name())
+	}
+	if err != nil {
+		return nil, unfinished(err)
+	}
+	return left, nil
+}
+
+// uninstallJournal says what changes when a deployment goes. All are the tags that it
+// has had.
+func (s *Site) uninstallJournal(ctx context.Context, state *State, d Installed) (j *Journal, all []TagMove, err error) {
+	now, err := ReadReceipt(s.Root, d.Receipt)
+	if err != nil {
+		return nil, nil, err
+	}
+	j = newJournal(actionUninstall, s.Target.Name())
+	j.Identity, j.Name, j.Version, j.Channel, j.Sequence = d.Identity, d.Name, d.Version, d.Channel, now.Bundle.Sequence
+	j.Deployment = &d
+	current, err := host.Current(s.Root, d.Name)
+	if err != nil {
+		return nil, nil, err
+	}
+	if current == d.Release {
+		j.From = d.Release
+	}
+	var moves []TagMove
+	for _, t := range now.Tags {
+		moves = append(moves, TagMove{Repository: t.Repository, Tag: t.Tag, To: t.From})
+	}
+	if j.Tags, err = s.moving(ctx, state, d, moves, now.Tags); err != nil {
+		return nil, nil, err
+	}
+	kept, err := d.Kept(s.Root)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, r := range kept {
+		all = append(all, r.Tags...)
+	}
+	return j, all, nil
+}
