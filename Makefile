@@ -2,7 +2,7 @@
 # make test   all tests that need neither root nor Docker
 # make ci     everything that must hold (.ci/run)
 
-.PHONY: all build demo test race fuzz lint interop e2e catalogue-test bench torture release-check ci clean
+.PHONY: all build demo transcripts test race fuzz lint interop e2e e2e-optional catalogue-test bench torture release-check package-test reproducible ci clean
 
 all: build
 
@@ -12,11 +12,15 @@ build:
 demo:
 	@.ci/demo
 
+# What the handbook shows of three people's work, played and written anew.
+transcripts:
+	.ci/transcripts
+
 test:
-	go test ./...
+	go test -timeout 30m $(TESTFLAGS) ./...
 
 race:
-	go test -race -short ./...
+	CGO_ENABLED=1 go test -race -short -timeout 20m ./...
 
 # Each fuzz target for FUZZTIME.
 FUZZTIME ?= 20s
@@ -36,6 +40,11 @@ E2E_DIR ?= bin/e2e
 e2e:
 	.ci/e2e $(E2E_DIR)
 
+# What may be added to an architecture, started for real as far as there are programs
+# of it to build.
+e2e-optional:
+	.ci/e2e $(E2E_DIR) optional
+
 # Every name of every reference architecture, from a stand-in upstream to a site;
 # every rule of the catalogue, broken once.
 catalogue-test:
@@ -48,14 +57,28 @@ BENCH_DIR ?= bin/bench-data
 bench: build
 	.ci/bench $(BENCH_DIR)
 
-# The long form of the fault tests.
+# The long form of the fault tests: every call with every error, a power cut before
+# every call that changes something, more kills. Hours; the power cuts need root.
 KILLS ?= 200
+FUZZED ?= 15m
 torture:
+	go test ./verify -run 'Every|Unknown|Mix' -count=1 -timeout 3h -v -exhaustive
 	go test ./bundle/create -run Dropped -count=1 -timeout 1h -v -dropping 1000000000
 	go test ./cmd/oob-bundle -run Kill -count=1 -timeout 3h -v -kills $(KILLS)
+	go test ./cmd/oob-bundle -run 'Faults|Hands|LinksInData' -count=1 -timeout 12h -v -fault-step 1 -every-fault
+	go test -tags interop ./cmd/oob-bundle -run PowerCut -count=1 -timeout 6h -v -every-cut
+	.ci/fuzz $(FUZZED)
 
 release-check:
 	.ci/release-check
+
+# The packages on a Debian without a network; needs root and Debian.
+package-test:
+	.ci/package-test
+
+# The release of this commit, made again elsewhere: the same bytes.
+reproducible:
+	.ci/reproducible
 
 ci:
 	.ci/run
