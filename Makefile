@@ -19,8 +19,10 @@ transcripts:
 test:
 	go test -timeout 30m $(TESTFLAGS) ./...
 
+# Left out: what runs the program as it is built, or one thing after the other for long.
+UNRACED = ^Test(Kill|Catalogue|Bombs|Nowhere|EveryCut|RichEveryCut|HostileTars|DamagedArchives)
 race:
-	CGO_ENABLED=1 go test -race -short -timeout 20m ./...
+	CGO_ENABLED=1 go test -race -short -timeout 30m -skip '$(UNRACED)' ./...
 
 # Each fuzz target for FUZZTIME.
 FUZZTIME ?= 20s
@@ -63,6 +65,7 @@ KILLS ?= 200
 FUZZED ?= 15m
 torture:
 	go test ./verify -run 'Every|Unknown|Mix' -count=1 -timeout 3h -v -exhaustive
+	go test ./install -run EveryPayloadByte -count=1 -timeout 1h -v -byte-step 1
 	go test ./bundle/create -run Dropped -count=1 -timeout 1h -v -dropping 1000000000
 	go test ./cmd/oob-bundle -run Kill -count=1 -timeout 3h -v -kills $(KILLS)
 	go test ./cmd/oob-bundle -run 'Faults|Hands|LinksInData' -count=1 -timeout 12h -v -fault-step 1 -every-fault

@@ -30,7 +30,7 @@ import (
 )
 
 var (
-	faultStep  = flag.Int("fault-step", 41, "disturb each N-th call of a run")
+	faultStep  = flag.Int("fault-step", 67, "disturb each N-th call of a run")
 	everyFault = flag.Bool("every-fault", false, "inject every kind of fault at a call, not one of them")
 )
 

@@ -85,15 +85,16 @@ func TestNowhere(t *testing.T) {
 
 // TestClocks: nothing but what people are shown depends on the time of day.
 func TestClocks(t *testing.T) {
-	for _, year := range []int{1970, 2099} {
-		each(t, func(t *testing.T, w *faultWorld, c faultCommand) {
+	each(t, func(t *testing.T, w *faultWorld, c faultCommand) {
+		for _, year := range []int{1970, 2099} {
+			w.restore()
 			r := w.traced(trace.Options{Clock: time.Date(year, 1, 1, 0, 0, 1, 0, time.UTC)}, c.args...)
 			if r.Code != 0 {
 				t.Fatalf("in %d: exit status %d\n%s", year, r.Code, r.Stderr)
 			}
 			w.same(fmt.Sprintf("in %d", year))
-		})
-	}
+		}
+	})
 }
 
 // TestOddHosts: surroundings that programs tend to take for granted.
