@@ -22,7 +22,7 @@ test:
 # Left out: what runs the program as it is built, or one thing after the other for long.
 UNRACED = ^Test(Kill|Catalogue|Bombs|Nowhere|EveryCut|RichEveryCut|HostileTars|DamagedArchives)
 race:
-	CGO_ENABLED=1 go test -race -short -timeout 30m -skip '$(UNRACED)' ./...
+	CGO_ENABLED=1 go test -race -short -vet=off -timeout 30m -skip '$(UNRACED)' ./...
 
 # Each fuzz target for FUZZTIME.
 FUZZTIME ?= 20s

@@ -178,7 +178,7 @@ func (u *ui) rollback(ctx context.Context, name string, f undoFlags) (err error)
 		return err
 	}
 	if migrated && !f.start {
-		u.warn("%s %s runs on until %s %s is started: oob-bundle install BUNDLE --start, with the bundle of that one", running.Name, running.Version, older.Name, older.Version)
+		u.warn("what was started last is %s %s, and stays so until %s %s is started: oob-bundle install BUNDLE --start, with the bundle of that one", running.Name, running.Version, older.Name, older.Version)
 	}
 	return u.result(receipt, func(w io.Writer) {
 		fmt.Fprintf(w, "%s is %s again\n  identity  %s\n", d.Name, receipt.Bundle.Version, receipt.Bundle.Digest)
