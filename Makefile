@@ -2,7 +2,7 @@
 # make test   all tests that need neither root nor Docker
 # make ci     everything that must hold (.ci/run)
 
-.PHONY: all build demo transcripts test race fuzz lint interop e2e e2e-optional catalogue-test bench torture release-check package-test reproducible ci clean
+.PHONY: all build demo transcripts test race fuzz lint interop e2e e2e-optional catalogue-test bench torture release-check package-test reproducible ci release clean
 
 all: build
 
@@ -20,7 +20,7 @@ test:
 	go test -timeout 30m $(TESTFLAGS) ./...
 
 # Left out: what runs the program as it is built, or one thing after the other for long.
-UNRACED = ^Test(Kill|Catalogue|Bombs|Nowhere|EveryCut|RichEveryCut|HostileTars|DamagedArchives)
+UNRACED = ^Test(Kill|Catalogue|Bombs|Nowhere|Every|RichEvery|UnknownSigner|HostileTars|DamagedArchives)
 race:
 	CGO_ENABLED=1 go test -race -short -vet=off -timeout 30m -skip '$(UNRACED)' ./...
 
@@ -85,6 +85,10 @@ reproducible:
 
 ci:
 	.ci/run
+
+# What must hold before a release, besides.
+release:
+	.ci/release
 
 clean:
 	rm -rf bin dist
