@@ -70,7 +70,7 @@ torture:
 	go test ./cmd/oob-bundle -run Kill -count=1 -timeout 3h -v -kills $(KILLS)
 	go test ./cmd/oob-bundle -run 'Faults|Hands|LinksInData' -count=1 -timeout 12h -v -fault-step 1 -every-fault
 	go test -tags interop ./cmd/oob-bundle -run PowerCut -count=1 -timeout 6h -v -every-cut
-	.ci/fuzz $(FUZZED)
+	.ci/fuzz $(FUZZED) whole
 
 release-check:
 	.ci/release-check
