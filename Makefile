@@ -20,7 +20,7 @@ test:
 	go test -timeout 30m $(TESTFLAGS) ./...
 
 # Left out: what runs the program as it is built, or one thing after the other for long.
-UNRACED = ^Test(Kill|Catalogue|Bombs|Nowhere|Every|RichEvery|UnknownSigner|HostileTars|DamagedArchives)
+UNRACED = ^Test(Kill|Catalogue|Bombs|Nowhere|NothingThat|Every|RichEvery|Unknown|Mix|Hostile|Damaged|Interrupted)
 race:
 	CGO_ENABLED=1 go test -race -short -vet=off -timeout 30m -skip '$(UNRACED)' ./...
 
