@@ -204,9 +204,9 @@
 // # Limits
 //
 // index.json, manifests and the deployment document: 4 MiB and 200,000 objects each.
-// A blob: 16 TiB. Blobs: 100,000. Descriptors in the root: 2,000; met on the walk:
-// 1,000,000. Layers named in the load list: 254,000. Depth: 6, the root being 0. Their
-// reasons stand beside the constants.
+// All manifests together: 64 MiB. A blob: 16 TiB. Blobs: 100,000. Descriptors in the
+// root: 2,000; met on the walk: 1,000,000. Layers named in the load list: 254,000.
+// Depth: 6, the root being 0. Their reasons stand beside the constants.
 //
 // # A worked example
 //

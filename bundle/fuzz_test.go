@@ -24,7 +24,7 @@ func TestSeeds(t *testing.T) {
 	seeds.Count(t, "FuzzManifest", manifestSeeds(), 4, 20, 0, fuzzManifest)
 	seeds.Count(t, "FuzzPath", pathSeeds(), 5, 20, 0, fuzzPath)
 	seeds.Count(t, "FuzzReader", readerSeeds(t), 2, 8, 0, fuzzReader(worked().file(t)))
-	seeds.Count(t, "FuzzReference", referenceSeeds(), 12, 14, 1, fuzzReference)
+	seeds.Count(t, "FuzzReference", referenceSeeds(), 12, 14, 2, fuzzReference)
 	seeds.Count(t, "FuzzSlot", slotSeeds(t), 4, 9, 0, fuzzSlot)
 }
 

@@ -75,9 +75,12 @@ func (r Reference) Repository() string { return r.Host + "/" + r.Name }
 // site's registry: the host is kept, so that two upstreams never collide, and
 // spelled such that it is a path component of the distribution specification
 // (a port's colon becomes an underscore).
-func (r Reference) SiteRepository() string {
-	host, port, _ := strings.Cut(r.Host, ":")
-	if rest, ok := strings.CutPrefix(r.Host, "["); ok {
+func (r Reference) SiteRepository() string { return SiteHost(r.Host) + "/" + r.Name }
+
+// SiteHost returns the first component of [Reference.SiteRepository] of a host.
+func SiteHost(of string) string {
+	host, port, _ := strings.Cut(of, ":")
+	if rest, ok := strings.CutPrefix(of, "["); ok {
 		literal, after, _ := strings.Cut(rest, "]")
 		if a, err := netip.ParseAddr(literal); err == nil {
 			host = strings.ReplaceAll(a.StringExpanded(), ":", "-")
@@ -87,5 +90,5 @@ func (r Reference) SiteRepository() string {
 	if port != "" {
 		host += "_" + port
 	}
-	return host + "/" + r.Name
+	return host
 }

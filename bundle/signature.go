@@ -27,7 +27,7 @@ func ParseFingerprint(s string) (Fingerprint, error) {
 	var f Fingerprint
 	b64, ok := strings.CutPrefix(s, "SHA256:")
 	raw, err := base64.RawStdEncoding.Strict().DecodeString(b64)
-	if !ok || err != nil || len(raw) != len(f) {
+	if !ok || err != nil || len(raw) != len(f) || Fingerprint(raw).String() != s { // base64 passes over line breaks
 		return f, fmt.Errorf("%q is not a key fingerprint (SHA256: and 43 characters of base64)", s)
 	}
 	return Fingerprint(raw), nil

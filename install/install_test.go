@@ -253,6 +253,9 @@ func TestSequences(t *testing.T) {
 	if r := w.must(w.install(two)); !r.Nothing {
 		t.Error("the installed one was installed again")
 	}
+	if _, err := w.install(otherTwo, allowDowngrade); !errors.Is(err, bundle.ErrPolicy) {
+		t.Errorf("another bundle of the same sequence is no older one: %v", err)
+	}
 	w.must(w.install(one, allowDowngrade))
 	if state, err := install.ReadState(w.root); err != nil || state.Channels["demo/linux/amd64"].Sequence != 1 {
 		t.Errorf("after going back: %+v, %v", state, err)

@@ -183,12 +183,12 @@ func (p *Plan) checkAgainst(known Channel, where string) error {
 	switch {
 	case identity == known.Identity || identity == known.Pending || identity == known.Highest || info.Sequence > known.Sequence:
 		return nil
+	case info.Sequence == known.Sequence:
+		return fmt.Errorf("%w: channel %q has had another bundle with the same sequence %d %s (%s); create this one again with a higher --sequence",
+			bundle.ErrPolicy, info.Channel, info.Sequence, where, cmp.Or(known.Pending, known.Identity))
 	case p.Options.AllowDowngrade:
 		p.Options.Warn("going back on channel %q from sequence %d to %d, as --allow-downgrade says", info.Channel, known.Sequence, info.Sequence)
 		return nil
-	case info.Sequence == known.Sequence:
-		return fmt.Errorf("%w: channel %q has had another bundle with the same sequence %d %s (%s)",
-			bundle.ErrPolicy, info.Channel, info.Sequence, where, cmp.Or(known.Pending, known.Identity))
 	}
 	return fmt.Errorf("%[1]w: it is older than the newest that channel %[3]q has had %[2]s (sequence %[4]d, newest %[5]d); is it the right file? oob-bundle rollback goes back to the release before, and --allow-downgrade installs it all the same",
 		bundle.ErrPolicy, where, info.Channel, info.Sequence, known.Sequence)

@@ -5,9 +5,13 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
 	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
 	"github.com/oob-bundle/oob-bundle/bundle/create"
 	"github.com/oob-bundle/oob-bundle/install"
 	"github.com/oob-bundle/oob-bundle/install/registry"
@@ -118,4 +122,44 @@ func TestNameWithPasswords(t *testing.T) {
 		t.Errorf("another channel: %v", err)
 	}
 	w.must(w.install(w.bundle("demo", 2, w.push("team/app:1", "three"))))
+}
+
+// TestPartialIndex: an index of which only some platforms were carried is kept as long
+// as a release that a rollback can go back to, also where no tag of the site's leads to
+// it (one platform), or leads to it no more (several).
+func TestPartialIndex(t *testing.T) {
+	for _, carried := range []int{1, 2} {
+		w := newWorld(t)
+		platforms := []bundle.Platform{{OS: "linux", Architecture: "amd64"}, {OS: "linux", Architecture: "arm64"}}[:carried]
+		push := func(text string) string {
+			var images []v1.Image
+			for _, platform := range []string{"linux/amd64", "linux/arm64", "linux/s390x"} {
+				images = append(images, bundletest.Image(platform, bundletest.Layer(bundletest.File{Name: "app", Mode: 0o755, Data: []byte(platform + text)})))
+			}
+			return w.up.Push(t, "team/app:stable", bundletest.Index(images...))
+		}
+		next := func(sequence int64, text string) map[string]string {
+			ref := push(text)
+			w.must(w.install(w.bundleWith("demo", []string{ref}, func(o *create.Options) { o.Sequence, o.Platforms = &sequence, platforms })))
+			return w.tags()
+		}
+		first := next(1, "one")
+		index := bundletest.Digest(t, w.up.Host+"/team/app:stable")
+		next(2, "two")
+		e, err := registry.OpenEmbedded(t.Context(), w.root)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := e.Collect(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		name, _, _ := strings.Cut(w.siteName(w.up.Host+"/team/app:stable"), ":stable")
+		if !registry.HasBelow(w.root, name, bundle.Digest(index)) {
+			t.Errorf("%d of 3 platforms: the collector took the index of the release before", carried)
+		}
+		w.undo("demo", rollback)
+		if got, want := w.tags()[name+":stable"], first[name+":stable"]; got != want {
+			t.Errorf("%d of 3 platforms: after the rollback the tag is %q, not %q", carried, got, want)
+		}
+	}
 }

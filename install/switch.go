@@ -21,7 +21,13 @@ func (p *Plan) moves(ctx context.Context, repos []*repository, s *stored) ([]Tag
 		list = append(list, TagMove{Repository: repo, Tag: name, To: to})
 	}
 	for _, r := range repos[1:] {
-		for n, d := range r.retain {
+		retain := slices.Clone(r.retain)
+		for _, i := range r.partial { // signatures of the index are found by its digest
+			if s.partial[i.Reference] && !slices.Contains(retain, i.Digest) {
+				retain = append(retain, i.Digest)
+			}
+		}
+		for n, d := range retain {
 			add(r.name, retentionTag(p.Bundle.Identity, n), d)
 		}
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/bundle/kit"
 	"github.com/oob-bundle/oob-bundle/bundle/pull"
+	"github.com/oob-bundle/oob-bundle/bundle/remote"
 	"github.com/oob-bundle/oob-bundle/bundle/sign"
 	"github.com/oob-bundle/oob-bundle/manifests"
 )
@@ -127,6 +128,9 @@ func Run(ctx context.Context, o Options) (result *Result, err error) {
 		return nil, err
 	}
 	g, err := bundle.NewGeometry(content.root, content.load)
+	if errors.Is(err, bundle.ErrFormat) { // nothing of it is anybody's bundle yet
+		return nil, fmt.Errorf("%w: what upstream sent does not make a bundle: %w", remote.ErrRegistry, err)
+	}
 	if err != nil {
 		return nil, err
 	}

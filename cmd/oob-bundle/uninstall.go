@@ -137,7 +137,7 @@ func (u *ui) uninstall(ctx context.Context, name string, f undoFlags) (err error
 		if out.Removed.Blobs > 0 {
 			fmt.Fprintf(w, "  registry  %s less, %s\n", count(out.Removed.Blobs, "blob"), human(out.Removed.Bytes))
 		}
-		fmt.Fprintf(w, "  channel   %s stays at sequence %d: what is older is refused also now\n", d.Channel, state.Channels[d.Channel].Sequence)
+		fmt.Fprintf(w, "  channel   %s stays at sequence %d: this host refuses what is older also now\n", d.Channel, state.Channels[d.Channel].Sequence)
 		for _, p := range out.Left {
 			fmt.Fprintf(w, "  left      %s\n", p)
 		}

@@ -71,6 +71,7 @@ func TestEnviron(t *testing.T) {
 func TestMirrors(t *testing.T) {
 	files, err := mirrors([]bundle.Image{
 		{Reference: "docker.io/library/nginx:1"}, {Reference: "docker.io/library/postgres:17"}, {Reference: "registry.example.com:5001/team/app:1"},
+		{Reference: "[2001:db8::1]:5001/team/app:1"},
 	}, "registry.site:5000/mirror", false)
 	if err != nil {
 		t.Fatal(err)
@@ -79,9 +80,10 @@ func TestMirrors(t *testing.T) {
 		"runtime/containerd/docker.io/hosts.toml": {
 			"server = \"https://registry-1.docker.io\"", "[host.\"https://registry.site:5000/v2/mirror/docker.io\"]", "override_path = true",
 		},
-		"runtime/containerd/registry.example.com_5001/hosts.toml": {"/etc/containerd/certs.d/registry.example.com:5001/", "/v2/mirror/registry.example.com_5001\"]"},
-		"runtime/k3s/registries.yaml":                             {"\"docker.io\":\n    endpoint: [\"https://registry.site:5000\"]\n    rewrite:\n      \"^(.*)$\": \"mirror/docker.io/$1\""},
-		"runtime/containers/registries.conf":                      {"prefix = \"docker.io\"", "location = \"registry.site:5000/mirror/docker.io\"\ninsecure = false"},
+		"runtime/containerd/registry.example.com_5001/hosts.toml":                    {"/etc/containerd/certs.d/registry.example.com:5001/", "/v2/mirror/registry.example.com_5001\"]"},
+		"runtime/containerd/2001-0db8-0000-0000-0000-0000-0000-0001_5001/hosts.toml": {"/etc/containerd/certs.d/[2001:db8::1]:5001/", "/v2/mirror/2001-0db8-0000-0000-0000-0000-0000-0001_5001\"]"},
+		"runtime/k3s/registries.yaml":                                                {"\"docker.io\":\n    endpoint: [\"https://registry.site:5000\"]\n    rewrite:\n      \"^(.*)$\": \"mirror/docker.io/$1\""},
+		"runtime/containers/registries.conf":                                         {"prefix = \"docker.io\"", "location = \"registry.site:5000/mirror/docker.io\"\ninsecure = false"},
 	} {
 		for _, want := range wants {
 			if !strings.Contains(string(files[name]), want) {
@@ -89,7 +91,7 @@ func TestMirrors(t *testing.T) {
 			}
 		}
 	}
-	if len(files) != 4 {
+	if len(files) != 5 {
 		t.Errorf("%d files", len(files))
 	}
 	// Without TLS podman has to be told so for the registry's own name too.

@@ -39,7 +39,7 @@ func mirrors(images []bundle.Image, registry string, plainHTTP bool) (map[string
 	k3s.WriteString("# /etc/rancher/k3s/registries.yaml\nmirrors:\n")
 	podman.WriteString("# /etc/containers/registries.conf.d/oob-bundle.conf\n")
 	for _, h := range hosts {
-		site := strings.ReplaceAll(h, ":", "_") // as Reference.SiteRepository does
+		site := bundle.SiteHost(h)
 		server := h
 		if h == "docker.io" {
 			server = "registry-1.docker.io"
