@@ -199,6 +199,14 @@ func (s *State) installed() []Installed {
 // tagKey is the owners' key of a tag.
 func tagKey(target, repo, tag string) string { return fmt.Sprintf("tag %s %s:%s", target, repo, tag) }
 
+// OwnTags returns the tags of a receipt by which people find images, as far as nobody
+// else has taken them over.
+func (s *State) OwnTags(d Installed, r *Receipt) []TagMove {
+	return slices.DeleteFunc(slices.Clone(r.Tags), func(t TagMove) bool {
+		return s.Owners[tagKey(d.Registry, t.Repository, t.Tag)] != Owner{d.Channel, d.Name}
+	})
+}
+
 // Find returns the deployment of a name; an empty name means the only one. The
 // error wraps ErrNotInstalled.
 func (s *State) Find(name, target string) (Installed, error) {

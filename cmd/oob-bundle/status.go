@@ -155,6 +155,13 @@ func describeInstalled(ctx context.Context, state *install.State, d install.Inst
 		if err != nil {
 			return out, err
 		}
+		if r.Release == d.Release && d.Registry == embeddedName {
+			moved, err := elsewhere(f.root, state.OwnTags(d, r))
+			if err != nil {
+				return out, err
+			}
+			lost = append(lost, moved...)
+		}
 		for _, tag := range lost {
 			out.Drift = append(out.Drift, host.Drift{Path: tag, What: "tag"})
 		}
@@ -192,7 +199,12 @@ func lostTags(root string, d install.Installed, r *install.Receipt) (list []stri
 	if r.Release != d.Release && !registry.HasBelow(root, install.CentralRepository(d.Name), r.Bundle.Digest) {
 		return nil, nil
 	}
-	for _, t := range r.Retaining() {
+	return elsewhere(root, r.Retaining())
+}
+
+// elsewhere lists the tags that do not lead to where they were put.
+func elsewhere(root string, tags []install.TagMove) (list []string, err error) {
+	for _, t := range tags {
 		at, err := registry.TagBelow(root, t.Repository, t.Tag)
 		if err != nil {
 			return nil, err
