@@ -17,7 +17,7 @@ transcripts:
 	.ci/transcripts
 
 test:
-	go test -timeout 30m $(TESTFLAGS) ./...
+	go test -timeout 45m $(TESTFLAGS) ./...
 
 # Left out: what asks one thing after the other for long, and of the program most of the
 # scripts, in which it starts, says something and ends.

@@ -145,10 +145,11 @@ func (d *disk) mount() {
 
 func (d *disk) unmount() { d.Helper(); d.sh("umount mnt && rm " + d.image()) }
 
-// save keeps the disk as it is now.
+// save keeps the disk as it is now. A container that was started meanwhile may have the
+// mount too: then leaving it does not write down what it has.
 func (d *disk) save() {
 	d.Helper()
-	d.sh("umount mnt && mv " + d.image() + " saved")
+	d.sh("sync -f mnt && umount mnt && mv " + d.image() + " saved")
 	d.restore()
 }
 
