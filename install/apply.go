@@ -168,7 +168,8 @@ func (p *Plan) image(reference string) (bundle.Image, bool) {
 	return p.images[i], true
 }
 
-// takeBack undoes what another change, which never finished, has switched.
+// takeBack undoes what another change, which never finished, has switched; one that the
+// state already knows has switched everything, and is finished.
 func (p *Plan) takeBack(ctx context.Context) error {
 	j := p.journal
 	if j == nil || j.Action == actionInstall && j.Identity == p.Bundle.Identity && j.Release == p.release.ID {
@@ -178,7 +179,14 @@ func (p *Plan) takeBack(ctx context.Context) error {
 		return j.Unfinished(p.Options.Root)
 	}
 	c := change{root: p.Options.Root, target: p.Target, warn: p.Options.Warn}
-	if err := c.back(ctx, j); err != nil {
+	if d := p.state.Deployments[deploymentKey(j.Name, p.Target.Name())]; d.Identity == j.Identity && d.Release == j.Release {
+		if err := c.forth(ctx, j); err != nil {
+			return err
+		}
+		if err := c.forget(ctx, p.state, j.Name); err != nil {
+			return err
+		}
+	} else if err := c.back(ctx, j); err != nil {
 		return err
 	}
 	p.journal = nil // the record of its sequence stays, and it stays welcome

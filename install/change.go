@@ -20,6 +20,7 @@ const keptReleases = 2
 // change switches a deployment from one state to another: tags first, then the
 // release. Every step may be repeated.
 type change struct {
+	links  []string // of a release whose record may be lost, absolute
 	root   string
 	target Target
 	warn   func(format string, args ...any) // nil means that nobody wants to know
@@ -106,6 +107,8 @@ func (c *change) release(name, from, to string, undo bool) error {
 		return host.Deactivate(c.root, before, after)
 	case after != nil:
 		return host.Activate(c.root, after, before)
+	case from != "" && before == nil && after == nil:
+		return host.RemoveLost(c.root, name, c.links)
 	}
 	return nil
 }

@@ -199,6 +199,17 @@ func (s *State) installed() []Installed {
 // tagKey is the owners' key of a tag.
 func tagKey(target, repo, tag string) string { return fmt.Sprintf("tag %s %s:%s", target, repo, tag) }
 
+// paths returns the places outside of the root that belong to an owner.
+func (s *State) paths(of Owner) (list []string) {
+	for key, owner := range s.Owners {
+		if p, ok := strings.CutPrefix(key, "path "); ok && owner == of {
+			list = append(list, p)
+		}
+	}
+	slices.Sort(list)
+	return list
+}
+
 // OwnTags returns the tags of a receipt by which people find images, as far as nobody
 // else has taken them over.
 func (s *State) OwnTags(d Installed, r *Receipt) []TagMove {

@@ -49,6 +49,7 @@ func Uninstall(ctx context.Context, s Site, d Installed) (left []string, err err
 			return nil, err
 		}
 	}
+	c.links = state.paths(Owner{d.Channel, d.Name})
 	if err := c.forth(ctx, j); err != nil {
 		return nil, unfinished(err)
 	}

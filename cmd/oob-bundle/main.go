@@ -52,11 +52,16 @@ func run(args []string, stdout, stderr io.Writer) int {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	u := &ui{out: stdout, err: stderr}
+	u.patience.Store(int64(patience))
 	go func() {
 		<-signals
 		cancel(errInterrupted)
+		wait := time.Duration(u.patience.Load())
+		if wait > patience {
+			fmt.Fprintln(stderr, "Putting things in order; interrupt again to end at once")
+		}
 		select { // nobody waits for a slow disk, nor after a second signal
-		case <-time.After(patience):
+		case <-time.After(wait):
 		case <-signals:
 		}
 		fmt.Fprintf(stderr, "error: %v\n", interruption(nil))
@@ -90,7 +95,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 // hundred bytes a blob, and it is made once.
 const gcPercent = 30
 
-// patience is how long an interrupted command may take to put its things in order.
+// patience is how long an interrupted command may take to put its things in order, if it
+// does not need more (ui.patience).
 const patience = 900 * time.Millisecond
 
 // interruption says how to go on after a signal. Err is what it broke off, or nil.

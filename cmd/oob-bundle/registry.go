@@ -198,6 +198,7 @@ func (u *ui) serve(ctx context.Context, f serveFlags) error {
 		l = tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{*cert}, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}})
 	}
 	u.note("Serving %s on %s://%s, read-only; end it with Ctrl-C", registry.Dir(f.root), scheme, l.Addr())
+	u.needsTime(registry.Grace + patience)
 	return registry.Serve(ctx, l, h)
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"time"
 
 	"github.com/oob-bundle/oob-bundle/install"
 	"github.com/oob-bundle/oob-bundle/install/host"
@@ -21,6 +22,9 @@ type launch struct {
 	prepared bool // what ran before has made room
 }
 
+// restart is how long an interrupted command may take to start again what it stopped.
+const restart = 2 * time.Minute
+
 // before is called when everything is in place and nothing is switched. What makes
 // room is what runs, which need not be what is current.
 func (l *launch) before(ctx context.Context, next *host.About) error {
@@ -33,6 +37,7 @@ func (l *launch) before(ctx context.Context, next *host.About) error {
 		return err
 	}
 	if service.HasDatabase(running) {
+		l.u.needsTime(restart) // what ran is started again if the dump fails
 		if err := l.manager.Dump(ctx, running, next); err != nil {
 			return err
 		}

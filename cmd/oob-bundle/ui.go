@@ -22,7 +22,9 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
+	"time"
 	"unicode"
 	"unicode/utf16"
 	"unicode/utf8"
@@ -37,7 +39,12 @@ import (
 type ui struct {
 	out, err    io.Writer
 	quiet, json bool
+	patience    atomic.Int64 // nanoseconds after a signal
 }
+
+// needsTime lets an interrupted command take that long to put its things in order; a
+// second signal ends it at once.
+func (u *ui) needsTime(d time.Duration) { u.patience.Store(int64(d)) }
 
 // note tells what is going on.
 func (u *ui) note(format string, args ...any) {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
@@ -59,7 +60,7 @@ func Deactivate(root string, a, before *About) error {
 	if err != nil {
 		return err
 	}
-	for n, m := range a.Merges {
+	for n, m := range slices.Backward(a.Merges) { // two may be into one file
 		if err := unmerge(base, a, m, n); err != nil {
 			return err
 		}
@@ -74,6 +75,36 @@ func Deactivate(root string, a, before *About) error {
 		return err
 	}
 	return bundle.SyncDir(base)
+}
+
+// RemoveLost removes what a release has outside of it whose record is lost: those of the
+// paths, absolute, that are links into the deployment, and what is current. What the host
+// had in the links' places comes back.
+func RemoveLost(root, name string, paths []string) error {
+	base, err := filepath.Abs(Base(root, name))
+	if err != nil {
+		return err
+	}
+	for _, p := range paths {
+		to, err := os.Readlink(p)
+		file, ours := strings.CutPrefix(to, filepath.Join(base, "current")+string(filepath.Separator))
+		if err != nil || !ours {
+			continue // it is the host's again, or nothing
+		}
+		at := strings.LastIndex(p, "/etc/") // where links may be (bundle.Link)
+		if at < 0 {
+			continue
+		}
+		a := &About{Name: name, HostRoot: p[:at+1], Links: []bundle.Link{{Path: p[at:], File: filepath.ToSlash(file)}}}
+		if err := removeLinks(base, a, nil); err != nil {
+			return err
+		}
+	}
+	err = os.Remove(filepath.Join(base, "current"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return errors.Join(err, bundle.SyncDir(base))
 }
 
 // symlink points a name to a target, whatever it was, at once and durably.

@@ -64,6 +64,7 @@ func (r *Release) collect() error {
 			}
 			if r.secrets.in(out.data) {
 				out.mode &= 0o600
+				out.secret = true
 			}
 		}
 		r.files = append(r.files, out)

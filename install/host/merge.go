@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"runtime"
+	"slices"
 	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -181,7 +182,9 @@ func mergeIn(root *os.Root, base string, a *About, m bundle.Merge, n int) error 
 	if err != nil {
 		return err
 	}
-	if !missing && sameJSON(old, patched) {
+	secret := slices.ContainsFunc(a.Files, func(f File) bool { return f.Path == m.Patch && f.Secret })
+	open := !missing && secret && fi.Mode().Perm()&0o077 != 0
+	if !missing && sameJSON(old, patched) && !open {
 		return nil
 	}
 	mode, err := parseMode(m.Mode, 0o600)
@@ -205,6 +208,9 @@ func mergeIn(root *os.Root, base string, a *About, m bundle.Merge, n int) error 
 	if !missing {
 		mode = fi.Mode().Perm()
 		owner = cmp.Or(owner, ownerOf(fi))
+	}
+	if secret {
+		mode &= 0o600
 	}
 	return writeIn(root, m.File, patched, mode, owner)
 }

@@ -61,12 +61,13 @@ type Release struct {
 
 // file is one of a release before it is written.
 type file struct {
-	path  string // relative, slashes
-	mode  fs.FileMode
-	data  []byte            // what it consists of, if that is at hand
-	blob  bundle.Descriptor // of the bundle, otherwise
-	strip int               // of an archive
-	as    string            // AsArchive, or anything else
+	path   string // relative, slashes
+	mode   fs.FileMode
+	data   []byte            // what it consists of, if that is at hand
+	blob   bundle.Descriptor // of the bundle, otherwise
+	strip  int               // of an archive
+	as     string            // AsArchive, or anything else
+	secret bool              // it holds a password of the site's
 }
 
 // Base returns the directory of a deployment.
@@ -130,8 +131,8 @@ func New(v *verify.Verified, site Site) (*Release, error) {
 		return nil, err
 	}
 	if len(old) == 0 && len(r.host.Secrets) > 0 {
-		if before, err := Current(root, r.Name); err != nil || before != "" {
-			return nil, errors.Join(err, fmt.Errorf("%w: %s is gone, and release %s was made with it; put it back from a backup, or uninstall first", ErrValues, secretsPath(r.base), before))
+		if err := r.checkNoSecrets(root); err != nil {
+			return nil, err
 		}
 	}
 	if r.secrets, err = old.add(r.host.Secrets); err != nil {
@@ -141,6 +142,23 @@ func New(v *verify.Verified, site Site) (*Release, error) {
 		return nil, err
 	}
 	return r, errors.Join(r.checkPostgres(), r.checkStart())
+}
+
+// checkNoSecrets refuses to make new passwords where the current release was made with
+// some: its programs and their data know only these.
+func (r *Release) checkNoSecrets(root string) error {
+	id, err := Current(root, r.Name)
+	if err != nil || id == "" {
+		return err
+	}
+	before, err := ReadRelease(root, r.Name, id)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if before != nil && !before.Secrets {
+		return nil
+	}
+	return fmt.Errorf("%w: %s is gone, and release %s was made with it; put it back from a backup, or uninstall first", ErrValues, secretsPath(r.base), id)
 }
 
 // hostRoot returns the absolute directory of links, or "".

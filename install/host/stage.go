@@ -41,6 +41,7 @@ type About struct {
 	Postgres   string            `json:"postgres,omitempty"` // major version of the database's image
 	Files      []File            `json:"files"`
 	Archives   []File            `json:"archives,omitempty"`
+	Secrets    bool              `json:"secrets,omitempty"` // it was made with passwords of the site's
 }
 
 // File is a file of a release.
@@ -49,6 +50,7 @@ type File struct {
 	Mode    string        `json:"mode"`              // four octal digits
 	SHA256  bundle.Digest `json:"sha256"`            // of the content; of an archive, of the archive
 	Archive string        `json:"archive,omitempty"` // the directory of the archive that brought it
+	Secret  bool          `json:"secret,omitempty"`  // it holds a password of the site's
 }
 
 // ReadRelease reads what a release consists of. The error wraps fs.ErrNotExist
@@ -228,7 +230,7 @@ func (r *Release) write(ctx context.Context, dir string, files []file) (about *A
 	about = &About{
 		APIVersion: bundle.APIVersion, Kind: "Release", ID: r.ID, Identity: r.bundle.Identity, Name: r.Name, Version: d.Version, Form: d.Form,
 		Registry: r.site.Registry, Data: r.data, Values: r.values, Given: r.given, Images: []string{}, HostRoot: r.site.HostRoot, Links: r.Linked(), Merges: r.host.Merges,
-		Database: r.host.Database, Files: []File{},
+		Database: r.host.Database, Files: []File{}, Secrets: len(r.host.Secrets) > 0,
 	}
 	if about.Health, err = r.health(); err != nil {
 		return nil, err
@@ -265,7 +267,7 @@ func (r *Release) write(ctx context.Context, dir string, files []file) (about *A
 		if err != nil {
 			return nil, err
 		}
-		about.Files = append(about.Files, File{Path: f.path, Mode: fmt.Sprintf("%04o", f.mode), SHA256: digest})
+		about.Files = append(about.Files, File{Path: f.path, Mode: fmt.Sprintf("%04o", f.mode), SHA256: digest, Secret: f.secret})
 	}
 	return about, nil
 }

@@ -298,13 +298,10 @@ func (e *Embedded) Collect(ctx context.Context) (c Collected, err error) {
 			}
 		}
 	}
-	if err := bundle.RemoveEmpty(e.store.dir); err != nil {
+	if err := e.Sync(); err != nil { // and nothing is being stored any more
 		return c, err
 	}
-	if _, err := os.Stat(e.store.dir); errors.Is(err, fs.ErrNotExist) {
-		return c, nil // nothing is left, which is in order
-	}
-	return c, bundle.SyncFilesystem(e.store.dir)
+	return c, bundle.RemoveEmpty(e.store.dir) // nothing may be left, which is in order
 }
 
 // sweep removes the directories, named by hexadecimal digests, that are not kept.

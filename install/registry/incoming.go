@@ -202,19 +202,25 @@ func (e *Embedded) recover(ctx context.Context) error {
 	if err != nil || !crashed {
 		return err
 	}
+	doubtful := map[bundle.Digest]bool{}
 	for _, d := range doubt {
+		doubtful[d] = true
 		if err := os.RemoveAll(filepath.Dir(e.store.file(blobPath(d)))); err != nil {
 			return err
 		}
 	}
+	// With them goes what says that they are there. A tag stays: it was switched when its
+	// manifest was, which is then being put right.
 	if err := e.eachFile(ctx, path.Join(storageRoot, "repositories"), func(name string, data []byte) bool {
-		_, err := bundle.ParseDigest(string(data))
-		return filepath.Base(name) != "link" || err == nil
+		d, err := bundle.ParseDigest(string(data))
+		inTag := strings.Contains(filepath.ToSlash(name), "/_manifests/tags/")
+		return filepath.Base(name) != "link" || err == nil && (inTag || !doubtful[d])
 	}); err != nil {
 		return err
 	}
 	return e.eachFile(ctx, referrersRoot, func(_ string, data []byte) bool {
-		return bundle.DecodeStrict(data, new(bundle.Descriptor)) == nil
+		var d bundle.Descriptor
+		return bundle.DecodeStrict(data, &d) == nil && !doubtful[d.Digest]
 	})
 }
 

@@ -46,13 +46,16 @@ func NewHandler(ctx context.Context, root string) (http.Handler, error) {
 	return referrers(store, app), nil
 }
 
-// Serve answers on the listener until ctx ends, then lets requests under way
-// finish for a few seconds.
+// Grace is how long requests under way may take when the registry is stopped.
+const Grace = 5 * time.Second
+
+// Serve answers on the listener until ctx ends, and then lets requests under way
+// finish within Grace.
 func Serve(ctx context.Context, l net.Listener, h http.Handler) error {
 	s := &http.Server{Handler: h, ReadHeaderTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute}
 	stopped := make(chan error, 1)
 	stop := context.AfterFunc(ctx, func() {
-		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), Grace)
 		defer cancel()
 		stopped <- s.Shutdown(grace)
 	})

@@ -1,0 +1,150 @@
+package install_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/partial"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
+	"github.com/oob-bundle/oob-bundle/install"
+	"github.com/oob-bundle/oob-bundle/install/host"
+	"github.com/oob-bundle/oob-bundle/install/registry"
+)
+
+// watching keeps the journal as it is when everything is switched.
+type watching struct {
+	install.Target
+	root    string
+	journal map[string][]byte
+}
+
+func (w watching) Sync() error {
+	list, err := filepath.Glob(filepath.Join(w.root, "journal", "*.json"))
+	for _, name := range list {
+		var data []byte
+		if data, err = os.ReadFile(name); err == nil {
+			w.journal[name] = data
+		}
+	}
+	return errors.Join(err, w.Target.Sync())
+}
+
+// TestKilledAtItsEnd: of an installation everything is done but the removal of its
+// journal. Whatever comes next takes nothing of it back: the state, the tags and what is
+// current say the same.
+func TestKilledAtItsEnd(t *testing.T) {
+	w := newWorld(t)
+	w.must(w.install(w.bundle("demo", 1, w.push("team/app:1", "one"))))
+	two := w.bundle("demo", 2, w.push("team/app:1", "two"))
+	three := w.bundle("demo", 3, w.push("team/app:1", "three"))
+	journal := map[string][]byte{}
+	w.must(w.install(two, wrapped(func(t install.Target) install.Target { return watching{t, w.root, journal} })))
+	want := w.tags()
+	if len(journal) != 1 {
+		t.Fatalf("%d journals", len(journal))
+	}
+	for name, data := range journal {
+		bundletest.Write(t, name, data, 0o600)
+	}
+	fails := errors.New("no room for that")
+	if _, err := w.install(three, func(s *site) {
+		s.Before = func(context.Context, *host.About) error { return fails }
+	}); !errors.Is(err, fails) {
+		t.Fatal(err)
+	}
+	state, err := install.ReadState(w.root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := state.Find("demo", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if current, err := host.Current(w.root, "demo"); err != nil || d.Version == "" || current != d.Release {
+		t.Errorf("current is %q, and the state says %q: %v", current, d.Release, err)
+	}
+	for tag, digest := range want {
+		if got := w.tags()[tag]; got != digest {
+			t.Errorf("%s is %q, not %q", tag, got, digest)
+		}
+	}
+	if j, err := install.ReadJournals(w.root); len(j) > 0 || err != nil {
+		t.Errorf("the journal is still there: %v, %v", j, err)
+	}
+	w.must(w.install(three))
+}
+
+// TestCollectAfterKill ends an upgrade at each step before it switches, and then
+// collects: the release that is installed is whole, what was begun is gone, and nobody
+// is told that something is being stored.
+func TestCollectAfterKill(t *testing.T) {
+	w := newWorld(t)
+	app := bundletest.Image("linux/amd64", bundletest.Layer(bundletest.File{Name: "app", Mode: 0o755, Data: []byte("app")}))
+	arm := bundletest.Image("linux/arm64", bundletest.Layer(bundletest.File{Name: "app", Mode: 0o755, Data: []byte("arm")}))
+	ref := w.up.Push(t, "team/app:1", bundletest.Index(app, arm))
+	one := w.bundle("demo", 1, ref)
+	d, err := partial.Descriptor(app)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.up.Push(t, "team/app:about", mutate.Subject(bundletest.ArtifactOf("application/vnd.example.about", []byte("about"), nil), *d).(v1.Image))
+	two := w.bundle("demo", 2, ref)
+	for step := 0; ; step++ {
+		w.root = filepath.Join(t.TempDir(), "site")
+		w.must(w.install(one))
+		want := w.tags()
+		pulled, plug := pulledAt(step)
+		_, err := w.install(two, pulled)
+		if !plug.fired {
+			t.Fatalf("it never came to switching: %v", err)
+		}
+		if j, err := install.ReadJournals(w.root); err != nil {
+			t.Fatal(err)
+		} else if len(j) > 0 {
+			t.Logf("%d steps before it switches", step)
+			return
+		}
+		e, err := registry.OpenEmbedded(t.Context(), w.root)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := e.Collect(t.Context()); err != nil {
+			t.Fatalf("step %d: %v", step, err)
+		}
+		if damaged, err := registry.Check(t.Context(), w.root); err != nil || len(damaged) > 0 {
+			t.Fatalf("step %d: %v, %v", step, damaged, err)
+		}
+		if storing, err := registry.Storing(w.root); err != nil || storing {
+			t.Fatalf("step %d: storing: %v, %v", step, storing, err)
+		}
+		for tag, digest := range want {
+			if got := w.tags()[tag]; got != digest {
+				t.Fatalf("step %d: %s is %q, not %q", step, tag, got, digest)
+			}
+		}
+		if !registry.HasBelow(w.root, install.CentralRepository("demo"), bundle.Digest(want[install.CentralRepository("demo")+":oob-"+tagged(t, w.root)])) {
+			t.Fatalf("step %d: the root is gone", step)
+		}
+	}
+}
+
+// tagged returns the short identity of what is installed.
+func tagged(t *testing.T, root string) string {
+	t.Helper()
+	state, err := install.ReadState(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := state.Find("demo", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d.Identity.Short()
+}
