@@ -53,6 +53,7 @@ func (m *Manager) Dump(ctx context.Context, running, next *host.About) error {
 	if current, currentErr := host.Current(m.root, running.Name); currentErr != nil || current != running.ID {
 		return fmt.Errorf("%w: %w\n%s %s is not the current release any more, and is left stopped", ErrNoDump, errors.Join(err, currentErr), running.Name, running.Version)
 	}
+	m.note("Starting %s %s again", running.Name, running.Version)
 	return fmt.Errorf("%w: %w\nnothing was switched; %s %s is started again", ErrNoDump, errors.Join(err, e.start(context.WithoutCancel(ctx), running)), running.Name, running.Version)
 }
 
