@@ -236,6 +236,9 @@ func (o *Options) sign(out *output, g *bundle.Geometry, lock *manifests.Lock) (b
 	if err := g.WriteFrame(out.file, slot); err != nil {
 		return own, err
 	}
+	if err := out.file.Sync(); err != nil { // before anything takes an earlier bundle's place
+		return own, err
+	}
 	lockData, err := lock.Encode()
 	if err != nil {
 		return own, err
@@ -290,6 +293,10 @@ func (o *Options) setDefaults() error {
 // interrupted one began has its time, so that the bundle is the same.
 func (o *Options) setTime(interrupted *beginning) error {
 	if interrupted != nil && o.Lock == nil && o.beginning().continues(*interrupted) {
+		if begun := interrupted.Created; o.Now.Sub(begun) > 24*time.Hour {
+			o.Warn("this goes on with what was begun on %s, and the bundle has that time's place in its channel: a newer one may be installed already; without %s.partial* it begins anew",
+				begun.UTC().Format("2006-01-02T15:04:05Z"), o.Output)
+		}
 		o.Now = interrupted.Created
 	}
 	o.Now = o.Now.UTC().Truncate(time.Second)

@@ -155,7 +155,7 @@ func (f *filler) blob(ctx context.Context, i int, buf []byte) error {
 	defer f.watch.Begun(m)()
 	if data, ok := f.content.documents[m.Digest]; ok {
 		if int64(len(data)) != m.Size {
-			return fmt.Errorf("%w: upstream lists %s with %d bytes, and it has %d", bundle.ErrFormat, m.Digest, m.Size, len(data))
+			return fmt.Errorf("%w: upstream lists %s with %d bytes, and it has %d", remote.ErrRegistry, m.Digest, m.Size, len(data))
 		}
 		_, err := place{f, i}.WriteAt(data, 0)
 		f.watch.Add(m.Size)
@@ -208,8 +208,8 @@ func (f *filler) keep(ctx context.Context, i int, t *remote.Transfer) error {
 		}
 		t.Hash.Write(t.Buffer[:n])
 		t.Have += int64(n)
-		f.have[i].Store(t.Have)
 		f.watch.Add(int64(n))
 	}
+	f.have[i].Store(t.Have) // not before: what is not read yet stays claimed
 	return nil
 }

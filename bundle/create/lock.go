@@ -175,9 +175,12 @@ func (o *Options) compare(l *manifests.Lock) (*manifests.Lock, error) {
 }
 
 // sourceName is a source as a lock says it: a file of the author's by its name
-// alone, since nobody else has the directory.
+// alone, since nobody else has the directory; of a URL without its query, which may
+// be a login of its own (signed URLs). What it gave is pinned anyway.
 func sourceName(s string) string {
 	if strings.Contains(s, "://") {
+		s, _, _ = strings.Cut(s, "#")
+		s, _, _ = strings.Cut(s, "?")
 		return s
 	}
 	return s[strings.LastIndexAny(s, `/\`)+1:]

@@ -56,6 +56,9 @@ func openOutput(path string, each int64) (*output, error) {
 	if len(o.leftovers()) == 0 {
 		o.journal.forget()
 	}
+	if err := o.checkParts(); err != nil {
+		return nil, errors.Join(err, o.journal.remove())
+	}
 	return o, nil
 }
 
@@ -94,18 +97,40 @@ func checkPlace(path string) (bundle.Digest, error) {
 	return head.Identity(), f.Close()
 }
 
+// parts returns the numbers of the volumes that are at a place, in order.
+func parts(path string) (list []int) {
+	for n := 1; n <= bundle.MaxVolumes; n++ {
+		if _, err := os.Lstat(bundle.VolumeName(path, n)); err == nil {
+			list = append(list, n)
+		}
+	}
+	return list
+}
+
+// checkParts refuses to replace volumes, or to stand among them, that are not those of
+// the bundle that is replaced: with a gap before them, unless an interrupted run of this
+// one has made that.
+func (o *output) checkParts() error {
+	if o.each == 0 || o.journal.begun != nil {
+		return nil
+	}
+	for i, n := range parts(o.path) {
+		if n != i+1 {
+			return fmt.Errorf("%w: %s is there, and %s is not, so it is of no bundle that can be replaced; move it away, or choose another name with -o",
+				manifests.ErrInvalid, bundle.VolumeName(o.path, n), bundle.VolumeName(o.path, i+1))
+		}
+	}
+	return nil
+}
+
 // leftovers returns the partial files that are there.
 func (o *output) leftovers() []string {
 	var list []string
 	if _, err := os.Lstat(o.partial); err == nil {
 		list = append(list, o.partial)
 	}
-	for n := 1; n <= bundle.MaxVolumes; n++ {
-		name := bundle.VolumeName(o.partial, n)
-		if _, err := os.Lstat(name); err != nil {
-			break
-		}
-		list = append(list, name)
+	for _, n := range parts(o.partial) {
+		list = append(list, bundle.VolumeName(o.partial, n))
 	}
 	return list
 }
@@ -123,6 +148,16 @@ func (o *output) begin(b beginning, g *bundle.Geometry) error {
 			}
 		}
 		o.journal.forget()
+	}
+	if o.each > 0 { // it may have become smaller
+		for _, n := range parts(o.partial) {
+			if int64(n-1)*o.each < g.Size {
+				continue
+			}
+			if err := os.Remove(bundle.VolumeName(o.partial, n)); err != nil {
+				return err
+			}
+		}
 	}
 	if err := o.checkRoom(g); err != nil {
 		return err
@@ -162,44 +197,35 @@ func (o *output) place() (volumes []string, err error) {
 	if err := o.file.Sync(); err != nil {
 		return nil, err
 	}
-	parts := o.file.Parts()
+	made := o.file.Parts()
 	if err := o.file.Close(); err != nil {
 		return nil, err
 	}
 	o.file = nil
 	names := []string{o.path}
 	if o.each > 0 {
-		if err := o.removeOld(len(parts)); err != nil {
+		if err := o.removeOld(); err != nil {
 			return nil, err
 		}
 		names = nil
-		for n := range parts {
+		for n := range made {
 			names = append(names, bundle.VolumeName(o.path, n+1))
 		}
 		volumes = names
 	}
-	for n := len(parts) - 1; n >= 0; n-- {
-		if err := os.Rename(parts[n], names[n]); err != nil {
+	for n := len(made) - 1; n >= 0; n-- {
+		if err := os.Rename(made[n], names[n]); err != nil {
 			return nil, err
 		}
 	}
 	return volumes, errors.Join(bundle.SyncDir(filepath.Dir(o.path)), os.RemoveAll(o.intake()), o.journal.remove())
 }
 
-// removeOld takes away an earlier bundle's first volume, so that no old one
-// stands before new ones, and those that the new bundle will not have.
-func (o *output) removeOld(volumes int) error {
-	if err := os.Remove(o.first()); errors.Is(err, fs.ErrNotExist) {
-		return nil
-	} else if err != nil {
-		return err
-	}
-	for n := volumes + 1; n <= bundle.MaxVolumes; n++ {
-		err := os.Remove(bundle.VolumeName(o.path, n))
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		if err != nil {
+// removeOld takes away an earlier bundle's volumes, the first one last: by that it is
+// known for one as long as anything of it is there.
+func (o *output) removeOld() error {
+	for _, n := range slices.Backward(parts(o.path)) {
+		if err := os.Remove(bundle.VolumeName(o.path, n)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}

@@ -2,7 +2,9 @@ package create
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
@@ -37,8 +39,15 @@ func openReusable(paths []string) (list []*reusable, err error) {
 	return list, nil
 }
 
-// fromReuse copies a blob out of an earlier bundle. One that is damaged there is
-// told of, and fetched after all.
+// unreadable reports whether it is an earlier bundle that could not be read when a copy
+// failed, and not the new one that could not be written.
+func unreadable(r io.ReaderAt, at int64, buf []byte) bool {
+	_, err := r.ReadAt(buf, at)
+	return err != nil && !errors.Is(err, io.EOF)
+}
+
+// fromReuse copies a blob out of an earlier bundle. One that is damaged there, or that
+// the medium does not give, is told of, and fetched after all.
 func (f *filler) fromReuse(ctx context.Context, i int, t *remote.Transfer) (bool, error) {
 	m := f.blobs[i]
 	for _, r := range f.reuse {
@@ -53,12 +62,20 @@ func (f *filler) fromReuse(ctx context.Context, i int, t *remote.Transfer) (bool
 			}
 			n, err := bundle.CopyAt(f.out.file, m.Data+t.Have, r.file, old.Data+t.Have, m.Size-t.Have, t.Buffer)
 			if err != nil {
-				return false, err
+				if !unreadable(r.file, old.Data+t.Have, t.Buffer) {
+					return false, err
+				}
+				f.warn("%s cannot be read: %v; %s is fetched instead", r.file.Parts()[0], err, r.Describe(old))
+				break
 			}
 			t.Hash.Write(t.Buffer[:n])
 			t.Have += int64(n)
 			f.have[i].Store(t.Have)
 			f.watch.Add(int64(n))
+		}
+		if t.Have < m.Size {
+			f.again(t)
+			continue
 		}
 		if bundle.DigestFrom(t.Hash.Sum(nil)) == m.Digest {
 			f.reused.Add(m.Size)

@@ -8,6 +8,7 @@ package pull
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/url"
 	"path"
@@ -162,19 +163,19 @@ func (s *Source) Resolve(ctx context.Context, r Request) (*Resolved, error) {
 	for i, w := range sel.Plugins { // the slowest first
 		g.Go(func() (err error) {
 			out.Plugins[i], err = s.plugin(ctx, w, sel.Platforms, r.Dir)
-			return about("plugin "+w.URL, err)
+			return about("plugin "+w.URL, sent(w.URL, err))
 		})
 	}
 	for i, w := range sel.Files {
 		g.Go(func() (err error) {
 			out.Files[i], err = s.file(ctx, w, r.Dir)
-			return about("file "+w.Source, err)
+			return about("file "+w.Source, sent(w.Source, err))
 		})
 	}
 	for i, w := range sel.Charts {
 		g.Go(func() (err error) {
 			out.Charts[i], err = s.chart(ctx, w, r)
-			return about(fmt.Sprintf("chart %s %s of %s", w.Name, w.Version, w.Repository), err)
+			return about(fmt.Sprintf("chart %s %s of %s", w.Name, w.Version, w.Repository), sent(w.Repository, err))
 		})
 	}
 	for i, w := range sel.Images {
@@ -198,6 +199,16 @@ func about(what string, err error) error {
 		return nil
 	}
 	return fmt.Errorf("%s: %w", what, err)
+}
+
+// sent says of what a URL gave, and should not have given, that it is no bundle that is
+// damaged, and what to look at.
+func sent(source string, err error) error {
+	wrong := slices.ContainsFunc([]error{bundle.ErrDigest, bundle.ErrFormat, bundle.ErrLimit}, func(class error) bool { return errors.Is(err, class) })
+	if !wrong || !strings.Contains(source, "://") || errors.Is(err, remote.ErrRegistry) {
+		return err
+	}
+	return fmt.Errorf("%w: %w; upstream may have replaced it, or the manifest is wrong: compare both with what its publisher says", remote.ErrRegistry, err)
 }
 
 // image resolves a reference, and finds and checks what speaks of it.

@@ -128,6 +128,7 @@ type Transfer struct {
 	complete bool
 	restarts int
 	kind     string // Content-Type of the last answer
+	version  string // by which the server knows what it has sent so far (RFC 9110, section 8.8), or ""
 }
 
 // source is where a transfer comes from.
@@ -208,6 +209,14 @@ func (t *Transfer) more(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	// Where no digest judges the whole, it has to be of one version.
+	if t.Have > 0 && t.d.Digest == "" {
+		if t.version == "" {
+			t.restart()
+		} else {
+			req.Header.Set("If-Range", t.version)
+		}
+	}
 	if t.Have > 0 {
 		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", t.Have))
 	}
@@ -226,6 +235,15 @@ func (t *Transfer) more(ctx context.Context) (err error) {
 		t.restart() // the registry does not serve ranges
 	} else if want := fmt.Sprintf("bytes %d-", t.Have); t.Have > 0 && !strings.HasPrefix(res.Header.Get("Content-Range"), want) {
 		return fmt.Errorf("%w: it was asked for %q and sent %q", errContent, want, res.Header.Get("Content-Range"))
+	}
+	if _, total, _ := strings.Cut(res.Header.Get("Content-Range"), "/"); res.StatusCode == http.StatusPartialContent && total != "*" && total != fmt.Sprint(t.d.Size) {
+		return fmt.Errorf("%w: it has %s bytes and not %d", errContent, total, t.d.Size)
+	}
+	if res.StatusCode == http.StatusOK {
+		t.version = res.Header.Get("Last-Modified")
+		if tag := res.Header.Get("ETag"); tag != "" && !strings.HasPrefix(tag, "W/") {
+			t.version = tag
+		}
 	}
 	for {
 		n, err := res.Body.Read(t.Buffer)

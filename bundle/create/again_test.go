@@ -1,0 +1,187 @@
+package create_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
+	"github.com/oob-bundle/oob-bundle/bundle/create"
+	"github.com/oob-bundle/oob-bundle/bundle/remote"
+	"github.com/oob-bundle/oob-bundle/manifests"
+)
+
+// TestInterruptedTwice ends a second run while it reads again what the first one had:
+// the journal still claims all of that.
+func TestInterruptedTwice(t *testing.T) {
+	var m meter
+	up := bundletest.NewRegistry(t, m.wrap)
+	o := bundletest.Options(t, bundletest.Manifest(t, "demo", up.Push(t, "team/app:1", bundletest.Image("linux/amd64", random(1, 8_000_000)))), bundletest.NewKey(t), up)
+	interrupted(t, o, &m, 6_000_000)
+	before := sum(claims(t, o.Output))
+	ctx, cancel := context.WithCancelCause(t.Context())
+	stop := errors.New("enough")
+	o.Resolved = func(*bundle.Geometry, *manifests.Lock) bundle.Watch {
+		return bundle.Watch{Bytes: func(int64) {
+			time.Sleep(500 * time.Millisecond) // some checkpoints
+			cancel(stop)
+		}}
+	}
+	if _, err := create.Run(ctx, o); !errors.Is(err, stop) {
+		t.Fatal(err)
+	}
+	if after := sum(claims(t, o.Output)); after < before {
+		t.Errorf("%d bytes were there, and %d are claimed", before, after)
+	}
+	o.Resolved = nil
+	bundletest.Create(t, o)
+}
+
+// TestOtherVolumes: nothing is replaced that is no volume of the bundle that is
+// replaced, and of that bundle nothing stays.
+func TestOtherVolumes(t *testing.T) {
+	up := bundletest.NewRegistry(t, nil)
+	options := func(size int64) create.Options {
+		o := bundletest.Options(t, bundletest.Manifest(t, "demo", up.Push(t, "team/app:1", bundletest.Image("linux/amd64", random(1, 2_000_000)))), bundletest.NewKey(t), up)
+		o.VolumeSize = size
+		return o
+	}
+	notes := []byte("my notes")
+	for name, test := range map[string]struct{ has, gone []int }{
+		"a stray one":            {[]int{7}, nil},
+		"another's second":       {[]int{2}, nil},
+		"behind those of ours":   {[]int{6}, nil},
+		"the first one was lost": {nil, []int{1}},
+		"one in between":         {nil, []int{2}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := options(700_000) // four volumes
+			if test.gone != nil || name == "behind those of ours" {
+				bundletest.Create(t, o)
+			}
+			for _, n := range test.has {
+				bundletest.Write(t, bundle.VolumeName(o.Output, n), notes, 0o644)
+			}
+			for _, n := range test.gone {
+				if err := os.Remove(bundle.VolumeName(o.Output, n)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			before, err := filepath.Glob(o.Output + "*")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := create.Run(t.Context(), o); !errors.Is(err, manifests.ErrInvalid) || !strings.Contains(err.Error(), "move it away") {
+				t.Errorf("got %v", err)
+			}
+			after, err := filepath.Glob(o.Output + "*")
+			if err != nil || strings.Join(before, " ") != strings.Join(after, " ") {
+				t.Errorf("there were %v, and there are %v: %v", before, after, err)
+			}
+			for _, n := range test.has {
+				if data, err := os.ReadFile(bundle.VolumeName(o.Output, n)); err != nil || !bytes.Equal(data, notes) {
+					t.Errorf("%q, %v", data, err)
+				}
+			}
+		})
+	}
+	o := options(700_000)
+	bundletest.Create(t, o)
+	o.VolumeSize = 1_500_000
+	bundletest.Create(t, o)
+	if left, err := filepath.Glob(o.Output + ".[0-9][0-9][0-9]"); err != nil || len(left) != 2 {
+		t.Errorf("volumes: %v, %v", left, err)
+	}
+	// As a run leaves it that was killed while it took the old ones away.
+	if err := os.Remove(bundle.VolumeName(o.Output, 2)); err != nil {
+		t.Fatal(err)
+	}
+	bundletest.Create(t, o)
+}
+
+// TestSmallerInVolumes: what was begun was larger.
+func TestSmallerInVolumes(t *testing.T) {
+	var m meter
+	up := bundletest.NewRegistry(t, m.wrap)
+	o := bundletest.Options(t, bundletest.Manifest(t, "demo", up.Push(t, "team/app:1", bundletest.Image("linux/amd64", random(1, 1_000_000), random(2, 3_000_000)))), bundletest.NewKey(t), up)
+	o.VolumeSize = 700_000
+	interrupted(t, o, &m, 2_000_000)
+	up.Push(t, "team/app:1", bundletest.Image("linux/amd64", random(1, 1_000_000)))
+	bundletest.Create(t, o)
+	if left, err := filepath.Glob(o.Output + ".partial*"); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+// TestOneVersion: where nobody knows what a file should be, it is at least one file, and
+// not the beginning of one and the end of another.
+func TestOneVersion(t *testing.T) {
+	const size = 2 << 20
+	one, two := bytes.Repeat([]byte("1"), size), bytes.Repeat([]byte("2"), size)
+	for name, tags := range map[string][2]string{
+		"the server says which":   {`"one"`, `"two"`},
+		"it says so only weakly":  {`W/"same"`, `W/"same"`},
+		"it says nothing of that": {"", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newWeb(t, map[string][]byte{"/x": one})
+			s.wrap = func(w http.ResponseWriter, r *http.Request) http.ResponseWriter {
+				version := tags[0]
+				if s.asked["/x"].Load() > 2 {
+					s.pages["/x"], version = two, tags[1]
+				}
+				if version != "" {
+					w.Header().Set("ETag", version)
+				}
+				switch s.asked["/x"].Load() {
+				case 2: // after that for its size
+					w.Header().Set("Content-Length", fmt.Sprint(size))
+					_, _ = w.Write(one[:size/2])
+					panic(http.ErrAbortHandler)
+				case 3:
+					http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(two))
+					return nil
+				}
+				return w
+			}
+			o := intake(t, s, "    files: [{source: \"$WEB/x\", path: x, sha256: first-use}]\n")
+			_, d, _ := read(t, bundletest.Create(t, o))
+			if d.Files[0].Digest != bundle.DigestOf(two) {
+				t.Errorf("it is %s, neither the first file nor the second", d.Files[0].Digest)
+			}
+		})
+	}
+}
+
+// TestSignedURL: what lets one download a file is nobody's business on the other side.
+func TestSignedURL(t *testing.T) {
+	const secret = "bm90LWZvci1vdGhlcnM"
+	s := newWeb(t, map[string][]byte{"/x": []byte("content")})
+	o := intake(t, s, "    files: [{source: \"$WEB/x?sig="+secret+"#"+secret+"\", path: x, sha256: first-use}]\n")
+	bundletest.Create(t, o)
+	for _, name := range []string{o.Output, create.LockFile(o.Output)} {
+		data, err := os.ReadFile(name)
+		if err != nil || bytes.Contains(data, []byte(secret)) {
+			t.Errorf("%s has it: %v", name, err)
+		}
+	}
+}
+
+// TestWrongFromUpstream: what upstream sends is upstream's, and damages no bundle.
+func TestWrongFromUpstream(t *testing.T) {
+	s := newWeb(t, map[string][]byte{"/p.tar.gz": []byte("no archive")})
+	for _, sha := range []string{hexOf([]byte("other")), hexOf([]byte("no archive"))} {
+		o := intake(t, s, fmt.Sprintf("    plugins: [{url: \"$WEB/p.tar.gz\", sha256: %s}]\n", sha))
+		if _, err := create.Run(t.Context(), o); !errors.Is(err, remote.ErrRegistry) || !strings.Contains(err.Error(), "its publisher says") {
+			t.Errorf("got %v", err)
+		}
+	}
+}
