@@ -129,6 +129,10 @@ func (u *ui) unit(c *cobra.Command, program string, f serveFlags) error {
 			words[i] = strconv.Quote(strings.NewReplacer("%", "%%", "$", "$$").Replace(w))
 		}
 	}
+	writable := strings.ReplaceAll(root, "%", "%%") // no command line, so $ is itself
+	if strings.ContainsAny(root, " \"'\\") {
+		writable = strconv.Quote(writable)
+	}
 	_, err = fmt.Fprintf(u.out, `[Unit]
 Description=Registry of this site, read-only
 After=network.target
@@ -145,7 +149,7 @@ PrivateTmp=true
 
 [Install]
 WantedBy=multi-user.target
-`, strings.Join(words, " "), root)
+`, strings.Join(words, " "), writable)
 	return err
 }
 

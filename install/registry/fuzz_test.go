@@ -143,8 +143,11 @@ func checkReferrer(t *testing.T, dir string, data []byte) bool {
 		return false
 	}
 	var list bundle.Index
-	if err := json.Unmarshal(index, &list); err != nil || len(list.Manifests) != 1 {
+	if err := json.Unmarshal(index, &list); err != nil || len(list.Manifests) > 1 {
 		t.Fatalf("%q is listed as %q: %v", data, index, err)
+	}
+	if len(list.Manifests) == 0 { // it says nothing
+		return false
 	}
 	var d bundle.Descriptor
 	if err := json.Unmarshal(data, &d); err != nil || !reflect.DeepEqual(d, list.Manifests[0]) {

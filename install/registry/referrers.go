@@ -79,12 +79,16 @@ func listReferrers(ctx context.Context, store driver.StorageDriver, dir, artifac
 	sort.Strings(files)
 	for _, f := range files {
 		data, err := store.GetContent(ctx, f)
+		if errors.As(err, new(driver.PathNotFoundError)) {
+			continue // it has just been collected
+		}
 		if err != nil {
 			return nil, err
 		}
+		// One that a power cut tore, or that is being written, says nothing; the others do.
 		var d bundle.Descriptor
-		if err := bundle.DecodeStrict(data, &d); err != nil {
-			return nil, err
+		if bundle.DecodeStrict(data, &d) != nil {
+			continue
 		}
 		if artifactType == "" || d.ArtifactType == artifactType {
 			index.Manifests = append(index.Manifests, data)
