@@ -71,6 +71,26 @@ func ReadRelease(root, name, id string) (*About, error) {
 	return &a, nil
 }
 
+// Releases reads what all the releases of a deployment that are on this host consist of.
+// The error holds those that cannot be read.
+func Releases(root, name string) ([]*About, error) {
+	entries, err := os.ReadDir(filepath.Join(Base(root, name), "releases"))
+	if err != nil {
+		return nil, err
+	}
+	var list []*About
+	var problems []error
+	for _, e := range entries {
+		a, err := ReadRelease(root, name, e.Name())
+		if err == nil {
+			list = append(list, a)
+		} else if !errors.Is(err, fs.ErrNotExist) { // one that is not complete
+			problems = append(problems, err)
+		}
+	}
+	return list, errors.Join(problems...)
+}
+
 // Space is how many bytes and files the release takes, if it is not there.
 func (r *Release) Space() (bytes, files int64) {
 	if _, err := os.Stat(filepath.Join(r.Dir, bundle.ReleaseFile)); err == nil {

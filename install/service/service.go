@@ -227,6 +227,9 @@ func (m *Manager) Up(ctx context.Context, a *host.About) error {
 	}
 	if err == nil {
 		rec.Up = true
+		if err := m.forgetOthers(ctx, a); err != nil {
+			m.note("Units that %s %s has not got may still be enabled: %v", a.Name, a.Version, err)
+		}
 		return rec.Write(m.root, a.Name)
 	}
 	if ctx.Err() != nil {
@@ -237,6 +240,24 @@ func (m *Manager) Up(ctx context.Context, a *host.About) error {
 		return fmt.Errorf("%w: %w", ErrUnhealthy, errors.Join(err, logErr))
 	}
 	return fmt.Errorf("%w: %w; what the services said is in %s", ErrUnhealthy, err, file)
+}
+
+// forgetOthers makes systemd forget the units that other releases have and the one that
+// runs now has not got.
+func (m *Manager) forgetOthers(ctx context.Context, a *host.About) error {
+	releases, err := host.Releases(m.root, a.Name)
+	problems := []error{err}
+	mine := func(p string) bool { return slices.ContainsFunc(a.Links, func(l bundle.Link) bool { return l.Path == p }) }
+	for _, r := range releases {
+		r.Links = slices.DeleteFunc(r.Links, func(l bundle.Link) bool { return unit(l) == nil || mine(l.Path) })
+		if r.Form != "linux" || len(r.Links) == 0 {
+			continue
+		}
+		if err := m.Forget(ctx, r); !errors.Is(err, ErrNoRuntime) {
+			problems = append(problems, err)
+		}
+	}
+	return errors.Join(problems...)
 }
 
 // CameUp reports whether a release, as it was started last, has come up once. From

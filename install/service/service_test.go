@@ -212,26 +212,78 @@ func TestQuadletUnits(t *testing.T) {
 	p.want("podman exec --interactive app-postgres pg_dump d")
 }
 
+// enable is what systemctl enable leaves behind.
+func enable(t *testing.T, a *host.About, dir, unit string) {
+	t.Helper()
+	a.HostRoot = t.TempDir()
+	dir = filepath.Join(a.HostRoot, "etc/systemd/system", dir)
+	if err := errors.Join(os.MkdirAll(dir, 0o755), os.Symlink("/etc/systemd/system/"+unit, filepath.Join(dir, unit))); err != nil { //nolint:gosec // as it is on a host
+		t.Fatal(err)
+	}
+}
+
 // TestUnits: units of a release's own are enabled, and what enabling left is
 // removed when they are gone, unless the host has its own at that place again.
 func TestUnits(t *testing.T) {
-	for state, disabled := range map[string]bool{"not-found": true, "loaded": false} {
-		p := fake(t, "systemctl", podmanThere+`"systemctl show"*) echo `+state+`;;`)
+	for _, c := range []struct {
+		state, dir string
+		disabled   bool
+	}{{"not-found", "multi-user.target.wants", true}, {"not-found", "x.service.requires", true}, {"not-found", "x.service.d", false}, {"loaded", "multi-user.target.wants", false}} {
+		p := fake(t, "systemctl", podmanThere+`"systemctl show"*) echo `+c.state+`;;`)
 		s := &systemd{timeout: time.Minute}
 		a := app("linux", unitLinks)
 		if err := s.start(t.Context(), a); err != nil {
 			t.Fatal(err)
 		}
 		p.want("systemctl daemon-reload", "systemctl enable app.service", "systemctl daemon-reload", "systemctl is-failed --quiet app.service", "systemctl restart app.service")
+		enable(t, a, c.dir, "app.service")
 		if err := s.forget(t.Context(), a); err != nil {
 			t.Fatal(err)
 		}
-		if got := slices.Contains(p.calls(), "systemctl disable app.service"); got != disabled {
-			t.Errorf("%s: disabled: %t", state, got)
+		if got := slices.Contains(p.calls(), "systemctl disable app.service"); got != c.disabled {
+			t.Errorf("%v: disabled: %t", c, got)
 		}
 		if err := s.exec(t.Context(), a, "postgres", nil, io.Discard, "true"); !errors.Is(err, ErrNoRuntime) {
 			t.Errorf("a unit is no container: %v", err)
 		}
+	}
+}
+
+// TestUnitLess: what was enabled of an earlier release, and the one that came up has not
+// got, is enabled no more; also where that one runs in containers.
+func TestUnitLess(t *testing.T) {
+	was := app("linux", append(slices.Clone(unitLinks), bundle.Link{Path: "/etc/systemd/system/app-job.service", File: "systemd/app-job.service"}))
+	was.ID = "0"
+	for name, c := range map[string]struct {
+		next *host.About
+		want []string
+	}{
+		"a unit less": {app("linux", unitLinks), []string{"systemctl disable app-job.service"}},
+		"the same":    {app("linux", was.Links), nil},
+		"containers":  {app("compose", quadlets), []string{"systemctl disable app-job.service"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := fake(t, "podman systemctl", podmanThere+`"systemctl show"*) echo not-found;;`)
+			m := manager(t)
+			enable(t, was, "multi-user.target.wants", "app-job.service")
+			was.APIVersion, was.Kind = bundle.APIVersion, "Release"
+			data, err := bundle.Encode(was)
+			if err := errors.Join(err, os.MkdirAll(releaseDir(m.root, was), 0o700), bundle.WriteFile(filepath.Join(releaseDir(m.root, was), bundle.ReleaseFile), data, 0o600)); err != nil {
+				t.Fatal(err)
+			}
+			if err := m.Up(t.Context(), c.next); err != nil {
+				t.Fatal(err)
+			}
+			var disabled []string
+			for _, call := range p.calls() {
+				if strings.HasPrefix(call, "systemctl disable ") {
+					disabled = append(disabled, call)
+				}
+			}
+			if diff := cmp.Diff(c.want, disabled); diff != "" {
+				t.Error(diff)
+			}
+		})
 	}
 }
 

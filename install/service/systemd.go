@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -161,6 +162,9 @@ func (s *systemd) forget(ctx context.Context, a *host.About) error {
 		return err
 	}
 	for _, u := range s.units(a) {
+		if !enabled(a, u) {
+			continue
+		}
 		out, err := run(ctx, "", "systemctl", "show", "--property", "LoadState", "--value", u)
 		if err != nil {
 			return err
@@ -168,12 +172,22 @@ func (s *systemd) forget(ctx context.Context, a *host.About) error {
 		if strings.TrimSpace(string(out)) != "not-found" {
 			continue // what the host had there is back
 		}
-		// Enabling has left a link of its own.
 		if err := systemctl(ctx, "disable", u); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// enabled reports whether enabling a unit has left a link of its own.
+func enabled(a *host.About, unit string) bool {
+	for _, dir := range []string{"*.wants", "*.requires"} {
+		left, err := filepath.Glob(filepath.Join(a.HostRoot, "etc/systemd/system", dir, unit))
+		if err != nil || len(left) > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 func (s *systemd) exec(ctx context.Context, a *host.About, service string, in io.Reader, out io.Writer, args ...string) error {
