@@ -168,6 +168,10 @@ func (p *Plan) image(reference string) (bundle.Image, bool) {
 	return p.images[i], true
 }
 
+func (p *Plan) change() *change {
+	return &change{root: p.Options.Root, state: p.state, target: p.Target, warn: p.Options.Warn}
+}
+
 // takeBack undoes what another change, which never finished, has switched; one that the
 // state already knows has switched everything, and is finished.
 func (p *Plan) takeBack(ctx context.Context) error {
@@ -178,7 +182,7 @@ func (p *Plan) takeBack(ctx context.Context) error {
 	if j.Action != actionInstall {
 		return j.Unfinished(p.Options.Root)
 	}
-	c := change{root: p.Options.Root, target: p.Target, warn: p.Options.Warn}
+	c := p.change()
 	if d := p.state.Deployments[deploymentKey(j.Name, p.Target.Name())]; d.Identity == j.Identity && d.Release == j.Release {
 		if err := c.forth(ctx, j); err != nil {
 			return err

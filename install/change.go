@@ -20,8 +20,8 @@ const keptReleases = 2
 // change switches a deployment from one state to another: tags first, then the
 // release. Every step may be repeated.
 type change struct {
-	links  []string // of a release whose record may be lost, absolute
 	root   string
+	state  *State
 	target Target
 	warn   func(format string, args ...any) // nil means that nobody wants to know
 }
@@ -31,17 +31,6 @@ func (c *change) tell(format string, args ...any) {
 	if c.warn != nil {
 		c.warn(format, args...)
 	}
-}
-
-// point points a tag to what it was. Where that is gone from the target, because
-// somebody has collected what had no tag, the tag goes too.
-func (c *change) point(ctx context.Context, repo, tag string, to bundle.Digest) error {
-	err := c.target.Tag(ctx, repo, tag, to)
-	if to != "" && errors.Is(err, ErrMissing) {
-		c.tell("%s:%s was %s before, which %s has not got any more; the tag is removed", repo, tag, to, c.target.Address())
-		err = c.target.Tag(ctx, repo, tag, "")
-	}
-	return err
 }
 
 // begin writes down what is going to be switched.
@@ -103,23 +92,28 @@ func (c *change) release(name, from, to string, undo bool) error {
 		return err
 	case to != "" && after == nil:
 		return fmt.Errorf("%w: release %s of %s is not there any more", ErrNotInstalled, to, name)
+	}
+	if undo && after != nil { // what is put back takes nothing from those that have it by now
+		after.Links = c.state.OwnLinks(after)
+	}
+	switch {
 	case undo && before != nil && (after == nil || before.ID != after.ID):
 		return host.Deactivate(c.root, before, after)
 	case after != nil:
 		return host.Activate(c.root, after, before)
 	case from != "" && before == nil && after == nil:
-		return host.RemoveLost(c.root, name, c.links)
+		return host.RemoveLost(c.root, name, c.state.paths(name))
 	}
 	return nil
 }
 
-// about reads a release, or nil if it is "" or gone.
+// about reads a release, or nil if it is "", or nobody knows any more what it is.
 func (c *change) about(name, id string) (*host.About, error) {
 	if id == "" {
 		return nil, nil
 	}
 	a, err := host.ReadRelease(c.root, name, id)
-	if errors.Is(err, fs.ErrNotExist) {
+	if err != nil && unreadable(err) {
 		return nil, nil
 	}
 	return a, err
@@ -134,8 +128,9 @@ func (c *change) forget(ctx context.Context, s *State, name string) error {
 		return err
 	}
 	var keep []string // releases of the deployment, with any target
-	named, bundles, tags := map[string]bool{}, map[bundle.Digest]bool{}, map[string]bool{}
-	for _, d := range s.Deployments {
+	named, names, bundles, claimed := map[string]bool{}, map[string]bool{}, map[bundle.Digest]bool{}, claims{}
+	for _, d := range s.installed() {
+		names[d.Name] = true
 		for _, r := range append([]string{d.Receipt}, d.Before...) {
 			receipt, err := ReadReceipt(c.root, r)
 			if err != nil && !unreadable(err) {
@@ -153,11 +148,10 @@ func (c *change) forget(ctx context.Context, s *State, name string) error {
 				continue
 			}
 			bundles[receipt.Bundle.Digest] = true
-			for _, t := range receipt.Tags {
-				tags[t.Repository+":"+t.Tag] = true
-			}
+			claimed.add(s, d, receipt, r == d.Receipt)
 			for _, i := range receipt.Images { // where another host has put them there are no tags of our own
-				tags[strings.TrimPrefix(i.Reference, receipt.Registry+"/")] = true
+				key := strings.TrimPrefix(i.Reference, receipt.Registry+"/")
+				claimed[key] = claimed[key] // and they stay what they are
 			}
 		}
 	}
@@ -180,10 +174,16 @@ func (c *change) forget(ctx context.Context, s *State, name string) error {
 		if receipt.Registry != c.target.Address() {
 			continue
 		}
-		if err := c.handOver(s, receipt.Bundle.Name, receipt.Tags); err != nil {
-			return err
+		if other := receipt.Bundle.Name; other != name && !names[other] {
+			current, err := host.Current(c.root, other)
+			if err != nil {
+				return err
+			}
+			if current != "" { // the state was lost, and does not know it yet
+				continue
+			}
 		}
-		if err := c.giveUp(ctx, receipt, bundles, tags); err != nil {
+		if err := c.giveUp(ctx, receipt, bundles, claimed); err != nil {
 			return err
 		}
 		if err := os.Remove(receiptPath(c.root, e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -198,33 +198,6 @@ func (c *change) forget(ctx context.Context, s *State, name string) error {
 		keep = append(keep, started.Release)
 	}
 	return host.Prune(c.root, name, keep)
-}
-
-// giveUp puts the tags of a receipt back to what they were, where they still are what
-// it says and nobody else needs them.
-func (c *change) giveUp(ctx context.Context, r *Receipt, bundles map[bundle.Digest]bool, tags map[string]bool) error {
-	for _, t := range r.Tags {
-		to := t.From
-		if strings.HasPrefix(t.Tag, retentionTag(r.Bundle.Digest, 0)) {
-			if bundles[r.Bundle.Digest] || t.From == t.To { // another host has put it there
-				continue
-			}
-			to = ""
-		} else if tags[t.Repository+":"+t.Tag] {
-			continue
-		}
-		now, err := c.target.Resolve(ctx, t.Repository, t.Tag)
-		if err != nil {
-			return err
-		}
-		if now != t.To || now == to {
-			continue
-		}
-		if err := c.point(ctx, t.Repository, t.Tag, to); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // dropLost takes earlier releases out of the state whose receipts are gone: nothing
@@ -248,35 +221,3 @@ func (c *change) dropLost(s *State) error {
 	return s.write(c.root)
 }
 
-// handOver tells other deployments that have the same tags what these were
-// before: when the last of them goes, that comes back.
-func (c *change) handOver(state *State, name string, tags []TagMove) error {
-	for _, other := range state.Deployments {
-		if other.Registry != c.target.Name() || other.Name == name {
-			continue
-		}
-		for _, n := range append([]string{other.Receipt}, other.Before...) {
-			receipt, err := ReadReceipt(c.root, n)
-			if errors.Is(err, fs.ErrNotExist) {
-				continue
-			}
-			if err != nil {
-				return err
-			}
-			changed := false
-			for i, t := range receipt.Tags {
-				k := indexTag(tags, t)
-				if k >= 0 && t.From == tags[k].To {
-					receipt.Tags[i].From, changed = tags[k].From, true
-				}
-			}
-			if !changed {
-				continue
-			}
-			if err := writeJSON(receiptPath(c.root, n), receipt); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}

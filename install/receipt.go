@@ -1,9 +1,7 @@
 package install
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"path/filepath"
 	"strings"
 
@@ -73,30 +71,6 @@ func ReadReceipt(root, name string) (*Receipt, error) {
 		return nil, fmt.Errorf("%w: %s has the sequence %d", bundle.ErrFormat, receiptPath(root, name), r.Bundle.Sequence)
 	}
 	return &r, nil
-}
-
-// inherit takes over what the tags were before the deployment first had them, and
-// when the same release was installed if this only puts it right.
-func (r *Receipt) inherit(root string, old Installed) error {
-	for _, n := range append([]string{old.Receipt}, old.Before...) {
-		earlier, err := ReadReceipt(root, n)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		if n == old.Receipt && earlier.Release == r.Release {
-			r.Installed = earlier.Installed
-		}
-		for i, t := range r.Tags {
-			k := indexTag(earlier.Tags, t)
-			if k >= 0 && t.From == earlier.Tags[k].To {
-				r.Tags[i].From = earlier.Tags[k].From
-			}
-		}
-	}
-	return nil
 }
 
 // Retaining returns the tags that only keep content alive.

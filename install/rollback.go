@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/install/host"
 )
 
@@ -19,7 +18,9 @@ type Site struct {
 	Switched, Last func(ctx context.Context) error
 }
 
-func (s *Site) change() *change { return &change{root: s.Root, target: s.Target, warn: s.Warn} }
+func (s *Site) change(state *State) *change {
+	return &change{root: s.Root, state: state, target: s.Target, warn: s.Warn}
+}
 
 // pending returns the journal of the target if it is of this deployment and
 // action, and refuses if it is of another change.
@@ -90,7 +91,7 @@ func Rollback(ctx context.Context, s Site, d Installed) (*Receipt, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := s.change()
+	c := s.change(state)
 	if j == nil {
 		if j, err = s.rollbackJournal(ctx, state, d, then); err != nil {
 			return nil, err
@@ -142,7 +143,14 @@ func (s *Site) rollbackJournal(ctx context.Context, state *State, d Installed, t
 	if err != nil {
 		return nil, err
 	}
+	if current == "" { // the link to it is lost
+		current = d.Release
+	}
 	j.Release, j.From, j.Deployment = then.Release, current, &d
+	if len(now.Tags) == 0 { // another host has filled the registry with what is current
+		j.Tags = []TagMove{}
+		return j, nil
+	}
 	var moves []TagMove
 	for _, t := range then.Tags {
 		moves = append(moves, TagMove{Repository: t.Repository, Tag: t.Tag, To: t.To})
@@ -156,46 +164,3 @@ func (s *Site) rollbackJournal(ctx context.Context, state *State, d Installed, t
 	return j, err
 }
 
-// moving completes moves with where the tags are now. It leaves those alone that this
-// deployment has not put where they are; one that another deployment has too becomes
-// what that one needs.
-func (s *Site) moving(ctx context.Context, state *State, d Installed, moves, ours []TagMove) ([]TagMove, error) {
-	needed, err := s.neededByOthers(state, d)
-	if err != nil {
-		return nil, err
-	}
-	var list []TagMove
-	for _, m := range moves {
-		m.From, err = s.Target.Resolve(ctx, m.Repository, m.Tag)
-		if err != nil {
-			return nil, err
-		}
-		if k := indexTag(ours, m); k >= 0 && ours[k].To != m.From {
-			continue
-		}
-		if to := needed[m.Repository+":"+m.Tag]; to != "" {
-			m.To = to
-		}
-		list = append(list, m)
-	}
-	return list, nil
-}
-
-// neededByOthers returns the tags that other deployments on the target have, and what
-// they point to there.
-func (s *Site) neededByOthers(state *State, d Installed) (map[string]bundle.Digest, error) {
-	needed := map[string]bundle.Digest{}
-	for _, other := range state.Deployments {
-		if other.Registry != d.Registry || other.Name == d.Name {
-			continue
-		}
-		receipt, err := ReadReceipt(s.Root, other.Receipt)
-		if err != nil {
-			return nil, err
-		}
-		for _, t := range receipt.Tags {
-			needed[t.Repository+":"+t.Tag] = t.To
-		}
-	}
-	return needed, nil
-}

@@ -199,10 +199,10 @@ func (s *State) installed() []Installed {
 // tagKey is the owners' key of a tag.
 func tagKey(target, repo, tag string) string { return fmt.Sprintf("tag %s %s:%s", target, repo, tag) }
 
-// paths returns the places outside of the root that belong to an owner.
-func (s *State) paths(of Owner) (list []string) {
+// paths returns the places outside of the root that belong to a deployment.
+func (s *State) paths(name string) (list []string) {
 	for key, owner := range s.Owners {
-		if p, ok := strings.CutPrefix(key, "path "); ok && owner == of {
+		if p, ok := strings.CutPrefix(key, "path "); ok && owner.Deployment == name {
 			list = append(list, p)
 		}
 	}
@@ -215,6 +215,15 @@ func (s *State) paths(of Owner) (list []string) {
 func (s *State) OwnTags(d Installed, r *Receipt) []TagMove {
 	return slices.DeleteFunc(slices.Clone(r.Tags), func(t TagMove) bool {
 		return s.Owners[tagKey(d.Registry, t.Repository, t.Tag)] != Owner{d.Channel, d.Name}
+	})
+}
+
+// OwnLinks returns the links of a release in whose places no other deployment that is
+// installed has its own.
+func (s *State) OwnLinks(a *host.About) []bundle.Link {
+	return slices.DeleteFunc(slices.Clone(a.Links), func(l bundle.Link) bool {
+		owner, ok := s.Owners["path "+filepath.Join(a.HostRoot, l.Path)]
+		return ok && owner.Deployment != a.Name && slices.ContainsFunc(s.installed(), func(d Installed) bool { return owner == Owner{d.Channel, d.Name} })
 	})
 }
 

@@ -69,7 +69,7 @@ func (p *Plan) addTag(t tag, repo string, s *stored, add func(repo, name string,
 // first, then the tags and the release, then the record of what is installed.
 func (p *Plan) switchOver(ctx context.Context, moves []TagMove, s *stored, current string, next *host.About) (*Receipt, error) {
 	info, identity := p.Bundle.Info, p.Bundle.Identity
-	c := change{root: p.Options.Root, target: p.Target, warn: p.Options.Warn}
+	c := p.change()
 	j := p.journal
 	if j == nil {
 		j = newJournal(actionInstall, p.Target.Name())
@@ -95,7 +95,7 @@ func (p *Plan) switchOver(ctx context.Context, moves []TagMove, s *stored, curre
 	}
 	key := deploymentKey(info.Name, p.Target.Name())
 	old, upgrade := p.state.Deployments[key]
-	receipt := p.receipt(j.Tags, s, next)
+	receipt := p.receipt(slices.Clone(j.Tags), s, next)
 	name := receiptName(info.Name, p.Target.Name(), next.ID)
 	if p.Options.InPlace { // it is put right from the registry, and had put the tags there itself
 		if was, err := ReadReceipt(p.Options.Root, name); err == nil {
@@ -104,10 +104,8 @@ func (p *Plan) switchOver(ctx context.Context, moves []TagMove, s *stored, curre
 			return nil, err
 		}
 	}
-	if upgrade {
-		if err := receipt.inherit(p.Options.Root, old); err != nil {
-			return nil, err
-		}
+	if err := receipt.inherit(p.Options.Root, p.state, p.Target.Name(), old); err != nil {
+		return nil, err
 	}
 	if err := writeJSON(receiptPath(p.Options.Root, name), receipt); err != nil {
 		return nil, err
@@ -147,7 +145,7 @@ func (p *Plan) own() {
 	tags := "tag " + p.Target.Name() + " "
 	self := Owner{Channel: info.Channel, Deployment: info.Name}
 	maps.DeleteFunc(p.state.Owners, func(key string, owner Owner) bool {
-		return owner == self && (strings.HasPrefix(key, tags) || strings.HasPrefix(key, "path ")) && !mine[key]
+		return owner.Deployment == info.Name && (strings.HasPrefix(key, tags) || strings.HasPrefix(key, "path ")) && !mine[key]
 	})
 	for key := range mine {
 		if other, ok := p.state.Owners[key]; !ok || other.Channel == info.Channel || p.Options.TakeOver {

@@ -17,7 +17,7 @@ func CanUninstall(ctx context.Context, s Site, d Installed) error {
 	if err != nil || j != nil {
 		return err
 	}
-	_, _, err = s.uninstallJournal(ctx, state, d)
+	_, err = s.uninstallJournal(ctx, state, d)
 	return err
 }
 
@@ -33,23 +33,18 @@ func Uninstall(ctx context.Context, s Site, d Installed) (left []string, err err
 	if err != nil {
 		return nil, err
 	}
-	c := s.change()
+	c := s.change(state)
 	elsewhere := slices.ContainsFunc(sortedKeys(state.Deployments), func(k string) bool {
 		return state.Deployments[k].Name == d.Name && state.Deployments[k].Registry != d.Registry
 	})
 	if j == nil {
-		var all []TagMove
-		if j, all, err = s.uninstallJournal(ctx, state, d); err != nil {
-			return nil, err
-		}
-		if err := c.handOver(state, d.Name, all); err != nil { // they share tags with it
+		if j, err = s.uninstallJournal(ctx, state, d); err != nil {
 			return nil, err
 		}
 		if err := c.begin(j); err != nil {
 			return nil, err
 		}
 	}
-	c.links = state.paths(Owner{d.Channel, d.Name})
 	if err := c.forth(ctx, j); err != nil {
 		return nil, unfinished(err)
 	}
@@ -82,36 +77,26 @@ func Uninstall(ctx context.Context, s Site, d Installed) (left []string, err err
 	return left, nil
 }
 
-// uninstallJournal says what changes when a deployment goes. All are the tags that it
-// has had.
-func (s *Site) uninstallJournal(ctx context.Context, state *State, d Installed) (j *Journal, all []TagMove, err error) {
+// uninstallJournal says what changes when a deployment goes.
+func (s *Site) uninstallJournal(ctx context.Context, state *State, d Installed) (*Journal, error) {
 	now, err := ReadReceipt(s.Root, d.Receipt)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	j = newJournal(actionUninstall, s.Target.Name())
+	j := newJournal(actionUninstall, s.Target.Name())
 	j.Identity, j.Name, j.Version, j.Channel, j.Sequence = d.Identity, d.Name, d.Version, d.Channel, now.Bundle.Sequence
 	j.Deployment = &d
 	current, err := host.Current(s.Root, d.Name)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	if current == d.Release {
+	if current == d.Release || current == "" { // the link to it may be lost
 		j.From = d.Release
 	}
 	var moves []TagMove
 	for _, t := range now.Tags {
 		moves = append(moves, TagMove{Repository: t.Repository, Tag: t.Tag, To: t.From})
 	}
-	if j.Tags, err = s.moving(ctx, state, d, moves, now.Tags); err != nil {
-		return nil, nil, err
-	}
-	kept, err := d.Kept(s.Root)
-	if err != nil {
-		return nil, nil, err
-	}
-	for _, r := range kept {
-		all = append(all, r.Tags...)
-	}
-	return j, all, nil
+	j.Tags, err = s.moving(ctx, state, d, moves, now.Tags)
+	return j, err
 }

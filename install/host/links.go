@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
@@ -54,10 +55,14 @@ func (r *Release) Foreign() ([]string, error) {
 				break
 			}
 		}
-		if _, err := os.Lstat(p); errors.Is(err, fs.ErrNotExist) {
+		fi, err := os.Lstat(p)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
 			continue
-		} else if err != nil {
+		case err != nil:
 			return nil, err
+		case !fi.Mode().IsRegular() && fi.Mode()&fs.ModeSymlink == 0:
+			return nil, fmt.Errorf("%w: %s is neither a file nor a link, and a link of this bundle belongs there; move it away", bundle.ErrPolicy, p)
 		}
 		list = append(list, p)
 	}
@@ -78,7 +83,9 @@ func leadsTo(p, target string) (bool, error) {
 }
 
 // replaced is where something that a link took the place of is kept.
-func replaced(base string, l bundle.Link) string { return filepath.Join(base, "replaced", l.Path) }
+func replaced(base, hostRoot string, l bundle.Link) string {
+	return filepath.Join(base, "replaced", resolved(hostRoot), l.Path)
+}
 
 // makeLink makes a link; what the host had there is kept first.
 func makeLink(base, hostRoot string, l bundle.Link) error {
@@ -92,12 +99,19 @@ func makeLink(base, hostRoot string, l bundle.Link) error {
 		}
 	case err != nil:
 		return err
-	case fi.Mode()&fs.ModeSymlink != 0 || fi.Mode().IsRegular():
-		old, err := contentOf(p)
-		if err != nil || fi.Mode()&fs.ModeSymlink != 0 && string(old) == target {
+	case fi.Mode()&fs.ModeSymlink != 0:
+		to, err := os.Readlink(p)
+		if err != nil || to == target {
 			return err
 		}
-		if err := keepAside(replaced(base, l), fi.Mode(), old); err != nil {
+		if within(filepath.Join(base, "current"), to) {
+			break // an earlier release had another file there
+		}
+		if err := keepAside(replaced(base, hostRoot, l), p); err != nil {
+			return err
+		}
+	case fi.Mode().IsRegular():
+		if err := keepAside(replaced(base, hostRoot, l), p); err != nil {
 			return err
 		}
 	default:
@@ -110,33 +124,21 @@ func makeLink(base, hostRoot string, l bundle.Link) error {
 // may be nil, has too, and puts back what the host had.
 func removeLinks(base string, a, next *About) error {
 	for _, l := range a.Links {
-		if next != nil && next.HostRoot == a.HostRoot && slices.ContainsFunc(next.Links, func(x bundle.Link) bool { return x.Path == l.Path }) {
+		if next != nil && resolved(next.HostRoot) == resolved(a.HostRoot) && slices.ContainsFunc(next.Links, func(x bundle.Link) bool { return x.Path == l.Path }) {
 			continue
 		}
-		p, kept := filepath.Join(a.HostRoot, l.Path), replaced(base, l)
+		p, kept := filepath.Join(a.HostRoot, l.Path), replaced(base, a.HostRoot, l)
 		ours, err := leadsTo(p, linkTarget(base, l))
 		if err == nil && !ours { // any more
-			if err = forgetReplaced(kept, p); err == nil {
+			if err = errors.Join(passOn(base, a.HostRoot, l), forgetReplaced(kept, p)); err == nil {
 				continue
 			}
 		}
 		if err != nil {
 			return err
 		}
-		fi, err := os.Lstat(kept)
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
+		if err = copyOf(kept, p); errors.Is(err, fs.ErrNotExist) {
 			err = os.Remove(p)
-		case err == nil && fi.Mode()&fs.ModeSymlink != 0:
-			var to string
-			if to, err = os.Readlink(kept); err == nil {
-				err = symlink(to, p)
-			}
-		case err == nil:
-			var data []byte
-			if data, err = os.ReadFile(kept); err == nil {
-				err = bundle.WriteFile(p, data, fi.Mode().Perm())
-			}
 		}
 		if err != nil {
 			return err
@@ -151,27 +153,84 @@ func removeLinks(base string, a, next *About) error {
 	return nil
 }
 
+// maxTaken bounds how often deployments may have taken one place from each other.
+const maxTaken = 100
+
+// passOn gives what is kept of the host's to the deployment that took the place of a link
+// and keeps that link: when it goes, the host's has to come back, and no link to nothing.
+func passOn(base, hostRoot string, l bundle.Link) error {
+	kept, at := replaced(base, hostRoot, l), filepath.Join(hostRoot, l.Path)
+	for range maxTaken {
+		to, err := os.Readlink(at)
+		if err != nil {
+			return nil //nolint:nilerr // the place is the host's
+		}
+		name, err := filepath.Rel(filepath.Dir(base), to)
+		if err != nil || !filepath.IsLocal(name) {
+			return nil //nolint:nilerr // the place is the host's
+		}
+		name, _, _ = strings.Cut(filepath.ToSlash(name), "/")
+		at = replaced(filepath.Join(filepath.Dir(base), name), hostRoot, l)
+		ours, err := leadsTo(at, linkTarget(base, l))
+		if err != nil {
+			return err
+		}
+		if !ours {
+			continue
+		}
+		if err = os.Rename(kept, at); errors.Is(err, fs.ErrNotExist) {
+			err = os.Remove(at)
+		}
+		return errors.Join(err, bundle.SyncDir(filepath.Dir(at)))
+	}
+	return nil
+}
+
 // keepAside keeps what the host had in a link's place; what is kept there already
 // stays, and the new one gets a number.
-func keepAside(kept string, mode fs.FileMode, content []byte) error {
+func keepAside(kept, p string) error {
+	content, err := contentOf(p)
+	if err != nil {
+		return err
+	}
 	if err := mkdirAll(filepath.Dir(kept)); err != nil {
 		return err
 	}
 	name := kept
 	for n := 1; ; n++ {
 		old, err := contentOf(name)
-		if errors.Is(err, fs.ErrNotExist) {
-			break
+		if errors.Is(err, fs.ErrNotExist) || err == nil && bytes.Equal(old, content) {
+			return copyOf(p, name)
 		}
-		if err != nil || bytes.Equal(old, content) {
+		if err != nil {
 			return err
 		}
 		name = fmt.Sprintf("%s.%d", kept, n)
 	}
-	if mode&fs.ModeSymlink != 0 {
-		return symlink(string(content), name)
+}
+
+// copyOf makes to, whatever it was, what from is: a link, or a file with its content,
+// mode and owner. Who is not root becomes the owner.
+func copyOf(from, to string) error {
+	fi, err := os.Lstat(from)
+	if err != nil {
+		return err
 	}
-	return bundle.WriteFile(name, content, mode.Perm())
+	content, err := contentOf(from)
+	switch {
+	case err != nil:
+		return err
+	case fi.Mode()&fs.ModeSymlink != 0:
+		return symlink(string(content), to)
+	}
+	if err := bundle.WriteFile(to, content, fi.Mode().Perm()); err != nil || os.Geteuid() != 0 {
+		return err
+	}
+	var uid, gid int
+	if _, err := fmt.Sscanf(ownerOf(fi), "%d:%d", &uid, &gid); err != nil {
+		return err
+	}
+	return os.Lchown(to, uid, gid)
 }
 
 // contentOf returns what a file holds, or where a link leads.

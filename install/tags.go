@@ -1,0 +1,156 @@
+package install
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+)
+
+// Several deployments of a host may have one tag. It is what the current release of its
+// owner says, and when the last of them goes, what it was before the first of them had
+// it: that is what each of their receipts says as From.
+
+// claims are what the tags of a target have to be because of deployments that have them,
+// by REPOSITORY:TAG. One that only an earlier release has, to which a rollback may go
+// back, stays what it is: that is "".
+type claims map[string]bundle.Digest
+
+// add adds the tags of a deployment's receipt. Of several that claim a tag its owner is
+// heard, or else the first.
+func (c claims) add(s *State, d Installed, r *Receipt, current bool) {
+	for _, t := range r.Tags {
+		key := t.Repository + ":" + t.Tag
+		was := c[key]
+		switch {
+		case !current:
+			c[key] = was
+		case was == "" || s.Owners[tagKey(d.Registry, t.Repository, t.Tag)] == Owner{d.Channel, d.Name}:
+			c[key] = t.To
+		}
+	}
+}
+
+// claimsOfOthers returns what deployments besides d need of its target's tags.
+func claimsOfOthers(root string, s *State, d Installed) (claims, error) {
+	c := claims{}
+	for _, other := range s.installed() {
+		if other.Registry != d.Registry || other.Name == d.Name {
+			continue
+		}
+		receipt, err := ReadReceipt(root, other.Receipt)
+		if err != nil {
+			return nil, err
+		}
+		c.add(s, other, receipt, true)
+	}
+	return c, nil
+}
+
+// moving completes the moves of a rollback or an uninstallation with where the tags are
+// now. It leaves those alone that this deployment has not put where they are; one that
+// another deployment has too becomes what that one needs.
+func (s *Site) moving(ctx context.Context, state *State, d Installed, moves, ours []TagMove) ([]TagMove, error) {
+	needed, err := claimsOfOthers(s.Root, state, d)
+	if err != nil {
+		return nil, err
+	}
+	var list []TagMove
+	for _, m := range moves {
+		m.From, err = s.Target.Resolve(ctx, m.Repository, m.Tag)
+		if err != nil {
+			return nil, err
+		}
+		if k := indexTag(ours, m); k >= 0 && ours[k].To != m.From {
+			continue
+		}
+		if to := needed[m.Repository+":"+m.Tag]; to != "" {
+			m.To = to
+		}
+		list = append(list, m)
+	}
+	return list, nil
+}
+
+// giveUp puts the tags of a receipt that nobody needs any more where they belong, as far
+// as they still are what it says.
+func (c *change) giveUp(ctx context.Context, r *Receipt, bundles map[bundle.Digest]bool, claimed claims) error {
+	for _, t := range r.Tags {
+		to := t.From
+		if strings.HasPrefix(t.Tag, retentionTag(r.Bundle.Digest, 0)) {
+			if bundles[r.Bundle.Digest] || t.From == t.To { // another host has put it there
+				continue
+			}
+			to = ""
+		} else if d, ok := claimed[t.Repository+":"+t.Tag]; ok {
+			if to = d; to == "" {
+				continue
+			}
+		}
+		now, err := c.target.Resolve(ctx, t.Repository, t.Tag)
+		if err != nil {
+			return err
+		}
+		if now != t.To || now == to {
+			continue
+		}
+		if err := c.point(ctx, t.Repository, t.Tag, to); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// point points a tag to what it was. Where that is gone from the target, because
+// somebody has collected what had no tag, the tag goes too.
+func (c *change) point(ctx context.Context, repo, tag string, to bundle.Digest) error {
+	err := c.target.Tag(ctx, repo, tag, to)
+	if to != "" && errors.Is(err, ErrMissing) {
+		c.tell("%s:%s was %s before, which %s has not got any more; the tag is removed", repo, tag, to, c.target.Address())
+		err = c.target.Tag(ctx, repo, tag, "")
+	}
+	return err
+}
+
+// inherit makes From of each tag what it was before any deployment of this host had it,
+// as far as their receipts know, this deployment's first; and keeps when the same
+// release was installed if this only puts it right. Old is the deployment as it was, if
+// it was installed.
+func (r *Receipt) inherit(root string, s *State, target string, old Installed) error {
+	own := append([]string{old.Receipt}, old.Before...)
+	names := own
+	for _, d := range s.installed() {
+		if d.Registry == target && d.Name != r.Bundle.Name {
+			names = append(append(names, d.Receipt), d.Before...)
+		}
+	}
+	original := map[TagMove]bundle.Digest{} // a tag that is something, and what it was before
+	for n, name := range names {
+		if name == "" {
+			continue
+		}
+		earlier, err := ReadReceipt(root, name)
+		if err != nil && !unreadable(err) {
+			return err
+		}
+		if err != nil {
+			continue
+		}
+		if n == 0 && earlier.Release == r.Release {
+			r.Installed = earlier.Installed
+		}
+		for _, t := range earlier.Tags {
+			key := TagMove{Repository: t.Repository, Tag: t.Tag, To: t.To}
+			if _, ok := original[key]; !ok {
+				original[key] = t.From
+			}
+		}
+	}
+	for i, t := range r.Tags {
+		if from, ok := original[TagMove{Repository: t.Repository, Tag: t.Tag, To: t.From}]; ok {
+			r.Tags[i].From = from
+		}
+	}
+	return nil
+}
