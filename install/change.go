@@ -148,10 +148,14 @@ func (c *change) forget(ctx context.Context, s *State, name string) error {
 				continue
 			}
 			bundles[receipt.Bundle.Digest] = true
-			claimed.add(s, d, receipt, r == d.Receipt)
+			if r == d.Receipt {
+				claimed.add(s, d, receipt)
+			}
+			for _, t := range receipt.Tags {
+				claimed.keep(t.Repository+":"+t.Tag, t.To)
+			}
 			for _, i := range receipt.Images { // where another host has put them there are no tags of our own
-				key := strings.TrimPrefix(i.Reference, receipt.Registry+"/")
-				claimed[key] = claimed[key] // and they stay what they are
+				claimed.keep(strings.TrimPrefix(i.Reference, receipt.Registry+"/"), i.Digest)
 			}
 		}
 	}

@@ -53,7 +53,8 @@ func Acquire(root string) (*Lock, error) {
 	}
 	text := fmt.Sprintf("process %d since %s\n", os.Getpid(), time.Now().UTC().Format(time.RFC3339))
 	if err := os.WriteFile(l.note, []byte(text), 0o644); err != nil {
-		return nil, errors.Join(err, l.release())
+		// The disk is full, and who is about to make room needs the lock, not the note.
+		_ = os.Remove(l.note)
 	}
 	return l, nil
 }

@@ -23,6 +23,8 @@ type Target interface {
 	Name() string
 	// Address is what references on the site begin with.
 	Address() string
+	// Shared reports whether others than this host put bundles there, too.
+	Shared() bool
 	// Space returns how many bytes and files the blobs will take on the disk that
 	// holds the root, each of them going into so many repositories on average.
 	Space(blobs []bundle.Descriptor, links int) (bytes, files int64, err error)
@@ -78,8 +80,9 @@ type Plan struct {
 type Options struct {
 	Root string
 	// HostRoot is the directory whose etc/ gets links to the release; "" stands for
-	// that of the current release, or none.
-	HostRoot string
+	// that of the current release, or where there is none for FirstHostRoot, which may
+	// be "", too.
+	HostRoot, FirstHostRoot string
 	// Values are what only the site knows; nil stands for those that the current
 	// release was made with.
 	Values map[string]string
@@ -126,6 +129,9 @@ func NewPlan(ctx context.Context, v *verify.Verified, target Target, o Options) 
 	}
 	return p, p.preflight(ctx)
 }
+
+// Release returns the ID of the release that the plan makes.
+func (p *Plan) Release() string { return p.release.ID }
 
 // Links returns the places outside of the root that the release will have, as its
 // bundle names them.
@@ -213,7 +219,7 @@ func (p *Plan) checkOwners(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if now != o.image.Digest && !slices.Contains(o.image.Manifests, now) {
+		if !meansSame(o.image, now) {
 			return fmt.Errorf("%w: %s/%s:%s belongs to %s (channel %q), and this bundle of channel %q would change it; --take-over allows that",
 				bundle.ErrPolicy, p.Target.Address(), o.image.Repository, o.tag, owner.Deployment, owner.Channel, p.Bundle.Info.Channel)
 		}

@@ -15,12 +15,12 @@ func (p *Plan) preflight(ctx context.Context) error {
 	o := p.Options
 	var problems []error
 	release, err := host.New(p.Bundle, host.Site{
-		Root: o.Root, HostRoot: o.HostRoot, Registry: p.Target.Address(), PlainHTTP: o.PlainHTTP, Start: o.Start, Values: o.Values,
+		Root: o.Root, HostRoot: o.HostRoot, FirstHostRoot: o.FirstHostRoot, Registry: p.Target.Address(), PlainHTTP: o.PlainHTTP, Start: o.Start, Values: o.Values,
 		Installed: p.state.Deployments[deploymentKey(p.Bundle.Info.Name, p.Target.Name())].Release,
 	})
 	if err == nil {
 		p.release = release
-		err = p.checkHost()
+		err = errors.Join(p.checkHost(), p.checkApart())
 	}
 	problems = append(problems, err, p.checkOwners(ctx))
 	p.warnElsewhere()
@@ -43,6 +43,24 @@ func (p *Plan) preflight(ctx context.Context) error {
 			names = append(names, r.name)
 		}
 		problems = append(problems, p.Target.Ready(ctx, names))
+	}
+	return errors.Join(problems...)
+}
+
+// checkApart looks where other deployments keep their data.
+func (p *Plan) checkApart() error {
+	var problems []error
+	for _, d := range p.state.installed() {
+		if d.Name == p.Bundle.Info.Name {
+			continue
+		}
+		other, err := host.ReadRelease(p.Options.Root, d.Name, d.Release)
+		if err == nil {
+			err = p.release.CheckApart(other)
+		} else if unreadable(err) {
+			continue
+		}
+		problems = append(problems, err)
 	}
 	return errors.Join(problems...)
 }

@@ -146,6 +146,9 @@ func (s *Site) rollbackJournal(ctx context.Context, state *State, d Installed, t
 	if current == "" { // the link to it is lost
 		current = d.Release
 	}
+	if err := s.checkMoved(d.Name, current, then.Release); err != nil {
+		return nil, err
+	}
 	j.Release, j.From, j.Deployment = then.Release, current, &d
 	if len(now.Tags) == 0 { // another host has filled the registry with what is current
 		j.Tags = []TagMove{}
@@ -160,7 +163,22 @@ func (s *Site) rollbackJournal(ctx context.Context, state *State, d Installed, t
 			moves = append(moves, TagMove{Repository: t.Repository, Tag: t.Tag, To: t.From})
 		}
 	}
-	j.Tags, err = s.moving(ctx, state, d, moves, now.Tags)
+	j.Tags, err = s.moving(ctx, state, d, moves, now.Tags, then)
 	return j, err
 }
 
+
+// checkMoved refuses to go back to a release with another data directory, in which there is
+// nothing.
+func (s *Site) checkMoved(name, from, to string) error {
+	c := s.change(nil)
+	before, err := c.about(name, from)
+	if err != nil || before == nil {
+		return err
+	}
+	after, err := c.about(name, to)
+	if err != nil || after == nil {
+		return err
+	}
+	return host.CheckMoved(before.Data, after.Data)
+}

@@ -20,21 +20,25 @@ import (
 // undo rolls a deployment back, or uninstalls it, and collects what nobody needs.
 func (w *world) undo(name string, do func(context.Context, install.Site, install.Installed) error) {
 	w.t.Helper()
+	if err := w.tryUndo(name, do); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) tryUndo(name string, do func(context.Context, install.Site, install.Installed) error) error {
 	state, err := install.ReadState(w.root)
 	if err != nil {
-		w.t.Fatal(err)
+		return err
 	}
 	d, err := state.Find(name, "")
 	if err != nil {
-		w.t.Fatal(err)
+		return err
 	}
 	e, err := registry.OpenEmbedded(w.t.Context(), w.root)
 	if err != nil {
-		w.t.Fatal(err)
+		return err
 	}
-	if err := do(w.t.Context(), install.Site{Root: w.root, Target: e, Warn: w.t.Logf}, d); err != nil {
-		w.t.Fatal(err)
-	}
+	return do(w.t.Context(), install.Site{Root: w.root, Target: e, Warn: w.t.Logf}, d)
 }
 
 func uninstall(ctx context.Context, s install.Site, d install.Installed) error {

@@ -128,7 +128,9 @@ func (s *State) settleOwners(root string) error {
 		if had, ok := s.Owners[key]; ok && slices.ContainsFunc(s.installed(), func(d Installed) bool { return had == Owner{d.Channel, d.Name} }) {
 			o = had
 		}
-		owners[key] = o
+		if _, taken := owners[key]; !taken { // the first, as for what the tag becomes
+			owners[key] = o
+		}
 	}
 	for _, d := range s.installed() {
 		self := Owner{d.Channel, d.Name}

@@ -37,13 +37,29 @@ func (p *Plan) moves(ctx context.Context, repos []*repository, s *stored) ([]Tag
 		}
 	}
 	add(p.central, channelTag(p.Bundle.Info.Channel), s.slot.Digest)
+	theirs := map[string]bundle.Image{} // tags of other channels
+	for _, o := range p.owned() {
+		if owner, ok := p.state.Owners[o.key]; ok && o.tag != "" && owner.Channel != p.Bundle.Info.Channel && !p.Options.TakeOver {
+			theirs[o.key] = o.image
+		}
+	}
 	for i := range list {
+		m := &list[i]
 		var err error
-		if list[i].From, err = p.Target.Resolve(ctx, list[i].Repository, list[i].Tag); err != nil {
+		if m.From, err = p.Target.Resolve(ctx, m.Repository, m.Tag); err != nil {
 			return nil, err
+		}
+		if image, ok := theirs[p.tagKey(m.Repository, m.Tag)]; ok && meansSame(image, m.From) {
+			m.To = m.From // it has more platforms, or fewer
 		}
 	}
 	return list, nil
+}
+
+// meansSame reports whether a tag that leads to d is the image: all of it, or one of its
+// platforms.
+func meansSame(i bundle.Image, d bundle.Digest) bool {
+	return d == i.Digest || slices.Contains(i.Manifests, d)
 }
 
 // addTag decides what an image's tag points to: the complete index, or the one
@@ -72,9 +88,13 @@ func (p *Plan) switchOver(ctx context.Context, moves []TagMove, s *stored, curre
 	c := p.change()
 	j := p.journal
 	if j == nil {
+		others, err := p.dropped(ctx, moves)
+		if err != nil {
+			return nil, err
+		}
 		j = newJournal(actionInstall, p.Target.Name())
 		j.Identity, j.Name, j.Version, j.Channel, j.Sequence = identity, info.Name, info.Version, info.Channel, info.Sequence
-		j.Release, j.Tags = next.ID, moves
+		j.Release, j.Tags = next.ID, append(moves, others...)
 		j.From = current
 		if err := c.begin(j); err != nil {
 			return nil, err
@@ -95,7 +115,15 @@ func (p *Plan) switchOver(ctx context.Context, moves []TagMove, s *stored, curre
 	}
 	key := deploymentKey(info.Name, p.Target.Name())
 	old, upgrade := p.state.Deployments[key]
-	receipt := p.receipt(slices.Clone(j.Tags), s, next)
+	own, others := []TagMove{}, []TagMove{}
+	for _, m := range j.Tags {
+		if indexTag(moves, m) >= 0 {
+			own = append(own, m)
+		} else {
+			others = append(others, m)
+		}
+	}
+	receipt := p.receipt(own, s, next)
 	name := receiptName(info.Name, p.Target.Name(), next.ID)
 	if p.Options.InPlace { // it is put right from the registry, and had put the tags there itself
 		if was, err := ReadReceipt(p.Options.Root, name); err == nil {
@@ -104,7 +132,7 @@ func (p *Plan) switchOver(ctx context.Context, moves []TagMove, s *stored, curre
 			return nil, err
 		}
 	}
-	if err := receipt.inherit(p.Options.Root, p.state, p.Target.Name(), old); err != nil {
+	if err := receipt.inherit(p.Options.Root, p.state, p.Target, old); err != nil {
 		return nil, err
 	}
 	if err := writeJSON(receiptPath(p.Options.Root, name), receipt); err != nil {
@@ -126,6 +154,11 @@ func (p *Plan) switchOver(ctx context.Context, moves []TagMove, s *stored, curre
 	fresh.Before = fresh.Before[:min(len(fresh.Before), keptReleases)]
 	p.state.Deployments[key] = fresh
 	p.own()
+	if len(others) > 0 {
+		if err := p.state.settleOwners(p.Options.Root); err != nil {
+			return nil, err
+		}
+	}
 	if err := p.state.write(p.Options.Root); err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package install
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
@@ -12,24 +13,31 @@ import (
 // owner says, and when the last of them goes, what it was before the first of them had
 // it: that is what each of their receipts says as From.
 
-// claims are what the tags of a target have to be because of deployments that have them,
-// by REPOSITORY:TAG. One that only an earlier release has, to which a rollback may go
-// back, stays what it is: that is "".
-type claims map[string]bundle.Digest
+// claims are what deployments need of the tags of a target, by REPOSITORY:TAG.
+type claims map[string]claim
 
-// add adds the tags of a deployment's receipt. Of several that claim a tag its owner is
-// heard, or else the first.
-func (c claims) add(s *State, d Installed, r *Receipt, current bool) {
+type claim struct {
+	to    bundle.Digest   // what it has to be, or "": no current release has it
+	known []bundle.Digest // what it may stay, because a rollback may go back to that
+}
+
+// add adds the tags of a deployment's current receipt. Of several that claim a tag its
+// owner is heard, or else the first.
+func (c claims) add(s *State, d Installed, r *Receipt) {
 	for _, t := range r.Tags {
 		key := t.Repository + ":" + t.Tag
-		was := c[key]
-		switch {
-		case !current:
-			c[key] = was
-		case was == "" || s.Owners[tagKey(d.Registry, t.Repository, t.Tag)] == Owner{d.Channel, d.Name}:
-			c[key] = t.To
+		if x := c[key]; x.to == "" || s.Owners[tagKey(d.Registry, t.Repository, t.Tag)] == (Owner{d.Channel, d.Name}) {
+			x.to = t.To
+			c[key] = x
 		}
 	}
+}
+
+// keep adds what a tag may stay.
+func (c claims) keep(key string, d bundle.Digest) {
+	x := c[key]
+	x.known = append(x.known, d)
+	c[key] = x
 }
 
 // claimsOfOthers returns what deployments besides d need of its target's tags.
@@ -43,18 +51,57 @@ func claimsOfOthers(root string, s *State, d Installed) (claims, error) {
 		if err != nil {
 			return nil, err
 		}
-		c.add(s, other, receipt, true)
+		c.add(s, other, receipt)
 	}
 	return c, nil
 }
 
+// dropped returns the moves of tags that the release before has and this one has not,
+// and that others need.
+func (p *Plan) dropped(ctx context.Context, moves []TagMove) ([]TagMove, error) {
+	d, ok := p.state.Deployments[deploymentKey(p.Bundle.Info.Name, p.Target.Name())]
+	if !ok || p.Options.InPlace {
+		return nil, nil
+	}
+	before, err := ReadReceipt(p.Options.Root, d.Receipt)
+	if err != nil {
+		if unreadable(err) {
+			err = nil // the receipt is written again, and nobody knows what it said
+		}
+		return nil, err
+	}
+	needed, err := claimsOfOthers(p.Options.Root, p.state, d)
+	if err != nil {
+		return nil, err
+	}
+	var list []TagMove
+	for _, t := range before.Tags {
+		to := needed[t.Repository+":"+t.Tag].to
+		if to == "" || to == t.To || indexTag(moves, t) >= 0 {
+			continue
+		}
+		now, err := p.Target.Resolve(ctx, t.Repository, t.Tag)
+		if err != nil {
+			return nil, err
+		}
+		if now == t.To {
+			list = append(list, TagMove{Repository: t.Repository, Tag: t.Tag, From: now, To: to})
+		}
+	}
+	return list, nil
+}
+
 // moving completes the moves of a rollback or an uninstallation with where the tags are
 // now. It leaves those alone that this deployment has not put where they are; one that
-// another deployment has too becomes what that one needs.
-func (s *Site) moving(ctx context.Context, state *State, d Installed, moves, ours []TagMove) ([]TagMove, error) {
+// another deployment has too becomes what its owner needs. Then is the receipt that is
+// put back, or nil.
+func (s *Site) moving(ctx context.Context, state *State, d Installed, moves, ours []TagMove, then *Receipt) ([]TagMove, error) {
 	needed, err := claimsOfOthers(s.Root, state, d)
 	if err != nil {
 		return nil, err
+	}
+	if then != nil {
+		needed.add(state, d, then)
 	}
 	var list []TagMove
 	for _, m := range moves {
@@ -65,7 +112,7 @@ func (s *Site) moving(ctx context.Context, state *State, d Installed, moves, our
 		if k := indexTag(ours, m); k >= 0 && ours[k].To != m.From {
 			continue
 		}
-		if to := needed[m.Repository+":"+m.Tag]; to != "" {
+		if to := needed[m.Repository+":"+m.Tag].to; to != "" {
 			m.To = to
 		}
 		list = append(list, m)
@@ -83,10 +130,10 @@ func (c *change) giveUp(ctx context.Context, r *Receipt, bundles map[bundle.Dige
 				continue
 			}
 			to = ""
-		} else if d, ok := claimed[t.Repository+":"+t.Tag]; ok {
-			if to = d; to == "" {
-				continue
-			}
+		} else if x := claimed[t.Repository+":"+t.Tag]; x.to != "" {
+			to = x.to
+		} else if slices.Contains(x.known, t.To) {
+			continue
 		}
 		now, err := c.target.Resolve(ctx, t.Repository, t.Tag)
 		if err != nil {
@@ -117,11 +164,10 @@ func (c *change) point(ctx context.Context, repo, tag string, to bundle.Digest) 
 // as far as their receipts know, this deployment's first; and keeps when the same
 // release was installed if this only puts it right. Old is the deployment as it was, if
 // it was installed.
-func (r *Receipt) inherit(root string, s *State, target string, old Installed) error {
-	own := append([]string{old.Receipt}, old.Before...)
-	names := own
+func (r *Receipt) inherit(root string, s *State, target Target, old Installed) error {
+	names := append([]string{old.Receipt, receiptName(r.Bundle.Name, target.Name(), r.Release)}, old.Before...)
 	for _, d := range s.installed() {
-		if d.Registry == target && d.Name != r.Bundle.Name {
+		if d.Registry == target.Name() && d.Name != r.Bundle.Name {
 			names = append(append(names, d.Receipt), d.Before...)
 		}
 	}
@@ -147,9 +193,18 @@ func (r *Receipt) inherit(root string, s *State, target string, old Installed) e
 			}
 		}
 	}
+	unknown := false // the bundle has been here, and no receipt says so
 	for i, t := range r.Tags {
-		if from, ok := original[TagMove{Repository: t.Repository, Tag: t.Tag, To: t.From}]; ok {
+		from, ok := original[TagMove{Repository: t.Repository, Tag: t.Tag, To: t.From}]
+		if ok {
 			r.Tags[i].From = from
+		} else if t.From == t.To && strings.HasPrefix(t.Tag, retentionTag(r.Bundle.Digest, 0)) {
+			unknown = true
+		}
+	}
+	for i, t := range r.Tags {
+		if unknown && t.From == t.To && !target.Shared() {
+			r.Tags[i].From = ""
 		}
 	}
 	return nil

@@ -2,7 +2,10 @@ package install
 
 import (
 	"context"
+	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/oob-bundle/oob-bundle/install/host"
 )
@@ -22,7 +25,8 @@ func CanUninstall(ctx context.Context, s Site, d Installed) error {
 }
 
 // Uninstall removes a deployment: its tags are what they were before it, its
-// files are gone, its data is left. It returns what is left of its directory. The
+// files are gone, its data is left. It returns what is left of its directory, and data
+// directories elsewhere. The
 // sequence of its channel stays, and so does the right to install it again.
 func Uninstall(ctx context.Context, s Site, d Installed) (left []string, err error) {
 	state, err := ReadState(s.Root)
@@ -34,6 +38,7 @@ func Uninstall(ctx context.Context, s Site, d Installed) (left []string, err err
 		return nil, err
 	}
 	c := s.change(state)
+	data := outside(s.Root, d.Name)
 	elsewhere := slices.ContainsFunc(sortedKeys(state.Deployments), func(k string) bool {
 		return state.Deployments[k].Name == d.Name && state.Deployments[k].Registry != d.Registry
 	})
@@ -62,7 +67,9 @@ func Uninstall(ctx context.Context, s Site, d Installed) (left []string, err err
 		err = c.forget(ctx, state, d.Name)
 	}
 	if err == nil && !elsewhere {
-		left, err = host.Remove(s.Root, d.Name)
+		if left, err = host.Remove(s.Root, d.Name); err == nil {
+			left = append(left, data...)
+		}
 	}
 	if err == nil && s.Last != nil {
 		err = s.Last(ctx)
@@ -75,6 +82,19 @@ func Uninstall(ctx context.Context, s Site, d Installed) (left []string, err err
 		return nil, unfinished(err)
 	}
 	return left, nil
+}
+
+// outside lists the data directories of a deployment that are not in its own directory.
+func outside(root, name string) (list []string) {
+	releases, _ := host.Releases(root, name) // as far as they can be read
+	base, err := filepath.Abs(host.Base(root, name))
+	for _, r := range releases {
+		if _, statErr := os.Lstat(r.Data); err == nil && statErr == nil && !strings.HasPrefix(r.Data, base+string(filepath.Separator)) {
+			list = append(list, r.Data)
+		}
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
 }
 
 // uninstallJournal says what changes when a deployment goes.
@@ -97,6 +117,6 @@ func (s *Site) uninstallJournal(ctx context.Context, state *State, d Installed) 
 	for _, t := range now.Tags {
 		moves = append(moves, TagMove{Repository: t.Repository, Tag: t.Tag, To: t.From})
 	}
-	j.Tags, err = s.moving(ctx, state, d, moves, now.Tags)
+	j.Tags, err = s.moving(ctx, state, d, moves, now.Tags, nil)
 	return j, err
 }

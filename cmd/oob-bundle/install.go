@@ -75,12 +75,12 @@ func (f *hostFlags) add(c *cobra.Command) {
 	c.Flags().StringVar(&f.hostRoot, "host-root", "", "`DIR` whose etc/ gets the links of units and configurations (default / with the default --root, none with another)")
 }
 
-// dir returns the directory whose etc/ gets links, or "" for none.
-func (f *hostFlags) dir(root string) string {
-	if f.hostRoot == "" && filepath.Clean(root) == defaultRoot {
+// first returns the directory whose etc/ gets the links of a first release, or "" for none.
+func (f *hostFlags) first(root string) string {
+	if filepath.Clean(root) == defaultRoot {
 		return "/"
 	}
-	return f.hostRoot
+	return ""
 }
 
 type installFlags struct {
@@ -151,7 +151,7 @@ func (u *ui) open(ctx context.Context, path string, f installFlags) (_ *opened, 
 		return nil, err
 	}
 	o := &opened{options: install.Options{
-		Root: f.root, HostRoot: f.dir(f.root), Policy: policy, AllowDowngrade: f.allowDowngrade, TakeOver: f.takeOver, Warn: u.warn,
+		Root: f.root, HostRoot: f.hostRoot, FirstHostRoot: f.first(f.root), Policy: policy, AllowDowngrade: f.allowDowngrade, TakeOver: f.takeOver, Warn: u.warn,
 		PlainHTTP: f.unencrypted,
 	}}
 	var closers []func() error

@@ -75,6 +75,9 @@ func (u *ui) repair(ctx context.Context, path string, f installFlags) (err error
 		if plan, err = install.NewPlan(ctx, v, o.target, o.options); err != nil {
 			return &bundleError{path, err}
 		}
+		if plan.Release() != d.Release {
+			return fmt.Errorf("%w: with these values %s would be another release than the one that is installed; leave --values and --host-root away, repeat --plain-http as it was given, or use install", bundle.ErrPolicy, d.Name)
+		}
 	}
 	if earlier {
 		if err := retainAgain(ctx, embedded, f.root, kept, v); err != nil {

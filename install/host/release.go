@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"maps"
 	"net"
+	"os"
 	"path"
 	"path/filepath"
 	"runtime"
@@ -25,8 +26,8 @@ import (
 type Site struct {
 	Root string // as in install.Options
 	// HostRoot is the directory whose etc/ gets links; "" stands for that of the
-	// current release, or for none at all.
-	HostRoot string
+	// current release, or where there is none for FirstHostRoot, which may be "", too.
+	HostRoot, FirstHostRoot string
 	Registry string // the target's address
 	// PlainHTTP reports whether a registry, by its address, is spoken to without TLS;
 	// nil means that none is.
@@ -141,8 +142,69 @@ func New(v *verify.Verified, site Site) (*Release, error) {
 	if err := r.collect(); err != nil {
 		return nil, err
 	}
-	return r, errors.Join(r.checkPostgres(), r.checkStart())
+	return r, errors.Join(r.checkMoved(), r.checkPostgres(), r.checkStart())
 }
+
+// checkMoved refuses to leave behind what programs keep where the current release has it.
+func (r *Release) checkMoved() error {
+	id, err := Current(r.site.Root, r.Name)
+	if err != nil || id == "" {
+		return err
+	}
+	current, err := ReadRelease(r.site.Root, r.Name, id)
+	if err != nil && lost(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return CheckMoved(current.Data, r.data)
+}
+
+// CheckMoved refuses to go from one data directory to another while the one has something
+// and the other nothing: programs would begin anew, with an empty database. Errors wrap
+// ErrValues, or are the file system's.
+func CheckMoved(from, to string) error {
+	if resolved(from) == resolved(to) {
+		return nil
+	}
+	if has, err := holds(from); err != nil || !has {
+		return err
+	}
+	if has, err := holds(to); err != nil || has {
+		return err
+	}
+	return fmt.Errorf("%w:\n  %s: what programs keep is in %s, and in %s there is nothing; stop them and move it there first, or name the directory as it was",
+		ErrValues, bundle.ValueData, from, to)
+}
+
+// holds reports whether there is something in a directory; one that is not to be looked
+// into has something.
+func holds(dir string) (bool, error) {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if errors.Is(err, fs.ErrPermission) {
+		return true, nil
+	}
+	return len(entries) > 0, err
+}
+
+// CheckApart refuses a data directory of the release that is another deployment's, holds
+// that, or is in it: two databases that run on the same files destroy them.
+func (r *Release) CheckApart(other *About) error {
+	mine, theirs := resolved(r.data), resolved(other.Data)
+	if other.Data == "" || !within(mine, theirs) && !within(theirs, mine) {
+		return nil
+	}
+	return fmt.Errorf("%w:\n  %s: %s and %s, where %s keeps its data, hold one another; every deployment needs a directory of its own",
+		ErrValues, bundle.ValueData, r.data, other.Data, other.Name)
+}
+
+// lost reports whether a record is not there or damaged, so that nobody knows any more
+// what it said.
+func lost(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrState) }
 
 // checkNoSecrets refuses to make new passwords where the current release was made with
 // some: its programs and their data know only these.
@@ -152,7 +214,7 @@ func (r *Release) checkNoSecrets(root string) error {
 		return err
 	}
 	before, err := ReadRelease(root, r.Name, id)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err != nil && !lost(err) {
 		return err
 	}
 	if before != nil && !before.Secrets {
@@ -170,12 +232,15 @@ func (s Site) hostRoot(name string) (string, error) {
 	if id == "" {
 		id = s.Installed
 	}
-	if err != nil || id == "" {
+	if err != nil {
 		return "", err
 	}
+	if id == "" {
+		return s.FirstHostRoot, nil
+	}
 	about, err := ReadRelease(s.Root, name, id)
-	if errors.Is(err, fs.ErrNotExist) {
-		return "", nil
+	if err != nil && lost(err) {
+		return s.FirstHostRoot, nil
 	}
 	if err != nil {
 		return "", err
@@ -261,7 +326,7 @@ func (r *Release) earlierValues() (map[string]string, error) {
 		return map[string]string{}, err
 	}
 	about, err := ReadRelease(r.site.Root, r.Name, id)
-	if errors.Is(err, fs.ErrNotExist) {
+	if err != nil && lost(err) {
 		return nil, fmt.Errorf("%w: the values of release %s are lost with its %s; give them with --values", ErrValues, id, bundle.ReleaseFile)
 	}
 	if err != nil {

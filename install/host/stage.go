@@ -117,8 +117,12 @@ func (r *Release) Stage(ctx context.Context) (*About, error) {
 	if err := r.prepare(); err != nil {
 		return nil, err
 	}
-	if about, err := ReadRelease(r.site.Root, r.Name, r.ID); err == nil || !errors.Is(err, fs.ErrNotExist) {
-		return about, err
+	about, err := ReadRelease(r.site.Root, r.Name, r.ID)
+	if err == nil || errors.Is(err, ErrState) {
+		return r.again(ctx, about)
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
 	}
 	if err := os.RemoveAll(r.Dir); err != nil { // of a run that did not finish
 		return nil, err
@@ -126,8 +130,7 @@ func (r *Release) Stage(ctx context.Context) (*About, error) {
 	if err := mkdirAll(r.Dir); err != nil {
 		return nil, err
 	}
-	about, err := r.write(ctx, r.Dir, r.files)
-	if err != nil {
+	if about, err = r.write(ctx, r.Dir, r.files); err != nil {
 		if errors.Is(err, bundle.ErrDigest) || errors.Is(err, bundle.ErrFormat) || errors.Is(err, bundle.ErrLimit) {
 			err = errors.Join(err, os.RemoveAll(r.Dir))
 		}
@@ -137,6 +140,19 @@ func (r *Release) Stage(ctx context.Context) (*About, error) {
 		return nil, err
 	}
 	return about, r.finish(about)
+}
+
+// again makes a release that is there already good again, unless it is the current one,
+// which repair is for. About is nil if the record of it is damaged.
+func (r *Release) again(ctx context.Context, about *About) (*About, error) {
+	current, err := Current(r.site.Root, r.Name)
+	if err != nil || about != nil && current == r.ID {
+		return about, err
+	}
+	if _, err := r.Repair(ctx); err != nil {
+		return nil, err
+	}
+	return ReadRelease(r.site.Root, r.Name, r.ID)
 }
 
 // finish writes the file that says that all the others are there.

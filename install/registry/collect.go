@@ -301,7 +301,7 @@ func (e *Embedded) Collect(ctx context.Context) (c Collected, err error) {
 	if err := e.Sync(); err != nil { // and nothing is being stored any more
 		return c, err
 	}
-	return c, bundle.RemoveEmpty(e.store.dir) // nothing may be left, which is in order
+	return c, e.store.tidy()
 }
 
 // sweep removes the directories, named by hexadecimal digests, that are not kept.

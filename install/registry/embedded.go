@@ -120,6 +120,9 @@ func (e *Embedded) Name() string { return "embedded" }
 // registry serve listens unless told otherwise.
 func (e *Embedded) Address() string { return DefaultListen }
 
+// Shared implements install.Target.
+func (e *Embedded) Shared() bool { return false }
+
 func (e *Embedded) repository(ctx context.Context, name string) (distribution.Repository, error) {
 	named, err := reference.WithName(name)
 	if err != nil {
@@ -289,5 +292,5 @@ func (e *Embedded) Undo(context.Context) error {
 	if err := errors.Join(e.store.undo(), e.incoming.end()); err != nil {
 		return err
 	}
-	return bundle.RemoveEmpty(e.store.dir)
+	return e.store.tidy()
 }

@@ -50,6 +50,9 @@ func (e *External) Name() string { return e.Address() }
 // Address is what references on the site begin with.
 func (e *External) Address() string { return strings.TrimSuffix(e.host+"/"+e.prefix, "/") }
 
+// Shared implements install.Target.
+func (e *External) Shared() bool { return true }
+
 func (e *External) repository(ctx context.Context, name string) (*remote.Repository, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()

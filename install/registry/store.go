@@ -58,6 +58,20 @@ func (a addition) file() string {
 
 var _ driver.StorageDriver = (*store)(nil)
 
+// tidy removes directories that hold nothing any more. The store's own may be a mount, or
+// a link to another disk: that stays.
+func (s *store) tidy() error {
+	for _, sub := range []string{"docker", "referrers"} {
+		if err := bundle.RemoveEmpty(filepath.Join(s.dir, sub)); err != nil {
+			return err
+		}
+	}
+	if fi, err := os.Lstat(s.dir); err == nil && fi.IsDir() {
+		_ = os.Remove(s.dir) // it is no file's place, whoever has something in it
+	}
+	return nil
+}
+
 // file returns the place of a path on the disk.
 func (s *store) file(p string) string { return filepath.Join(s.dir, filepath.FromSlash(p)) }
 

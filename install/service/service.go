@@ -74,11 +74,17 @@ type engine interface {
 // links. The error wraps ErrNoRuntime and says what is missing.
 func (m *Manager) Check(ctx context.Context, form string, links []bundle.Link) error {
 	_, err := m.engine(ctx, form, links)
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	return err
 }
 
 func (m *Manager) of(ctx context.Context, a *host.About) (engine, error) {
 	e, err := m.engine(ctx, a.Form, a.Links)
+	if err != nil && ctx.Err() != nil { // what was asked was interrupted, and is not missing
+		return nil, context.Cause(ctx)
+	}
 	if s, ok := e.(*systemd); ok {
 		s.plainHTTP = m.plainHTTP(a.Registry)
 	}

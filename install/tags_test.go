@@ -1,0 +1,219 @@
+package install_test
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/oob-bundle/oob-bundle/bundle/create"
+	"github.com/oob-bundle/oob-bundle/install"
+	"github.com/oob-bundle/oob-bundle/install/registry"
+)
+
+var lives = flag.Int("lives", 12, "sequences of changes to deployments that share tags")
+
+// TestSharedTags: whatever deployments do with tags that they share, a tag is what its
+// owner says, and when the last of them is gone nothing of any of them is left.
+func TestSharedTags(t *testing.T) {
+	w := newWorld(t)
+	names := []string{"aaa", "bbb", "ccc"}
+	bundles := map[string][][]byte{}
+	for _, text := range []string{"one", "two", "three"} {
+		x, y := w.push("team/x:1", text), w.push("team/y:1", text)
+		for i, name := range names {
+			refs := [][]string{{x}, {x, y}, {y}}[(i+len(text))%3] // some have not got one of the two
+			bundles[name] = append(bundles[name], w.bundle(name, int64(len(bundles[name])+1), refs...))
+		}
+	}
+	for seed := range uint64(*lives) {
+		w.root = filepath.Join(t.TempDir(), "site")
+		random := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // it has to be the same each time
+		var done []string
+		for range 12 {
+			name := names[random.IntN(len(names))]
+			n := random.IntN(3)
+			switch op := random.IntN(10); {
+			case op < 6:
+				done = append(done, fmt.Sprintf("install %s %d", name, n))
+				w.must(w.install(bundles[name][n], takeOver, allowDowngrade))
+			case op < 8:
+				done = append(done, "rollback "+name)
+				w.change(name, rollback)
+			case op < 9:
+				done = append(done, "uninstall "+name)
+				w.change(name, uninstall)
+			default:
+				done = append(done, "gc")
+				w.collect()
+			}
+			if t.Failed() || !w.settled() {
+				t.Fatalf("seed %d: %q", seed, done)
+			}
+		}
+		random.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
+		for _, name := range names {
+			w.change(name, uninstall)
+			if !w.settled() {
+				t.Fatalf("seed %d: %q and uninstall %s of %q", seed, done, name, names)
+			}
+		}
+		w.collect()
+		if tags := w.tags(); len(tags) > 0 {
+			t.Errorf("seed %d: %q and uninstall %q left %v", seed, done, names, tags)
+		}
+		if _, err := os.Stat(filepath.Join(w.root, "registry")); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("seed %d: %q left blobs: %v", seed, done, err)
+		}
+	}
+}
+
+// change is undo of what may not be there to undo.
+func (w *world) change(name string, do func(context.Context, install.Site, install.Installed) error) {
+	w.t.Helper()
+	err := w.tryUndo(name, do)
+	if err != nil && !errors.Is(err, install.ErrNotInstalled) {
+		w.t.Error(err)
+	}
+}
+
+func (w *world) collect() {
+	w.t.Helper()
+	e, err := registry.OpenEmbedded(w.t.Context(), w.root)
+	if err == nil {
+		_, err = e.Collect(w.t.Context())
+	}
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// settled reports whether every tag that has an owner is what that one says.
+func (w *world) settled() bool {
+	w.t.Helper()
+	state, err := install.ReadState(w.root)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for _, d := range state.Deployments {
+		r, err := install.ReadReceipt(w.root, d.Receipt)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		for _, m := range append(state.OwnTags(d, r), r.Retaining()...) {
+			at, err := registry.TagBelow(w.root, m.Repository, m.Tag)
+			if err != nil || at != m.To {
+				w.t.Errorf("%s of %s is %s (%v)", m.Repository+":"+m.Tag, d.Name, at, err)
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// TestTagBefore: what a tag was before the first of several deployments had it comes back
+// with the last of them, however they took it from each other, and in whichever order
+// they go.
+func TestTagBefore(t *testing.T) {
+	for _, order := range [][]string{{"aaa", "bbb"}, {"bbb", "aaa"}} {
+		w := newWorld(t)
+		ref := w.push("team/app:1", "mine")
+		w.must(w.install(w.bundle("own", 1, ref)))
+		mine := w.tags()[w.siteName(ref)]
+		// Without its records it is somebody's, as what another client has pushed.
+		for _, p := range []string{"state.json", "receipts", "deployments"} {
+			if err := os.RemoveAll(filepath.Join(w.root, p)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.push("team/app:1", "a")
+		a := w.bundle("aaa", 1, ref)
+		w.push("team/app:1", "b")
+		b := w.bundle("bbb", 1, ref)
+		for _, file := range [][]byte{a, b, a, b} {
+			w.must(w.install(file, takeOver))
+		}
+		for _, name := range order {
+			if got := w.tags()[w.siteName(ref)]; got == mine {
+				t.Errorf("%q: it is back too early", order)
+			}
+			w.undo(name, uninstall)
+		}
+		if got := w.tags()[w.siteName(ref)]; got != mine {
+			t.Errorf("%q: the tag is %q and was %q", order, got, mine)
+		}
+	}
+}
+
+// TestLostState: who installs the bundles again whose records are gone, one after the
+// other, loses nothing of the others, and whoever comes first does not own them.
+func TestLostState(t *testing.T) {
+	w := newWorld(t)
+	a, b := w.bundle("aaa", 1, w.push("team/x:1", "x")), w.bundle("bbb", 1, w.push("team/y:1", "y"))
+	w.must(w.install(a))
+	w.must(w.install(b))
+	before := w.tags()
+	if err := os.Remove(filepath.Join(w.root, "state.json")); err != nil {
+		t.Fatal(err)
+	}
+	w.must(w.install(a))
+	w.collect()
+	if got := w.tags(); fmt.Sprint(got) != fmt.Sprint(before) {
+		t.Errorf("the other deployment's tags: %v instead of %v", got, before)
+	}
+	w.must(w.install(b))
+	for _, name := range []string{"aaa", "bbb"} {
+		w.undo(name, uninstall)
+	}
+	w.collect()
+	if tags := w.tags(); len(tags) > 0 {
+		t.Errorf("%v is left", tags)
+	}
+}
+
+// TestNameTakenOver: who takes a name over takes what it owned.
+func TestNameTakenOver(t *testing.T) {
+	w := newWorld(t)
+	ref := w.push("team/app:1", "one")
+	w.must(w.install(w.bundle("demo", 1, ref)))
+	other := w.push("team/other:1", "two")
+	for n := range int64(4) { // until the first release is forgotten
+		w.must(w.install(w.bundleWith("demo", []string{other}, func(o *create.Options) { o.Channel = "foreign"; seq := n + 1; o.Sequence = &seq }), takeOver))
+	}
+	if tags := w.tags(); tags[w.siteName(ref)] != "" {
+		t.Fatalf("the tag is still there: %v", tags)
+	}
+	w.must(w.install(w.bundle("third", 1, ref)))
+}
+
+// TestDamagedRecords: a record of an earlier release that a power cut has emptied is in
+// nobody's way.
+func TestDamagedRecords(t *testing.T) {
+	for what, current := range map[string]bool{"receipts/*.json": true, "deployments/demo/releases/*/release.json": false} {
+		w := newWorld(t)
+		var files []string
+		for n := range int64(3) {
+			w.must(w.install(w.bundle("demo", n+1, w.push("team/app:1", fmt.Sprint(n)))))
+			if n == 0 {
+				var err error
+				if files, err = filepath.Glob(filepath.Join(w.root, what)); err != nil || len(files) != 1 {
+					t.Fatal(files, err)
+				}
+			}
+			if n == 0 && current || n == 1 && !current {
+				if err := os.Truncate(files[0], 0); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		w.undo("demo", rollback)
+		w.undo("demo", uninstall)
+		if left, err := os.ReadDir(filepath.Join(w.root, "deployments")); err != nil || len(left) > 0 {
+			t.Errorf("%s: %v %v", what, left, err)
+		}
+	}
+}
