@@ -181,6 +181,7 @@ func describeInstalled(ctx context.Context, state *install.State, d install.Inst
 	out.Drift = append(out.Drift, drift...)
 	switch {
 	case out.Current:
+		about.Links = state.OwnLinks(about)
 		drift, err = host.CheckLinks(f.root, about)
 		out.Drift = append(out.Drift, drift...)
 	case !slices.ContainsFunc(slices.Collect(maps.Values(state.Deployments)), func(x install.Installed) bool { return x.Name == d.Name && x.Release == current }):
