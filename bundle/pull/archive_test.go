@@ -6,12 +6,14 @@ import (
 	"compress/gzip"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/bundletest/seeds"
 )
 
 const goodManifest = `{"id":"com.example.demo","name":"Demo","version":"1.2.3","min_server_version":"10.0.0",
@@ -286,4 +288,62 @@ func TestValueImages(t *testing.T) {
 	if len(got) > 0 {
 		t.Errorf("found too: %v", got)
 	}
+}
+
+// TestHostileCharts: a chart has one budget with all the charts in it, however they are
+// packed.
+func TestHostileCharts(t *testing.T) {
+	const about = "apiVersion: v2\nname: demo\nversion: 1.0.0\n"
+	pack := func(files map[string][]byte) []byte {
+		var b bytes.Buffer
+		w := tar.NewWriter(&b)
+		for name, data := range files {
+			if err := errors.Join(w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: "demo/" + name, Mode: 0o644, Size: int64(len(data))}), write(w, data)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return seeds.Gzip(b.Bytes())
+	}
+	with := func(name string, data []byte) []byte {
+		return pack(map[string][]byte{"Chart.yaml": []byte(about), name: data})
+	}
+	many := map[string][]byte{"Chart.yaml": []byte(about)}
+	for n := range 10 {
+		many[fmt.Sprintf("charts/s%d.tgz", n)] = with("files/zeros", make([]byte, 7<<20))
+	}
+	deep := with("a", nil)
+	for range maxChartDepth {
+		deep = with("charts/s.tgz", deep)
+	}
+	values := bytes.Repeat([]byte("- {}\n"), maxChartParsed/8)
+	for name, c := range map[string]struct {
+		archive []byte
+		want    error
+	}{
+		"a good one":                      {with("charts/s.tgz", with("values.yaml", []byte("a: b\n"))), nil},
+		"zeros":                           {with("zeros", make([]byte, maxChartUnpacked)), bundle.ErrLimit},
+		"zeros, packed into it":           {pack(many), bundle.ErrLimit},
+		"too deep":                        {deep, bundle.ErrLimit},
+		"values":                          {pack(map[string][]byte{"Chart.yaml": []byte(about), "charts/a/values.yaml": values, "charts/b/values.yaml": values}), bundle.ErrLimit},
+		"values, packed into it":          {pack(map[string][]byte{"Chart.yaml": []byte(about), "values.yaml": values, "charts/b.tgz": with("values.yaml", values)}), bundle.ErrLimit},
+		"something else that is a chart":  {with("charts/s.tgz", []byte("x")), bundle.ErrFormat},
+		"a name that leads elsewhere":     {with("../../x", nil), bundle.ErrFormat},
+		"something that is no chart":      {pack(map[string][]byte{"a": nil}), bundle.ErrFormat},
+		"something that is no archive":    {[]byte("x"), bundle.ErrFormat},
+		"the same name in another letter": {pack(map[string][]byte{"Chart.yaml": []byte(about), "chart.yaml": nil}), bundle.ErrFormat},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if _, err := loadChart(t.Context(), c.archive); !errors.Is(err, c.want) {
+				t.Errorf("%v instead of %v", err, c.want)
+			}
+		})
+	}
+}
+
+func write(w io.Writer, data []byte) error {
+	_, err := w.Write(data)
+	return err
 }
