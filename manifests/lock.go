@@ -1,9 +1,13 @@
 package manifests
 
 import (
+	"bytes"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"go.yaml.in/yaml/v4"
 
@@ -139,8 +143,47 @@ func ReadLock(path string) (*Lock, error) {
 	return &l, nil
 }
 
-// Encode returns the lock as YAML.
-func (l *Lock) Encode() ([]byte, error) { return yaml.Dump(l, yaml.WithV4Defaults()) }
+// Encode returns the lock as YAML. Characters that a terminal would obey, or that nobody
+// sees, stand in it as escapes: it means the same wherever it is printed.
+func (l *Lock) Encode() ([]byte, error) {
+	data, err := yaml.Dump(l, yaml.WithV4Defaults())
+	if err != nil || !bytes.ContainsFunc(data, unseen) {
+		return data, err
+	}
+	var n yaml.Node
+	if err := yaml.Load(data, &n); err != nil {
+		return nil, err
+	}
+	quote(&n)
+	if data, err = yaml.Dump(&n, yaml.WithV4Defaults()); err != nil {
+		return nil, err
+	}
+	var b bytes.Buffer
+	for _, r := range string(data) {
+		switch {
+		case !unseen(r):
+			b.WriteRune(r)
+		case r > 0xffff:
+			fmt.Fprintf(&b, `\U%08x`, r)
+		default:
+			fmt.Fprintf(&b, `\u%04x`, r)
+		}
+	}
+	return b.Bytes(), nil
+}
+
+func unseen(r rune) bool { return r != '\n' && unicode.In(r, unicode.C, unicode.Zl, unicode.Zp) }
+
+// quote gives texts with characters that are not seen the form in which YAML has escapes
+// (YAML 1.2 section 5.7).
+func quote(n *yaml.Node) {
+	if n.Kind == yaml.ScalarNode && strings.ContainsFunc(n.Value, unseen) {
+		n.Style = yaml.DoubleQuotedStyle
+	}
+	for _, c := range n.Content {
+		quote(c)
+	}
+}
 
 // Image returns what the lock says about a reference.
 func (l *Lock) Image(ref bundle.Reference) (LockedImage, bool) {
@@ -155,17 +198,20 @@ func (l *Lock) Image(ref bundle.Reference) (LockedImage, bool) {
 // Change is a difference between two locks.
 type Change struct {
 	Kind string `json:"kind"` // added, removed or changed
-	What string `json:"what"` // image, chart, plugin, file, version, setting or component
+	What string `json:"what"` // choice, image, chart, plugin, file, version, setting or component
 	Name string `json:"name"`
 	From string `json:"from,omitempty"`
 	To   string `json:"to,omitempty"`
 }
 
+// entry is something that a lock says: what is told of it, and all of it.
+type entry struct{ text, whole string }
+
 // Diff says what in a bundle would be different, in the order of kinds and
 // names. Times, sequences and the program do not count.
 func Diff(from, to *Lock) []Change {
 	var list []Change
-	compare := func(what string, a, b map[string]string) {
+	compare := func(what string, a, b map[string]entry) {
 		names := map[string]string{}
 		for k := range a {
 			names[k] = ""
@@ -178,21 +224,63 @@ func Diff(from, to *Lock) []Change {
 			y, hasY := b[n]
 			switch {
 			case !hadX:
-				list = append(list, Change{"added", what, n, "", y})
+				list = append(list, Change{"added", what, n, "", y.text})
 			case !hasY:
-				list = append(list, Change{"removed", what, n, x, ""})
-			case x != y:
-				list = append(list, Change{"changed", what, n, x, y})
+				list = append(list, Change{"removed", what, n, x.text, ""})
+			case x.text != y.text:
+				list = append(list, Change{"changed", what, n, x.text, y.text})
+			case x.whole != y.whole:
+				list = append(list, Change{"changed", what, n, other(x.whole, y.whole), other(y.whole, x.whole)})
 			}
 		}
 	}
-	compare("component", from.names(), to.names())
-	compare("version", from.Versions, to.Versions)
-	compare("setting", from.Settings, to.Settings)
+	texts := func(m map[string]string) map[string]entry {
+		out := map[string]entry{}
+		for k, v := range m {
+			out[k] = entry{v, v}
+		}
+		return out
+	}
+	compare("choice", texts(from.choices()), texts(to.choices()))
+	compare("component", texts(from.names()), texts(to.names()))
+	compare("version", texts(from.Versions), texts(to.Versions))
+	compare("setting", texts(from.Settings), texts(to.Settings))
 	for _, what := range []string{"image", "chart", "plugin", "file"} {
-		compare(what, from.digests(what), to.digests(what))
+		compare(what, from.entries(what), to.entries(what))
 	}
 	return list
+}
+
+// other returns the lines of a that are not in b, or all there is to say of it.
+func other(a, b string) string {
+	have := strings.Split(b, "\n")
+	var list []string
+	for _, line := range strings.Split(a, "\n") {
+		if !slices.Contains(have, line) {
+			list = append(list, strings.TrimSpace(line))
+		}
+	}
+	if len(list) == 0 {
+		return "without what the other one has"
+	}
+	return strings.Join(list, ", ")
+}
+
+// choices returns what was asked for.
+func (l *Lock) choices() map[string]string {
+	set := []string{}
+	for _, k := range sortedKeys(l.Set) {
+		set = append(set, k+"="+l.Set[k])
+	}
+	m := map[string]string{
+		"manifest": string(l.Manifest), "name": l.Metadata.Name, "version": l.Metadata.Version, "channel": l.Channel, "deployment": l.Deployment,
+		"platforms": strings.Join(l.Platforms, ","), "with": strings.Join(l.With, ","), "without": strings.Join(l.Without, ","), "set": strings.Join(set, ","),
+	}
+	if l.WithoutReferrers {
+		m["referrers"] = "left out"
+	}
+	maps.DeleteFunc(m, func(_, v string) bool { return v == "" })
+	return m
 }
 
 func (l *Lock) names() map[string]string {
@@ -203,10 +291,17 @@ func (l *Lock) names() map[string]string {
 	return m
 }
 
-// digests returns the content of one kind, by name without version: a new
+// entries returns the content of one kind, by name without version: a new
 // version is a change, not another thing.
-func (l *Lock) digests(what string) map[string]string {
-	m := map[string]string{}
+func (l *Lock) entries(what string) map[string]entry {
+	m := map[string]entry{}
+	add := func(name, text string, v any) {
+		whole, err := yaml.Dump(v, yaml.WithV4Defaults())
+		if err != nil {
+			panic(err) // texts and numbers only
+		}
+		m[name] = entry{text, string(whole)}
+	}
 	switch what {
 	case "image":
 		for _, i := range l.Images {
@@ -224,19 +319,19 @@ func (l *Lock) digests(what string) map[string]string {
 			if n := len(i.Referrers); n > 0 {
 				text += fmt.Sprintf(" (%d signatures and the like)", n)
 			}
-			m[name] = text
+			add(name, text, i)
 		}
 	case "chart":
 		for _, c := range l.Charts {
-			m[strings.TrimSuffix(c.Repository, "/")+"/"+c.Name] = c.Version + " " + string(c.Digest)
+			add(strings.TrimSuffix(c.Repository, "/")+"/"+c.Name, c.Version+" "+string(c.Digest), c)
 		}
 	case "plugin":
 		for _, p := range l.Plugins {
-			m[p.ID] = p.Version + " " + string(p.Digest)
+			add(p.ID, p.Version+" "+string(p.Digest), p)
 		}
 	case "file":
 		for _, f := range l.Files {
-			m[f.Path] = f.Mode + " " + string(f.Digest)
+			add(f.Path, f.Mode+" "+string(f.Digest), f)
 		}
 	}
 	return m

@@ -16,7 +16,7 @@ import (
 func (o *Options) followLock() error {
 	l := o.Lock
 	mismatch := func(what, lock, asked string) error {
-		return fmt.Errorf("%w: it has the %s %s, and %s is asked for; create without --lock makes a new one", manifests.ErrMismatch, what, lock, asked)
+		return fmt.Errorf("%w: it has the %s %s, and %s is asked for; oob-bundle lock --diff shows what else differs, create without --lock makes a new one", manifests.ErrMismatch, what, lock, asked)
 	}
 	if l.Manifest != o.Manifest.Digest {
 		return mismatch("manifest", string(l.Manifest), string(o.Manifest.Digest))

@@ -54,6 +54,9 @@ func (u *ui) lock(c *cobra.Command, manifest string, f lockFlags) error {
 		if old, err = manifests.ReadLock(f.diff); err != nil {
 			return err
 		}
+		if o.Channel == "" { // as create --lock takes it
+			o.Channel = old.Channel
+		}
 	}
 	// Beside what is written: a temporary directory may be small.
 	dir, err := os.MkdirTemp(filepath.Dir(f.output), ".oob-bundle-lock-")

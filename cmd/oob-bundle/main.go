@@ -51,7 +51,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	defer cancel(nil)
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	u := &ui{out: stdout, err: stderr}
+	u := &ui{out: stdout, err: stderr, passwords: takePasswords()}
 	u.patience.Store(int64(patience))
 	go func() {
 		<-signals

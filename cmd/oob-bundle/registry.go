@@ -251,7 +251,7 @@ OOB_BUNDLE_ACCOUNT_PASSWORD.`,
 func (u *ui) account(ctx context.Context, root, name string, remove bool) (err error) {
 	var password []byte
 	if !remove {
-		if password, err = u.secret(ctx, "Password of "+name+": ", []string{"OOB_BUNDLE_ACCOUNT_PASSWORD"}, true); err != nil {
+		if password, err = u.secret(ctx, "Password of "+name+": ", []string{accountPassword}, true); err != nil {
 			return err
 		}
 		if len(password) == 0 {

@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io/fs"
 	"net/http"
@@ -86,6 +87,14 @@ components:
 `
 	bundletest.Write(t, filepath.Join(s.dir, "app.yaml"), []byte(manifest), 0o644)
 	bundletest.Write(t, filepath.Join(s.dir, "secret.env"), []byte("# ${versions.app}\nPASSWORD={{ .Secrets.password }}\nV={{ .Version }}\n"), 0o644)
+	// Who keeps logins is asked by name, and sees what this program's children see.
+	helper := "#!/bin/sh\nenv >>" + s.dir + "/helper\necho '{\"Username\":\"u\",\"Secret\":\"p\"}'\n"
+	if err := errors.Join(os.Mkdir(filepath.Join(s.dir, "bin"), 0o700), os.Mkdir(filepath.Join(s.dir, "docker"), 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	bundletest.Write(t, filepath.Join(s.dir, "bin/docker-credential-spy"), []byte(helper), 0o755)
+	bundletest.Write(t, filepath.Join(s.dir, "docker/config.json"), []byte(`{"credHelpers":{"`+up.Host+`":"spy"}}`), 0o600)
+	s.env = append(s.env, "COSIGN_PASSWORD="+password, "OOB_BUNDLE_ACCOUNT_PASSWORD="+password, "PATH="+s.dir+"/bin:"+os.Getenv("PATH"), "DOCKER_CONFIG="+s.dir+"/docker")
 	s.run("key", "generate")
 	s.run("key", "generate", "--output-prefix", "second")
 	create := []string{"create", "app.yaml", "--key", "oob.key", "--plain-http", up.Host, "--platform", "linux/amd64"}
@@ -111,6 +120,9 @@ components:
 		if strings.Contains(s.printed.String(), secret) {
 			t.Errorf("%q was printed", secret)
 		}
+	}
+	if asked := s.holders("DOCKER_CONFIG="); len(asked) != 1 {
+		t.Errorf("the helper was not asked: %v", asked)
 	}
 	if list := s.holders(password); len(list) > 0 {
 		t.Errorf("the key's password stands in %v", list)

@@ -40,6 +40,27 @@ type ui struct {
 	out, err    io.Writer
 	quiet, json bool
 	patience    atomic.Int64 // nanoseconds after a signal
+	passwords   map[string]string
+}
+
+// Variables of the environment with passwords.
+const (
+	keyPassword     = "OOB_BUNDLE_PASSWORD"
+	cosignPassword  = "COSIGN_PASSWORD"
+	accountPassword = "OOB_BUNDLE_ACCOUNT_PASSWORD"
+)
+
+// takePasswords takes them out of the environment: what this program starts, container
+// engines and helpers for logins, is nobody whom they concern.
+func takePasswords() map[string]string {
+	taken := map[string]string{}
+	for _, name := range []string{keyPassword, cosignPassword, accountPassword} {
+		if p, ok := os.LookupEnv(name); ok {
+			taken[name] = p
+			_ = os.Unsetenv(name)
+		}
+	}
+	return taken
 }
 
 // needsTime lets an interrupted command take that long to put its things in order; a
@@ -201,14 +222,14 @@ func human(n int64) string { return record.Human(n) }
 // environment, or asks until ctx ends.
 func (u *ui) password(ctx context.Context) sign.Password {
 	return func(confirm bool) ([]byte, error) {
-		return u.secret(ctx, "Password for the private key: ", []string{"OOB_BUNDLE_PASSWORD", "COSIGN_PASSWORD"}, confirm)
+		return u.secret(ctx, "Password for the private key: ", []string{keyPassword, cosignPassword}, confirm)
 	}
 }
 
 // secret takes a password from one of the variables, or asks until ctx ends.
 func (u *ui) secret(ctx context.Context, prompt string, variables []string, confirm bool) ([]byte, error) {
 	for _, name := range variables {
-		if p, ok := os.LookupEnv(name); ok {
+		if p, ok := u.passwords[name]; ok {
 			return append([]byte{}, p...), nil
 		}
 	}

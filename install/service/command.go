@@ -5,9 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
 	"os/exec"
-	"slices"
 	"strings"
 	"time"
 )
@@ -34,9 +32,6 @@ func run(ctx context.Context, dir string, args ...string) ([]byte, error) {
 func runTo(ctx context.Context, dir string, in io.Reader, out io.Writer, args ...string) error {
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.Dir, cmd.Stdin, cmd.Stdout = dir, in, out
-	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { // the passwords of keys are nobody else's
-		return strings.HasPrefix(v, "OOB_BUNDLE_PASSWORD=") || strings.HasPrefix(v, "COSIGN_PASSWORD=")
-	})
 	var said bytes.Buffer
 	cmd.Stderr = &said
 	cmd.WaitDelay = 10 * time.Second
