@@ -128,6 +128,19 @@ func Stalls(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
 // Aborts ends the connection, or the stream.
 func Aborts(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }
 
+// babbles sends a lot, little by little and without end.
+func babbles(_ *Host, w http.ResponseWriter, r *http.Request) {
+	for r.Context().Err() == nil {
+		if _, err := w.Write(make([]byte, 8<<10)); err != nil {
+			return
+		}
+		if f, ok := w.(http.Flusher); ok {
+			f.Flush()
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
 // Drips sends one byte now and then.
 func Drips(w http.ResponseWriter, r *http.Request) {
 	for r.Context().Err() == nil {
@@ -375,6 +388,7 @@ func busyFaults() []Fault {
 func silentFaults() []Fault {
 	return []Fault{
 		{Name: "silent: at the greeting", Class: remote.ErrRegistry, Says: []string{"$HOST", "too slow"}, Hurry: true, Mode: On(IsPing, Hangs)},
+		{Name: "greeting: without end", Class: remote.ErrRegistry, Says: []string{"$HOST"}, Hurry: true, Mode: On(IsPing, babbles)},
 		{Name: "silent: at the login", Class: remote.ErrRegistry, Says: []string{"$HOST", "too slow"}, Hurry: true, Mode: On(IsToken, Hangs)},
 		{Name: "silent: at work", Class: remote.ErrRegistry, Says: []string{"$HOST", "too slow"}, Hurry: true, Mode: On(IsWork, Hangs)},
 		{Name: "silent: at work, HTTP/2", Class: remote.ErrRegistry, Says: []string{"$HOST", "too slow"}, Hurry: true, HTTP2: true, Mode: On(IsWork, Hangs)},

@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -172,6 +174,69 @@ func TestSignedURL(t *testing.T) {
 		if err != nil || bytes.Contains(data, []byte(secret)) {
 			t.Errorf("%s has it: %v", name, err)
 		}
+	}
+}
+
+// TestSignedURLStays: nor is it told to another host, or in messages.
+func TestSignedURLStays(t *testing.T) {
+	const secret = "bm90LWZvci1vdGhlcnM"
+	var seen bytes.Buffer
+	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintln(&seen, r.URL, r.Header)
+		_, _ = io.WriteString(w, "content")
+	}))
+	defer other.Close()
+	s := newWeb(t, map[string][]byte{"/moved": nil, "/refused": nil})
+	s.wrap = func(w http.ResponseWriter, r *http.Request) http.ResponseWriter {
+		if r.URL.Path == "/moved" {
+			http.Redirect(w, r, other.URL+"/there", http.StatusFound)
+		} else {
+			http.Error(w, "no "+r.URL.RawQuery, http.StatusForbidden)
+		}
+		return nil
+	}
+	client, err := remote.New(remote.Options{PlainHTTP: []string{s.host(), strings.TrimPrefix(other.URL, "http://")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	run := func(path string) error {
+		o := intake(t, s, "    files: [{source: \"$WEB/"+path+"?sig="+secret+"\", path: x, sha256: first-use}]\n")
+		o.Source.Client = client
+		_, err := create.Run(t.Context(), o)
+		return err
+	}
+	if err := run("moved"); err != nil || !strings.Contains(seen.String(), "/there") || strings.Contains(seen.String(), secret) {
+		t.Errorf("%v; the other host heard %s", err, &seen)
+	}
+	if err := run("refused"); err == nil || strings.Contains(err.Error(), secret) {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestLockThenWithout: what a run with a lock began has the lock's place in its channel,
+// and one without goes on with its bytes alone.
+func TestLockThenWithout(t *testing.T) {
+	var m meter
+	up := bundletest.NewRegistry(t, m.wrap)
+	ref := up.Push(t, "team/app:1", bundletest.Image("linux/amd64", random(1, 4_000_000)))
+	o := bundletest.Options(t, bundletest.Manifest(t, "demo", ref), bundletest.NewKey(t), up)
+	first, err := create.Run(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Lock = first.Lock
+	o.Output += ".again"
+	o.Sequence = nil
+	o.Now = o.Now.Add(20 * time.Hour)
+	interrupted(t, o, &m, 2_200_000)
+	up.Push(t, "team/app:1", bundletest.Image("linux/amd64", random(2, 4_000_000)))
+	o.Lock, o.Sequence = nil, nil
+	second, err := create.Run(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if first.Lock.Sequence >= second.Lock.Sequence {
+		t.Errorf("another bundle with the sequence %d, and then %d", first.Lock.Sequence, second.Lock.Sequence)
 	}
 }
 

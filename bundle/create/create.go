@@ -128,7 +128,7 @@ func Run(ctx context.Context, o Options) (result *Result, err error) {
 		return nil, err
 	}
 	g, err := bundle.NewGeometry(content.root, content.load)
-	if errors.Is(err, bundle.ErrFormat) { // nothing of it is anybody's bundle yet
+	if errors.Is(err, bundle.ErrFormat) || errors.Is(err, bundle.ErrLimit) { // nothing of it is anybody's bundle yet
 		return nil, fmt.Errorf("%w: what upstream sent does not make a bundle: %w", remote.ErrRegistry, err)
 	}
 	if err != nil {
@@ -314,7 +314,7 @@ func (o *Options) beginning() beginning {
 	return beginning{
 		APIVersion: bundle.APIVersion, Kind: "CreateJournal", Manifest: o.Manifest.Digest, Program: o.Program,
 		Channel: o.Channel, Platforms: bundle.Info{Platforms: o.Platforms}.PlatformNames(), Created: o.Now, VolumeSize: o.VolumeSize,
-		Choice: bundle.DigestOf(fmt.Appendf(nil, "%q", []any{o.Choice.Deployment, o.Choice.With, o.Choice.Without, o.Choice.Set, o.WithoutReferrers})),
+		Choice: bundle.DigestOf(fmt.Appendf(nil, "%q", []any{o.Choice.Deployment, o.Choice.With, o.Choice.Without, o.Choice.Set, o.WithoutReferrers, o.Lock != nil})),
 	}
 }
 

@@ -174,17 +174,6 @@ func (o *Options) compare(l *manifests.Lock) (*manifests.Lock, error) {
 	return o.Lock, nil
 }
 
-// sourceName is a source as a lock says it: a file of the author's by its name
-// alone, since nobody else has the directory; of a URL without its query, which may
-// be a login of its own (signed URLs). What it gave is pinned anyway.
-func sourceName(s string) string {
-	if strings.Contains(s, "://") {
-		s, _, _ = strings.Cut(s, "#")
-		s, _, _ = strings.Cut(s, "?")
-		return s
-	}
-	return s[strings.LastIndexAny(s, `/\`)+1:]
-}
 
 func lockedImage(i *pull.Image) manifests.LockedImage {
 	locked := manifests.LockedImage{Reference: i.Reference.String(), MediaType: i.Top.MediaType, Digest: i.Top.Digest, Size: i.Top.Size, Total: total(i), Checks: i.Checks}
@@ -266,4 +255,13 @@ func total(i *pull.Image) int64 {
 		add(r.Descriptor)
 	}
 	return sum
+}
+
+// sourceName is a source as a lock says it: a file of the author's by its name
+// alone, since nobody else has the directory. What it gave is pinned anyway.
+func sourceName(s string) string {
+	if strings.Contains(s, "://") {
+		return pull.PlainSource(s)
+	}
+	return s[strings.LastIndexAny(s, `/\`)+1:]
 }

@@ -163,25 +163,25 @@ func (s *Source) Resolve(ctx context.Context, r Request) (*Resolved, error) {
 	for i, w := range sel.Plugins { // the slowest first
 		g.Go(func() (err error) {
 			out.Plugins[i], err = s.plugin(ctx, w, sel.Platforms, r.Dir)
-			return about("plugin "+w.URL, sent(w.URL, err))
+			return about("plugin "+PlainSource(w.URL), sent(fromUpstream(w.URL), err))
 		})
 	}
 	for i, w := range sel.Files {
 		g.Go(func() (err error) {
 			out.Files[i], err = s.file(ctx, w, r.Dir)
-			return about("file "+w.Source, sent(w.Source, err))
+			return about("file "+PlainSource(w.Source), sent(fromUpstream(w.Source), err))
 		})
 	}
 	for i, w := range sel.Charts {
 		g.Go(func() (err error) {
 			out.Charts[i], err = s.chart(ctx, w, r)
-			return about(fmt.Sprintf("chart %s %s of %s", w.Name, w.Version, w.Repository), sent(w.Repository, err))
+			return about(fmt.Sprintf("chart %s %s of %s", w.Name, w.Version, w.Repository), sent(true, err))
 		})
 	}
 	for i, w := range sel.Images {
 		g.Go(func() (err error) {
 			out.Images[i], err = s.image(ctx, w.Reference, r)
-			return about(w.Reference.String(), err)
+			return about(w.Reference.String(), sent(true, err))
 		})
 	}
 	if err := g.Wait(); err != nil {
@@ -201,11 +201,24 @@ func about(what string, err error) error {
 	return fmt.Errorf("%s: %w", what, err)
 }
 
-// sent says of what a URL gave, and should not have given, that it is no bundle that is
+// PlainSource returns a source as it may be told: of a URL without its query, which may be
+// a login of its own (signed URLs).
+func PlainSource(s string) string {
+	if fromUpstream(s) {
+		s, _, _ = strings.Cut(s, "#")
+		s, _, _ = strings.Cut(s, "?")
+	}
+	return s
+}
+
+// fromUpstream reports whether a source is a URL, and no file of the author's.
+func fromUpstream(source string) bool { return strings.Contains(source, "://") }
+
+// sent says of what upstream gave, and should not have given, that it is no bundle that is
 // damaged, and what to look at.
-func sent(source string, err error) error {
+func sent(upstream bool, err error) error {
 	wrong := slices.ContainsFunc([]error{bundle.ErrDigest, bundle.ErrFormat, bundle.ErrLimit}, func(class error) bool { return errors.Is(err, class) })
-	if !wrong || !strings.Contains(source, "://") || errors.Is(err, remote.ErrRegistry) {
+	if !wrong || !upstream || errors.Is(err, remote.ErrRegistry) {
 		return err
 	}
 	return fmt.Errorf("%w: %w; upstream may have replaced it, or the manifest is wrong: compare both with what its publisher says", remote.ErrRegistry, err)

@@ -219,12 +219,15 @@ func (c *Client) Repository(ctx context.Context, host, repository string, action
 			scopes = append(scopes, other.Scope(transport.PullScope))
 		}
 	}
-	var inner http.RoundTripper = guard{registry: r.registry, plain: plain, next: base, idle: r.patience.idle(), secrets: r.secrets}
+	var inner http.RoundTripper = guard{registry: r.registry, plain: c.options.PlainHTTP, next: base, idle: r.patience.idle(), secrets: r.secrets}
 	inner = transport.NewUserAgent(inner, c.options.UserAgent)
 	err = r.patience.retry(ctx, func() error {
-		rt, err := transport.NewWithContext(ctx, repo.Registry, authenticator, inner, scopes)
+		// The library reads the answers to the end, and they may have none.
+		bounded, cancel := r.patience.bound(ctx, 3)
+		defer cancel()
+		rt, err := transport.NewWithContext(bounded, repo.Registry, authenticator, inner, scopes)
 		if err != nil {
-			return r.failed("logging in", r.unreached(err))
+			return r.failed("logging in", r.unreached(cause(bounded, err)))
 		}
 		r.client = &http.Client{Transport: rt, CheckRedirect: checkRedirect}
 		return nil
@@ -266,8 +269,9 @@ func checkRedirect(req *http.Request, via []*http.Request) error {
 	if len(via) > maxRedirects {
 		return fmt.Errorf("more than %d redirects", maxRedirects)
 	}
+	req.Header.Del("Referer") // a query may hold a signature
 	if via[0].URL.Scheme == "https" && req.URL.Scheme != "https" {
-		return fmt.Errorf("it redirects from https to %s://%s", req.URL.Scheme, req.URL.Host) // a query may hold a signature
+		return fmt.Errorf("it redirects from https to %s://%s", req.URL.Scheme, req.URL.Host)
 	}
 	return nil
 }
@@ -275,7 +279,7 @@ func checkRedirect(req *http.Request, via []*http.Request) error {
 // guard sees every request before it leaves, whichever library made it.
 type guard struct {
 	registry string // host as the library spells it
-	plain    bool
+	plain    []string // hosts that are spoken to without TLS
 	next     http.RoundTripper
 	idle     time.Duration
 	secrets  *secrets // learns what is sent as a login
@@ -286,12 +290,13 @@ var errRefused = errors.New("refused by this side")
 
 func (g guard) RoundTrip(req *http.Request) (*http.Response, error) {
 	own := req.URL.Host == g.registry
+	plain := slices.Contains(g.plain, req.URL.Host)
 	switch {
 	case req.URL.Scheme != "https" && req.URL.Scheme != "http":
 		return nil, fmt.Errorf("%w: %s leads to %q, which is no web address", errRefused, g.registry, req.URL.Redacted())
-	case own && g.plain && req.URL.Scheme == "https":
+	case own && plain && req.URL.Scheme == "https":
 		return nil, fmt.Errorf("%w: %s was given as --plain-http", errRefused, g.registry)
-	case req.URL.Scheme == "http" && !g.plain:
+	case req.URL.Scheme == "http" && !plain:
 		return nil, fmt.Errorf("%w: %s would be spoken to without encryption; allow it with --plain-http %s", errRefused, req.URL.Host, req.URL.Host)
 	case own || sameDomain(req.URL.Hostname(), hostname(g.registry)):
 	case strings.HasPrefix(req.Header.Get("Authorization"), "Basic ") || req.Method != http.MethodGet && req.Method != http.MethodHead:
@@ -307,7 +312,7 @@ func (g guard) RoundTrip(req *http.Request) (*http.Response, error) {
 	switch {
 	case err == nil:
 		return res, nil
-	case own && g.plain:
+	case own && plain:
 		return nil, &sentError{err}
 	}
 	return nil, err // net/http wants the types of crypto/tls

@@ -41,7 +41,11 @@ func (c *Client) Page(rawURL string) (*Page, error) {
 		return nil, err
 	}
 	p := &Page{url: u, patience: c.options.Patience, secrets: &secrets{}}
-	inner := transport.NewUserAgent(guard{registry: u.Host, plain: plain, next: base, idle: p.patience.idle(), secrets: p.secrets}, c.options.UserAgent)
+	p.secrets.add(u.RawQuery) // it may be a login of its own (signed URLs)
+	for _, values := range u.Query() {
+		p.secrets.add(values...)
+	}
+	inner := transport.NewUserAgent(guard{registry: u.Host, plain: c.options.PlainHTTP, next: base, idle: p.patience.idle(), secrets: p.secrets}, c.options.UserAgent)
 	p.client = &http.Client{Transport: inner, CheckRedirect: checkRedirect}
 	return p, nil
 }
@@ -52,7 +56,9 @@ func (p *Page) do(req *http.Request, want ...int) (*http.Response, error) {
 }
 
 func (p *Page) failed(err error) error {
-	return failed("fetching "+p.url.Redacted(), p.url.Host, "; it asks for a login, and files are fetched without one", p.secrets, err)
+	named := *p.url
+	named.RawQuery, named.Fragment = "", ""
+	return failed("fetching "+named.Redacted(), p.url.Host, "; it asks for a login, and files are fetched without one", p.secrets, err)
 }
 
 // get asks for the page and gives its answer to use, which may end before the
