@@ -99,6 +99,11 @@ func ParseKey(data []byte) (Key, error) {
 	if err != nil {
 		return Key{}, err
 	}
+	return NewKey(public)
+}
+
+// NewKey returns the key that checks what the private one of public signs.
+func NewKey(public crypto.PublicKey) (Key, error) {
 	if err := CheckAlgorithm(public); err != nil {
 		return Key{}, err
 	}

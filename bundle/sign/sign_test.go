@@ -263,6 +263,57 @@ func TestSecondSignature(t *testing.T) {
 	}
 }
 
+// TestWrongLine: what stands there as the key's own signature, and is none, is replaced,
+// also after a cut in the middle of that.
+func TestWrongLine(t *testing.T) {
+	a, b := bundletest.NewKey(t), bundletest.NewKey(t)
+	path := smallFile(t, a)
+	if _, err := sign.Add(path, b.Signer); err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	head, err := bundle.ReadHead(bytes.NewReader(data), int64(len(data)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := bundle.ParseSlot(head.Slot)
+	if err != nil || len(list) != 2 {
+		t.Fatal(list, err)
+	}
+	list[1].Bytes = bytes.Clone(list[1].Bytes)
+	list[1].Bytes[len(list[1].Bytes)/2] ^= 1
+	slot, err := bundle.EncodeSlot(list)
+	if err != nil {
+		t.Fatal(err)
+	}
+	copy(data[head.SlotOffset():], slot)
+	for _, cut := range []bool{false, true} {
+		bundletest.Write(t, path, data, 0o644)
+		if err := check(t, path, 2, a, b); err == nil {
+			t.Fatal("a wrong signature is good")
+		}
+		if cut { // the new slot is whole, and of the bundle nothing is written
+			bundletest.Write(t, sign.SlotFile(path), head.Slot, 0o644)
+		}
+		r, err := sign.Add(path, b.Signer)
+		if err != nil || r.Already != cut || r.Replaced == cut || r.Recovered != cut || len(r.Signatures) != 2 {
+			t.Errorf("%+v, %v", r, err)
+		}
+		if err := check(t, path, 2, a, b); err != nil {
+			t.Error(err)
+		}
+	}
+	// Of another key a slot file takes nothing away.
+	bundletest.Write(t, path, data, 0o644)
+	bundletest.Write(t, sign.SlotFile(path), head.Slot, 0o644)
+	if _, err := sign.Add(path, a.Signer); !errors.Is(err, bundle.ErrSignature) {
+		t.Errorf("%v", err)
+	}
+}
+
 // TestPowerCutWhileSigning stops the run at every moment that leaves another
 // file behind: the slot file is complete, and of the slot itself any number of
 // leading bytes has reached the disk.

@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/verify"
 )
 
 // ErrLocked says that somebody else is signing the same bundle.
@@ -19,6 +20,7 @@ type Result struct {
 	Identity   bundle.Digest
 	Signatures []bundle.Fingerprint // all, in the order of the slot
 	Already    bool                 // the key had signed before; nothing was changed
+	Replaced   bool                 // what stood there as the key's signature was none
 	Recovered  bool                 // an interrupted run was completed first
 }
 
@@ -50,16 +52,21 @@ func Add(path string, signer *Signer) (result Result, err error) {
 		return Result{}, err
 	}
 	result.Identity = head.Identity()
-	if result.Recovered, err = recoverSlot(f, path, head); err != nil {
+	if result.Recovered, err = recoverSlot(f, path, head, signer.Fingerprint); err != nil {
 		return result, err
 	}
 	signatures, err := signaturesOver(head, head.Slot)
 	if err != nil {
 		return result, err
 	}
-	if slices.ContainsFunc(signatures, func(s bundle.Signature) bool { return s.Key == signer.Fingerprint }) {
-		result.Already = true
-	} else {
+	mine := slices.IndexFunc(signatures, func(s bundle.Signature) bool { return s.Key == signer.Fingerprint })
+	if mine >= 0 {
+		// Whoever has had the disk may have written that, or a bit of it has turned.
+		if result.Already, err = signer.made(head.Root, signatures[mine].Bytes); err != nil {
+			return result, err
+		}
+	}
+	if !result.Already {
 		if _, _, err := bundle.ParseIndex(head.Root); err != nil {
 			return result, fmt.Errorf("%w; it is not signed", err)
 		}
@@ -67,7 +74,11 @@ func Add(path string, signer *Signer) (result Result, err error) {
 		if err != nil {
 			return result, err
 		}
-		signatures = append(signatures, own)
+		if mine >= 0 {
+			signatures[mine], result.Replaced = own, true
+		} else {
+			signatures = append(signatures, own)
+		}
 		slot, err := bundle.EncodeSlot(signatures)
 		if err != nil {
 			return result, err
@@ -98,7 +109,7 @@ func signaturesOver(head *bundle.Head, slot []byte) ([]bundle.Signature, error) 
 
 // recoverSlot completes what an interrupted run began: a SlotFile that belongs
 // to this bundle is the new slot, whatever state the old one is in.
-func recoverSlot(f *bundle.File, path string, head *bundle.Head) (recovered bool, err error) {
+func recoverSlot(f *bundle.File, path string, head *bundle.Head, own bundle.Fingerprint) (recovered bool, err error) {
 	slot, err := readSlotFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
@@ -112,7 +123,7 @@ func recoverSlot(f *bundle.File, path string, head *bundle.Head) (recovered bool
 	}
 	// A run that ended before the slot was touched, and another that completed
 	// since, would make the file the older of the two.
-	if old, err := signaturesOver(head, head.Slot); err == nil && !covers(pending, old) {
+	if old, err := signaturesOver(head, head.Slot); err == nil && !covers(pending, old, own) {
 		return false, fmt.Errorf("%w: %s lacks signatures that the bundle has; remove it and sign again", bundle.ErrSignature, SlotFile(path))
 	}
 	if err := writeSlot(f, head.SlotOffset(), slot); err != nil {
@@ -142,9 +153,23 @@ func readSlotFile(path string) ([]byte, error) {
 	return slot, err
 }
 
-func covers(more, less []bundle.Signature) bool {
+// made reports whether a signature over root is one of the signer's.
+func (s *Signer) made(root, sig []byte) (bool, error) {
+	public, err := s.Public()
+	if err != nil {
+		return false, err
+	}
+	key, err := verify.NewKey(public)
+	return err == nil && key.Verify(root, sig) == nil, err
+}
+
+// covers reports whether every signature of less is in more. Another one by the key own
+// will do, too: what stood there may have been none.
+func covers(more, less []bundle.Signature, own bundle.Fingerprint) bool {
 	for _, s := range less {
-		if !slices.ContainsFunc(more, func(o bundle.Signature) bool { return o.Key == s.Key && bytes.Equal(o.Bytes, s.Bytes) }) {
+		if !slices.ContainsFunc(more, func(o bundle.Signature) bool {
+			return o.Key == s.Key && (o.Key == own || bytes.Equal(o.Bytes, s.Bytes))
+		}) {
 			return false
 		}
 	}

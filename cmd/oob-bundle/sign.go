@@ -54,9 +54,12 @@ func (u *ui) sign(ctx context.Context, path, key string) error {
 		out.Signatures = append(out.Signatures, f.String())
 	}
 	return u.result(out, func(w io.Writer) {
-		if r.Already {
+		switch {
+		case r.Replaced:
+			fmt.Fprintf(w, "Signed %s; what stood there as this key's signature was none, and is replaced. Find out who has had the disk\n", path)
+		case r.Already:
 			fmt.Fprintf(w, "%s was signed with this key before; nothing to do.\n", path)
-		} else {
+		default:
 			fmt.Fprintf(w, "Signed %s\n", path)
 		}
 		fmt.Fprintf(w, "  identity  %s\n", out.Digest)
