@@ -6,10 +6,56 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"io"
 	"strings"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
+
+const (
+	// maxValue bounds a text, or a package, of a document, in bytes: a bundle may be
+	// looked into that nobody has signed.
+	maxValue = maxEnvelope
+	// maxDepth bounds how deep values are nested, each level of which is remembered.
+	maxDepth = 1000
+)
+
+// decoder reads JSON piece by piece, none of which is larger than maxValue. Its errors
+// wrap bundle.ErrLimit, or are the reader's or the decoder's.
+type decoder struct {
+	*json.Decoder
+	from *pieces
+}
+
+func newDecoder(r io.Reader) *decoder {
+	p := &pieces{r: r}
+	return &decoder{json.NewDecoder(p), p}
+}
+
+func (d *decoder) Token() (json.Token, error) {
+	d.from.left = maxValue
+	return d.Decoder.Token()
+}
+
+func (d *decoder) Decode(v any) error {
+	d.from.left = maxValue
+	return d.Decoder.Decode(v)
+}
+
+// pieces ends a read in which nothing ends.
+type pieces struct {
+	r    io.Reader
+	left int64
+}
+
+func (p *pieces) Read(b []byte) (int, error) {
+	if p.left <= 0 {
+		return 0, fmt.Errorf("%w: a value of more than %d bytes", bundle.ErrLimit, maxValue)
+	}
+	n, err := p.r.Read(b)
+	p.left -= int64(n)
+	return n, err
+}
 
 // counter reads SPDX 2 (JSON) and CycloneDX, also as the predicate of an in-toto
 // statement, also in a DSSE envelope or a Sigstore bundle, without holding more
@@ -35,7 +81,7 @@ func (c *counter) format() string {
 // maxNesting is envelope, statement, predicate, and one to spare.
 const maxNesting = 4
 
-func (c *counter) document(d *json.Decoder, depth int) error {
+func (c *counter) document(d *decoder, depth int) error {
 	t, err := d.Token()
 	if err != nil {
 		return err
@@ -56,7 +102,7 @@ func (c *counter) document(d *json.Decoder, depth int) error {
 	return err
 }
 
-func (c *counter) field(d *json.Decoder, key string, depth int) error {
+func (c *counter) field(d *decoder, key string, depth int) error {
 	switch key {
 	case "predicate", "dsseEnvelope":
 		if depth < maxNesting {
@@ -93,14 +139,14 @@ func (c *counter) field(d *json.Decoder, key string, depth int) error {
 		c.bomModern = shorten(text)
 	case "payload":
 		if inner, err := base64.StdEncoding.DecodeString(text); err == nil && depth < maxNesting {
-			return c.document(json.NewDecoder(bytes.NewReader(inner)), depth+1)
+			return c.document(newDecoder(bytes.NewReader(inner)), depth+1)
 		}
 	}
 	return nil
 }
 
 // each calls element for each element of the array that follows.
-func each(d *json.Decoder, element func() error) error {
+func each(d *decoder, element func() error) error {
 	t, err := d.Token()
 	if err != nil {
 		return err
@@ -118,7 +164,7 @@ func each(d *json.Decoder, element func() error) error {
 }
 
 // skipRest reads on to the end of the value that begins with t.
-func skipRest(d *json.Decoder, t json.Token) error {
+func skipRest(d *decoder, t json.Token) error {
 	depth := 0
 	for {
 		switch t {
@@ -129,6 +175,9 @@ func skipRest(d *json.Decoder, t json.Token) error {
 		}
 		if depth == 0 {
 			return nil
+		}
+		if depth > maxDepth {
+			return fmt.Errorf("%w: nested more than %d deep", bundle.ErrLimit, maxDepth)
 		}
 		var err error
 		if t, err = d.Token(); err != nil {
@@ -154,6 +203,7 @@ func (c *counter) add(license string) {
 // shorten keeps what fits on a line.
 func shorten(s string) string {
 	const most = 100
+	s = strings.ToValidUTF8(s[:min(len(s), 10*most)], "")
 	s = strings.Join(strings.Fields(s), " ")
 	if r := []rune(s); len(r) > most {
 		return string(r[:most]) + "…"
@@ -189,7 +239,7 @@ type cdxLicense struct {
 const maxNames = 20
 
 // component counts a component (CycloneDX 1.6) and those in it, one after the other.
-func (c *counter) component(d *json.Decoder, depth int) error {
+func (c *counter) component(d *decoder, depth int) error {
 	t, err := d.Token()
 	if err != nil {
 		return err

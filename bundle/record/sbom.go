@@ -1,6 +1,7 @@
 package record
 
 import (
+	"bytes"
 	"cmp"
 	"crypto/sha256"
 	"encoding/json"
@@ -141,7 +142,7 @@ func (d *describer) count(l bundle.Descriptor) (SBOM, bool) {
 	hash := sha256.New()
 	content := io.TeeReader(d.Content(m), hash)
 	c := counter{SBOM: &out, licenses: map[string]int{}, size: m.Size}
-	err := c.document(json.NewDecoder(content), 0)
+	err := c.document(newDecoder(content), 0)
 	d.note(err)
 	_, drained := io.Copy(io.Discard, content)
 	d.note(drained)
@@ -193,38 +194,69 @@ func (d *describer) readOwn() ownSBOM {
 	if data == nil {
 		return nil
 	}
-	var doc struct {
-		Components []struct {
-			Name   string `json:"name"`
-			Hashes []struct {
-				Content string `json:"content"`
-			} `json:"hashes"`
-			Properties []struct {
-				Name  string `json:"name"`
-				Value string `json:"value"`
-			} `json:"properties"`
-		} `json:"components"`
-	}
-	if json.Unmarshal(data, &doc) != nil {
+	own := ownSBOM{}
+	if components(newDecoder(bytes.NewReader(data)), own) != nil {
 		return nil
 	}
-	own := ownSBOM{}
-	for _, c := range doc.Components {
-		if len(c.Hashes) != 1 {
+	return own
+}
+
+// components reads one after the other: the document may have millions, of which a bundle
+// has no use for more than it may have blobs.
+func components(in *decoder, own ownSBOM) error {
+	if t, err := in.Token(); err != nil || t != json.Delim('{') {
+		return cmp.Or(err, bundle.ErrFormat)
+	}
+	for in.More() {
+		key, err := in.Token()
+		if err != nil {
+			return err
+		}
+		if key != "components" {
+			if t, err := in.Token(); err != nil {
+				return err
+			} else if err := skipRest(in, t); err != nil {
+				return err
+			}
 			continue
 		}
-		var s said
-		for _, p := range c.Properties {
-			switch p.Name {
-			case "oobbundle:source":
-				s.source = p.Value
-			case "oobbundle:check":
-				s.checks = append(s.checks, p.Value)
-			}
+		if err := each(in, func() error { return own.add(in) }); err != nil {
+			return err
 		}
-		own[ownKey{bundle.Digest("sha256:" + c.Hashes[0].Content), c.Name}] = s
 	}
-	return own
+	_, err := in.Token()
+	return err
+}
+
+// add reads a component (CycloneDX 1.6).
+func (o ownSBOM) add(in *decoder) error {
+	var c struct {
+		Name   string `json:"name"`
+		Hashes []struct {
+			Content string `json:"content"`
+		} `json:"hashes"`
+		Properties []struct {
+			Name  string `json:"name"`
+			Value string `json:"value"`
+		} `json:"properties"`
+	}
+	if err := in.Decode(&c); err != nil || len(c.Hashes) != 1 {
+		return err
+	}
+	if len(o) == bundle.MaxDescriptors {
+		return bundle.ErrLimit
+	}
+	var s said
+	for _, p := range c.Properties {
+		switch p.Name {
+		case "oobbundle:source":
+			s.source = p.Value
+		case "oobbundle:check":
+			s.checks = append(s.checks, p.Value)
+		}
+	}
+	o[ownKey{bundle.Digest("sha256:" + c.Hashes[0].Content), c.Name}] = s
+	return nil
 }
 
 // configPlatform reads the platform out of an image's config (image-spec,
