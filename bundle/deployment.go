@@ -235,11 +235,27 @@ func (d *Deployment) checkContent(g *Geometry, unnamed []Digest, references map[
 		}
 	}
 	paths, dirs := map[string]bool{}, map[string]bool{}
-	for _, f := range d.Files {
-		if !validPath(f.Path) || paths[strings.ToLower(f.Path)] || !fileMode.MatchString(f.Mode) {
-			return bad("it lists the file %q (mode %q) twice, or it is none", f.Path, f.Mode)
+	add := func(p string) (again bool) {
+		again = paths[strings.ToLower(p)]
+		paths[strings.ToLower(p)] = true
+		for dir := path.Dir(p); dir != "."; dir = path.Dir(dir) {
+			dirs[strings.ToLower(dir)] = true
 		}
-		if strings.HasPrefix(f.Path, ".") || strings.EqualFold(f.Path, ReleaseFile) {
+		return again
+	}
+	for _, p := range d.Plugins {
+		if add(d.pluginDir()+"/"+p.Name) || add(d.pluginDir()+"/"+p.Name+".sig") {
+			return bad("two plugins are in files called %q", p.Name)
+		}
+	}
+	for _, f := range d.Files {
+		if !validPath(f.Path) || !fileMode.MatchString(f.Mode) {
+			return bad("it lists the file %q (mode %q), which is none", f.Path, f.Mode)
+		}
+		if add(f.Path) {
+			return bad("the file %q is there twice, or is where a plugin is", f.Path)
+		}
+		if top, _, _ := strings.Cut(strings.ToLower(f.Path), "/"); strings.HasPrefix(f.Path, ".") || top == ReleaseFile || slices.Contains(ownDirs, top) {
 			return bad("%q is a name that an installation uses itself; give the file another path", f.Path)
 		}
 		if !slices.Contains([]string{"", AsTemplate, AsArchive, AsImages}, f.As) || f.Strip < 0 || f.Strip > 8 || f.Strip > 0 && f.As != AsArchive {
@@ -253,10 +269,6 @@ func (d *Deployment) checkContent(g *Geometry, unnamed []Digest, references map[
 				return bad("the template %q has %d bytes, at most %d are allowed", f.Path, f.Size, MaxTemplate)
 			}
 		}
-		paths[strings.ToLower(f.Path)] = true
-		for dir := path.Dir(f.Path); dir != "."; dir = path.Dir(dir) {
-			dirs[strings.ToLower(dir)] = true
-		}
 		if !artifact(f.Manifest, TypeFile, Descriptor{MediaType: TypeFileContent, Digest: f.Digest, Size: f.Size}) {
 			return bad("it and the root disagree about the file %q", f.Path)
 		}
@@ -269,6 +281,21 @@ func (d *Deployment) checkContent(g *Geometry, unnamed []Digest, references map[
 	return nil
 }
 
+// pluginDir is where plugins are in a release, or a name that nothing else has where only
+// the host will know.
+func (d *Deployment) pluginDir() string {
+	switch {
+	case d.Host == nil || d.Host.Plugins == "":
+		return "plugins"
+	case strings.Contains(d.Host.Plugins, "{{"):
+		return "{{"
+	}
+	return d.Host.Plugins
+}
+
+// ownDirs are directories of a release that an installation fills itself.
+var ownDirs = []string{"runtime", "plugin-keys"}
+
 var (
 	retention = regexp.MustCompile(`^oob-[0-9a-f]{16}(-[0-9]+)?$`) // as in install.retentionTag
 	pluginID  = regexp.MustCompile(`^[a-z0-9_.-]{3,190}$`)
@@ -277,7 +304,8 @@ var (
 )
 
 // ReleaseFile is where a release says what it is. No file of a bundle may be called
-// that, or have a path that begins with a dot: these are the installation's own.
+// that, have a path that begins with a dot, or be in runtime/ or plugin-keys/: these are
+// the installation's own.
 const ReleaseFile = "release.json"
 
 // validPath reports whether a path can stand on every system below a directory,

@@ -139,6 +139,11 @@ func (h *Host) Check(files []HostFile) error {
 		if v.Name == ValueData && (v.Kind != "directory" || v.Default != "") {
 			return bad("the value %q is a directory that only the site names, and has no default", v.Name)
 		}
+		if v.Default != "" {
+			if err := CheckValue(v.Kind, v.Default); err != nil {
+				return bad("the default of the value %q: %v", v.Name, err)
+			}
+		}
 		names[v.Name], flags[v.Name] = true, v.Kind == "flag"
 	}
 	names = map[string]bool{}
@@ -168,6 +173,14 @@ func (h *Host) Check(files []HostFile) error {
 		if !ok || path.Clean(l.Path) != l.Path || !validPath(l.Path[1:]) || !has(l.File) {
 			return bad("%q is to be linked at %q", l.File, l.Path)
 		}
+	}
+	for _, u := range h.Health {
+		if err := CheckTemplate("health", u); err != nil {
+			return bad("an address to ask whether all is well: %v", err)
+		}
+	}
+	if err := CheckTemplate("plugins", h.Plugins); err != nil || !strings.Contains(h.Plugins, "{{") && h.Plugins != "" && !validPath(h.Plugins) {
+		return bad("plugins are to be in %q, which is no directory of a release: %v", h.Plugins, err)
 	}
 	if d := h.Database; d != nil && (!plainName.MatchString(d.Service) || !validPath(d.Directory) || !plainName.MatchString(d.User) || !plainName.MatchString(d.Name)) {
 		return bad("the database %q", d.Name)

@@ -35,6 +35,15 @@ func TestHostCheck(t *testing.T) {
 		"a data directory of the site's":    {value(bundle.Value{Name: "dataDirectory", Kind: "directory"}), true},
 		"a data directory of the author's":  {value(bundle.Value{Name: "dataDirectory", Kind: "directory", Default: "/var/lib/oob-bundle"}), false},
 		"a data directory that is any text": {value(bundle.Value{Name: "dataDirectory"}), false},
+		"a default that is no port":         {value(bundle.Value{Name: "port", Kind: "port", Default: "abc"}), false},
+		"a default that is a port":          {value(bundle.Value{Name: "port", Kind: "port", Default: "8065"}), true},
+		"a file with a default":             {value(bundle.Value{Name: "license", Kind: "file", Default: "/etc/license"}), true},
+		"an address to ask":                 {bundle.Host{Health: []string{"http://{{ .Values.domain }}/"}}, true},
+		"an address that is no template":    {bundle.Host{Health: []string{"http://{{ .Values.domain"}}, false},
+		"plugins in a directory":            {bundle.Host{Plugins: "app/plugins"}, true},
+		"plugins in one that is not known":  {bundle.Host{Plugins: `{{ if eq .Form "linux" }}app/{{ end }}plugins`}, true},
+		"plugins in one that is none":       {bundle.Host{Plugins: "/etc/x"}, false},
+		"plugins by an unknown function":    {bundle.Host{Plugins: "{{ nofunc }}"}, false},
 		"another directory with a default":  {value(bundle.Value{Name: "mediaDirectory", Kind: "directory", Default: "/srv"}), true},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -224,4 +224,3 @@ func (c *change) dropLost(s *State) error {
 	}
 	return s.write(c.root)
 }
-

@@ -167,7 +167,6 @@ func (s *Site) rollbackJournal(ctx context.Context, state *State, d Installed, t
 	return j, err
 }
 
-
 // checkMoved refuses to go back to a release with another data directory, in which there is
 // nothing.
 func (s *Site) checkMoved(name, from, to string) error {

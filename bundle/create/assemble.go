@@ -238,7 +238,8 @@ var notInFileNames = regexp.MustCompile(`[^A-Za-z0-9._+-]`)
 func (a *assembler) plugin(p *pull.Plugin) {
 	out := bundle.Plugin{ID: p.About.ID, Version: p.About.Version, Archive: p.Archive.Digest}
 	out.Name = notInFileNames.ReplaceAllString(path.Base(sourceName(p.Wanted.URL)), "_")
-	if !strings.HasSuffix(out.Name, ".tar.gz") || strings.ContainsAny(out.Name[:1], "._-+") {
+	taken := slices.ContainsFunc(a.deployment.Plugins, func(p bundle.Plugin) bool { return strings.EqualFold(p.Name, out.Name) })
+	if !strings.HasSuffix(out.Name, ".tar.gz") || strings.ContainsAny(out.Name[:1], "._-+") || taken {
 		out.Name = p.About.ID + "-" + p.About.Version + ".tar.gz"
 	}
 	layers := []bundle.Descriptor{titled(p.Archive, out.Name)}

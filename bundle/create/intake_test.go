@@ -1,6 +1,7 @@
 package create_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -178,6 +179,29 @@ func TestRefusedFiles(t *testing.T) {
 		}
 		bundletest.Create(t, intake(t, s, fmt.Sprintf(`    files: [{source: "$WEB/x", path: x, sha256: %s, size: %s}]`+"\n", hexOf(good), strconv.Itoa(len(good)))))
 	})
+}
+
+// TestPlacesOnTheHost: two plugins whose files have one name each get their own; what
+// would be in the place of something else is refused before it crosses the gap.
+func TestPlacesOnTheHost(t *testing.T) {
+	one, two := bundletest.PluginFacts("com.example.one", "1.2.3").Archive(), bundletest.PluginFacts("com.example.two", "1.0.0").Archive()
+	s := newWeb(t, map[string][]byte{"/a/plugin.tar.gz": one, "/b/plugin.tar.gz": two, "/x": []byte("x")})
+	plugins := fmt.Sprintf("    plugins: [{url: $WEB/a/plugin.tar.gz, sha256: %s}, {url: $WEB/b/plugin.tar.gz, sha256: %s}]\n", hexOf(one), hexOf(two))
+	file := func(path string) string {
+		return fmt.Sprintf("    files: [{source: $WEB/x, path: %s, sha256: %s}]\n", path, hexOf([]byte("x")))
+	}
+	o := intake(t, s, plugins+file("plugins/other.txt"))
+	bundletest.Create(t, o)
+	data, err := os.ReadFile(o.Output)
+	if err != nil || !bytes.Contains(data, []byte(`"com.example.two-1.0.0.tar.gz"`)) || !bytes.Contains(data, []byte(`"plugin.tar.gz"`)) {
+		t.Errorf("the names of the plugins: %v", err)
+	}
+	for _, path := range []string{"plugins/plugin.tar.gz", "Plugins/PLUGIN.tar.gz.sig", "plugins", "runtime/k3s/registries.yaml", "plugin-keys/x.asc", "runtime"} {
+		o := intake(t, s, plugins+file(path))
+		if _, err := create.Run(t.Context(), o); !errors.Is(err, manifests.ErrInvalid) {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
 }
 
 // TestPinnedPlugin: without a signature a hash has to say what is right, and a

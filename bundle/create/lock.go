@@ -174,7 +174,6 @@ func (o *Options) compare(l *manifests.Lock) (*manifests.Lock, error) {
 	return o.Lock, nil
 }
 
-
 func lockedImage(i *pull.Image) manifests.LockedImage {
 	locked := manifests.LockedImage{Reference: i.Reference.String(), MediaType: i.Top.MediaType, Digest: i.Top.Digest, Size: i.Top.Size, Total: total(i), Checks: i.Checks}
 	if i.Partial {

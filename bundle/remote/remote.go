@@ -278,7 +278,7 @@ func checkRedirect(req *http.Request, via []*http.Request) error {
 
 // guard sees every request before it leaves, whichever library made it.
 type guard struct {
-	registry string // host as the library spells it
+	registry string   // host as the library spells it
 	plain    []string // hosts that are spoken to without TLS
 	next     http.RoundTripper
 	idle     time.Duration

@@ -28,7 +28,7 @@ type Site struct {
 	// HostRoot is the directory whose etc/ gets links; "" stands for that of the
 	// current release, or where there is none for FirstHostRoot, which may be "", too.
 	HostRoot, FirstHostRoot string
-	Registry string // the target's address
+	Registry                string // the target's address
 	// PlainHTTP reports whether a registry, by its address, is spoken to without TLS;
 	// nil means that none is.
 	PlainHTTP func(address string) bool

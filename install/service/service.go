@@ -253,7 +253,9 @@ func (m *Manager) Up(ctx context.Context, a *host.About) error {
 func (m *Manager) forgetOthers(ctx context.Context, a *host.About) error {
 	releases, err := host.Releases(m.root, a.Name)
 	problems := []error{err}
-	mine := func(p string) bool { return slices.ContainsFunc(a.Links, func(l bundle.Link) bool { return l.Path == p }) }
+	mine := func(p string) bool {
+		return slices.ContainsFunc(a.Links, func(l bundle.Link) bool { return l.Path == p })
+	}
 	for _, r := range releases {
 		r.Links = slices.DeleteFunc(r.Links, func(l bundle.Link) bool { return unit(l) == nil || mine(l.Path) })
 		if r.Form != "linux" || len(r.Links) == 0 {
