@@ -210,6 +210,11 @@ func (o *Options) resolve(ctx context.Context, dir string) (*pull.Resolved, erro
 	for _, i := range r.Images {
 		carried[i.Reference.Repository()] = true
 	}
+	for _, v := range o.selection.VerifyImages {
+		if !slices.ContainsFunc(r.Images, func(i *pull.Image) bool { return manifests.MatchImages(v.Images, i.Reference.Repository()) }) {
+			o.Warn("verifyImages asks for signatures on %s, and no image is called that: nothing was checked by it", v.Images)
+		}
+	}
 	for _, c := range r.Charts {
 		for _, image := range c.Images {
 			ref, err := bundle.ParseReference(image)

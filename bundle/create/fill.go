@@ -23,6 +23,10 @@ const (
 	// checkpointPause is the least time between two checkpoints. It is longer where
 	// they take long: a disk is to be busy with the payload.
 	checkpointPause = 100 * time.Millisecond
+	// Where less than littleBytes came, the next one waits for littlePause: a journal
+	// is not to grow as fast as what a slow line brings.
+	littleBytes = 1 << 20
+	littlePause = time.Second
 )
 
 // filler brings the blobs to their places.
@@ -97,19 +101,31 @@ func (f *filler) run(ctx context.Context, jobs int) error {
 // checkpoints makes one after the other, until stop. What went by since the last
 // one is what a kill or a power cut can cost.
 func (f *filler) checkpoints(stop <-chan struct{}) error {
-	pause := checkpointPause
+	pause, last := checkpointPause, time.Time{}
 	for {
 		select {
 		case <-stop:
 			return nil
 		case <-time.After(pause):
 		}
+		if time.Since(last) < littlePause && f.came() < littleBytes {
+			continue
+		}
 		begun := time.Now()
 		if err := f.checkpoint(); err != nil {
 			return err
 		}
-		pause = max(checkpointPause, 10*time.Since(begun))
+		last = time.Now()
+		pause = max(checkpointPause, 10*last.Sub(begun))
 	}
+}
+
+// came is how many bytes are written and not claimed yet.
+func (f *filler) came() (n int64) {
+	for i := range f.have {
+		n += max(f.have[i].Load()-f.claimed[i], 0)
+	}
+	return n
 }
 
 // checkpoint syncs the file, and then claims what had been written before.

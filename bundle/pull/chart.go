@@ -238,11 +238,16 @@ func (s *Source) fromRepository(ctx context.Context, c *Chart) ([]byte, error) {
 		return nil, err
 	}
 	c.Check = "TLS of the repository alone"
+	if !page.Encrypted() {
+		c.Check = "nothing: it came by plain http"
+	}
 	if v.Digest != "" {
 		if got := bundle.DigestOf(data).Hex(); got != strings.TrimPrefix(v.Digest, "sha256:") {
 			return nil, fmt.Errorf("%w: it has the sha256 %s, and the repository's index says %s", bundle.ErrDigest, got, v.Digest)
 		}
-		c.Check = "digest of the repository's index"
+		if page.Encrypted() {
+			c.Check = "digest of the repository's index"
+		}
 	}
 	return data, nil
 }

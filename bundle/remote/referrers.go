@@ -28,8 +28,12 @@ func (r *Repository) Absent(ctx context.Context, tag string) bool {
 	return err == nil && res.Body.Close() == nil && res.StatusCode == http.StatusNotFound
 }
 
-// maxPages bounds the answers that one list may have.
-const maxPages = 100
+const (
+	// maxPages bounds the answers that one list may have.
+	maxPages = 100
+	// maxReferrers bounds the manifests that are listed, each of which is remembered.
+	maxReferrers = 1000
+)
 
 // Referrers lists the manifests that refer to a digest (distribution-spec 1.1,
 // listing referrers), all pages of it; where the registry does not know that
@@ -62,7 +66,9 @@ func (r *Repository) Referrers(ctx context.Context, subject bundle.Digest) ([]bu
 				break
 			}
 			next = following
-			list = append(list, found...)
+			if list = append(list, found...); len(list) > maxReferrers {
+				return nil, fmt.Errorf("%w: %w: %s lists more than %d manifests that refer to %s", ErrRegistry, bundle.ErrLimit, r, maxReferrers, subject)
+			}
 		}
 		if !r.noReferrers.Load() {
 			return list, nil

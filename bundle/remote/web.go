@@ -50,6 +50,9 @@ func (c *Client) Page(rawURL string) (*Page, error) {
 	return p, nil
 }
 
+// Encrypted reports whether the page is asked for by https.
+func (p *Page) Encrypted() bool { return p.url.Scheme == "https" }
+
 func (p *Page) do(req *http.Request, want ...int) (*http.Response, error) {
 	r := Repository{client: p.client, secrets: p.secrets}
 	return r.do(req, want...)
