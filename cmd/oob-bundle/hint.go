@@ -2,7 +2,9 @@ package main
 
 import (
 	"errors"
+	"io/fs"
 	"os"
+	"strings"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/bundle/remote"
@@ -35,11 +37,16 @@ func hint(err error) string {
 	}
 	var r *registryError
 	var usage usageError
+	var path *fs.PathError
 	switch {
 	case errors.As(err, &usage):
 		return usage.command + " --help shows how it is used."
 	case errors.As(err, &r) && (remote.Refused(err) || remote.Denied(err)):
 		return "The account needs the right to push. Harbor wants the project, ECR the repositories to be there first: oob-bundle, and the first part of every image's name, or one project given as --registry HOST/PROJECT."
+	case errors.As(err, &path) && errors.Is(err, fs.ErrNotExist) && strings.HasPrefix(path.Path, "oci://"):
+		return "install, repair and values take a bundle from a registry; this command wants a file."
+	case errors.As(err, &path) && errors.Is(err, fs.ErrNotExist) && (strings.Contains(path.Path, "://") || strings.Contains(path.Path, "/oob-bundle/")):
+		return "A bundle that another host has installed into a registry is called oci://REGISTRY/oob-bundle/NAME."
 	case errors.Is(err, verify.ErrNoKeys):
 		return "Give the public key of whoever made the bundle with --key, or keep it with oob-bundle trust add."
 	case errors.Is(err, bundle.ErrOther), errors.Is(err, install.ErrState): // the message says it

@@ -174,8 +174,12 @@ func (u *ui) open(ctx context.Context, path string, f installFlags) (_ *opened, 
 	}
 	var file sized
 	if rest, ok := strings.CutPrefix(path, "oci://"); ok {
-		if file, f.registry, err = u.onRegistry(ctx, rest, f, policy); err != nil {
+		given := f.registry
+		if file, f.registry, err = f.onRegistry(ctx, rest, policy); err != nil {
 			return nil, err
+		}
+		if given != "" && given != f.registry {
+			return nil, wrongUsage("a bundle of a registry is installed from that one; leave --registry away")
 		}
 		o.options.InPlace = true
 	} else {
@@ -214,14 +218,11 @@ type sized interface {
 }
 
 // onRegistry finds a bundle that another host has installed into a registry, and
-// verifies its root before anything else is asked for.
-func (u *ui) onRegistry(ctx context.Context, ref string, f installFlags, policy verify.Policy) (sized, string, error) {
+// verifies its root before anything else is asked for. It returns the registry's address.
+func (f *targetFlags) onRegistry(ctx context.Context, ref string, policy verify.Policy) (sized, string, error) {
 	address, name, version, err := parseOnRegistry(ref)
 	if err != nil {
 		return nil, "", err
-	}
-	if f.registry != "" && f.registry != address {
-		return nil, "", wrongUsage("a bundle of a registry is installed from that one; leave --registry away")
 	}
 	client, err := f.client()
 	if err != nil {
@@ -229,14 +230,19 @@ func (u *ui) onRegistry(ctx context.Context, ref string, f installFlags, policy 
 	}
 	repo := install.CentralRepository(name)
 	e := registry.OpenExternal(client, address, repo)
-	head, err := e.Head(ctx, repo, version)
+	heads, err := e.Heads(ctx, repo, version)
 	if err != nil {
 		return nil, "", err
 	}
-	if _, _, err := verify.Root(head, policy); err != nil {
+	good := slices.IndexFunc(heads, func(h *bundle.Head) bool {
+		_, _, err := verify.Root(h, policy)
+		return err == nil
+	})
+	if good < 0 {
+		_, _, err := verify.Root(heads[0], policy)
 		return nil, "", &bundleError{"oci://" + ref, err}
 	}
-	v, err := e.Bundle(ctx, repo, head)
+	v, err := e.Bundle(ctx, repo, heads[good])
 	if err != nil {
 		return nil, "", &bundleError{"oci://" + ref, err}
 	}

@@ -2,42 +2,75 @@ package main
 
 import (
 	"context"
-	"errors"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/install/host"
+	"github.com/oob-bundle/oob-bundle/verify"
 )
 
 func valuesCommand(u *ui) *cobra.Command {
-	var f trustFlags
+	var f valuesFlags
 	c := &cobra.Command{
 		Use:   "values BUNDLE [--key PUB]...",
 		Short: "Write a template of what only the site knows",
 		Example: `  oob-bundle values /media/disk/app.oob.tar >site.yaml
   oob-bundle install /media/disk/app.oob.tar --values site.yaml`,
+		Long: `BUNDLE is a file, or oci://REGISTRY/oob-bundle/NAME for one that another host has
+installed into a registry of this network.`,
 		Args: needs("BUNDLE"),
 		RunE: func(c *cobra.Command, args []string) error { return u.values(c.Context(), args[0], f) },
 	}
-	f.add(c)
+	f.trustFlags.add(c)
+	f.targetFlags.add(c)
 	u.jsonFlag(c)
 	return c
 }
 
+type valuesFlags struct {
+	trustFlags
+	targetFlags
+}
+
+// deployment reads what a bundle says about the host.
+func (f *valuesFlags) deployment(ctx context.Context, path string) (d *bundle.Deployment, err error) {
+	rest, ok := strings.CutPrefix(path, "oci://")
+	if !ok {
+		v, file, err := f.open(ctx, path)
+		if err != nil {
+			return nil, err
+		}
+		return v.Deployment, file.Close()
+	}
+	policy, err := f.policy()
+	if err != nil {
+		return nil, err
+	}
+	file, _, err := f.onRegistry(ctx, rest, policy)
+	if err != nil {
+		return nil, err
+	}
+	v, err := verify.Open(ctx, file, file.Size(), policy)
+	if err != nil {
+		return nil, &bundleError{path, err}
+	}
+	return v.Deployment, nil
+}
+
 // values prints the template, or with --json what is asked for.
-func (u *ui) values(ctx context.Context, path string, f trustFlags) (err error) {
-	v, file, err := f.open(ctx, path)
+func (u *ui) values(ctx context.Context, path string, f valuesFlags) error {
+	d, err := f.deployment(ctx, path)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, file.Close()) }()
 	asked := []bundle.Value{}
-	if v.Deployment.Host != nil {
-		asked = append(asked, v.Deployment.Host.Values...)
+	if d.Host != nil {
+		asked = append(asked, d.Host.Values...)
 	}
 	return u.result(asked, func(w io.Writer) {
-		_, err = w.Write(host.Template(v.Deployment))
+		_, _ = w.Write(host.Template(d)) // to memory
 	})
 }

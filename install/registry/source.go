@@ -11,13 +11,14 @@ import (
 
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/bundle/remote"
+	"github.com/oob-bundle/oob-bundle/install"
 )
 
-// Head returns the root and the signatures of a bundle that was installed into
-// the registry: version is a tag or a digest of the repository, or "" for the only
-// channel that there is. Nobody has verified them. Errors wrap remote.ErrRegistry
-// or bundle.ErrFormat.
-func (e *External) Head(ctx context.Context, repo, version string) (*bundle.Head, error) {
+// Heads returns the root of a bundle that was installed into the registry, with each of
+// the lists of signatures that hosts have put beside it: version is a tag or a digest of
+// the repository, or "" for the only channel that there is. Nobody has verified them.
+// Errors wrap remote.ErrRegistry, install.ErrNotInstalled or bundle.ErrFormat.
+func (e *External) Heads(ctx context.Context, repo, version string) ([]*bundle.Head, error) {
 	if version == "" {
 		channel, err := e.onlyChannel(ctx, repo)
 		if err != nil {
@@ -30,7 +31,7 @@ func (e *External) Head(ctx context.Context, repo, version string) (*bundle.Head
 		if err == nil && head == nil {
 			err = fmt.Errorf("%w: %s/%s:%s is not a bundle that was installed there", bundle.ErrFormat, e.Address(), repo, version)
 		}
-		return head, err
+		return []*bundle.Head{head}, err
 	}
 	r, err := e.repository(ctx, repo)
 	if err != nil {
@@ -44,8 +45,9 @@ func (e *External) Head(ctx context.Context, repo, version string) (*bundle.Head
 	if err != nil {
 		return nil, err
 	}
+	var heads []*bundle.Head
 	for _, ref := range referrers {
-		if ref.ArtifactType != bundle.TypeSignatures {
+		if ref.ArtifactType != bundle.TypeSignatures || len(heads) == maxSlots {
 			continue
 		}
 		_, data, err := r.Manifest(ctx, string(ref.Digest))
@@ -60,10 +62,17 @@ func (e *External) Head(ctx context.Context, repo, version string) (*bundle.Head
 		if err := r.Fetch(ctx, m.Layers[0], slot, nil); err != nil {
 			return nil, err
 		}
-		return &bundle.Head{Root: root, Slot: slot}, nil
+		heads = append(heads, &bundle.Head{Root: root, Slot: slot})
 	}
-	return nil, fmt.Errorf("%w: %s/%s has no signatures for %s; is it a bundle?", bundle.ErrFormat, e.Address(), repo, version)
+	if len(heads) == 0 {
+		return nil, fmt.Errorf("%w: %s/%s has no signatures for %s; is it a bundle?", bundle.ErrFormat, e.Address(), repo, version)
+	}
+	return heads, nil
 }
+
+// maxSlots bounds the lists of signatures that are tried: a bundle that is signed again
+// and installed again gets one more.
+const maxSlots = 50
 
 // onlyChannel finds the tag of the only channel of a repository.
 func (e *External) onlyChannel(ctx context.Context, repo string) (string, error) {
@@ -75,21 +84,32 @@ func (e *External) onlyChannel(ctx context.Context, repo string) (string, error)
 	if err != nil {
 		return "", err
 	}
-	var others []string
-	tags = slices.DeleteFunc(tags, func(t string) bool {
-		if strings.HasPrefix(t, "channel-") {
-			return false
-		}
-		others = append(others, t)
-		return true
-	})
+	tags = slices.DeleteFunc(tags, func(t string) bool { return !strings.HasPrefix(t, "channel-") })
 	switch len(tags) {
 	case 1:
 		return tags[0], nil
 	case 0:
-		return "", fmt.Errorf("%w: %s/%s has no bundle", remote.ErrNotFound, e.Address(), repo)
+		return "", fmt.Errorf("%w: %w: %s/%s has no bundle; a host that has one fills it with oob-bundle install BUNDLE --registry %s", remote.ErrRegistry, remote.ErrNotFound, e.Address(), repo, e.Address())
 	}
-	return "", fmt.Errorf("%w: %s/%s has bundles of %d channels; say which with one of the tags %s", bundle.ErrFormat, e.Address(), repo, len(tags), strings.Join(append(tags, others...), ", "))
+	slices.Sort(tags)
+	var list []string
+	for _, tag := range tags {
+		list = append(list, "\n  :"+tag+"  "+e.describe(ctx, repo, tag))
+	}
+	return "", fmt.Errorf("%w as the only bundle: %s/%s has those of %d channels; say which with one of the tags%s", install.ErrNotInstalled, e.Address(), repo, len(tags), strings.Join(list, ""))
+}
+
+// describe says what a root says of itself, which nobody has verified.
+func (e *External) describe(ctx context.Context, repo, tag string) string {
+	head, err := e.Root(ctx, repo, tag)
+	if err != nil || head == nil {
+		return "(not a bundle)"
+	}
+	_, info, err := bundle.ParseIndex(head.Root)
+	if err != nil {
+		return "(not a bundle)"
+	}
+	return fmt.Sprintf("says that it is %q of channel %q", info.Name+" "+info.Version, info.Channel)
 }
 
 // Bundle returns a bundle of the registry as if it were a file. The head has been
