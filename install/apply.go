@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -85,6 +86,13 @@ func (p *Plan) applyFiles(ctx context.Context) (*Result, error) {
 
 // finish stages the files and switches.
 func (p *Plan) finish(ctx context.Context, moves []TagMove, stored *stored) (*Result, error) {
+	if p.Options.Again { // everything else is good now
+		drift, err := p.release.Repair(ctx)
+		if err != nil {
+			return nil, err
+		}
+		p.drift = append(p.drift, drift...)
+	}
 	next, err := p.release.Stage(ctx)
 	if err != nil {
 		return nil, err
@@ -379,19 +387,21 @@ func (p *Plan) storePartial(ctx context.Context, r *repository, s *stored) error
 }
 
 // Repair carries the plan out although it is installed, and puts right what has
-// drifted of the release. It returns what was wrong with files and links.
+// drifted of the release, when all that the bundle brings is good. It returns what was
+// wrong with files and links.
 func (p *Plan) Repair(ctx context.Context, watch bundle.Watch) ([]host.Drift, error) {
-	drift, err := p.release.Repair(ctx)
-	if err != nil {
+	about, err := currentRelease(p.Options.Root, p.Bundle.Info.Name)
+	switch {
+	case err != nil && !unreadable(err):
 		return nil, err
-	}
-	if about, err := currentRelease(p.Options.Root, p.Bundle.Info.Name); err == nil && about != nil {
-		links, err := host.CheckLinks(p.Options.Root, about)
-		if err != nil {
+	case err != nil: // what it consists of is written again
+	case about == nil:
+		p.drift = append(p.drift, host.Drift{Path: filepath.Join(host.Base(p.Options.Root, p.Bundle.Info.Name), "current"), What: "link"})
+	default:
+		if p.drift, err = host.CheckLinks(p.Options.Root, about); err != nil {
 			return nil, err
 		}
-		drift = append(drift, links...)
 	}
 	_, err = p.Apply(ctx, watch)
-	return drift, err
+	return p.drift, err
 }

@@ -268,18 +268,21 @@ func TestOwners(t *testing.T) {
 	ref := w.push("team/app:1", "one")
 	w.must(w.install(w.bundle("demo", 1, ref)))
 	ref = w.push("team/app:1", "two")
-	for name, file := range map[string][]byte{
-		"a tag":             w.bundle("other", 2, ref),
-		"a deployment name": w.bundleWith("demo", []string{w.push("team/else:1", "x")}, func(o *create.Options) { o.Channel = "foreign" }),
+	for _, c := range []struct {
+		name string
+		file []byte
+	}{
+		{"a tag", w.bundle("other", 2, ref)},
+		{"a deployment name", w.bundleWith("demo", []string{w.push("team/else:1", "x")}, func(o *create.Options) { o.Channel = "foreign" })},
 	} {
 		before := w.tree()
-		if _, err := w.install(file); !errors.Is(err, bundle.ErrPolicy) || !strings.Contains(err.Error(), "--take-over") {
-			t.Errorf("%s: %v", name, err)
+		if _, err := w.install(c.file); !errors.Is(err, bundle.ErrPolicy) || !strings.Contains(err.Error(), "--take-over") {
+			t.Errorf("%s: %v", c.name, err)
 		}
 		if diff := cmp.Diff(before, w.tree()); diff != "" {
-			t.Errorf("%s: %s", name, diff)
+			t.Errorf("%s: %s", c.name, diff)
 		}
-		w.must(w.install(file, takeOver))
+		w.must(w.install(c.file, takeOver))
 	}
 }
 

@@ -73,7 +73,8 @@ type Plan struct {
 	images  []bundle.Image
 	central string // the repository that gets the whole tree
 	release *host.Release
-	done    *Result // it is installed as it stands
+	done    *Result      // it is installed as it stands
+	drift   []host.Drift // what was put right, with Options.Again
 }
 
 // Options are the site's decisions about one installation.

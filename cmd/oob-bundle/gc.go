@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
 
 	"github.com/spf13/cobra"
 
@@ -28,6 +30,9 @@ func gcCommand(u *ui) *cobra.Command {
 }
 
 func (u *ui) collect(ctx context.Context, root string) (err error) {
+	if _, err := os.Lstat(root); errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w below %s", registry.ErrNothingInstalled, root)
+	}
 	lock, err := install.Acquire(root)
 	if err != nil {
 		return err

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strings"
 
@@ -41,6 +42,7 @@ type repairJSON struct {
 	Digest bundle.Digest     `json:"digest"`
 	Files  []host.Drift      `json:"files"`
 	Blobs  []registry.Damage `json:"blobs"`
+	Tags   []string          `json:"tags"`
 	Others []registry.Damage `json:"others"` // that another bundle brought, and that only it can put right
 }
 
@@ -68,7 +70,7 @@ func (u *ui) repair(ctx context.Context, path string, f installFlags) (err error
 	if earlier && (embedded == nil || !slices.ContainsFunc(kept, func(r *install.Receipt) bool { return r.Bundle.Digest == v.Identity })) {
 		return fmt.Errorf("%w: %s %s is installed from %s, and this bundle is %s; repair needs the same one, or that of a release which rollback can go back to, and install changes to another", bundle.ErrPolicy, d.Name, d.Version, d.Identity, v.Identity)
 	}
-	out := repairJSON{Digest: v.Identity, Files: []host.Drift{}, Blobs: []registry.Damage{}, Others: []registry.Damage{}}
+	out := repairJSON{Digest: v.Identity, Files: []host.Drift{}, Blobs: []registry.Damage{}, Tags: []string{}, Others: []registry.Damage{}}
 	var plan *install.Plan
 	if !earlier { // of an earlier release only what the registry has of it is looked at
 		o.options.Again = true
@@ -78,6 +80,10 @@ func (u *ui) repair(ctx context.Context, path string, f installFlags) (err error
 		if plan.Release() != d.Release {
 			return fmt.Errorf("%w: with these values %s would be another release than the one that is installed; leave --values and --host-root away, repeat --plain-http as it was given, or use install", bundle.ErrPolicy, d.Name)
 		}
+	}
+	tags, err := tagDrift(f.root, state, d, kept, nil)
+	if err != nil {
+		return err
 	}
 	if earlier {
 		if err := retainAgain(ctx, embedded, f.root, kept, v); err != nil {
@@ -98,9 +104,26 @@ func (u *ui) repair(ctx context.Context, path string, f installFlags) (err error
 		}
 		out.Files = append(out.Files, files...)
 	}
+	left, err := tagDrift(f.root, state, d, kept, nil)
+	if err != nil {
+		return err
+	}
+	for _, t := range tags {
+		if !slices.Contains(left, t) {
+			out.Tags = append(out.Tags, t.Path)
+		}
+	}
+	if plan != nil {
+		if err := closeSecrets(f.root, d, &out); err != nil {
+			return err
+		}
+	}
 	if err := u.result(out, func(w io.Writer) {
 		for _, d := range out.Files {
 			fmt.Fprintf(w, "  file      %-7s %s\n", d.What, d.Path)
+		}
+		for _, t := range out.Tags {
+			fmt.Fprintf(w, "  tag       %s\n", t)
 		}
 		for _, b := range out.Blobs {
 			fmt.Fprintf(w, "  blob      %-7s %s\n", b.What, b.Digest)
@@ -108,11 +131,15 @@ func (u *ui) repair(ctx context.Context, path string, f installFlags) (err error
 		for _, b := range out.Others {
 			fmt.Fprintf(w, "  blob      %-7s %s of %s, which another bundle brought\n", b.What, b.Digest, b.Repository)
 		}
+		also := ""
+		if n := len(out.Tags); n > 0 {
+			also = " and " + count(n, "tag")
+		}
 		if earlier {
-			fmt.Fprintf(w, "What the registry has of %s %s, which rollback can go back to, is good: %s put right\n", v.Info.Name, v.Info.Version, count(len(out.Blobs), "blob"))
+			fmt.Fprintf(w, "What the registry has of %s %s, which rollback can go back to, is good: %s%s put right\n", v.Info.Name, v.Info.Version, count(len(out.Blobs), "blob"), also)
 			return
 		}
-		fmt.Fprintf(w, "%s %s is as it was installed: %s and %s put right\n", v.Info.Name, v.Info.Version, count(len(out.Files), "file"), count(len(out.Blobs), "blob"))
+		fmt.Fprintf(w, "%s %s is as it was installed: %s and %s%s put right\n", v.Info.Name, v.Info.Version, count(len(out.Files), "file"), count(len(out.Blobs), "blob"), also)
 	}); err != nil {
 		return err
 	}
@@ -124,6 +151,28 @@ func (u *ui) repair(ctx context.Context, path string, f installFlags) (err error
 		return err
 	}
 	return fmt.Errorf("%w: %s came with another bundle and must be put right; run repair with the one that brought them: %s", errDrift, count(len(out.Others), "blob"), strings.Join(others, ", "))
+}
+
+// closeSecrets makes the passwords of the site nobody else's to read again.
+func closeSecrets(root string, d install.Installed, out *repairJSON) error {
+	about, err := host.ReadRelease(root, d.Name, d.Release)
+	if err != nil {
+		return err
+	}
+	drift, err := host.CheckSecrets(root, about)
+	if err != nil {
+		return err
+	}
+	for _, s := range drift {
+		if s.What == "missing" {
+			return fmt.Errorf("%w: %s is missing, and no bundle has it; put it back from a backup", errDrift, s.Path)
+		}
+		if err := os.Chmod(s.Path, 0o600); err != nil {
+			return err
+		}
+		out.Files = append(out.Files, s)
+	}
+	return nil
 }
 
 // retainAgain makes the tags again that keep what an earlier release needs. A check

@@ -150,21 +150,8 @@ func describeInstalled(ctx context.Context, state *install.State, d install.Inst
 	if !f.check {
 		return out, nil
 	}
-	for _, r := range kept {
-		lost, err := lostTags(f.root, d, r)
-		if err != nil {
-			return out, err
-		}
-		if r.Release == d.Release && d.Registry == embeddedName {
-			moved, err := elsewhere(f.root, state.OwnTags(d, r))
-			if err != nil {
-				return out, err
-			}
-			lost = append(lost, moved...)
-		}
-		for _, tag := range lost {
-			out.Drift = append(out.Drift, host.Drift{Path: tag, What: "tag"})
-		}
+	if out.Drift, err = tagDrift(f.root, state, d, kept, out.Drift); err != nil {
+		return out, err
 	}
 	about, err := host.ReadRelease(f.root, d.Name, d.Release)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -179,6 +166,10 @@ func describeInstalled(ctx context.Context, state *install.State, d install.Inst
 		return out, err
 	}
 	out.Drift = append(out.Drift, drift...)
+	if drift, err = host.CheckSecrets(f.root, about); err != nil {
+		return out, err
+	}
+	out.Drift = append(out.Drift, drift...)
 	switch {
 	case out.Current:
 		about.Links = state.OwnLinks(about)
@@ -188,6 +179,28 @@ func describeInstalled(ctx context.Context, state *install.State, d install.Inst
 		out.Drift = append(out.Drift, host.Drift{Path: out.Directory, What: "link"}) // it leads to no release that is installed
 	}
 	return out, err
+}
+
+// tagDrift adds the tags to a list that are lost, or lead to something else than they were
+// put at.
+func tagDrift(root string, state *install.State, d install.Installed, kept []*install.Receipt, list []host.Drift) ([]host.Drift, error) {
+	for _, r := range kept {
+		lost, err := lostTags(root, d, r)
+		if err != nil {
+			return list, err
+		}
+		if r.Release == d.Release && d.Registry == embeddedName {
+			moved, err := elsewhere(root, state.OwnTags(d, r))
+			if err != nil {
+				return list, err
+			}
+			lost = append(lost, moved...)
+		}
+		for _, tag := range lost {
+			list = append(list, host.Drift{Path: tag, What: "tag"})
+		}
+	}
+	return list, nil
 }
 
 // lostTags lists the tags that keep a release in the registry below root, and are not

@@ -57,6 +57,25 @@ func CheckLinks(root string, a *About) ([]Drift, error) {
 	return list, nil
 }
 
+// CheckSecrets looks whether the passwords of a release are there, and nobody else's to
+// read.
+func CheckSecrets(root string, a *About) ([]Drift, error) {
+	if !a.Secrets {
+		return nil, nil
+	}
+	p := secretsPath(Base(root, a.Name))
+	fi, err := os.Lstat(p)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return []Drift{{p, "missing"}}, nil
+	case err != nil:
+		return nil, err
+	case runtime.GOOS != "windows" && fi.Mode().Perm() != 0o600:
+		return []Drift{{p, "mode"}}, nil
+	}
+	return nil, nil
+}
+
 func drifted(ctx context.Context, p string, f File) (string, error) {
 	fi, err := os.Lstat(p)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -79,7 +98,7 @@ func drifted(ctx context.Context, p string, f File) (string, error) {
 	if digest != f.SHA256 {
 		return "changed", nil
 	}
-	if runtime.GOOS != "windows" && fmt.Sprintf("%04o", fi.Mode().Perm()) != f.Mode {
+	if runtime.GOOS != "windows" && (fmt.Sprintf("%04o", fi.Mode().Perm()) != f.Mode || fi.Mode()&(fs.ModeSetuid|fs.ModeSetgid|fs.ModeSticky) != 0) {
 		return "mode", nil
 	}
 	return "", nil

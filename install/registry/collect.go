@@ -237,6 +237,7 @@ type Collected struct {
 // content. The caller holds the lock of the root, and no change is unfinished. If a
 // manifest is damaged nothing is removed, and the error wraps bundle.ErrDigest.
 func (e *Embedded) Collect(ctx context.Context) (c Collected, err error) {
+	c = e.recovered
 	r, err := e.reach(ctx)
 	if err != nil {
 		return c, err

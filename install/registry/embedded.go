@@ -38,6 +38,7 @@ import (
 type Embedded struct {
 	store     *store // below ROOT/registry
 	incoming  *incoming
+	recovered Collected // what a run that crashed had left in doubt
 	namespace distribution.Namespace
 	buffers   sync.Pool // of *[bufferSize]byte
 }

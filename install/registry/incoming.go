@@ -205,7 +205,17 @@ func (e *Embedded) recover(ctx context.Context) error {
 	doubtful := map[bundle.Digest]bool{}
 	for _, d := range doubt {
 		doubtful[d] = true
-		if err := os.RemoveAll(filepath.Dir(e.store.file(blobPath(d)))); err != nil {
+		dir := filepath.Dir(e.store.file(blobPath(d)))
+		files, err := os.ReadDir(dir) // what it was written as counts, too
+		if err == nil && len(files) > 0 {
+			e.recovered.Blobs++
+		}
+		for _, f := range files {
+			if fi, err := f.Info(); err == nil {
+				e.recovered.Bytes += fi.Size()
+			}
+		}
+		if err := os.RemoveAll(dir); err != nil {
 			return err
 		}
 	}
