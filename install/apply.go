@@ -44,6 +44,9 @@ func (p *Plan) Apply(ctx context.Context, watch bundle.Watch) (*Result, error) {
 		return nil, err
 	}
 	if p.Options.InPlace {
+		if err := p.present(ctx, repos[1:]); err != nil {
+			return nil, err
+		}
 		return p.applyFiles(ctx)
 	}
 	stored, err := p.store(ctx, repos, watch)
@@ -64,6 +67,29 @@ func (p *Plan) Apply(ctx context.Context, watch bundle.Watch) (*Result, error) {
 		return nil, err
 	}
 	return p.finish(ctx, moves, stored)
+}
+
+// present asks whether the target has every blob where hosts will pull it. What is in
+// them is for whoever pulls to check.
+func (p *Plan) present(ctx context.Context, repos []*repository) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(writers)
+	for _, r := range repos {
+		for _, d := range r.blobs {
+			m, ok := p.Bundle.Place(d)
+			if !ok {
+				return fmt.Errorf("%w: blob %s is not in the bundle", bundle.ErrFormat, d)
+			}
+			g.Go(func() error {
+				has, err := p.Target.HasBlob(ctx, r.name, bundle.Descriptor{MediaType: m.Type, Digest: d, Size: m.Size})
+				if err == nil && !has {
+					err = fmt.Errorf("%w: blob %s of %s/%s; the host that has put the bundle there puts it right with oob-bundle repair", ErrMissing, d, p.Target.Address(), r.name)
+				}
+				return err
+			})
+		}
+	}
+	return g.Wait()
 }
 
 // applyFiles is Apply where the target has all the content: files alone.

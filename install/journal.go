@@ -114,10 +114,18 @@ func newJournal(action, target string) *Journal {
 	return &Journal{APIVersion: bundle.APIVersion, Kind: "Journal", Action: action, Registry: target, Started: time.Now().UTC().Truncate(time.Second)}
 }
 
-// unfinished says that a change has begun to switch and has to be finished.
-func unfinished(err error) error {
-	return fmt.Errorf("%w: %w; run the same command again to finish it", ErrIncomplete, err)
+// Incomplete is an ErrIncomplete, and why.
+type Incomplete struct{ Err error }
+
+func (e *Incomplete) Error() string {
+	return fmt.Sprintf("%v: %v; run the same command again to finish it", ErrIncomplete, e.Err)
 }
+
+// Unwrap makes it both.
+func (e *Incomplete) Unwrap() []error { return []error{ErrIncomplete, e.Err} }
+
+// unfinished says that a change has begun to switch and has to be finished.
+func unfinished(err error) error { return &Incomplete{err} }
 
 // Unfinished says that a change has to be finished first, and how.
 func (j *Journal) Unfinished(root string) error {
@@ -140,7 +148,18 @@ func (j *Journal) Command(root string) string {
 	case rec.Release != j.Release && rec.Dump != "" && !rec.Up:
 		command += " --start --restore-database"
 	}
-	return command
+	return command + RootFlag(root)
+}
+
+// DefaultRoot is where a host keeps everything unless it is told otherwise.
+const DefaultRoot = "/var/lib/oob-bundle"
+
+// RootFlag is what a command has to have for a root, with a space before it, or "".
+func RootFlag(root string) string {
+	if filepath.Clean(root) == DefaultRoot {
+		return ""
+	}
+	return " --root " + root
 }
 
 // Pending returns the deployment that an unfinished rollback or uninstallation was

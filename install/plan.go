@@ -94,6 +94,8 @@ type Options struct {
 	Policy         verify.Policy // for what is found on the registry
 	AllowDowngrade bool
 	TakeOver       bool
+	// Chosen says that the target was named, and is not what is taken otherwise.
+	Chosen bool
 	// InPlace says that the bundle comes from the target itself, where another
 	// host has put it: nothing of it is stored or tagged.
 	InPlace bool

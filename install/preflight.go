@@ -3,6 +3,7 @@ package install
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/install/host"
@@ -22,8 +23,7 @@ func (p *Plan) preflight(ctx context.Context) error {
 		p.release = release
 		err = errors.Join(p.checkHost(), p.checkApart())
 	}
-	problems = append(problems, err, p.checkOwners(ctx))
-	p.warnElsewhere()
+	problems = append(problems, err, p.checkOwners(ctx), p.checkElsewhere())
 	if p.release != nil && errors.Join(problems...) == nil {
 		if p.done, err = p.already(ctx); p.done != nil || err != nil {
 			return err
@@ -65,19 +65,24 @@ func (p *Plan) checkApart() error {
 	return errors.Join(problems...)
 }
 
-// warnElsewhere tells who goes over to another registry, which is easily done by
+// checkElsewhere refuses to go over to another registry unasked, which is easily done by
 // leaving --registry away: what this host runs is one release, whatever registries the
 // name is installed in.
-func (p *Plan) warnElsewhere() {
+func (p *Plan) checkElsewhere() error {
 	name, target := p.Bundle.Info.Name, p.Target.Name()
 	if _, ok := p.state.Deployments[deploymentKey(name, target)]; ok {
-		return
+		return nil
 	}
 	for _, d := range p.state.installed() {
-		if d.Name == name {
-			p.Options.Warn("%s has been installed here with the registry %s so far, and this is %s; the host runs what was installed last. If another registry is not meant, stop here", name, d.Registry, target)
+		if d.Name != name {
+			continue
 		}
+		if !p.Options.Chosen {
+			return fmt.Errorf("%w: %s has been installed here with the registry %s so far; give --registry %[3]s, or --registry %[4]s if it is to be installed with that as well", bundle.ErrPolicy, name, d.Registry, target)
+		}
+		p.Options.Warn("%s has been installed here with the registry %s so far, and this is %s; the host runs what was installed last", name, d.Registry, target)
 	}
+	return nil
 }
 
 // checkRoom adds up what registry and files take on the disk that holds the root.

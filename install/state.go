@@ -251,7 +251,7 @@ func (s *State) Find(name, target string) (Installed, error) {
 	for _, d := range found {
 		names = append(names, d.Name+" (registry "+d.Registry+")")
 	}
-	if name == "" {
+	if name == "" && slices.ContainsFunc(found, func(d Installed) bool { return d.Name != found[0].Name }) {
 		return Installed{}, fmt.Errorf("%w as the only one: there are %s; give the name", ErrNotInstalled, strings.Join(names, ", "))
 	}
 	return Installed{}, fmt.Errorf("%w by that name alone: there are %s; say which with --registry", ErrNotInstalled, strings.Join(names, ", "))

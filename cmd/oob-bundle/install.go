@@ -77,7 +77,7 @@ func (f *hostFlags) add(c *cobra.Command) {
 
 // first returns the directory whose etc/ gets the links of a first release, or "" for none.
 func (f *hostFlags) first(root string) string {
-	if filepath.Clean(root) == defaultRoot {
+	if filepath.Clean(root) == install.DefaultRoot {
 		return "/"
 	}
 	return ""
@@ -198,7 +198,8 @@ func (u *ui) open(ctx context.Context, path string, f installFlags) (_ *opened, 
 		return nil, err
 	}
 	closers = append(closers, lock.Release)
-	if f.registry != "" {
+	o.options.Chosen = f.registry != ""
+	if f.registry != "" && f.registry != embeddedName {
 		name, prefix, _ := strings.Cut(f.registry, "/")
 		if strings.ToLower(prefix) != prefix {
 			return nil, wrongUsage("--registry %q is not HOST[:PORT][/PREFIX]; registries know names in lower case only", f.registry)
@@ -294,9 +295,13 @@ func (u *ui) install(ctx context.Context, path string, f installFlags) (err erro
 		if err != nil {
 			return err
 		}
-		return u.result(preview, func(w io.Writer) { printPreview(w, preview) })
+		return u.result(preview, func(w io.Writer) { printPreview(w, preview, o.options.InPlace) })
 	}
-	if !plan.Done() {
+	switch {
+	case plan.Done():
+	case o.options.InPlace:
+		u.note("%s: signature and manifests are good; laying out %s %s, whose images %s has", path, v.Info.Name, v.Info.Version, o.target.Address())
+	default:
 		u.note("%s: signature, headers and manifests are good; storing %s %s (%s, %s) in %s",
 			path, v.Info.Name, v.Info.Version, count(len(v.Deployment.Images), "image"), human(v.PayloadSize()), o.target.Address())
 	}
@@ -314,7 +319,10 @@ func (u *ui) install(ctx context.Context, path string, f installFlags) (err erro
 			return err
 		}
 	}
-	return u.result(r.Receipt, func(w io.Writer) { printReceipt(w, r, f.root, o.target) })
+	if running, err := launch.manager.Running(v.Info.Name); err == nil && running != nil && running.ID != r.Release.ID {
+		u.warn("what was started last is %s %s, and stays so until this one is started: oob-bundle install with --start", running.Name, running.Version)
+	}
+	return u.result(r.Receipt, func(w io.Writer) { printReceipt(w, r, f, o) })
 }
 
 // filling marks an error of the registry that was to be filled.
@@ -329,7 +337,7 @@ func (f *installFlags) filling(err error) error {
 // a part of a name: it has a dot or a port, or is localhost.
 func isHost(s string) bool { return strings.ContainsAny(s, ".:") || s == "localhost" }
 
-func printPreview(w io.Writer, p *install.Preview) {
+func printPreview(w io.Writer, p *install.Preview, inPlace bool) {
 	if p.Nothing {
 		fmt.Fprintf(w, "%s %s is installed already; nothing would be done.\n", p.Bundle.Name, p.Bundle.Version)
 		return
@@ -359,14 +367,23 @@ func printPreview(w io.Writer, p *install.Preview) {
 	if len(p.Services) > 0 {
 		fmt.Fprintf(w, "  services  %s (with --start)\n", strings.Join(p.Services, ", "))
 	}
+	if inPlace {
+		fmt.Fprintln(w, "Nothing was done. The images stay where they are; whoever pulls them checks them.")
+		return
+	}
 	fmt.Fprintln(w, "Nothing was done. The payload was not read; install verifies it while it stores it.")
 }
 
-func printReceipt(w io.Writer, r *install.Result, dir string, target install.Target) {
-	b := r.Receipt.Bundle
-	if r.Nothing {
+func printReceipt(w io.Writer, r *install.Result, f installFlags, o *opened) {
+	b, dir := r.Receipt.Bundle, f.root
+	switch {
+	case r.Nothing && f.start:
+		fmt.Fprintf(w, "%s %s is installed already, and runs. The payload of this file was not read.\n", b.Name, b.Version)
+	case r.Nothing && o.options.InPlace:
+		fmt.Fprintf(w, "%s %s is installed already; nothing to do.\n", b.Name, b.Version)
+	case r.Nothing:
 		fmt.Fprintf(w, "%s %s is installed already; nothing to do. The payload of this file was not read.\n", b.Name, b.Version)
-	} else {
+	default:
 		fmt.Fprintf(w, "Installed %s %s\n", b.Name, b.Version)
 	}
 	fmt.Fprintf(w, "  identity  %s\n", b.Digest)
@@ -375,11 +392,7 @@ func printReceipt(w io.Writer, r *install.Result, dir string, target install.Tar
 		fmt.Fprintf(w, "  image     %s\n            %s\n", i.Reference, i.Digest)
 	}
 	fmt.Fprintf(w, "  files     %d in %s\n", len(r.Receipt.Files), filepath.Join(host.Base(dir, b.Name), "current"))
-	if _, embedded := target.(*registry.Embedded); embedded && !r.Nothing && len(r.Receipt.Images) > 0 {
-		root := ""
-		if dir != defaultRoot {
-			root = " --root " + dir
-		}
-		fmt.Fprintf(w, "Serve them on this host: oob-bundle registry serve%s\n", root)
+	if _, embedded := o.target.(*registry.Embedded); embedded && !r.Nothing && len(r.Receipt.Images) > 0 {
+		fmt.Fprintf(w, "Serve them on this host: oob-bundle registry serve%s\n", install.RootFlag(dir))
 	}
 }

@@ -18,6 +18,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/oob-bundle/oob-bundle/install"
 )
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
@@ -207,9 +209,6 @@ func (u *ui) jsonFlag(c *cobra.Command) {
 	c.Flags().BoolVar(&u.json, "json", false, "print one JSON document on stdout")
 }
 
-// defaultRoot is where the isolated side keeps everything.
-const defaultRoot = "/var/lib/oob-bundle"
-
 func rootFlag(c *cobra.Command, root *string) {
-	c.Flags().StringVar(root, "root", defaultRoot, "`DIR` with registry, trust and state of this host")
+	c.Flags().StringVar(root, "root", install.DefaultRoot, "`DIR` with registry, trust and state of this host")
 }

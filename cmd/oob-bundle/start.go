@@ -83,7 +83,10 @@ func (l *launch) after(ctx context.Context, next *host.About) error {
 	if up || upErr != nil {
 		return fmt.Errorf("%s %s: %w; it came up before, so it is left as it is: oob-bundle rollback --start goes back to the release before", next.Name, next.Version, errors.Join(err, upErr))
 	}
-	l.u.warn("%s %s %v", next.Name, next.Version, err)
+	ran, ranErr := service.RanBefore(l.f.root, next)
+	if !ran || ranErr != nil {
+		return errors.Join(fmt.Errorf("%s %s: %w; nothing of it ran before, so there is nothing to go back to: it is stopped, and still installed", next.Name, next.Version, err), ranErr, l.manager.Stop(ctx, next))
+	}
 	return errors.Join(fmt.Errorf("%s %s: %w", next.Name, next.Version, err), l.back(ctx, next))
 }
 
@@ -99,7 +102,7 @@ func (l *launch) back(ctx context.Context, next *host.About) error {
 		return err
 	}
 	if len(d.Before) == 0 {
-		return errors.Join(l.manager.Stop(ctx, next), fmt.Errorf("it is the first release here, so there is none to go back to: it is stopped, and still installed"))
+		return errors.Join(l.manager.Stop(ctx, next), errors.New("no release before it is here any more, so there is none to go back to: it is stopped, and still installed"))
 	}
 	dump, err := l.manager.Before(next)
 	if err != nil {
@@ -112,6 +115,7 @@ func (l *launch) back(ctx context.Context, next *host.About) error {
 	if err != nil {
 		return err
 	}
+	l.u.warn("%s %s did not come up; going back to %s %s", next.Name, next.Version, earlier.Name, earlier.Version)
 	if err := l.manager.Stop(ctx, next); err != nil {
 		return err
 	}
@@ -126,12 +130,18 @@ func (l *launch) back(ctx context.Context, next *host.About) error {
 		return l.manager.Up(ctx, earlier)
 	}}
 	if _, err := install.Rollback(ctx, site, d); err != nil {
+		var incomplete *install.Incomplete
+		if !errors.As(err, &incomplete) {
+			return fmt.Errorf("going back to %s %s: %w", earlier.Name, earlier.Version, err)
+		}
 		restore := ""
 		if dump != "" {
 			restore = " --restore-database"
 		}
-		return fmt.Errorf("going back to %s %s, for which the command is oob-bundle rollback %s --start%s: %w", earlier.Name, earlier.Version, d.Name, restore, err)
+		root := install.RootFlag(l.f.root)
+		return fmt.Errorf("%w: going back to %s %s: %w\noob-bundle rollback %[5]s --start%[6]s%[7]s goes on with it; without --start it ends, and nothing is started",
+			install.ErrIncomplete, earlier.Name, earlier.Version, incomplete.Err, d.Name, restore, root)
 	}
-	l.u.note("%s %s runs again", earlier.Name, earlier.Version)
+	l.u.warn("%s %s runs again", earlier.Name, earlier.Version)
 	return nil
 }

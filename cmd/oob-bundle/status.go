@@ -9,6 +9,7 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -51,6 +52,7 @@ type statusJSON struct {
 	Deployments []deploymentJSON  `json:"deployments"`
 	Pending     []pendingJSON     `json:"pending"` // changes that did not finish
 	Checked     bool              `json:"checked"`
+	Unchecked   []string          `json:"unchecked"` // registries that --check does not look into
 	Damaged     []registry.Damage `json:"damaged"` // in the registry below ROOT
 	Storing     bool              `json:"storing"` // content for it is on its way, or was when a run was killed
 }
@@ -67,7 +69,8 @@ type deploymentJSON struct {
 	Release   string                 `json:"release"`
 	Current   bool                   `json:"current"` // its files are those that are in use
 	Directory string                 `json:"directory"`
-	Before    []string               `json:"before"` // versions that a rollback can go back to, the newest first
+	Started   string                 `json:"started"` // release that was started last and not stopped, or ""
+	Before    []string               `json:"before"`  // versions that a rollback can go back to, the newest first
 	Images    []install.ReceiptImage `json:"images"`
 	Files     []install.ReceiptFile  `json:"files"`
 	Drift     []host.Drift           `json:"drift"`
@@ -92,7 +95,7 @@ func (u *ui) status(ctx context.Context, f statusFlags) error {
 	if err != nil {
 		return err
 	}
-	out := statusJSON{Deployments: []deploymentJSON{}, Pending: []pendingJSON{}, Damaged: []registry.Damage{}, Checked: f.check}
+	out := statusJSON{Deployments: []deploymentJSON{}, Pending: []pendingJSON{}, Damaged: []registry.Damage{}, Unchecked: []string{}, Checked: f.check}
 	for _, key := range slices.Sorted(maps.Keys(state.Deployments)) {
 		d, err := describeInstalled(ctx, state, state.Deployments[key], f)
 		if err != nil {
@@ -113,6 +116,7 @@ func (u *ui) status(ctx context.Context, f statusFlags) error {
 		}
 		out.Damaged = append(out.Damaged, damaged...)
 	}
+	out.Unchecked = append(out.Unchecked, out.elsewhere()...)
 	if err := u.result(out, func(w io.Writer) { out.print(w, f) }); err != nil {
 		return err
 	}
@@ -139,6 +143,13 @@ func describeInstalled(ctx context.Context, state *install.State, d install.Inst
 		Signers: receipt.Signers, Registry: d.Registry, Installed: receipt.Installed, Release: d.Release, Current: current == d.Release,
 		Directory: filepath.Join(host.Base(f.root, d.Name), "current"), Before: []string{},
 		Images: receipt.Images, Files: receipt.Files, Drift: []host.Drift{},
+	}
+	started, err := host.ReadStarted(f.root, d.Name)
+	if err != nil {
+		return out, err
+	}
+	if started != nil {
+		out.Started = started.Release
 	}
 	kept, err := d.Kept(f.root)
 	if err != nil {
@@ -264,6 +275,16 @@ func (s statusJSON) drift() int {
 	return n
 }
 
+// elsewhere lists the registries that somebody else keeps.
+func (s statusJSON) elsewhere() (list []string) {
+	for _, d := range s.Deployments {
+		if d.Registry != embeddedName && !slices.Contains(list, d.Registry) {
+			list = append(list, d.Registry)
+		}
+	}
+	return list
+}
+
 func (s statusJSON) print(w io.Writer, f statusFlags) {
 	if len(s.Deployments) == 0 && len(s.Pending) == 0 {
 		fmt.Fprintf(w, "Nothing is installed below %s.\n", f.root)
@@ -286,6 +307,9 @@ func (s statusJSON) print(w io.Writer, f statusFlags) {
 		default:
 			fmt.Fprintf(w, "  files     %d of release %s, which is not the current one\n", len(d.Files), d.Release)
 		}
+		if d.Current && d.Started != "" && d.Started != d.Release {
+			fmt.Fprintf(w, "  runs      another release, %s, which was started last: install --start with this bundle starts this one\n", d.Started)
+		}
 		for _, b := range d.Before {
 			fmt.Fprintf(w, "  before    %s\n", b)
 		}
@@ -303,7 +327,11 @@ func (s statusJSON) print(w io.Writer, f statusFlags) {
 		fmt.Fprintln(w, "An installation is storing content, or was killed while it did; nothing of that is in use. If none runs, run the same one again.")
 	}
 	if s.Checked && s.drift() == 0 && len(s.Deployments) > 0 {
-		fmt.Fprintln(w, "Every file and every blob is as it was installed.")
+		if out := s.Unchecked; len(out) > 0 {
+			fmt.Fprintf(w, "Every file is as it was installed, and every blob of the registry below %s. What %s holds was not looked at.\n", f.root, strings.Join(out, ", "))
+		} else {
+			fmt.Fprintln(w, "Every file and every blob is as it was installed.")
+		}
 	}
 	for _, p := range s.Pending {
 		if p.Action == "install" {

@@ -17,6 +17,8 @@ type Started struct {
 	APIVersion string `json:"apiVersion"` // bundle.APIVersion
 	Kind       string `json:"kind"`       // "Started"
 	Release    string `json:"release"`    // ID below releases/
+	// Before is the release that ran before it, or "": going back is for that.
+	Before string `json:"before,omitempty"`
 	// Up says that it has come up once: its data is newer than any dump.
 	Up bool `json:"up,omitempty"`
 	// Dump is the file with the database from before it was started, or "".

@@ -205,9 +205,9 @@ func (m *Manager) started(a *host.About) (host.Started, error) {
 	case rec.Restoring != "":
 		return host.Started{}, fmt.Errorf("the database is being put back for release %s, which did not come to its end: oob-bundle rollback %s --start --restore-database goes on", rec.Release, a.Name)
 	case rec.Next == a.ID:
-		return host.Started{Release: a.ID, Dump: rec.NextDump}, nil
+		return host.Started{Release: a.ID, Before: rec.Release, Dump: rec.NextDump}, nil
 	}
-	return host.Started{Release: a.ID}, nil
+	return host.Started{Release: a.ID, Before: rec.Release}, nil
 }
 
 // Up starts a release and waits until all is well; a dump that was being put back is
@@ -266,6 +266,12 @@ func (m *Manager) forgetOthers(ctx context.Context, a *host.About) error {
 		}
 	}
 	return errors.Join(problems...)
+}
+
+// RanBefore reports whether another release ran before this one was started.
+func RanBefore(root string, a *host.About) (bool, error) {
+	rec, err := host.ReadStarted(root, a.Name)
+	return rec != nil && rec.Release == a.ID && rec.Before != "", err
 }
 
 // CameUp reports whether a release, as it was started last, has come up once. From
