@@ -158,9 +158,9 @@ func (f *File) checkVolumes(base string) error {
 	if last := f.parts[n-1]; n > 1 && last.size == 0 {
 		return fmt.Errorf("%w: part %s is empty, which no part is; copy it again, or remove it if it is not of this bundle", ErrFormat, last.Name())
 	}
-	for _, p := range f.parts[:n-1] {
+	for i, p := range f.parts[:n-1] {
 		if p.size != f.each {
-			return fmt.Errorf("%w: part %s is short: it has %d of %d bytes; copy it again", ErrFormat, p.Name(), p.size, f.each)
+			return fmt.Errorf("%w: part %s is short: it has %d of %d bytes; copy it again, or remove %s if that is of another bundle", ErrFormat, p.Name(), p.size, f.each, f.parts[i+1].Name())
 		}
 	}
 	later, err := filepath.Glob(escapeGlob(base) + ".[0-9][0-9][0-9]")

@@ -250,3 +250,30 @@ func TestWrongFromUpstream(t *testing.T) {
 		}
 	}
 }
+
+// TestOtherForm: one file and volumes of one name would share a lock and a record, so one
+// of them stays and the other one is not made; nor is what is no lock replaced by one.
+func TestOtherForm(t *testing.T) {
+	up := bundletest.NewRegistry(t, nil)
+	o := bundletest.Options(t, bundletest.Manifest(t, "demo", up.Push(t, "team/app:1", bundletest.Image("linux/amd64", random(1, 2_000_000)))), bundletest.NewKey(t), up)
+	refused := func(about string) {
+		t.Helper()
+		before, _ := filepath.Glob(o.Output + "*")
+		if _, err := create.Run(t.Context(), o); !errors.Is(err, manifests.ErrInvalid) || !strings.Contains(err.Error(), about) {
+			t.Errorf("%v", err)
+		}
+		if after, _ := filepath.Glob(o.Output + "*"); strings.Join(before, " ") != strings.Join(after, " ") {
+			t.Errorf("there were %v, and there are %v", before, after)
+		}
+	}
+	bundletest.Create(t, o)
+	o.VolumeSize = 700_000
+	refused(o.Output + " is there")
+	o.Output = filepath.Join(t.TempDir(), "other.oob.tar")
+	bundletest.Create(t, o)
+	o.VolumeSize = 0
+	refused(o.Output + ".001 is there")
+	o.Output = filepath.Join(t.TempDir(), "third.oob.tar")
+	bundletest.Write(t, create.LockFile(o.Output), []byte("mine"), 0o644)
+	refused("is no lock")
+}

@@ -56,7 +56,7 @@ func openOutput(path string, each int64) (*output, error) {
 	if len(o.leftovers()) == 0 {
 		o.journal.forget()
 	}
-	if err := o.checkParts(); err != nil {
+	if err := errors.Join(o.checkParts(), o.checkOther()); err != nil {
 		return nil, errors.Join(err, o.journal.remove())
 	}
 	return o, nil
@@ -95,6 +95,22 @@ func checkPlace(path string) (bundle.Digest, error) {
 		return "", errors.Join(other, f.Close())
 	}
 	return head.Identity(), f.Close()
+}
+
+// checkOther refuses to stand beside a bundle of the same name in the other form, one file
+// or volumes, whose lock and record would be replaced; or to replace a lock that is none.
+func (o *output) checkOther() error {
+	other := bundle.VolumeName(o.path, 1)
+	if o.each > 0 {
+		other = o.path
+	}
+	if _, err := os.Lstat(other); err == nil {
+		return fmt.Errorf("%w: %s is there, and what is written beside a bundle has one name for both forms; move it away with its lock, or choose another name with -o", manifests.ErrInvalid, other)
+	}
+	if _, err := manifests.ReadLock(LockFile(o.path)); errors.Is(err, manifests.ErrInvalid) {
+		return fmt.Errorf("%w: %s is there and is no lock; move it away, or choose another name with -o", manifests.ErrInvalid, LockFile(o.path))
+	}
+	return nil
 }
 
 // parts returns the numbers of the volumes that are at a place, in order.

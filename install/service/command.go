@@ -30,6 +30,11 @@ func run(ctx context.Context, dir string, args ...string) ([]byte, error) {
 }
 
 func runTo(ctx context.Context, dir string, in io.Reader, out io.Writer, args ...string) error {
+	return runAs(ctx, strings.Join(args[:min(len(args), 2)], " "), dir, in, out, args...)
+}
+
+// runAs is runTo of a command that messages call by a name.
+func runAs(ctx context.Context, name, dir string, in io.Reader, out io.Writer, args ...string) error {
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.Dir, cmd.Stdin, cmd.Stdout = dir, in, out
 	var said bytes.Buffer
@@ -40,11 +45,12 @@ func runTo(ctx context.Context, dir string, in io.Reader, out io.Writer, args ..
 		return context.Cause(ctx)
 	}
 	if err != nil {
-		lines := strings.Split(strings.TrimSpace(said.String()), "\n")
+		// Who shows progress ends lines with CR, too.
+		lines := strings.FieldsFunc(said.String(), func(r rune) bool { return r == '\n' || r == '\r' })
 		if len(lines) > 8 {
 			lines = lines[len(lines)-8:]
 		}
-		return fmt.Errorf("%s: %w: %s", strings.Join(args[:min(len(args), 2)], " "), err, strings.Join(lines, "\n  "))
+		return fmt.Errorf("%s: %w: %s", name, err, strings.Join(lines, "\n  "))
 	}
 	return nil
 }

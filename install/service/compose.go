@@ -1,6 +1,7 @@
 package service
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -35,12 +36,13 @@ func (c *compose) args(a *host.About, args ...string) (dir string, all []string)
 
 func (c *compose) do(ctx context.Context, a *host.About, args ...string) ([]byte, error) {
 	dir, all := c.args(a, args...)
-	out, err := run(ctx, dir, all...)
-	if err != nil {
-		return nil, fmt.Errorf("%s %w", strings.Join(args[:1], " "), err)
-	}
-	return out, nil
+	var out bytes.Buffer
+	err := runAs(ctx, c.name(args[0]), dir, nil, &out, all...)
+	return out.Bytes(), err
 }
+
+// name is what messages call a command of Compose.
+func (c *compose) name(command string) string { return strings.Join(c.command, " ") + " " + command }
 
 func (c *compose) pull(ctx context.Context, images []string) error {
 	for _, i := range images {
@@ -87,7 +89,7 @@ func (c *compose) stop(ctx context.Context, a *host.About, except string) error 
 
 func (c *compose) exec(ctx context.Context, a *host.About, service string, in io.Reader, out io.Writer, args ...string) error {
 	dir, all := c.args(a, append([]string{"exec", "-T", service}, args...)...)
-	return runTo(ctx, dir, in, out, all...)
+	return runAs(ctx, c.name("exec"), dir, in, out, all...)
 }
 
 // unwell asks Docker about each container: running, and healthy if it can say.
@@ -100,7 +102,7 @@ func (c *compose) unwell(ctx context.Context, a *host.About) ([]string, error) {
 	if len(ids) == 0 {
 		return []string{"no container"}, nil
 	}
-	format := `{{.Name}} {{.State.Status}} {{if .State.Health}}{{.State.Health.Status}}{{else}}healthy{{end}} {{.State.ExitCode}} {{.HostConfig.RestartPolicy.Name}}`
+	format := `{{.Name}} {{.State.Status}} {{if .State.Health}}{{.State.Health.Status}}{{else}}-{{end}} {{.State.ExitCode}} {{.HostConfig.RestartPolicy.Name}}`
 	out, err = run(ctx, "", append([]string{"docker", "inspect", "--format", format}, ids...)...)
 	if err != nil {
 		return nil, err
@@ -112,16 +114,24 @@ func (c *compose) unwell(ctx context.Context, a *host.About) ([]string, error) {
 			continue
 		}
 		done := f[1] == "exited" && f[3] == "0" && (len(f) < 5 || f[4] == "no") // one that had something to do once
-		if !done && (f[1] != "running" || f[2] != "healthy") {
-			sick = append(sick, strings.TrimPrefix(f[0], "/")+" ("+f[1]+", "+f[2]+")")
+		well := f[1] == "running" && (f[2] == "healthy" || f[2] == "-")
+		if done || well {
+			continue
 		}
+		why := f[1]
+		if f[1] == "exited" {
+			why += " with status " + f[3]
+		} else if f[2] != "-" {
+			why += ", " + f[2]
+		}
+		sick = append(sick, strings.TrimPrefix(f[0], "/")+" ("+why+")")
 	}
 	return sick, nil
 }
 
 func (c *compose) logs(ctx context.Context, a *host.About, w io.Writer) {
 	dir, all := c.args(a, "logs", "--no-color", "--tail", "200")
-	if err := runTo(ctx, dir, nil, w, all...); err != nil {
+	if err := runAs(ctx, c.name("logs"), dir, nil, w, all...); err != nil {
 		fmt.Fprintln(w, err)
 	}
 }
