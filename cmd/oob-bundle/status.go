@@ -95,6 +95,11 @@ func (u *ui) status(ctx context.Context, f statusFlags) error {
 	if err != nil {
 		return err
 	}
+	if len(state.Deployments) == 0 && len(journals) == 0 {
+		if err := stateLost(f.root); err != nil {
+			return err
+		}
+	}
 	out := statusJSON{Deployments: []deploymentJSON{}, Pending: []pendingJSON{}, Damaged: []registry.Damage{}, Unchecked: []string{}, Checked: f.check}
 	for _, key := range slices.Sorted(maps.Keys(state.Deployments)) {
 		d, err := describeInstalled(ctx, state, state.Deployments[key], f)
@@ -273,6 +278,16 @@ func (s statusJSON) drift() int {
 		n += len(d.Drift)
 	}
 	return n
+}
+
+// stateLost reports whether there are deployments that no state knows of.
+func stateLost(root string) error {
+	current, err := filepath.Glob(filepath.Join(host.Base(root, "*"), "current"))
+	if err != nil || len(current) == 0 {
+		return nil //nolint:nilerr // a pattern that is none finds nothing
+	}
+	name := filepath.Base(filepath.Dir(current[0]))
+	return fmt.Errorf("%w: %s is there, and state.json does not know of %s; put it back from a backup, or install the newest bundle of each deployment again", install.ErrState, current[0], name)
 }
 
 // elsewhere lists the registries that somebody else keeps.

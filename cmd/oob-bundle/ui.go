@@ -235,7 +235,11 @@ func (u *ui) secret(ctx context.Context, prompt string, variables []string, conf
 	}
 	fd := int(os.Stdin.Fd())
 	if !term.IsTerminal(fd) {
-		return nil, wrongUsage("a password is needed, and there is neither a terminal to ask on nor %s (which may be empty)", variables[0])
+		empty := ""
+		if variables[0] == keyPassword {
+			empty = " (which may be empty)"
+		}
+		return nil, wrongUsage("a password is needed, and there is neither a terminal to ask on nor %s%s", variables[0], empty)
 	}
 	ask := func(prompt string) ([]byte, error) {
 		before, err := term.GetState(fd)
@@ -267,6 +271,9 @@ func (u *ui) secret(ctx context.Context, prompt string, variables []string, conf
 	again, err := ask("The same again: ")
 	if err == nil && string(p) != string(again) {
 		err = errors.New("the two passwords differ; nothing was written")
+	}
+	if err == nil && len(p) == 0 && variables[0] == keyPassword {
+		u.warn("without a password the private key is not encrypted: whoever reads the file can sign")
 	}
 	return p, err
 }
