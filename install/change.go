@@ -23,6 +23,7 @@ type change struct {
 	root   string
 	state  *State
 	target Target
+	leave  bool                             // the target is left alone
 	warn   func(format string, args ...any) // nil means that nobody wants to know
 }
 
@@ -187,8 +188,10 @@ func (c *change) forget(ctx context.Context, s *State, name string) error {
 				continue
 			}
 		}
-		if err := c.giveUp(ctx, receipt, bundles, claimed); err != nil {
-			return err
+		if !c.leave {
+			if err := c.giveUp(ctx, receipt, bundles, claimed); err != nil {
+				return err
+			}
 		}
 		if err := os.Remove(receiptPath(c.root, e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err

@@ -46,18 +46,14 @@ func (p *Plan) Preview(ctx context.Context) (*Preview, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, d := range slices.Concat(repos[0].blobs, repos[0].manifests) {
-		m, ok := p.Bundle.Place(d)
-		if !ok || p.Options.InPlace {
-			continue
-		}
-		has, err := p.Target.HasBlob(ctx, p.central, bundle.Descriptor{MediaType: m.Type, Digest: d, Size: m.Size})
+	if !p.Options.InPlace {
+		missing, err := p.missing(ctx, repos[0])
 		if err != nil {
 			return nil, err
 		}
-		if !has {
+		for _, d := range missing {
 			out.NewBlobs++
-			out.NewBytes += m.Size
+			out.NewBytes += d.Size
 		}
 	}
 	s := &stored{partial: map[string]bool{}}
@@ -96,4 +92,40 @@ func (p *Plan) Preview(ctx context.Context) (*Preview, error) {
 	out.Links = append(out.Links, p.release.Links()...)
 	out.Nothing = p.done != nil
 	return out, nil
+}
+
+// missing returns what of the bundle's blobs and manifests the target would be given. A
+// registry says of a blob that it has it, and of a manifest nothing: those of a bundle
+// that is there are.
+func (p *Plan) missing(ctx context.Context, central *repository) ([]bundle.Descriptor, error) {
+	at := func(d bundle.Digest) bundle.Descriptor {
+		m, _ := p.Bundle.Place(d)
+		return bundle.Descriptor{MediaType: m.Type, Digest: d, Size: m.Size}
+	}
+	var all []bundle.Descriptor
+	for _, d := range slices.Concat(central.blobs, central.manifests) {
+		all = append(all, at(d))
+	}
+	if t, ok := p.Target.(interface {
+		Missing(list []bundle.Descriptor) ([]bundle.Descriptor, error)
+	}); ok {
+		return t.Missing(all)
+	}
+	root, err := p.Target.Resolve(ctx, p.central, retentionTag(p.Bundle.Identity, 0))
+	if err != nil || root == p.Bundle.Identity {
+		return nil, err
+	}
+	var list []bundle.Descriptor
+	for n, d := range all {
+		has := false
+		if n < len(central.blobs) {
+			if has, err = p.Target.HasBlob(ctx, p.central, d); err != nil {
+				return nil, err
+			}
+		}
+		if !has {
+			list = append(list, d)
+		}
+	}
+	return list, nil
 }

@@ -2,6 +2,7 @@ package install
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/oob-bundle/oob-bundle/install/host"
@@ -12,6 +13,9 @@ type Site struct {
 	Root   string
 	Target Target
 	Warn   func(format string, args ...any) // nil means that nobody wants to know
+	// Leave says that an uninstallation asks nothing of the target, and changes nothing
+	// there: it is gone, or others need what is there.
+	Leave bool
 	// Switched is called when tags and files are switched, and Last when an
 	// uninstallation has removed everything of its own; both before the change counts
 	// as finished. Nil does nothing.
@@ -19,7 +23,7 @@ type Site struct {
 }
 
 func (s *Site) change(state *State) *change {
-	return &change{root: s.Root, state: state, target: s.Target, warn: s.Warn}
+	return &change{root: s.Root, state: state, target: s.Target, warn: s.Warn, leave: s.Leave}
 }
 
 // pending returns the journal of the target if it is of this deployment and
@@ -146,7 +150,7 @@ func (s *Site) rollbackJournal(ctx context.Context, state *State, d Installed, t
 	if current == "" { // the link to it is lost
 		current = d.Release
 	}
-	if err := s.checkMoved(d.Name, current, then.Release); err != nil {
+	if err := s.checkData(d.Name, current, then.Release); err != nil {
 		return nil, err
 	}
 	j.Release, j.From, j.Deployment = then.Release, current, &d
@@ -167,9 +171,9 @@ func (s *Site) rollbackJournal(ctx context.Context, state *State, d Installed, t
 	return j, err
 }
 
-// checkMoved refuses to go back to a release with another data directory, in which there is
-// nothing.
-func (s *Site) checkMoved(name, from, to string) error {
+// checkData refuses to go back to a release with another data directory, in which there is
+// nothing, or that could not merge into what is there.
+func (s *Site) checkData(name, from, to string) error {
 	c := s.change(nil)
 	before, err := c.about(name, from)
 	if err != nil || before == nil {
@@ -179,5 +183,5 @@ func (s *Site) checkMoved(name, from, to string) error {
 	if err != nil || after == nil {
 		return err
 	}
-	return host.CheckMoved(before.Data, after.Data)
+	return errors.Join(host.CheckMoved(before.Data, after.Data), after.CheckMerges())
 }

@@ -210,6 +210,9 @@ func (p *Plan) receipt(moves []TagMove, s *stored, release *host.About) *Receipt
 				image.Digest = m.To
 			}
 		}
+		if p.Options.InPlace && i.Partial && s.partial[i.Reference] { // another host has put the index there
+			image.Digest = i.Digest
+		}
 		image.Reference = p.siteReference(i, image.Digest)
 		if i.Partial {
 			image.Index, image.IndexStored = i.Digest, s.partial[i.Reference]

@@ -113,6 +113,10 @@ func (s *Site) uninstallJournal(ctx context.Context, state *State, d Installed) 
 	if current == d.Release || current == "" { // the link to it may be lost
 		j.From = d.Release
 	}
+	if s.Leave {
+		j.Tags = []TagMove{}
+		return j, nil
+	}
 	var moves []TagMove
 	for _, t := range now.Tags {
 		moves = append(moves, TagMove{Repository: t.Repository, Tag: t.Tag, To: t.From})

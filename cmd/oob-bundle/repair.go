@@ -178,6 +178,14 @@ func closeSecrets(root string, d install.Installed, out *repairJSON) error {
 // retainAgain makes the tags again that keep what an earlier release needs. A check
 // reaches only what tags lead to, so this comes before it.
 func retainAgain(ctx context.Context, e *registry.Embedded, root string, kept []*install.Receipt, v *verify.Verified) error {
+	added := install.Added(v)
+	var all []bundle.Descriptor
+	for _, m := range v.Blobs() {
+		all = append(all, bundle.Descriptor{MediaType: m.Type, Digest: m.Digest, Size: m.Size})
+	}
+	if err := e.Prepare(ctx, all); err != nil {
+		return err
+	}
 	for _, r := range kept {
 		if r.Bundle.Digest != v.Identity {
 			continue
@@ -187,12 +195,8 @@ func retainAgain(ctx context.Context, e *registry.Embedded, root string, kept []
 			if err == nil && at != t.To {
 				err = e.Tag(ctx, t.Repository, t.Tag, t.To)
 			}
-			if m := v.Manifests[t.To]; errors.Is(err, install.ErrMissing) && m != nil {
-				var data []byte
-				if data, err = v.ReadBlob(m.Descriptor, bundle.MaxManifest); err == nil {
-					err = e.PutManifest(ctx, t.Repository, m, data)
-				}
-				if err == nil {
+			if errors.Is(err, install.ErrMissing) {
+				if err = storeTree(ctx, v, e, t.Repository, added, t.To); err == nil {
 					err = e.Tag(ctx, t.Repository, t.Tag, t.To)
 				}
 			}
@@ -202,6 +206,55 @@ func retainAgain(ctx context.Context, e *registry.Embedded, root string, kept []
 		}
 	}
 	return e.Sync()
+}
+
+// manifestOf returns what a retention tag of a bundle leads to: a manifest, the root, or
+// an index of which some manifests are carried.
+func manifestOf(v *verify.Verified, added map[bundle.Digest][]byte, d bundle.Digest) (*bundle.Manifest, []byte, error) {
+	if m := v.Manifests[d]; m != nil {
+		data, err := v.ReadBlob(m.Descriptor, bundle.MaxManifest)
+		return m, data, err
+	}
+	data, mediaType := added[d], bundle.TypeOCIIndex
+	for _, i := range v.Deployment.Images {
+		if i.Partial && i.Digest == d && data == nil {
+			var err error
+			if data, mediaType, err = v.PartialIndex(i); err != nil {
+				return nil, nil, err
+			}
+		}
+	}
+	if data == nil {
+		return nil, nil, fmt.Errorf("%w: %s is not in the bundle", install.ErrMissing, d)
+	}
+	m, err := bundle.ParseManifest(bundle.Descriptor{MediaType: mediaType, Digest: d, Size: int64(len(data))}, data)
+	return m, data, err
+}
+
+// storeTree stores a manifest with all that it needs.
+func storeTree(ctx context.Context, v *verify.Verified, e *registry.Embedded, repo string, added map[bundle.Digest][]byte, d bundle.Digest) error {
+	m, data, err := manifestOf(v, added, d)
+	if err != nil {
+		return err
+	}
+	for _, c := range m.Children() {
+		place, ok := v.Place(c.Digest)
+		if !ok { // not all of an index need be carried
+			continue
+		}
+		if v.Manifests[c.Digest] != nil {
+			err = storeTree(ctx, v, e, repo, added, c.Digest)
+		} else if has, hasErr := e.HasBlob(ctx, repo, c); hasErr != nil || !has {
+			err = hasErr
+			if err == nil {
+				err = e.PutBlob(ctx, repo, c, "", func() io.Reader { return v.Content(place) })
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return e.PutManifest(ctx, repo, m, data)
 }
 
 // repairBlobs puts the blobs right that the bundle has, and lists all that were

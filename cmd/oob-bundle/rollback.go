@@ -20,6 +20,7 @@ type undoFlags struct {
 	targetFlags
 	root, registry string
 	start, restore bool
+	leave          bool // of uninstall
 	timeout        time.Duration
 }
 

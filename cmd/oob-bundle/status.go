@@ -53,8 +53,8 @@ type statusJSON struct {
 	Pending     []pendingJSON     `json:"pending"` // changes that did not finish
 	Checked     bool              `json:"checked"`
 	Unchecked   []string          `json:"unchecked"` // registries that --check does not look into
-	Damaged     []registry.Damage `json:"damaged"` // in the registry below ROOT
-	Storing     bool              `json:"storing"` // content for it is on its way, or was when a run was killed
+	Damaged     []registry.Damage `json:"damaged"`   // in the registry below ROOT
+	Storing     bool              `json:"storing"`   // content for it is on its way, or was when a run was killed
 }
 
 type deploymentJSON struct {

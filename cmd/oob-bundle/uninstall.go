@@ -31,6 +31,7 @@ deployment is installed.`,
 		RunE:    func(c *cobra.Command, args []string) error { return u.uninstall(c.Context(), first(args), f) },
 	}
 	f.add(c)
+	c.Flags().BoolVar(&f.leave, "leave-registry", false, "change nothing in the registry that --registry named at the installation: it is gone, or others need what is there")
 	u.jsonFlag(c)
 	return c
 }
@@ -70,6 +71,10 @@ func (u *ui) uninstall(ctx context.Context, name string, f undoFlags) (err error
 		return err
 	}
 	defer func() { err = errors.Join(err, release()) }()
+	if f.leave && d.Registry == embeddedName {
+		return wrongUsage("--leave-registry is for a registry of the site; the one below --root goes with what is in it")
+	}
+	site.Leave = f.leave
 	if err := install.CanUninstall(ctx, site, d); err != nil {
 		return err
 	}

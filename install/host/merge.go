@@ -303,11 +303,16 @@ func unmergeIn(base string, a *About, m bundle.Merge, old []byte) (err error) {
 // CheckMerges reads the files into which the release is going to merge, so that this
 // does not fail when everything else is switched. Errors wrap ErrData or ErrValues, or
 // are the file system's.
-func (r *Release) CheckMerges() (err error) {
-	if len(r.host.Merges) == 0 {
+func (r *Release) CheckMerges() error { return checkMerges(r.data, r.host.Merges) }
+
+// CheckMerges does that for a release that is going to be put back.
+func (a *About) CheckMerges() error { return checkMerges(a.Data, a.Merges) }
+
+func checkMerges(data string, merges []bundle.Merge) (err error) {
+	if len(merges) == 0 {
 		return nil
 	}
-	root, err := os.OpenRoot(r.data)
+	root, err := os.OpenRoot(data)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -316,14 +321,14 @@ func (r *Release) CheckMerges() (err error) {
 	}
 	defer func() { err = errors.Join(err, root.Close()) }()
 	var problems []error
-	for _, m := range r.host.Merges {
+	for _, m := range merges {
 		old, _, err := readData(root, m.File, bundle.MaxTemplate)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err == nil && len(bytes.TrimSpace(old)) > 0 {
 			if _, err = decodeNumbers(old); err != nil {
-				err = fmt.Errorf("%w: merging into %s: %w", ErrValues, filepath.Join(r.data, filepath.FromSlash(m.File)), err)
+				err = fmt.Errorf("%w: merging into %s: %w", ErrValues, filepath.Join(data, filepath.FromSlash(m.File)), err)
 			}
 		}
 		problems = append(problems, err)

@@ -68,7 +68,7 @@ const linkBytes = 4096
 
 // Space is what is missing of the blobs, with the links to them.
 func (e *Embedded) Space(blobs []bundle.Descriptor, links int) (bytes, files int64, err error) {
-	missing, err := e.missing(blobs)
+	missing, err := e.Missing(blobs)
 	if err != nil {
 		return 0, 0, err
 	}
@@ -84,7 +84,7 @@ func (e *Embedded) Ready(context.Context, []string) error { return nil }
 
 // Prepare writes down what is going to be stored.
 func (e *Embedded) Prepare(_ context.Context, blobs []bundle.Descriptor) error {
-	missing, err := e.missing(blobs)
+	missing, err := e.Missing(blobs)
 	if err != nil {
 		return err
 	}
@@ -95,8 +95,8 @@ func (e *Embedded) Prepare(_ context.Context, blobs []bundle.Descriptor) error {
 	return e.incoming.begin(digests)
 }
 
-// missing returns the blobs whose content no repository has.
-func (e *Embedded) missing(blobs []bundle.Descriptor) ([]bundle.Descriptor, error) {
+// Missing returns the blobs and manifests whose content no repository has.
+func (e *Embedded) Missing(blobs []bundle.Descriptor) ([]bundle.Descriptor, error) {
 	var missing []bundle.Descriptor
 	for _, d := range blobs {
 		has, err := e.hasContent(d)
