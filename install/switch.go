@@ -94,7 +94,7 @@ func (p *Plan) switchOver(ctx context.Context, moves []TagMove, s *stored, curre
 		}
 		j = newJournal(actionInstall, p.Target.Name())
 		j.Identity, j.Name, j.Version, j.Channel, j.Sequence = identity, info.Name, info.Version, info.Channel, info.Sequence
-		j.Release, j.Tags = next.ID, append(moves, others...)
+		j.Release, j.Tags = next.ID, slices.Concat(moves, others)
 		j.From = current
 		if err := c.begin(j); err != nil {
 			return nil, err

@@ -16,16 +16,16 @@ func has(program string) bool {
 }
 
 func hasSystemd(ctx context.Context) bool {
-	out, err := run(ctx, "", "systemctl", "is-system-running")
+	out, err := run(ctx, "systemctl", "is-system-running")
 	state := strings.TrimSpace(string(out))
 	return err == nil || state == "degraded" || state == "starting" || state == "maintenance"
 }
 
 // run runs a program and returns what it prints. The error has the last lines of
 // what it says.
-func run(ctx context.Context, dir string, args ...string) ([]byte, error) {
+func run(ctx context.Context, args ...string) ([]byte, error) {
 	var out bytes.Buffer
-	err := runTo(ctx, dir, nil, &out, args...)
+	err := runTo(ctx, "", nil, &out, args...)
 	return out.Bytes(), err
 }
 

@@ -46,10 +46,10 @@ func (c *compose) name(command string) string { return strings.Join(c.command, "
 
 func (c *compose) pull(ctx context.Context, images []string) error {
 	for _, i := range images {
-		if _, err := run(ctx, "", "docker", "image", "inspect", i); err == nil {
+		if _, err := run(ctx, "docker", "image", "inspect", i); err == nil {
 			continue
 		}
-		if _, err := run(ctx, "", "docker", "pull", "--quiet", i); err != nil {
+		if _, err := run(ctx, "docker", "pull", "--quiet", i); err != nil {
 			return err
 		}
 	}
@@ -103,7 +103,7 @@ func (c *compose) unwell(ctx context.Context, a *host.About) ([]string, error) {
 		return []string{"no container"}, nil
 	}
 	format := `{{.Name}} {{.State.Status}} {{if .State.Health}}{{.State.Health.Status}}{{else}}-{{end}} {{.State.ExitCode}} {{.HostConfig.RestartPolicy.Name}}`
-	out, err = run(ctx, "", append([]string{"docker", "inspect", "--format", format}, ids...)...)
+	out, err = run(ctx, append([]string{"docker", "inspect", "--format", format}, ids...)...)
 	if err != nil {
 		return nil, err
 	}

@@ -103,11 +103,11 @@ func (m *Manager) engine(ctx context.Context, form string, links []bundle.Link) 
 		}
 		return &systemd{podman: true, timeout: m.timeout}, nil
 	case form == "compose":
-		if _, err := run(ctx, "", "docker", "info", "--format", "{{.ServerVersion}}"); err != nil {
+		if _, err := run(ctx, "docker", "info", "--format", "{{.ServerVersion}}"); err != nil {
 			return nil, fmt.Errorf("%w: Docker does not answer (docker info); on a host with podman and systemd set the value quadlet, if the bundle has it", ErrNoRuntime)
 		}
 		for _, c := range [][]string{{"docker", "compose"}, {"docker-compose"}} {
-			if _, err := run(ctx, "", append(c, "version")...); err == nil {
+			if _, err := run(ctx, append(c, "version")...); err == nil {
 				return &compose{command: c, root: m.root}, nil
 			}
 		}
@@ -128,7 +128,7 @@ func (m *Manager) engine(ctx context.Context, form string, links []bundle.Link) 
 // knowsQuadlet looks whether podman is new enough to make units: those of the
 // catalogue have keys of 4.9.
 func knowsQuadlet(ctx context.Context) error {
-	out, err := run(ctx, "", "podman", "version", "--format", "{{.Client.Version}}")
+	out, err := run(ctx, "podman", "version", "--format", "{{.Client.Version}}")
 	if err != nil {
 		return err
 	}

@@ -70,10 +70,10 @@ func (s *systemd) pull(ctx context.Context, images []string) error {
 		return nil
 	}
 	for _, i := range images {
-		if _, err := run(ctx, "", "podman", "image", "exists", i); err == nil {
+		if _, err := run(ctx, "podman", "image", "exists", i); err == nil {
 			continue
 		}
-		if _, err := run(ctx, "", "podman", "pull", "--quiet", fmt.Sprintf("--tls-verify=%t", !s.plainHTTP), i); err != nil {
+		if _, err := run(ctx, "podman", "pull", "--quiet", fmt.Sprintf("--tls-verify=%t", !s.plainHTTP), i); err != nil {
 			return err
 		}
 	}
@@ -81,7 +81,7 @@ func (s *systemd) pull(ctx context.Context, images []string) error {
 }
 
 func systemctl(ctx context.Context, verb string, units ...string) error {
-	_, err := run(ctx, "", append([]string{"systemctl", verb}, units...)...)
+	_, err := run(ctx, append([]string{"systemctl", verb}, units...)...)
 	return err
 }
 
@@ -96,7 +96,7 @@ func (s *systemd) bring(ctx context.Context, verb string, units ...string) error
 		return err
 	}
 	for _, u := range units {
-		if _, err := run(ctx, "", "systemctl", "is-failed", "--quiet", u); err != nil {
+		if _, err := run(ctx, "systemctl", "is-failed", "--quiet", u); err != nil {
 			continue
 		}
 		if err := systemctl(ctx, "reset-failed", u); err != nil {
@@ -143,7 +143,7 @@ func (s *systemd) stop(ctx context.Context, a *host.About, except string) error 
 	// run has done that, and has taken the links away.
 	var known []string
 	for _, u := range units {
-		out, err := run(ctx, "", "systemctl", "show", "--property", "LoadState", "--property", "ActiveState", "--value", u)
+		out, err := run(ctx, "systemctl", "show", "--property", "LoadState", "--property", "ActiveState", "--value", u)
 		if err != nil {
 			return err
 		}
@@ -165,7 +165,7 @@ func (s *systemd) forget(ctx context.Context, a *host.About) error {
 		if !enabled(a, u) {
 			continue
 		}
-		out, err := run(ctx, "", "systemctl", "show", "--property", "LoadState", "--value", u)
+		out, err := run(ctx, "systemctl", "show", "--property", "LoadState", "--value", u)
 		if err != nil {
 			return err
 		}
@@ -209,7 +209,7 @@ func (s *systemd) unwell(ctx context.Context, a *host.About) ([]string, error) {
 	}
 	var sick []string
 	for _, u := range s.units(a) {
-		out, err := run(ctx, "", "systemctl", "is-active", u)
+		out, err := run(ctx, "systemctl", "is-active", u)
 		state := strings.TrimSpace(string(out))
 		switch h, ok := health[u]; {
 		case ctx.Err() != nil:
@@ -229,7 +229,7 @@ func (s *systemd) unwell(ctx context.Context, a *host.About) ([]string, error) {
 // well, or "".
 func (s *systemd) health(ctx context.Context) (map[string]string, error) {
 	// The label is from the environment that Quadlet gives each unit.
-	out, err := run(ctx, "", "podman", "ps", "--filter", "label=PODMAN_SYSTEMD_UNIT", "--format", `{{index .Labels "PODMAN_SYSTEMD_UNIT"}} {{.Status}}`)
+	out, err := run(ctx, "podman", "ps", "--filter", "label=PODMAN_SYSTEMD_UNIT", "--format", `{{index .Labels "PODMAN_SYSTEMD_UNIT"}} {{.Status}}`)
 	if err != nil {
 		return nil, err
 	}
