@@ -112,6 +112,14 @@ func (s *Site) uninstallJournal(ctx context.Context, state *State, d Installed) 
 	}
 	if current == d.Release || current == "" { // the link to it may be lost
 		j.From = d.Release
+		for _, other := range state.installed() { // what is left of the name gets its place back
+			if other.Name != d.Name || other.Registry == d.Registry {
+				continue
+			}
+			if _, err := host.ReadRelease(s.Root, d.Name, other.Release); err == nil {
+				j.Release = other.Release
+			}
+		}
 	}
 	if s.Leave {
 		j.Tags = []TagMove{}

@@ -46,6 +46,7 @@ func setHelp(root *cobra.Command) {
 		if c.Name() != "completion" {
 			continue
 		}
+		c.Args, c.RunE = oneOfThese, func(c *cobra.Command, _ []string) error { return c.Help() }
 		c.Short, c.Long, c.Example = "Write what a shell needs to complete commands and flags", "", "  source <(oob-bundle completion bash)"
 		for _, shell := range c.Commands() {
 			shell.Short, shell.Long = "Write it for "+shell.Name(), ""

@@ -146,6 +146,9 @@ func (u *ui) open(ctx context.Context, path string, f installFlags) (_ *opened, 
 	if strings.Contains(f.registry, "://") {
 		return nil, wrongUsage("--registry %q is not HOST[:PORT][/PREFIX]; leave the scheme away", f.registry)
 	}
+	if fi, err := os.Stat(f.hostRoot); f.hostRoot != "" && (err != nil || !fi.IsDir()) {
+		return nil, wrongUsage("--host-root %s is no directory that is there", f.hostRoot)
+	}
 	policy, err := f.policy()
 	if err != nil {
 		return nil, err
@@ -314,6 +317,9 @@ func (u *ui) install(ctx context.Context, path string, f installFlags) (err erro
 	for _, n := range r.Notes {
 		u.warn("%s", n)
 	}
+	if h := v.Deployment.Host; h != nil && len(plan.Links()) == 0 && slices.ContainsFunc(h.Links, func(l bundle.Link) bool { return l.If == "" }) {
+		u.note("No links are made in /etc with this root; --host-root says below which directory they are to be")
+	}
 	if f.start {
 		if err := launch.after(ctx, r.Release); err != nil {
 			return err
@@ -392,6 +398,9 @@ func printReceipt(w io.Writer, r *install.Result, f installFlags, o *opened) {
 		fmt.Fprintf(w, "  image     %s\n            %s\n", i.Reference, i.Digest)
 	}
 	fmt.Fprintf(w, "  files     %d in %s\n", len(r.Receipt.Files), filepath.Join(host.Base(dir, b.Name), "current"))
+	for _, l := range r.Release.LinkPaths() {
+		fmt.Fprintf(w, "  link      %s\n", l)
+	}
 	if _, embedded := o.target.(*registry.Embedded); embedded && !r.Nothing && len(r.Receipt.Images) > 0 {
 		fmt.Fprintf(w, "Serve them on this host: oob-bundle registry serve%s\n", install.RootFlag(dir))
 	}

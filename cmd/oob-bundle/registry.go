@@ -192,7 +192,13 @@ func (u *ui) serve(ctx context.Context, f serveFlags) error {
 	if err != nil {
 		return err
 	}
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", f.listen)
+	network := "tcp"
+	if h, _, err := net.SplitHostPort(f.listen); err == nil {
+		if ip := net.ParseIP(h); ip != nil && ip.To4() != nil { // 0.0.0.0 is not :: too
+			network = "tcp4"
+		}
+	}
+	l, err := new(net.ListenConfig).Listen(ctx, network, f.listen)
 	if err != nil {
 		return fmt.Errorf("%w; choose another address with --listen", err)
 	}

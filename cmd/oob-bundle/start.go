@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
+	"strings"
 	"time"
 
+	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/install"
 	"github.com/oob-bundle/oob-bundle/install/host"
 	"github.com/oob-bundle/oob-bundle/install/registry"
@@ -51,20 +54,64 @@ func pullImages(ctx context.Context, m *service.Manager, root string, external b
 	if external || a.Registry != registry.DefaultListen {
 		return m.Pull(ctx, a)
 	}
-	lc, err := new(net.ListenConfig).Listen(ctx, "tcp", registry.DefaultListen)
-	if err != nil { // somebody serves there
-		return m.Pull(ctx, a)
+	var lc net.Listener
+	for until := time.Now().Add(serving); lc == nil; {
+		if lc, err = new(net.ListenConfig).Listen(ctx, "tcp", registry.DefaultListen); err == nil {
+			break
+		}
+		if err = servesOurs(ctx, a); err == nil { // somebody serves it there
+			return m.Pull(ctx, a)
+		}
+		if time.Now().After(until) { // and not for another root, for as long as that pulls
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(100 * time.Millisecond):
+		}
 	}
 	h, err := registry.NewHandler(ctx, root)
 	if err != nil {
 		return errors.Join(err, lc.Close())
 	}
-	serving, stop := context.WithCancel(ctx)
+	while, stop := context.WithCancel(ctx)
 	ended := make(chan error, 1)
-	go func() { ended <- registry.Serve(serving, lc, h) }()
+	go func() { ended <- registry.Serve(while, lc, h) }()
 	err = m.Pull(ctx, a)
 	stop()
 	return errors.Join(err, <-ended)
+}
+
+// serving is how long another root's installation may have the port.
+const serving = 10 * time.Second
+
+// servesOurs reports whether what answers at the place of this host's registry has what a
+// release needs. Whether it asks for a login, or speaks TLS, is for the engine to see.
+func servesOurs(ctx context.Context, a *host.About) error {
+	for _, image := range a.Images {
+		name, digest, ok := strings.Cut(strings.TrimPrefix(image, registry.DefaultListen+"/"), "@")
+		if !ok {
+			continue
+		}
+		req, err := http.NewRequestWithContext(ctx, http.MethodHead, "http://"+registry.DefaultListen+"/v2/"+name+"/manifests/"+digest, nil)
+		if err != nil {
+			return err
+		}
+		req.Header.Set("Accept", strings.Join([]string{bundle.TypeOCIManifest, bundle.TypeOCIIndex, "application/vnd.docker.distribution.manifest.v2+json", "*/*"}, ", "))
+		res, err := (&http.Client{Timeout: 10 * time.Second}).Do(req)
+		if err != nil {
+			return nil //nolint:nilerr // it may speak something else, and still be ours
+		}
+		if err := res.Body.Close(); err != nil {
+			return err
+		}
+		if res.StatusCode == http.StatusNotFound {
+			return fmt.Errorf("%w: what listens on %s is not the registry of this root, or has lost content: it has no %s; see what it is (ss -ltnp), and end it", service.ErrNoRuntime, registry.DefaultListen, image)
+		}
+		return nil
+	}
+	return nil
 }
 
 // after starts what is current.

@@ -58,11 +58,14 @@ func mine(root string, d install.Installed, a *host.About) bool {
 }
 
 type uninstallJSON struct {
-	Name    string             `json:"name"`
-	Version string             `json:"version"`
-	Digest  bundle.Digest      `json:"digest"`
-	Removed registry.Collected `json:"removed"` // from the registry below ROOT
-	Left    []string           `json:"left"`    // paths that belong to nobody but the site
+	Name    string        `json:"name"`
+	Version string        `json:"version"`
+	Digest  bundle.Digest `json:"digest"`
+	Channel string        `json:"channel"`
+	// Sequence is what the channel stays at: this host refuses what is older also now.
+	Sequence int64              `json:"sequence"`
+	Removed  registry.Collected `json:"removed"` // from the registry below ROOT
+	Left     []string           `json:"left"`    // paths that belong to nobody but the site
 }
 
 func (u *ui) uninstall(ctx context.Context, name string, f undoFlags) (err error) {
@@ -137,12 +140,13 @@ func (u *ui) uninstall(ctx context.Context, name string, f undoFlags) (err error
 	if err != nil {
 		return err
 	}
+	out.Channel, out.Sequence = d.Channel, state.Channels[d.Channel].Sequence
 	return u.result(out, func(w io.Writer) {
 		fmt.Fprintf(w, "Removed %s %s\n", out.Name, out.Version)
 		if out.Removed.Blobs > 0 {
 			fmt.Fprintf(w, "  registry  %s less, %s\n", count(out.Removed.Blobs, "blob"), human(out.Removed.Bytes))
 		}
-		fmt.Fprintf(w, "  channel   %s stays at sequence %d: this host refuses what is older also now\n", d.Channel, state.Channels[d.Channel].Sequence)
+		fmt.Fprintf(w, "  channel   %s stays at sequence %d: this host refuses what is older also now\n", out.Channel, out.Sequence)
 		for _, p := range out.Left {
 			fmt.Fprintf(w, "  left      %s\n", p)
 		}

@@ -245,6 +245,8 @@ func (s Store) Remove(fingerprint string) (verify.Key, error) {
 		}
 	}
 	switch n := distinct(found); {
+	case n == 0 && (!strings.HasPrefix(fingerprint, "SHA256:") || len(fingerprint) < len("SHA256:")+6):
+		return verify.Key{}, fmt.Errorf("%w: %q is no fingerprint, nor six characters and more of one; it begins with SHA256:, as oob-bundle trust list shows them", ErrUsage, fingerprint)
 	case n == 0:
 		return verify.Key{}, fmt.Errorf("%w: no trusted key has the fingerprint %q; oob-bundle trust list shows them", ErrUsage, fingerprint)
 	case n > 1:
