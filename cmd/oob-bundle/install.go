@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -342,66 +341,3 @@ func (f *installFlags) filling(err error) error {
 // isHost reports whether every client takes s for a registry's host and not for
 // a part of a name: it has a dot or a port, or is localhost.
 func isHost(s string) bool { return strings.ContainsAny(s, ".:") || s == "localhost" }
-
-func printPreview(w io.Writer, p *install.Preview, inPlace bool) {
-	if p.Nothing {
-		fmt.Fprintf(w, "%s %s is installed already; nothing would be done.\n", p.Bundle.Name, p.Bundle.Version)
-		return
-	}
-	fmt.Fprintf(w, "Would install %s %s as release %s\n", p.Bundle.Name, p.Bundle.Version, p.Release)
-	fmt.Fprintf(w, "  registry  %s: %d new blobs, %s\n", p.Registry, p.NewBlobs, human(p.NewBytes))
-	for _, i := range p.Images {
-		fmt.Fprintf(w, "  image     %-7s %s\n", i.What, i.Reference)
-	}
-	for _, t := range p.Tags {
-		if t.From != "" {
-			fmt.Fprintf(w, "  tag       %s:%s moves from %s\n            to %s\n", t.Repository, t.Tag, t.From, t.To)
-		}
-	}
-	fmt.Fprintf(w, "  files     %s\n", human(p.FileBytes))
-	for _, c := range p.Files {
-		fmt.Fprintf(w, "  file      %-7s %s\n", c.What, c.Path)
-		for _, line := range strings.Split(strings.TrimSuffix(c.Diff, "\n"), "\n") {
-			if line != "" {
-				fmt.Fprintf(w, "            %s\n", line)
-			}
-		}
-	}
-	for _, l := range p.Links {
-		fmt.Fprintf(w, "  link      %s\n", l)
-	}
-	if len(p.Services) > 0 {
-		fmt.Fprintf(w, "  services  %s (with --start)\n", strings.Join(p.Services, ", "))
-	}
-	if inPlace {
-		fmt.Fprintln(w, "Nothing was done. The images stay where they are; whoever pulls them checks them.")
-		return
-	}
-	fmt.Fprintln(w, "Nothing was done. The payload was not read; install verifies it while it stores it.")
-}
-
-func printReceipt(w io.Writer, r *install.Result, f installFlags, o *opened) {
-	b, dir := r.Receipt.Bundle, f.root
-	switch {
-	case r.Nothing && f.start:
-		fmt.Fprintf(w, "%s %s is installed already, and runs. The payload of this file was not read.\n", b.Name, b.Version)
-	case r.Nothing && o.options.InPlace:
-		fmt.Fprintf(w, "%s %s is installed already; nothing to do.\n", b.Name, b.Version)
-	case r.Nothing:
-		fmt.Fprintf(w, "%s %s is installed already; nothing to do. The payload of this file was not read.\n", b.Name, b.Version)
-	default:
-		fmt.Fprintf(w, "Installed %s %s\n", b.Name, b.Version)
-	}
-	fmt.Fprintf(w, "  identity  %s\n", b.Digest)
-	fmt.Fprintf(w, "  channel   %s, sequence %d\n", b.Channel, b.Sequence)
-	for _, i := range r.Receipt.Images {
-		fmt.Fprintf(w, "  image     %s\n            %s\n", i.Reference, i.Digest)
-	}
-	fmt.Fprintf(w, "  files     %d in %s\n", len(r.Receipt.Files), filepath.Join(host.Base(dir, b.Name), "current"))
-	for _, l := range r.Release.LinkPaths() {
-		fmt.Fprintf(w, "  link      %s\n", l)
-	}
-	if _, embedded := o.target.(*registry.Embedded); embedded && !r.Nothing && len(r.Receipt.Images) > 0 {
-		fmt.Fprintf(w, "Serve them on this host: oob-bundle registry serve%s\n", install.RootFlag(dir))
-	}
-}

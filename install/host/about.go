@@ -1,0 +1,84 @@
+package host
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+)
+
+// About is release.json: what a release consists of. Where it is, the release is
+// complete.
+type About struct {
+	APIVersion string            `json:"apiVersion"` // bundle.APIVersion
+	Kind       string            `json:"kind"`       // "Release"
+	ID         string            `json:"id"`
+	Identity   bundle.Digest     `json:"identity"` // of the bundle
+	Name       string            `json:"name"`
+	Version    string            `json:"version"`
+	Form       string            `json:"form,omitempty"`
+	Registry   string            `json:"registry"`
+	Data       string            `json:"data"`               // absolute
+	Values     map[string]string `json:"values"`             // the site's, with defaults
+	Given      map[string]string `json:"given"`              // those that the site has given, for the next release
+	Images     []string          `json:"images"`             // as the files name them
+	Health     []string          `json:"health,omitempty"`   // URLs
+	HostRoot   string            `json:"hostRoot,omitempty"` // absolute; its etc/ has the links
+	Links      []bundle.Link     `json:"links,omitempty"`
+	Merges     []bundle.Merge    `json:"merges,omitempty"`
+	Database   *bundle.Database  `json:"database,omitempty"`
+	Postgres   string            `json:"postgres,omitempty"` // major version of the database's image
+	Files      []File            `json:"files"`
+	Archives   []File            `json:"archives,omitempty"`
+	Secrets    bool              `json:"secrets,omitempty"` // it was made with passwords of the site's
+}
+
+// File is a file of a release.
+type File struct {
+	Path    string        `json:"path"`              // relative, slashes; of an archive the directory
+	Mode    string        `json:"mode"`              // four octal digits
+	SHA256  bundle.Digest `json:"sha256"`            // of the content; of an archive, of the archive
+	Archive string        `json:"archive,omitempty"` // the directory of the archive that brought it
+	Secret  bool          `json:"secret,omitempty"`  // it holds a password of the site's
+}
+
+// ReadRelease reads what a release consists of. The error wraps fs.ErrNotExist
+// if it is not there, or not complete.
+func ReadRelease(root, name, id string) (*About, error) {
+	p := filepath.Join(Base(root, name), "releases", id, bundle.ReleaseFile)
+	data, err := bundle.ReadFile(p, bundle.MaxRecord)
+	if err != nil {
+		return nil, err
+	}
+	var a About
+	if err := bundle.DecodeRecord(data, &a); err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrState, p, err)
+	}
+	if a.APIVersion != bundle.APIVersion || a.Kind != "Release" || a.ID != id {
+		return nil, fmt.Errorf("%w: %s is a %q of %q", bundle.ErrNewer, p, a.Kind, a.APIVersion)
+	}
+	return &a, nil
+}
+
+// Releases reads what all the releases of a deployment that are on this host consist of.
+// The error holds those that cannot be read.
+func Releases(root, name string) ([]*About, error) {
+	entries, err := os.ReadDir(filepath.Join(Base(root, name), "releases"))
+	if err != nil {
+		return nil, err
+	}
+	var list []*About
+	var problems []error
+	for _, e := range entries {
+		a, err := ReadRelease(root, name, e.Name())
+		if err == nil {
+			list = append(list, a)
+		} else if !errors.Is(err, fs.ErrNotExist) { // one that is not complete
+			problems = append(problems, err)
+		}
+	}
+	return list, errors.Join(problems...)
+}
