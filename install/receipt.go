@@ -18,7 +18,7 @@ type Receipt struct {
 	Images     []ReceiptImage `json:"images"`
 	Files      []ReceiptFile  `json:"files"`
 	Release    string         `json:"release"` // ID below deployments/NAME/releases
-	// Tags are those that were moved, and what they were before this deployment
+	// Tags are those that were moved, and what they were before any deployment of this host
 	// had them.
 	Tags      []TagMove `json:"tags"`
 	Installed string    `json:"installed"` // RFC 3339, by this host's clock
