@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"slices"
 	"time"
 
@@ -120,9 +121,12 @@ func (u *ui) uninstall(ctx context.Context, name string, f undoFlags) (err error
 		if !ok {
 			return nil
 		}
-		if err := refuseLost(f.root); err != nil { // of another deployment; its own is gone
+		// Of another deployment; its own is gone.
+		if err := refuseLost(f.root); errors.Is(err, errDrift) || errors.Is(err, install.ErrState) || errors.Is(err, fs.ErrNotExist) {
 			u.warn("%v; then oob-bundle registry gc removes what is not needed any more", err)
 			return nil
+		} else if err != nil {
+			return err
 		}
 		out.Removed, err = e.Collect(ctx)
 		if errors.Is(err, bundle.ErrDigest) { // of another bundle, and no reason to keep this one
