@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -145,8 +146,14 @@ func (u *ui) open(ctx context.Context, path string, f installFlags) (_ *opened, 
 	if strings.Contains(f.registry, "://") {
 		return nil, wrongUsage("--registry %q is not HOST[:PORT][/PREFIX]; leave the scheme away", f.registry)
 	}
-	if fi, err := os.Stat(f.hostRoot); f.hostRoot != "" && (err != nil || !fi.IsDir()) {
-		return nil, wrongUsage("--host-root %s is no directory that is there", f.hostRoot)
+	if f.hostRoot != "" {
+		fi, err := os.Stat(f.hostRoot)
+		if errors.Is(err, fs.ErrNotExist) || err == nil && !fi.IsDir() {
+			return nil, wrongUsage("--host-root %s is no directory that is there", f.hostRoot)
+		}
+		if err != nil {
+			return nil, err
+		}
 	}
 	policy, err := f.policy()
 	if err != nil {
