@@ -128,7 +128,13 @@ func (p *Plan) finish(ctx context.Context, moves []TagMove, stored *stored) (*Re
 			return nil, err
 		}
 	}
-	receipt, err := p.switchOver(ctx, moves, stored, current, next)
+	var others []TagMove
+	if p.journal == nil {
+		if others, err = p.dropped(ctx, moves); err != nil {
+			return nil, err
+		}
+	}
+	receipt, err := p.switchOver(ctx, moves, others, stored, current, next)
 	if err != nil {
 		return nil, unfinished(err)
 	}
@@ -154,6 +160,9 @@ func (p *Plan) already(ctx context.Context) (*Result, error) {
 	release, err := currentRelease(p.Options.Root, info.Name)
 	if err != nil || release == nil || release.ID != p.release.ID {
 		return nil, nil //nolint:nilerr // it is put in place again
+	}
+	if !p.Options.TakeOver {
+		release.Links = p.state.OwnLinks(release)
 	}
 	if drift, err := host.CheckLinks(p.Options.Root, release); err != nil || len(drift) > 0 {
 		return nil, err
@@ -198,8 +207,14 @@ func (p *Plan) image(reference string) (bundle.Image, bool) {
 	return p.images[i], true
 }
 
+// again reports whether the plan makes the release that is installed.
+func (p *Plan) again() bool {
+	have, ok := p.state.Deployments[deploymentKey(p.Bundle.Info.Name, p.Target.Name())]
+	return ok && p.release != nil && have.Release == p.release.ID
+}
+
 func (p *Plan) change() *change {
-	return &change{root: p.Options.Root, state: p.state, target: p.Target, warn: p.Options.Warn}
+	return &change{root: p.Options.Root, state: p.state, target: p.Target, warn: p.Options.Warn, modest: p.again() && !p.Options.TakeOver}
 }
 
 // takeBack undoes what another change, which never finished, has switched; one that the
@@ -239,6 +254,7 @@ func (p *Plan) Repair(ctx context.Context, watch bundle.Watch) ([]host.Drift, er
 	case about == nil:
 		p.drift = append(p.drift, host.Drift{Path: filepath.Join(host.Base(p.Options.Root, p.Bundle.Info.Name), "current"), What: "link"})
 	default:
+		about.Links = p.state.OwnLinks(about)
 		if p.drift, err = host.CheckLinks(p.Options.Root, about); err != nil {
 			return nil, err
 		}

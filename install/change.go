@@ -24,6 +24,7 @@ type change struct {
 	state  *State
 	target Target
 	leave  bool                             // the target is left alone
+	modest bool                             // so are places that others have by now
 	warn   func(format string, args ...any) // nil means that nobody wants to know
 }
 
@@ -54,6 +55,11 @@ func (c *change) forth(ctx context.Context, j *Journal) error {
 			return fmt.Errorf("tagging %s:%s: %w", m.Repository, m.Tag, err)
 		}
 	}
+	for _, m := range j.Others {
+		if err := c.point(ctx, m.Repository, m.Tag, m.To); err != nil {
+			return fmt.Errorf("tagging %s:%s: %w", m.Repository, m.Tag, err)
+		}
+	}
 	if err := c.release(j.Name, j.From, j.Release, j.Action != actionInstall); err != nil {
 		return err
 	}
@@ -62,7 +68,7 @@ func (c *change) forth(ctx context.Context, j *Journal) error {
 
 // back undoes what the journal says, as far as it has been carried out.
 func (c *change) back(ctx context.Context, j *Journal) error {
-	for _, m := range j.Tags {
+	for _, m := range slices.Concat(j.Tags, j.Others) {
 		now, err := c.target.Resolve(ctx, m.Repository, m.Tag)
 		if err != nil {
 			return err
@@ -94,7 +100,7 @@ func (c *change) release(name, from, to string, undo bool) error {
 	case to != "" && after == nil:
 		return fmt.Errorf("%w: release %s of %s is not there any more", ErrNotInstalled, to, name)
 	}
-	if undo && after != nil { // what is put back takes nothing from those that have it by now
+	if (undo || c.modest) && after != nil { // what is put back takes nothing from those that have it by now
 		after.Links = c.state.OwnLinks(after)
 	}
 	switch {

@@ -37,6 +37,9 @@ type Journal struct {
 	Release    string        `json:"release,omitempty"` // that becomes current, or "" for none
 	From       string        `json:"from,omitempty"`    // that was current, or ""
 	Tags       []TagMove     `json:"tags"`
+	// Others are tags that the release before had, this one has not, and others need.
+	Others []TagMove `json:"others,omitempty"`
+	Leave  bool      `json:"leave,omitempty"` // the target is left alone (Site.Leave)
 	// Deployment is what a rollback or uninstallation found.
 	Deployment *Installed `json:"deployment,omitempty"`
 }
@@ -140,6 +143,9 @@ func (j *Journal) Command(root string) string {
 		return "the same oob-bundle install"
 	}
 	command := "oob-bundle " + j.Action + " " + j.Name
+	if j.Leave {
+		command += " --leave-registry"
+	}
 	rec, err := host.ReadStarted(root, j.Name)
 	switch {
 	case j.Action != actionRollback || err != nil || rec == nil:

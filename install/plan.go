@@ -143,7 +143,7 @@ func (p *Plan) Links() []bundle.Link { return p.release.Linked() }
 // checkHost refuses to put a link in the place of something that is the host's.
 func (p *Plan) checkHost() error {
 	foreign, err := p.release.Foreign()
-	if err != nil || p.Options.TakeOver {
+	if err != nil || p.Options.TakeOver || p.again() { // what others have by now is left to them
 		return err
 	}
 	var mine []string
@@ -213,6 +213,9 @@ func (p *Plan) checkOwners(ctx context.Context) error {
 		owner, ok := p.state.Owners[o.key]
 		if !ok || owner.Channel == p.Bundle.Info.Channel {
 			continue
+		}
+		if p.again() && strings.HasPrefix(o.key, "path ") {
+			continue // it is left to them
 		}
 		if o.tag == "" {
 			return fmt.Errorf("%w: %s belongs to channel %q, and this bundle is of channel %q; --take-over gives it to this one",

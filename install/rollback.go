@@ -42,14 +42,23 @@ func (s *Site) pending(d Installed, action string) (*Journal, error) {
 // Earlier returns the release that a rollback of d goes back to. Errors wrap
 // ErrNotInstalled.
 func Earlier(root string, d Installed) (*host.About, error) {
-	if len(d.Before) == 0 {
-		return nil, fmt.Errorf("%w before %s %s that could be put back", ErrNotInstalled, d.Name, d.Version)
-	}
-	receipt, err := ReadReceipt(root, d.Before[0])
+	receipt, _, err := d.earlier(root)
 	if err != nil {
 		return nil, err
 	}
 	return host.ReadRelease(root, d.Name, receipt.Release)
+}
+
+// earlier returns the newest of the receipts that a rollback can go back to, and where it
+// stands in Before: those that are lost or damaged are passed over, as in Kept.
+func (d Installed) earlier(root string) (*Receipt, int, error) {
+	for n, name := range d.Before {
+		r, err := ReadReceipt(root, name)
+		if err == nil || !unreadable(err) {
+			return r, n, err
+		}
+	}
+	return nil, 0, fmt.Errorf("%w before %s %s that could be put back", ErrNotInstalled, d.Name, d.Version)
 }
 
 // CanRollback reports why Rollback would refuse, before anything is stopped for it.
@@ -62,10 +71,7 @@ func CanRollback(ctx context.Context, s Site, d Installed) error {
 	if err != nil || j != nil {
 		return err
 	}
-	if len(d.Before) == 0 {
-		return fmt.Errorf("%w before %s %s that could be put back", ErrNotInstalled, d.Name, d.Version)
-	}
-	then, err := ReadReceipt(s.Root, d.Before[0])
+	then, _, err := d.earlier(s.Root)
 	if err != nil {
 		return err
 	}
@@ -88,10 +94,7 @@ func Rollback(ctx context.Context, s Site, d Installed) (*Receipt, error) {
 	if j != nil {
 		d = *j.Deployment
 	}
-	if len(d.Before) == 0 {
-		return nil, fmt.Errorf("%w before %s %s that could be put back", ErrNotInstalled, d.Name, d.Version)
-	}
-	then, err := ReadReceipt(s.Root, d.Before[0])
+	then, at, err := d.earlier(s.Root)
 	if err != nil {
 		return nil, err
 	}
@@ -107,7 +110,7 @@ func Rollback(ctx context.Context, s Site, d Installed) (*Receipt, error) {
 	if err := c.forth(ctx, j); err != nil {
 		return nil, unfinished(err)
 	}
-	d.Identity, d.Version, d.Release, d.Receipt, d.Before = then.Bundle.Digest, then.Bundle.Version, then.Release, d.Before[0], d.Before[1:]
+	d.Identity, d.Version, d.Release, d.Receipt, d.Before = then.Bundle.Digest, then.Bundle.Version, then.Release, d.Before[at], d.Before[at+1:]
 	d.Channel = then.Bundle.Channel // it was another's if the name was taken over
 	state.Deployments[deploymentKey(d.Name, d.Registry)] = d
 	if err := state.settleOwners(s.Root); err != nil {

@@ -152,6 +152,11 @@ func (s *State) settleOwners(root string) error {
 				claim(tagKey(d.Registry, t.Repository, t.Tag), self)
 			}
 		}
+		for _, i := range receipt.Images { // where another host has put them there are no tags of our own
+			if name := strings.TrimPrefix(i.Reference, receipt.Registry+"/"); !strings.Contains(name, "@") {
+				claim("tag "+d.Registry+" "+name, self)
+			}
+		}
 		about, err := host.ReadRelease(root, d.Name, d.Release)
 		if err != nil && !unreadable(err) {
 			return err

@@ -83,18 +83,14 @@ func (p *Plan) addTag(t tag, repo string, s *stored, add func(repo, name string,
 
 // switchOver is the part that cannot be left half done: journal and sequence
 // first, then the tags and the release, then the record of what is installed.
-func (p *Plan) switchOver(ctx context.Context, moves []TagMove, s *stored, current string, next *host.About) (*Receipt, error) {
+func (p *Plan) switchOver(ctx context.Context, moves, others []TagMove, s *stored, current string, next *host.About) (*Receipt, error) {
 	info, identity := p.Bundle.Info, p.Bundle.Identity
 	c := p.change()
 	j := p.journal
 	if j == nil {
-		others, err := p.dropped(ctx, moves)
-		if err != nil {
-			return nil, err
-		}
 		j = newJournal(actionInstall, p.Target.Name())
 		j.Identity, j.Name, j.Version, j.Channel, j.Sequence = identity, info.Name, info.Version, info.Channel, info.Sequence
-		j.Release, j.Tags = next.ID, slices.Concat(moves, others)
+		j.Release, j.Tags, j.Others = next.ID, moves, others
 		j.From = current
 		if err := c.begin(j); err != nil {
 			return nil, err
@@ -115,15 +111,7 @@ func (p *Plan) switchOver(ctx context.Context, moves []TagMove, s *stored, curre
 	}
 	key := deploymentKey(info.Name, p.Target.Name())
 	old, upgrade := p.state.Deployments[key]
-	own, others := []TagMove{}, []TagMove{}
-	for _, m := range j.Tags {
-		if indexTag(moves, m) >= 0 {
-			own = append(own, m)
-		} else {
-			others = append(others, m)
-		}
-	}
-	receipt := p.receipt(own, s, next)
+	receipt := p.receipt(slices.Clone(j.Tags), s, next)
 	name := receiptName(info.Name, p.Target.Name(), next.ID)
 	if p.Options.InPlace { // it is put right from the registry, and had put the tags there itself
 		if was, err := ReadReceipt(p.Options.Root, name); err == nil {
@@ -154,10 +142,8 @@ func (p *Plan) switchOver(ctx context.Context, moves []TagMove, s *stored, curre
 	fresh.Before = fresh.Before[:min(len(fresh.Before), keptReleases)]
 	p.state.Deployments[key] = fresh
 	p.own()
-	if len(others) > 0 {
-		if err := p.state.settleOwners(p.Options.Root); err != nil {
-			return nil, err
-		}
+	if err := p.state.settleOwners(p.Options.Root); err != nil {
+		return nil, err
 	}
 	if err := p.state.write(p.Options.Root); err != nil {
 		return nil, err
@@ -203,12 +189,14 @@ func (p *Plan) receipt(moves []TagMove, s *stored, release *host.About) *Receipt
 			r.Signers = append(r.Signers, sig.Fingerprint.String())
 		}
 	}
+	to := map[string]bundle.Digest{}
+	for _, m := range moves {
+		to[m.Repository+":"+m.Tag] = m.To
+	}
 	for _, i := range p.images {
 		image := ReceiptImage{Upstream: i.Reference, Digest: i.Manifests[0], Manifests: i.Manifests}
-		for _, m := range moves {
-			if m.Repository == i.Repository && m.Tag == i.Tag {
-				image.Digest = m.To
-			}
+		if d, ok := to[i.Repository+":"+i.Tag]; ok {
+			image.Digest = d
 		}
 		if p.Options.InPlace && i.Partial && s.partial[i.Reference] { // another host has put the index there
 			image.Digest = i.Digest

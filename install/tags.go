@@ -3,6 +3,7 @@ package install
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -48,6 +49,9 @@ func claimsOfOthers(root string, s *State, d Installed) (claims, error) {
 			continue
 		}
 		receipt, err := ReadReceipt(root, other.Receipt)
+		if err != nil && unreadable(err) {
+			return nil, fmt.Errorf("%w; what %s needs of the registry is not known: repair it first, with the bundle that is installed", err, other.Name)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -71,13 +75,21 @@ func (p *Plan) dropped(ctx context.Context, moves []TagMove) ([]TagMove, error) 
 		return nil, err
 	}
 	needed, err := claimsOfOthers(p.Options.Root, p.state, d)
+	if err != nil && unreadable(err) {
+		p.Options.Warn("%v; tags that this release has not got stay as they are", err)
+		return nil, nil
+	}
 	if err != nil {
 		return nil, err
+	}
+	still := map[string]bool{}
+	for _, m := range moves {
+		still[m.Repository+":"+m.Tag] = true
 	}
 	var list []TagMove
 	for _, t := range before.Tags {
 		to := needed[t.Repository+":"+t.Tag].to
-		if to == "" || to == t.To || indexTag(moves, t) >= 0 {
+		if to == "" || to == t.To || still[t.Repository+":"+t.Tag] {
 			continue
 		}
 		now, err := p.Target.Resolve(ctx, t.Repository, t.Tag)
@@ -103,13 +115,17 @@ func (s *Site) moving(ctx context.Context, state *State, d Installed, moves, our
 	if then != nil {
 		needed.add(state, d, then)
 	}
+	put := map[string]bundle.Digest{}
+	for _, t := range ours {
+		put[t.Repository+":"+t.Tag] = t.To
+	}
 	var list []TagMove
 	for _, m := range moves {
 		m.From, err = s.Target.Resolve(ctx, m.Repository, m.Tag)
 		if err != nil {
 			return nil, err
 		}
-		if k := indexTag(ours, m); k >= 0 && ours[k].To != m.From {
+		if to, ok := put[m.Repository+":"+m.Tag]; ok && to != m.From {
 			continue
 		}
 		if to := needed[m.Repository+":"+m.Tag].to; to != "" {

@@ -37,7 +37,14 @@ func Uninstall(ctx context.Context, s Site, d Installed) (left []string, err err
 	if err != nil {
 		return nil, err
 	}
+	if j != nil && s.Leave && !j.Leave { // it was begun without that
+		j.Leave, j.Tags = true, []TagMove{}
+		if err := s.change(state).begin(j); err != nil {
+			return nil, err
+		}
+	}
 	c := s.change(state)
+	c.leave = s.Leave || j != nil && j.Leave
 	data := outside(s.Root, d.Name)
 	elsewhere := slices.ContainsFunc(sortedKeys(state.Deployments), func(k string) bool {
 		return state.Deployments[k].Name == d.Name && state.Deployments[k].Registry != d.Registry
@@ -121,7 +128,7 @@ func (s *Site) uninstallJournal(ctx context.Context, state *State, d Installed) 
 			}
 		}
 	}
-	if s.Leave {
+	if j.Leave = s.Leave; j.Leave {
 		j.Tags = []TagMove{}
 		return j, nil
 	}

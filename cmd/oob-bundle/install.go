@@ -339,7 +339,7 @@ func (u *ui) install(ctx context.Context, path string, f installFlags) (err erro
 
 // filling marks an error of the registry that was to be filled.
 func (f *installFlags) filling(err error) error {
-	if f.registry != "" && errors.Is(err, remote.ErrRegistry) {
+	if f.registry != "" && f.registry != embeddedName && errors.Is(err, remote.ErrRegistry) {
 		return &registryError{err}
 	}
 	return err

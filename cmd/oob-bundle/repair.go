@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"slices"
 	"strings"
@@ -62,7 +63,7 @@ func (u *ui) repair(ctx context.Context, path string, f installFlags) (err error
 		return err
 	}
 	kept, err := d.Kept(f.root)
-	if err != nil {
+	if err != nil && !errors.Is(err, install.ErrState) && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	embedded, _ := o.target.(*registry.Embedded)

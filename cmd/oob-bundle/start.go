@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
@@ -32,7 +33,7 @@ const restart = 2 * time.Minute
 // room is what runs, which need not be what is current.
 func (l *launch) before(ctx context.Context, next *host.About) error {
 	l.prepared = true
-	if err := pullImages(ctx, l.manager, l.f.root, l.f.registry != "", next); err != nil {
+	if err := pullImages(ctx, l.manager, l.f.root, l.target.Name() != embeddedName, next); err != nil {
 		return err
 	}
 	running, err := l.manager.Running(next.Name)
@@ -63,7 +64,7 @@ func pullImages(ctx context.Context, m *service.Manager, root string, external b
 			return m.Pull(ctx, a)
 		}
 		if time.Now().After(until) { // and not for another root, for as long as that pulls
-			return err
+			return joinIf(m.Pull(ctx, a), err) // what the engine has already it need not pull
 		}
 		select {
 		case <-ctx.Done():
@@ -83,6 +84,14 @@ func pullImages(ctx context.Context, m *service.Manager, root string, external b
 	return errors.Join(err, <-ended)
 }
 
+// joinIf adds what may be the cause to an error, if there is one.
+func joinIf(err, cause error) error {
+	if err == nil {
+		return nil
+	}
+	return errors.Join(cause, err)
+}
+
 // serving is how long another root's installation may have the port.
 const serving = 10 * time.Second
 
@@ -100,6 +109,9 @@ func servesOurs(ctx context.Context, a *host.About) error {
 		}
 		req.Header.Set("Accept", strings.Join([]string{bundle.TypeOCIManifest, bundle.TypeOCIIndex, "application/vnd.docker.distribution.manifest.v2+json", "*/*"}, ", "))
 		res, err := (&http.Client{Timeout: 10 * time.Second}).Do(req)
+		if errors.Is(err, syscall.ECONNREFUSED) {
+			return err // it was there a moment ago
+		}
 		if err != nil {
 			return nil //nolint:nilerr // it may speak something else, and still be ours
 		}

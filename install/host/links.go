@@ -107,6 +107,11 @@ func makeLink(base, hostRoot string, l bundle.Link) error {
 		if within(filepath.Join(base, "current"), to) {
 			break // an earlier release had another file there
 		}
+		// If it is a deployment's that took the place from this one, that keeps from now
+		// on what the host had.
+		if err := passOn(base, hostRoot, l); err != nil {
+			return err
+		}
 		if err := keepAside(replaced(base, hostRoot, l), p); err != nil {
 			return err
 		}
@@ -259,6 +264,9 @@ func forgetReplaced(kept, p string) error {
 	now, err := contentOf(p)
 	if err != nil || !bytes.Equal(old, now) {
 		return nil //nolint:nilerr // the host has something else there by now, and keeps both
+	}
+	if err := copyOf(kept, p); err != nil { // its owner, too
+		return err
 	}
 	return os.Remove(kept)
 }

@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"maps"
 	"net"
-	"os"
 	"path"
 	"path/filepath"
 	"runtime"
@@ -178,17 +177,23 @@ func CheckMoved(from, to string) error {
 		ErrValues, bundle.ValueData, from, to)
 }
 
-// holds reports whether there is something in a directory; one that is not to be looked
-// into has something.
+// holds reports whether there is something in a directory besides directories; one that
+// is not to be looked into has something.
 func holds(dir string) (bool, error) {
-	entries, err := os.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	if errors.Is(err, fs.ErrPermission) {
+	found := errors.New("something")
+	err := filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() || errors.Is(err, fs.ErrPermission) {
+			return found
+		}
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return err
+	})
+	if errors.Is(err, found) {
 		return true, nil
 	}
-	return len(entries) > 0, err
+	return false, err
 }
 
 // CheckApart refuses a data directory of the release that is another deployment's, holds
