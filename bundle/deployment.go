@@ -235,27 +235,11 @@ func (d *Deployment) checkContent(g *Geometry, unnamed []Digest, references map[
 		}
 	}
 	paths, dirs := map[string]bool{}, map[string]bool{}
-	add := func(p string) (again bool) {
-		again = paths[strings.ToLower(p)]
-		paths[strings.ToLower(p)] = true
-		for dir := path.Dir(p); dir != "."; dir = path.Dir(dir) {
-			dirs[strings.ToLower(dir)] = true
-		}
-		return again
-	}
-	for _, p := range d.Plugins {
-		if add(d.pluginDir()+"/"+p.Name) || add(d.pluginDir()+"/"+p.Name+".sig") {
-			return bad("two plugins are in files called %q", p.Name)
-		}
-	}
 	for _, f := range d.Files {
-		if !validPath(f.Path) || !fileMode.MatchString(f.Mode) {
-			return bad("it lists the file %q (mode %q), which is none", f.Path, f.Mode)
+		if !validPath(f.Path) || paths[strings.ToLower(f.Path)] || !fileMode.MatchString(f.Mode) {
+			return bad("it lists the file %q (mode %q) twice, or it is none", f.Path, f.Mode)
 		}
-		if add(f.Path) {
-			return bad("the file %q is there twice, or is where a plugin is", f.Path)
-		}
-		if top, _, _ := strings.Cut(strings.ToLower(f.Path), "/"); strings.HasPrefix(f.Path, ".") || top == ReleaseFile || slices.Contains(ownDirs, top) {
+		if strings.HasPrefix(f.Path, ".") || strings.EqualFold(f.Path, ReleaseFile) {
 			return bad("%q is a name that an installation uses itself; give the file another path", f.Path)
 		}
 		if !slices.Contains([]string{"", AsTemplate, AsArchive, AsImages}, f.As) || f.Strip < 0 || f.Strip > 8 || f.Strip > 0 && f.As != AsArchive {
@@ -269,6 +253,10 @@ func (d *Deployment) checkContent(g *Geometry, unnamed []Digest, references map[
 				return bad("the template %q has %d bytes, at most %d are allowed", f.Path, f.Size, MaxTemplate)
 			}
 		}
+		paths[strings.ToLower(f.Path)] = true
+		for dir := path.Dir(f.Path); dir != "."; dir = path.Dir(dir) {
+			dirs[strings.ToLower(dir)] = true
+		}
 		if !artifact(f.Manifest, TypeFile, Descriptor{MediaType: TypeFileContent, Digest: f.Digest, Size: f.Size}) {
 			return bad("it and the root disagree about the file %q", f.Path)
 		}
@@ -276,6 +264,45 @@ func (d *Deployment) checkContent(g *Geometry, unnamed []Digest, references map[
 	for _, f := range d.Files {
 		if dirs[strings.ToLower(f.Path)] && f.As != AsArchive { // which is unpacked into a directory
 			return bad("%q is a file and a directory", f.Path)
+		}
+	}
+	return nil
+}
+
+// Installable reports what an installation would fail on, although the format allows it:
+// things of which a host would have two in one place, and what is said about the host
+// (Host.Installable). It is for who makes a bundle.
+func (d *Deployment) Installable() error {
+	paths, dirs := map[string]bool{}, map[string]bool{}
+	add := func(p string) (again bool) {
+		p = strings.ToLower(p)
+		again = paths[p] || dirs[p]
+		paths[p] = true
+		for i := range p {
+			if p[i] == '/' {
+				again = again || paths[p[:i]]
+				dirs[p[:i]] = true
+			}
+		}
+		return again
+	}
+	if d.Host != nil {
+		if err := d.Host.Installable(); err != nil {
+			return err
+		}
+	}
+	for _, p := range d.Plugins {
+		name := d.pluginDir() + "/" + p.Name
+		if add(name) || p.Signature != "" && add(name+".sig") {
+			return fmt.Errorf("two plugins are in files called %q", p.Name)
+		}
+	}
+	for _, f := range d.Files {
+		if top, _, _ := strings.Cut(strings.ToLower(f.Path), "/"); slices.Contains(ownDirs, top) {
+			return fmt.Errorf("%q is in a directory that an installation uses itself; give the file another path", f.Path)
+		}
+		if f.As != AsArchive && f.Platform == "" && add(f.Path) { // an archive is unpacked beside what is there
+			return fmt.Errorf("the file %q is where something else is", f.Path)
 		}
 	}
 	return nil
@@ -304,8 +331,7 @@ var (
 )
 
 // ReleaseFile is where a release says what it is. No file of a bundle may be called
-// that, have a path that begins with a dot, or be in runtime/ or plugin-keys/: these are
-// the installation's own.
+// that, or have a path that begins with a dot: these are the installation's own.
 const ReleaseFile = "release.json"
 
 // validPath reports whether a path can stand on every system below a directory,

@@ -108,8 +108,7 @@
 //     if there is one, the public key to it;
 //   - files for the host: manifests with artifactType
 //     application/vnd.oobbundle.file.v1 and one layer (application/octet-stream);
-//     no path begins with a dot, is release.json, or is in runtime/ or plugin-keys/,
-//     in any case of letters, and none is where a plugin is.
+//     no path begins with a dot or is release.json, in any case of letters.
 //
 // Manifests that are equal stand in the root once. A reader takes what has no
 // reference for what the deployment document says it is, and must find there a

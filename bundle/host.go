@@ -139,11 +139,6 @@ func (h *Host) Check(files []HostFile) error {
 		if v.Name == ValueData && (v.Kind != "directory" || v.Default != "") {
 			return bad("the value %q is a directory that only the site names, and has no default", v.Name)
 		}
-		if v.Default != "" {
-			if err := CheckValue(v.Kind, v.Default); err != nil {
-				return bad("the default of the value %q: %v", v.Name, err)
-			}
-		}
 		names[v.Name], flags[v.Name] = true, v.Kind == "flag"
 	}
 	names = map[string]bool{}
@@ -174,16 +169,33 @@ func (h *Host) Check(files []HostFile) error {
 			return bad("%q is to be linked at %q", l.File, l.Path)
 		}
 	}
-	for _, u := range h.Health {
-		if err := CheckTemplate("health", u); err != nil {
-			return bad("an address to ask whether all is well: %v", err)
-		}
-	}
-	if err := CheckTemplate("plugins", h.Plugins); err != nil || !strings.Contains(h.Plugins, "{{") && h.Plugins != "" && !validPath(h.Plugins) {
-		return bad("plugins are to be in %q, which is no directory of a release: %v", h.Plugins, err)
-	}
 	if d := h.Database; d != nil && (!plainName.MatchString(d.Service) || !validPath(d.Directory) || !plainName.MatchString(d.User) || !plainName.MatchString(d.Name)) {
 		return bad("the database %q", d.Name)
+	}
+	return nil
+}
+
+// Installable reports what no installation could make anything of, although the format
+// allows it: defaults that are no values of their kind, and templates that are none.
+func (h *Host) Installable() error {
+	for _, v := range h.Values {
+		if v.Default == "" {
+			continue
+		}
+		if err := CheckValue(v.Kind, v.Default); err != nil {
+			return fmt.Errorf("the default of the value %q: %w", v.Name, err)
+		}
+	}
+	for _, u := range h.Health {
+		if err := CheckTemplate("health", u); err != nil {
+			return fmt.Errorf("an address to ask whether all is well: %w", err)
+		}
+	}
+	if err := CheckTemplate("plugins", h.Plugins); err != nil {
+		return fmt.Errorf("plugins are to be in %q: %w", h.Plugins, err)
+	}
+	if h.Plugins != "" && !strings.Contains(h.Plugins, "{{") && !validPath(h.Plugins) {
+		return fmt.Errorf("plugins are to be in %q, which is no directory of a release", h.Plugins)
 	}
 	return nil
 }

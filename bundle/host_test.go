@@ -48,7 +48,10 @@ func TestHostCheck(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := c.host.Check([]bundle.HostFile{{Path: "f"}})
-			if c.ok && err != nil || !c.ok && !errors.Is(err, bundle.ErrFormat) {
+			if err != nil && !errors.Is(err, bundle.ErrFormat) {
+				t.Errorf("%v", err)
+			}
+			if err = errors.Join(err, c.host.Installable()); c.ok != (err == nil) {
 				t.Errorf("%v", err)
 			}
 		})

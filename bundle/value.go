@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/mail"
+	"path"
 	"path/filepath"
 	"regexp"
 	"runtime"
@@ -58,7 +59,8 @@ func CheckValue(kind, s string) error {
 			return fmt.Errorf("%q is not HOST[:PORT][/PREFIX]", s)
 		}
 	case "file", "directory":
-		if runtime.GOOS != "windows" && (!filepath.IsAbs(s) || filepath.Clean(s) != s || !plainPath.MatchString(s)) {
+		plain := path.IsAbs(s) && path.Clean(s) == s && plainPath.MatchString(s)
+		if !plain && (runtime.GOOS != "windows" || !filepath.IsAbs(s)) {
 			return fmt.Errorf("%q is not an absolute path of letters, digits and ._/@+- or space", s)
 		}
 	}

@@ -123,7 +123,11 @@ func (s *selector) checkHost() {
 	for _, f := range s.out.Files {
 		files = append(files, bundle.HostFile{Path: f.Path, As: f.As})
 	}
-	if err := s.out.Host.Check(files); err != nil && len(s.problems) == 0 {
+	err := s.out.Host.Check(files)
+	if err == nil {
+		err = s.out.Host.Installable()
+	}
+	if err != nil && len(s.problems) == 0 {
 		s.problems = append(s.problems, at{document: s.m.doc}.problem("%s", strings.TrimPrefix(err.Error(), bundle.ErrFormat.Error()+": ")))
 	}
 }

@@ -267,6 +267,8 @@ func TestOtherForm(t *testing.T) {
 		}
 	}
 	bundletest.Create(t, o)
+	bundletest.Write(t, o.Output+".partial", nil, 0o644) // of an interrupted run, which is not given up for this
+	bundletest.Write(t, o.Output+".partial.journal", nil, 0o644)
 	o.VolumeSize = 700_000
 	refused(o.Output + " is there")
 	o.Output = filepath.Join(t.TempDir(), "other.oob.tar")

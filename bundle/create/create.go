@@ -128,14 +128,19 @@ func Run(ctx context.Context, o Options) (result *Result, err error) {
 		return nil, err
 	}
 	g, err := bundle.NewGeometry(content.root, content.load)
-	if errors.Is(err, bundle.ErrFormat) || errors.Is(err, bundle.ErrLimit) { // nothing of it is anybody's bundle yet
+	if errors.Is(err, bundle.ErrLimit) {
+		return nil, fmt.Errorf("%w: this cannot be one bundle: %s", manifests.ErrInvalid, err) //nolint:errorlint // it is not a damaged bundle
+	}
+	if errors.Is(err, bundle.ErrFormat) { // nothing of it is anybody's bundle yet
 		return nil, fmt.Errorf("%w: what upstream sent does not make a bundle: %w", remote.ErrRegistry, err)
 	}
 	if err != nil {
 		return nil, err
 	}
 	// What the other side would refuse is refused before anything is fetched.
-	err = content.deployment.Check(g)
+	if err = content.deployment.Check(g); err == nil {
+		err = content.deployment.Installable()
+	}
 	if err == nil { // names that the author chose: of versions, of settings
 		var document []byte
 		if document, err = bundle.Encode(content.deployment); err == nil {
@@ -211,7 +216,9 @@ func (o *Options) resolve(ctx context.Context, dir string) (*pull.Resolved, erro
 		carried[i.Reference.Repository()] = true
 	}
 	for _, v := range o.selection.VerifyImages {
-		if !slices.ContainsFunc(r.Images, func(i *pull.Image) bool { return manifests.MatchImages(v.Images, i.Reference.Repository()) }) {
+		fits := func(ref bundle.Reference) bool { return manifests.MatchImages(v.Images, ref.Repository()) }
+		if !slices.ContainsFunc(r.Images, func(i *pull.Image) bool { return fits(i.Reference) }) &&
+			!slices.ContainsFunc(r.Charts, func(c *pull.Chart) bool { return c.OCI != nil && fits(c.Reference) }) {
 			o.Warn("verifyImages asks for signatures on %s, and no image is called that: nothing was checked by it", v.Images)
 		}
 	}

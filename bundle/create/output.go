@@ -57,6 +57,9 @@ func openOutput(path string, each int64) (*output, error) {
 		o.journal.forget()
 	}
 	if err := errors.Join(o.checkParts(), o.checkOther()); err != nil {
+		if len(o.leftovers()) > 0 { // what an interrupted run has is not given up for it
+			return nil, errors.Join(err, o.journal.close())
+		}
 		return nil, errors.Join(err, o.journal.remove())
 	}
 	return o, nil

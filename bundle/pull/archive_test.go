@@ -333,7 +333,12 @@ func TestHostileCharts(t *testing.T) {
 		"a name that leads elsewhere":     {with("../../x", nil), bundle.ErrFormat},
 		"something that is no chart":      {pack(map[string][]byte{"a": nil}), bundle.ErrFormat},
 		"something that is no archive":    {[]byte("x"), bundle.ErrFormat},
-		"the same name in another letter": {pack(map[string][]byte{"Chart.yaml": []byte(about), "chart.yaml": nil}), bundle.ErrFormat},
+		"the same name in another letter": {pack(map[string][]byte{"Chart.yaml": []byte(about), "README.md": nil, "readme.md": nil}), nil},
+		"a file that is no chart":         {with("files/data.tgz", []byte("x")), nil},
+		"what a Mac leaves":               {with("charts/._s.tgz", []byte("x")), nil},
+		"values that Helm does not read":  {pack(map[string][]byte{"Chart.yaml": []byte(about), "ci/a/values.yaml": values, "ci/b/values.yaml": values}), nil},
+		"names of Windows":                {pack(map[string][]byte{"Chart.yaml": []byte(about), `templates\a.yaml`: nil}), nil},
+		"a name with a colon":             {with("files/a:b", nil), nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if _, err := loadChart(t.Context(), c.archive); !errors.Is(err, c.want) {

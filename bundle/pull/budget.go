@@ -1,18 +1,21 @@
 package pull
 
 import (
+	"archive/tar"
 	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"path"
+	"regexp"
+	"strings"
 
+	"github.com/mholt/archives"
 	"helm.sh/helm/v3/pkg/chart"
 	"helm.sh/helm/v3/pkg/chart/loader"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
-	"github.com/oob-bundle/oob-bundle/bundle/foreign"
 )
 
 // loadChart reads a chart. Errors wrap bundle.ErrLimit or bundle.ErrFormat.
@@ -29,8 +32,17 @@ func loadChart(ctx context.Context, archive []byte) (*chart.Chart, error) {
 }
 
 // chartBudget is what is left to a chart and all that is packed into it. Helm's loader has
-// a limit too, for each archive anew.
+// a limit too, for each archive anew. An archive is carried as it is, and nothing of it is
+// unpacked to a disk: only sizes count.
 type chartBudget struct{ unpacked, parsed int64 }
+
+var (
+	// chartDocument matches what Helm reads as YAML: at the root of a chart, or of one in
+	// its charts/.
+	chartDocument = regexp.MustCompile(`^[^/]+/(charts/[^/]+/)*(Chart|values|requirements)\.(yaml|lock)$`)
+	// packedChart matches what Helm opens as a chart.
+	packedChart = regexp.MustCompile(`^[^/]+/(charts/[^/]+/)*charts/[^/._][^/]*\.tgz$`)
+)
 
 // walk looks whether a chart's archive stays within the budget. Errors wrap
 // bundle.ErrLimit or bundle.ErrFormat.
@@ -38,30 +50,42 @@ func (b *chartBudget) walk(ctx context.Context, archive []byte, depth int) error
 	if depth > maxChartDepth {
 		return fmt.Errorf("%w: its charts are packed into each other more than %d deep", bundle.ErrLimit, maxChartDepth)
 	}
-	return foreign.Walk(ctx, bytes.NewReader(archive), int64(len(archive)), func(e foreign.Entry) error {
-		if e.Dir {
+	bad := func(err error) error { return fmt.Errorf("%w: it is not a chart: %w", bundle.ErrFormat, err) }
+	plain, err := archives.Gz{}.OpenReader(bytes.NewReader(archive))
+	if err != nil {
+		return bad(err)
+	}
+	defer plain.Close()                                            //nolint:errcheck // it reads from memory
+	in := tar.NewReader(io.LimitReader(plain, 2*maxChartUnpacked)) // headers and padding, too
+	for {
+		h, err := in.Next()
+		switch {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case errors.Is(err, io.EOF):
 			return nil
+		case err != nil:
+			return bad(err)
 		}
-		if b.unpacked -= e.Size; b.unpacked < 0 {
+		const header = 1 << 10 // what an entry takes besides
+		if b.unpacked -= h.Size + header; b.unpacked < 0 {
 			return fmt.Errorf("%w: it unpacks, with the charts in it, to more than %d bytes", bundle.ErrLimit, maxChartUnpacked)
 		}
-		switch path.Base(e.Name) {
-		case "Chart.yaml", "Chart.lock", "values.yaml", "requirements.yaml", "requirements.lock":
-			if b.parsed -= e.Size; b.parsed < 0 {
+		name := path.Clean(strings.ReplaceAll(h.Name, `\`, "/"))
+		if chartDocument.MatchString(name) {
+			if b.parsed -= h.Size; b.parsed < 0 {
 				return fmt.Errorf("%w: its values, and those of the charts in it, have more than %d bytes", bundle.ErrLimit, maxChartParsed)
 			}
 		}
-		if path.Ext(e.Name) != ".tgz" {
-			return nil
+		if !packedChart.MatchString(name) {
+			continue
 		}
-		f, err := e.Open()
+		inner, err := io.ReadAll(in)
 		if err != nil {
+			return bad(err)
+		}
+		if err := b.walk(ctx, inner, depth+1); err != nil {
 			return err
 		}
-		inner, err := io.ReadAll(f)
-		if err = errors.Join(err, f.Close()); err != nil {
-			return err
-		}
-		return b.walk(ctx, inner, depth+1)
-	})
+	}
 }

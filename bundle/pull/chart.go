@@ -177,6 +177,7 @@ func (s *Source) fromRepository(ctx context.Context, c *Chart) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	index := page.Encrypted()
 	if page, err = s.page(from.ResolveReference(u).String()); err != nil {
 		return nil, err
 	}
@@ -192,8 +193,8 @@ func (s *Source) fromRepository(ctx context.Context, c *Chart) ([]byte, error) {
 		if got := bundle.DigestOf(data).Hex(); got != strings.TrimPrefix(v.Digest, "sha256:") {
 			return nil, fmt.Errorf("%w: it has the sha256 %s, and the repository's index says %s", bundle.ErrDigest, got, v.Digest)
 		}
-		if page.Encrypted() {
-			c.Check = "digest of the repository's index"
+		if c.Check = "digest of the repository's index"; !index {
+			c.Check = "nothing: it came by plain http"
 		}
 	}
 	return data, nil

@@ -67,7 +67,7 @@ func (r *Repository) Referrers(ctx context.Context, subject bundle.Digest) ([]bu
 			}
 			next = following
 			if list = append(list, found...); len(list) > maxReferrers {
-				return nil, fmt.Errorf("%w: %w: %s lists more than %d manifests that refer to %s", ErrRegistry, bundle.ErrLimit, r, maxReferrers, subject)
+				return nil, fmt.Errorf("%w: %w: %s lists more than %d manifests that refer to %s; --without-referrers leaves all of them out", ErrRegistry, bundle.ErrLimit, r, maxReferrers, subject)
 			}
 		}
 		if !r.noReferrers.Load() {

@@ -289,8 +289,9 @@ type guard struct {
 var errRefused = errors.New("refused by this side")
 
 func (g guard) RoundTrip(req *http.Request) (*http.Response, error) {
-	own := req.URL.Host == g.registry
-	plain := slices.Contains(g.plain, req.URL.Host)
+	at := withoutPort(req.URL.Host, req.URL.Scheme)
+	own := at == withoutPort(g.registry, req.URL.Scheme)
+	plain := slices.ContainsFunc(g.plain, func(host string) bool { return at == withoutPort(host, req.URL.Scheme) })
 	switch {
 	case req.URL.Scheme != "https" && req.URL.Scheme != "http":
 		return nil, fmt.Errorf("%w: %s leads to %q, which is no web address", errRefused, g.registry, req.URL.Redacted())
@@ -316,6 +317,11 @@ func (g guard) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, &sentError{err}
 	}
 	return nil, err // net/http wants the types of crypto/tls
+}
+
+// withoutPort takes the port away that a scheme has anyway.
+func withoutPort(host, scheme string) string {
+	return strings.TrimSuffix(host, map[string]string{"http": ":80", "https": ":443"}[scheme])
 }
 
 func hostname(hostport string) string {

@@ -14,6 +14,9 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
+// minQuerySecret is the length from which a value in a URL is taken for a secret.
+const minQuerySecret = 16
+
 // Page is something on a web server, which is asked without a login.
 type Page struct {
 	client   *http.Client
@@ -43,7 +46,11 @@ func (c *Client) Page(rawURL string) (*Page, error) {
 	p := &Page{url: u, patience: c.options.Patience, secrets: &secrets{}}
 	p.secrets.add(u.RawQuery) // it may be a login of its own (signed URLs)
 	for _, values := range u.Query() {
-		p.secrets.add(values...)
+		for _, v := range values {
+			if len(v) >= minQuerySecret { // shorter ones are words that messages need
+				p.secrets.add(v)
+			}
+		}
 	}
 	inner := transport.NewUserAgent(guard{registry: u.Host, plain: c.options.PlainHTTP, next: base, idle: p.patience.idle(), secrets: p.secrets}, c.options.UserAgent)
 	p.client = &http.Client{Transport: inner, CheckRedirect: checkRedirect}

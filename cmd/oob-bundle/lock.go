@@ -54,7 +54,7 @@ func (u *ui) lock(c *cobra.Command, manifest string, f lockFlags) error {
 		if old, err = manifests.ReadLock(f.diff); err != nil {
 			return err
 		}
-		if o.Channel == "" { // as create --lock takes it
+		if o.Channel == "" && f.output == "" { // as create --lock takes it
 			o.Channel = old.Channel
 		}
 	}
