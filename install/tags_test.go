@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/oob-bundle/oob-bundle/bundle/create"
@@ -92,7 +93,8 @@ func (w *world) collect() {
 	}
 }
 
-// settled reports whether every tag that has an owner is what that one says.
+// settled reports whether every tag that an installed deployment has, has an owner, and is
+// what that one says.
 func (w *world) settled() bool {
 	w.t.Helper()
 	state, err := install.ReadState(w.root)
@@ -103,6 +105,12 @@ func (w *world) settled() bool {
 		r, err := install.ReadReceipt(w.root, d.Receipt)
 		if err != nil {
 			w.t.Fatal(err)
+		}
+		for _, m := range r.Tags {
+			if _, ok := state.Owners["tag "+d.Registry+" "+m.Repository+":"+m.Tag]; !ok && m.Repository != install.CentralRepository(d.Name) && !strings.HasPrefix(m.Tag, "oob-") {
+				w.t.Errorf("%s:%s of %s is nobody's", m.Repository, m.Tag, d.Name)
+				return false
+			}
 		}
 		for _, m := range append(state.OwnTags(d, r), r.Retaining()...) {
 			at, err := registry.TagBelow(w.root, m.Repository, m.Tag)

@@ -196,7 +196,7 @@ func TestPlacesOnTheHost(t *testing.T) {
 	if err != nil || !bytes.Contains(data, []byte(`"com.example.two-1.0.0.tar.gz"`)) || !bytes.Contains(data, []byte(`"plugin.tar.gz"`)) {
 		t.Errorf("the names of the plugins: %v", err)
 	}
-	for _, path := range []string{"plugins/plugin.tar.gz", "Plugins/PLUGIN.tar.gz.sig", "plugins", "runtime/k3s/registries.yaml", "plugin-keys/x.asc", "runtime"} {
+	for _, path := range []string{"plugins/plugin.tar.gz", "Plugins/PLUGIN.tar.gz", "plugins", "runtime/k3s/registries.yaml", "plugin-keys/x.asc", "runtime"} {
 		o := intake(t, s, plugins+file(path))
 		if _, err := create.Run(t.Context(), o); !errors.Is(err, manifests.ErrInvalid) {
 			t.Errorf("%s: %v", path, err)

@@ -1,0 +1,201 @@
+package install_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/install"
+	"github.com/oob-bundle/oob-bundle/install/registry"
+)
+
+// refusing is a registry that takes so many tags and no more.
+type refusing struct {
+	install.Target
+	left, asked *int
+}
+
+func (r refusing) Tag(ctx context.Context, repo, tag string, to bundle.Digest) error {
+	if *r.asked++; *r.left <= 0 {
+		return errors.New("denied")
+	}
+	*r.left--
+	return r.Target.Tag(ctx, repo, tag, to)
+}
+
+// refused returns the site of an installed deployment whose registry takes so many tags.
+func (w *world) refused(name string, left int) (s install.Site, d install.Installed, asked *int) {
+	w.t.Helper()
+	asked = new(int)
+	e, err := registry.OpenEmbedded(w.t.Context(), w.root)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	state, err := install.ReadState(w.root)
+	if err == nil {
+		d, err = state.Find(name, "")
+	}
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return install.Site{Root: w.root, Target: refusing{e, &left, asked}, Warn: w.t.Logf}, d, asked
+}
+
+// TestLeave: who leaves the registry alone asks nothing of it, also where the
+// uninstallation was begun without that, or is finished without it.
+func TestLeave(t *testing.T) {
+	w := newWorld(t)
+	w.must(w.install(w.bundle("aaa", 1, w.push("team/app:1", "one"))))
+	s, d, _ := w.refused("aaa", 1)
+	if _, err := install.Uninstall(t.Context(), s, d); !errors.Is(err, install.ErrIncomplete) {
+		t.Fatal(err)
+	}
+	s, _, asked := w.refused("aaa", 0)
+	s.Leave = true
+	if _, err := install.Uninstall(t.Context(), s, d); err != nil || *asked > 0 {
+		t.Errorf("%v after %d tags", err, *asked)
+	}
+	w.must(w.install(w.bundle("bbb", 1, w.push("team/y:1", "one"))))
+
+	s, d, asked = w.refused("bbb", 0)
+	s.Leave = true
+	s.Switched = func(context.Context) error { return errors.New("killed") }
+	if _, err := install.Uninstall(t.Context(), s, d); !errors.Is(err, install.ErrIncomplete) {
+		t.Fatal(err)
+	}
+	journals, err := install.ReadJournals(w.root)
+	if err != nil || len(journals) != 1 || journals[0].Command(install.DefaultRoot) != "oob-bundle uninstall bbb --leave-registry" {
+		t.Errorf("%v %v", journals, err)
+	}
+	s.Leave, s.Switched = false, nil
+	if _, err := install.Uninstall(t.Context(), s, d); err != nil || *asked > 0 {
+		t.Errorf("%v after %d tags", err, *asked)
+	}
+}
+
+// TestTagOfNobody: a tag that its owner gives up belongs to the next one that has it.
+func TestTagOfNobody(t *testing.T) {
+	w := newWorld(t)
+	ref := w.push("team/app:1", "one")
+	w.must(w.install(w.bundle("aaa", 1, ref)))
+	w.must(w.install(w.bundle("bbb", 1, ref)))
+	w.must(w.install(w.bundle("aaa", 2, w.push("team/y:1", "y"))))
+	if _, err := w.install(w.bundle("ccc", 1, w.push("team/app:1", "two"))); !errors.Is(err, bundle.ErrPolicy) {
+		t.Errorf("bbb's tag is anybody's: %v", err)
+	}
+}
+
+// TestOthersReceipt: a receipt of another deployment that is lost or damaged keeps nobody
+// from an upgrade.
+func TestOthersReceipt(t *testing.T) {
+	for name, harm := range map[string]func(string) error{"lost": os.Remove, "damaged": func(p string) error { return os.Truncate(p, 0) }} {
+		w := newWorld(t)
+		w.must(w.install(w.bundle("aaa", 1, w.push("team/app:1", "one"))))
+		other := w.bundle("bbb", 1, w.push("team/other:1", "x"))
+		w.must(w.install(other))
+		files, err := filepath.Glob(filepath.Join(w.root, "receipts/bbb*.json"))
+		if err != nil || len(files) != 1 || harm(files[0]) != nil {
+			t.Fatal(files, err)
+		}
+		if _, err := w.install(w.bundle("aaa", 2, w.push("team/app:1", "two"))); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		w.must(w.install(other)) // which writes it again
+		w.undo("aaa", uninstall)
+		w.undo("bbb", uninstall)
+	}
+}
+
+// TestNeededAndGone: a tag that goes to somebody whose image the registry has lost goes.
+func TestNeededAndGone(t *testing.T) {
+	w := newWorld(t)
+	ref := w.push("team/app:1", "one")
+	w.must(w.install(w.bundle("bbb", 1, ref)))
+	hex := bundle.Digest(w.tags()[w.siteName(ref)]).Hex()
+	w.push("team/app:1", "two")
+	w.must(w.install(w.bundle("aaa", 1, ref), takeOver))
+	if err := os.Remove(filepath.Join(w.root, "registry/docker/registry/v2/blobs/sha256", hex[:2], hex, "data")); err != nil {
+		t.Fatal(err)
+	}
+	w.must(w.install(w.bundle("aaa", 2, w.push("team/y:1", "y"))))
+	if at := w.tags()[w.siteName(ref)]; at != "" {
+		t.Errorf("the tag is %s", at)
+	}
+}
+
+// TestFinishedInPlace: what a run that was stopped had put there is in the receipt,
+// whichever way the next one takes the bundle.
+func TestFinishedInPlace(t *testing.T) {
+	w := newWorld(t)
+	file := w.bundle("aaa", 1, w.push("team/app:1", "one"))
+	left := 3
+	if _, err := w.install(file, wrapped(func(x install.Target) install.Target { return refusing{x, &left, new(int)} })); !errors.Is(err, install.ErrIncomplete) {
+		t.Fatal(err)
+	}
+	w.must(w.install(file, func(s *site) { s.InPlace = true }))
+	w.undo("aaa", uninstall)
+	if tags := w.tags(); len(tags) > 0 {
+		t.Errorf("%v is left", tags)
+	}
+}
+
+// TestDroppedAndStopped stops an upgrade that gives a tag up at each of its tags; then it
+// is finished, or another bundle is installed first.
+func TestDroppedAndStopped(t *testing.T) {
+	for stop := range 8 {
+		w := newWorld(t)
+		x, y := w.push("team/x:1", "one"), w.push("team/y:1", "y")
+		a1 := w.bundle("aaa", 1, x, y)
+		w.push("team/x:1", "two")
+		b1 := w.bundle("bbb", 1, x)
+		w.push("team/y:1", "y2")
+		a2 := w.bundle("aaa", 2, y)
+		w.must(w.install(b1))
+		w.must(w.install(a1, takeOver))
+		left := stop
+		if _, err := w.install(a2, wrapped(func(x install.Target) install.Target { return refusing{x, &left, new(int)} })); err != nil && stop%2 == 0 {
+			w.must(w.install(b1, takeOver))
+		}
+		w.must(w.install(a2, takeOver))
+		w.change("aaa", rollback)
+		if !w.settled() {
+			t.Errorf("stopped after %d", stop)
+		}
+		w.undo("aaa", uninstall)
+		w.undo("bbb", uninstall)
+		if tags := w.tags(); len(tags) > 0 {
+			t.Errorf("stopped after %d: %v is left", stop, tags)
+		}
+	}
+}
+
+// TestEarlierLost: a rollback passes over a release whose receipt is damaged.
+func TestEarlierLost(t *testing.T) {
+	w := newWorld(t)
+	for n := range int64(3) {
+		w.must(w.install(w.bundle("demo", n+1, w.push("team/app:1", fmt.Sprint(n)))))
+	}
+	state, err := install.ReadState(w.root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := state.Find("demo", "")
+	if err != nil || len(d.Before) != 2 || os.Truncate(filepath.Join(w.root, "receipts", d.Before[0]), 0) != nil {
+		t.Fatal(d, err)
+	}
+	first, err := install.ReadReceipt(w.root, d.Before[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.undo("demo", rollback)
+	if state, err = install.ReadState(w.root); err != nil {
+		t.Fatal(err)
+	}
+	if d, err = state.Find("demo", ""); err != nil || d.Release != first.Release {
+		t.Errorf("%+v %v", d, err)
+	}
+}
