@@ -32,6 +32,13 @@ type meter struct {
 	failAfter atomic.Int64 // 0 means never
 	noRanges  atomic.Bool
 	ranges    atomic.Int64 // requests for a part
+	lives     atomic.Int64 // how often it began anew
+}
+
+// restart counts from 0. What goes on from before, to whoever has gone, counts no more.
+func (m *meter) restart() {
+	m.lives.Add(1)
+	m.sent.Store(0)
 }
 
 func (m *meter) wrap(next http.Handler) http.Handler {
@@ -51,14 +58,15 @@ func (m *meter) wrap(next http.Handler) http.Handler {
 			m.hang(r)
 			return
 		}
-		next.ServeHTTP(&metered{w, m, r}, r)
+		next.ServeHTTP(&metered{w, m, r, m.lives.Load()}, r)
 	})
 }
 
 type metered struct {
 	http.ResponseWriter
 	*meter
-	r *http.Request
+	r    *http.Request
+	life int64
 }
 
 func (m *meter) dead() bool { limit := m.failAfter.Load(); return limit > 0 && m.sent.Load() >= limit }
@@ -73,7 +81,9 @@ func (m *meter) hang(r *http.Request) {
 
 func (w *metered) Write(p []byte) (int, error) {
 	n, err := w.ResponseWriter.Write(p)
-	w.sent.Add(int64(n))
+	if w.life == w.lives.Load() {
+		w.sent.Add(int64(n))
+	}
 	if w.dead() {
 		if f, ok := w.ResponseWriter.(http.Flusher); ok {
 			f.Flush()
@@ -252,7 +262,7 @@ func TestResume(t *testing.T) {
 			if test.between != nil {
 				test.between(t, &o)
 			}
-			m.sent.Store(0)
+			m.restart()
 			if test.name != "a lost partial file" { // with which the time is forgotten too
 				o.Now = o.Now.Add(time.Hour) // the clock goes on; the bundle does not
 			}
@@ -426,7 +436,7 @@ func TestReuse(t *testing.T) {
 			o := bundletest.Options(t, bundletest.Manifest(t, "demo", ref), key, up)
 			warned := false
 			o.Reuse, o.Warn = test.from, func(string, ...any) { warned = true }
-			m.sent.Store(0)
+			m.restart()
 			got := bundletest.Create(t, o)
 			if sent := m.sent.Load(); sent < test.blobs*each || sent > test.blobs*each+10_000 {
 				t.Errorf("%d bytes were fetched", sent)

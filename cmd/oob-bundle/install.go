@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -145,15 +144,6 @@ type opened struct {
 func (u *ui) open(ctx context.Context, path string, f installFlags) (_ *opened, err error) {
 	if strings.Contains(f.registry, "://") {
 		return nil, wrongUsage("--registry %q is not HOST[:PORT][/PREFIX]; leave the scheme away", f.registry)
-	}
-	if f.hostRoot != "" {
-		fi, err := os.Stat(f.hostRoot)
-		if errors.Is(err, fs.ErrNotExist) || err == nil && !fi.IsDir() {
-			return nil, wrongUsage("--host-root %s is no directory that is there", f.hostRoot)
-		}
-		if err != nil {
-			return nil, err
-		}
 	}
 	policy, err := f.policy()
 	if err != nil {
