@@ -251,31 +251,37 @@ func TestWrongFromUpstream(t *testing.T) {
 	}
 }
 
-// TestOtherForm: one file and volumes of one name would share a lock and a record, so one
-// of them stays and the other one is not made; nor is what is no lock replaced by one.
+// TestOtherForm: one file and volumes of one name share a lock and a record, which is said;
+// and what is no lock is not replaced by one, nor is an interrupted run given up for that.
 func TestOtherForm(t *testing.T) {
 	up := bundletest.NewRegistry(t, nil)
 	o := bundletest.Options(t, bundletest.Manifest(t, "demo", up.Push(t, "team/app:1", bundletest.Image("linux/amd64", random(1, 2_000_000)))), bundletest.NewKey(t), up)
-	refused := func(about string) {
-		t.Helper()
-		before, _ := filepath.Glob(o.Output + "*")
-		if _, err := create.Run(t.Context(), o); !errors.Is(err, manifests.ErrInvalid) || !strings.Contains(err.Error(), about) {
-			t.Errorf("%v", err)
+	var warned string
+	o.Warn = func(format string, args ...any) { warned += fmt.Sprintf(format, args...) }
+	for _, size := range []int64{0, 700_000, 0} {
+		other := o.Output
+		if size == 0 {
+			other += ".001"
 		}
-		if after, _ := filepath.Glob(o.Output + "*"); strings.Join(before, " ") != strings.Join(after, " ") {
-			t.Errorf("there were %v, and there are %v", before, after)
+		_, err := os.Lstat(other)
+		o.VolumeSize, warned = size, ""
+		bundletest.Create(t, o)
+		if told := strings.Contains(warned, other+" is there, too"); told != (err == nil) {
+			t.Errorf("in volumes of %d: %q", size, warned)
 		}
 	}
-	bundletest.Create(t, o)
-	bundletest.Write(t, o.Output+".partial", nil, 0o644) // of an interrupted run, which is not given up for this
-	bundletest.Write(t, o.Output+".partial.journal", nil, 0o644)
-	o.VolumeSize = 700_000
-	refused(o.Output + " is there")
-	o.Output = filepath.Join(t.TempDir(), "other.oob.tar")
-	bundletest.Create(t, o)
-	o.VolumeSize = 0
-	refused(o.Output + ".001 is there")
-	o.Output = filepath.Join(t.TempDir(), "third.oob.tar")
 	bundletest.Write(t, create.LockFile(o.Output), []byte("mine"), 0o644)
-	refused("is no lock")
+	for _, name := range []string{".partial", ".partial.journal"} {
+		bundletest.Write(t, o.Output+name, nil, 0o644)
+	}
+	before, err := filepath.Glob(o.Output + "*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := create.Run(t.Context(), o); !errors.Is(err, manifests.ErrInvalid) || !strings.Contains(err.Error(), "is no lock") {
+		t.Errorf("%v", err)
+	}
+	if after, err := filepath.Glob(o.Output + "*"); err != nil || strings.Join(before, " ") != strings.Join(after, " ") {
+		t.Errorf("there were %v, and there are %v", before, after)
+	}
 }

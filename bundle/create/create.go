@@ -98,6 +98,9 @@ func Run(ctx context.Context, o Options) (result *Result, err error) {
 	if program != nil {
 		out.beside += program.Size
 	}
+	if other := out.otherForm(); other != "" {
+		o.Warn("%s is there, too: lock and record beside it will be of the bundle that is made now", other)
+	}
 	defer func() {
 		if result == nil {
 			err = errors.Join(err, out.abandon())

@@ -56,7 +56,7 @@ func openOutput(path string, each int64) (*output, error) {
 	if len(o.leftovers()) == 0 {
 		o.journal.forget()
 	}
-	if err := errors.Join(o.checkParts(), o.checkOther()); err != nil {
+	if err := errors.Join(o.checkParts(), o.checkLock()); err != nil {
 		if len(o.leftovers()) > 0 { // what an interrupted run has is not given up for it
 			return nil, errors.Join(err, o.journal.close())
 		}
@@ -100,16 +100,21 @@ func checkPlace(path string) (bundle.Digest, error) {
 	return head.Identity(), f.Close()
 }
 
-// checkOther refuses to stand beside a bundle of the same name in the other form, one file
-// or volumes, whose lock and record would be replaced; or to replace a lock that is none.
-func (o *output) checkOther() error {
+// otherForm returns what is there of the same name in the other form, one file or volumes,
+// or "". What is written beside a bundle has one name for both.
+func (o *output) otherForm() string {
 	other := bundle.VolumeName(o.path, 1)
 	if o.each > 0 {
 		other = o.path
 	}
-	if _, err := os.Lstat(other); err == nil {
-		return fmt.Errorf("%w: %s is there, and what is written beside a bundle has one name for both forms; move it away with its lock, or choose another name with -o", manifests.ErrInvalid, other)
+	if _, err := os.Lstat(other); err != nil {
+		return ""
 	}
+	return other
+}
+
+// checkLock refuses to replace a lock that is none.
+func (o *output) checkLock() error {
 	if _, err := manifests.ReadLock(LockFile(o.path)); errors.Is(err, manifests.ErrInvalid) {
 		return fmt.Errorf("%w: %s is there and is no lock; move it away, or choose another name with -o", manifests.ErrInvalid, LockFile(o.path))
 	}

@@ -3,6 +3,7 @@ package pull
 import (
 	"archive/tar"
 	"bytes"
+	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
@@ -11,7 +12,6 @@ import (
 	"regexp"
 	"strings"
 
-	"github.com/mholt/archives"
 	"helm.sh/helm/v3/pkg/chart"
 	"helm.sh/helm/v3/pkg/chart/loader"
 
@@ -51,11 +51,10 @@ func (b *chartBudget) walk(ctx context.Context, archive []byte, depth int) error
 		return fmt.Errorf("%w: its charts are packed into each other more than %d deep", bundle.ErrLimit, maxChartDepth)
 	}
 	bad := func(err error) error { return fmt.Errorf("%w: it is not a chart: %w", bundle.ErrFormat, err) }
-	plain, err := archives.Gz{}.OpenReader(bytes.NewReader(archive))
+	plain, err := gzip.NewReader(bytes.NewReader(archive))
 	if err != nil {
 		return bad(err)
 	}
-	defer plain.Close()                                            //nolint:errcheck // it reads from memory
 	in := tar.NewReader(io.LimitReader(plain, 2*maxChartUnpacked)) // headers and padding, too
 	for {
 		h, err := in.Next()

@@ -3,8 +3,8 @@
 //
 // go-containerregistry does the names, the logins (Docker's configuration and
 // credential helpers) and the token exchange. Around it this package puts what
-// the library leaves open: a host is contacted in plain http only if it was
-// named for that, passwords go nowhere but to the registry's own domain,
+// the library leaves open: a host is contacted in plain http only if it, or the
+// registry that leads to it, was named for that, passwords go nowhere but to the registry's own domain,
 // redirects are few and never from https to http, every body is bounded by what
 // the descriptor says, a silent connection is given up after a while, and
 // failures that may pass are tried again as the registry asks (Retry-After).
@@ -219,7 +219,7 @@ func (c *Client) Repository(ctx context.Context, host, repository string, action
 			scopes = append(scopes, other.Scope(transport.PullScope))
 		}
 	}
-	var inner http.RoundTripper = guard{registry: r.registry, plain: c.options.PlainHTTP, next: base, idle: r.patience.idle(), secrets: r.secrets}
+	var inner http.RoundTripper = guard{registry: r.registry, plain: plain, next: base, idle: r.patience.idle(), secrets: r.secrets}
 	inner = transport.NewUserAgent(inner, c.options.UserAgent)
 	err = r.patience.retry(ctx, func() error {
 		// The library reads the answers to the end, and they may have none.
@@ -278,8 +278,8 @@ func checkRedirect(req *http.Request, via []*http.Request) error {
 
 // guard sees every request before it leaves, whichever library made it.
 type guard struct {
-	registry string   // host as the library spells it
-	plain    []string // hosts that are spoken to without TLS
+	registry string // host as the library spells it
+	plain    bool   // it was named for plain http, and so is what it leads to
 	next     http.RoundTripper
 	idle     time.Duration
 	secrets  *secrets // learns what is sent as a login
@@ -289,15 +289,13 @@ type guard struct {
 var errRefused = errors.New("refused by this side")
 
 func (g guard) RoundTrip(req *http.Request) (*http.Response, error) {
-	at := withoutPort(req.URL.Host, req.URL.Scheme)
-	own := at == withoutPort(g.registry, req.URL.Scheme)
-	plain := slices.ContainsFunc(g.plain, func(host string) bool { return at == withoutPort(host, req.URL.Scheme) })
+	own := withoutPort(req.URL.Host, req.URL.Scheme) == withoutPort(g.registry, req.URL.Scheme)
 	switch {
 	case req.URL.Scheme != "https" && req.URL.Scheme != "http":
 		return nil, fmt.Errorf("%w: %s leads to %q, which is no web address", errRefused, g.registry, req.URL.Redacted())
-	case own && plain && req.URL.Scheme == "https":
+	case own && g.plain && req.URL.Scheme == "https":
 		return nil, fmt.Errorf("%w: %s was given as --plain-http", errRefused, g.registry)
-	case req.URL.Scheme == "http" && !plain:
+	case req.URL.Scheme == "http" && !g.plain:
 		return nil, fmt.Errorf("%w: %s would be spoken to without encryption; allow it with --plain-http %s", errRefused, req.URL.Host, req.URL.Host)
 	case own || sameDomain(req.URL.Hostname(), hostname(g.registry)):
 	case strings.HasPrefix(req.Header.Get("Authorization"), "Basic ") || req.Method != http.MethodGet && req.Method != http.MethodHead:
@@ -313,7 +311,7 @@ func (g guard) RoundTrip(req *http.Request) (*http.Response, error) {
 	switch {
 	case err == nil:
 		return res, nil
-	case own && plain:
+	case own && g.plain:
 		return nil, &sentError{err}
 	}
 	return nil, err // net/http wants the types of crypto/tls

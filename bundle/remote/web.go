@@ -52,7 +52,7 @@ func (c *Client) Page(rawURL string) (*Page, error) {
 			}
 		}
 	}
-	inner := transport.NewUserAgent(guard{registry: u.Host, plain: c.options.PlainHTTP, next: base, idle: p.patience.idle(), secrets: p.secrets}, c.options.UserAgent)
+	inner := transport.NewUserAgent(guard{registry: u.Host, plain: plain, next: base, idle: p.patience.idle(), secrets: p.secrets}, c.options.UserAgent)
 	p.client = &http.Client{Transport: inner, CheckRedirect: checkRedirect}
 	return p, nil
 }
