@@ -200,10 +200,14 @@ func (h *Host) Installable() error {
 	return nil
 }
 
+// Unseen reports whether a character does something else than show itself: control and
+// format characters, among them those that turn the direction, and what ends a line.
+func Unseen(r rune) bool { return unicode.In(r, unicode.C, unicode.Zl, unicode.Zp) }
+
 // notText finds what a line of text does not have: what ends it, here or for a
 // reader of YAML, and what a terminal obeys (control and format characters).
 func notText(r rune) bool {
-	return unicode.In(r, unicode.C, unicode.Zl, unicode.Zp) || r == unicode.ReplacementChar
+	return Unseen(r) || r == unicode.ReplacementChar
 }
 
 func validOwner(s string) bool { return s == "" || ownerIDs.MatchString(s) }

@@ -72,11 +72,11 @@ func (p *Plan) present(ctx context.Context, repos []*repository) error {
 	g.SetLimit(writers)
 	for _, r := range repos {
 		for _, d := range r.blobs {
-			m, ok := p.Bundle.Place(d)
-			if !ok {
-				return fmt.Errorf("%w: blob %s is not in the bundle", bundle.ErrFormat, d)
-			}
 			g.Go(func() error {
+				m, ok := p.Bundle.Place(d)
+				if !ok {
+					return fmt.Errorf("%w: blob %s is not in the bundle", bundle.ErrFormat, d)
+				}
 				has, err := p.Target.HasBlob(ctx, r.name, bundle.Descriptor{MediaType: m.Type, Digest: d, Size: m.Size})
 				if err == nil && !has {
 					err = fmt.Errorf("%w: blob %s of %s/%s; the host that has put the bundle there puts it right with oob-bundle repair", ErrMissing, d, p.Target.Address(), r.name)
@@ -248,7 +248,7 @@ func (p *Plan) takeBack(ctx context.Context) error {
 func (p *Plan) Repair(ctx context.Context, watch bundle.Watch) ([]host.Drift, error) {
 	about, err := currentRelease(p.Options.Root, p.Bundle.Info.Name)
 	switch {
-	case err != nil && !unreadable(err):
+	case err != nil && !host.Lost(err):
 		return nil, err
 	case err != nil: // what it consists of is written again
 	case about == nil:

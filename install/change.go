@@ -120,7 +120,7 @@ func (c *change) about(name, id string) (*host.About, error) {
 		return nil, nil
 	}
 	a, err := host.ReadRelease(c.root, name, id)
-	if err != nil && unreadable(err) {
+	if err != nil && host.Lost(err) {
 		return nil, nil
 	}
 	return a, err
@@ -140,7 +140,7 @@ func (c *change) forget(ctx context.Context, s *State, name string) error {
 		names[d.Name] = true
 		for _, r := range append([]string{d.Receipt}, d.Before...) {
 			receipt, err := ReadReceipt(c.root, r)
-			if err != nil && !unreadable(err) {
+			if err != nil && !host.Lost(err) {
 				return err
 			}
 			if err != nil {
@@ -175,7 +175,7 @@ func (c *change) forget(ctx context.Context, s *State, name string) error {
 			continue
 		}
 		receipt, err := ReadReceipt(c.root, e.Name())
-		if err != nil && !unreadable(err) {
+		if err != nil && !host.Lost(err) {
 			return err
 		}
 		if err != nil {

@@ -57,7 +57,7 @@ func (p *Plan) checkApart() error {
 		other, err := host.ReadRelease(p.Options.Root, d.Name, d.Release)
 		if err == nil {
 			err = p.release.CheckApart(other)
-		} else if unreadable(err) {
+		} else if host.Lost(err) {
 			continue
 		}
 		problems = append(problems, err)

@@ -54,7 +54,7 @@ func Earlier(root string, d Installed) (*host.About, error) {
 func (d Installed) earlier(root string) (*Receipt, int, error) {
 	for n, name := range d.Before {
 		r, err := ReadReceipt(root, name)
-		if err == nil || !unreadable(err) {
+		if err == nil || !host.Lost(err) {
 			return r, n, err
 		}
 	}

@@ -136,7 +136,7 @@ func (s *State) settleOwners(root string) error {
 		self := Owner{d.Channel, d.Name}
 		claim("deployment "+d.Name, self)
 		receipt, err := ReadReceipt(root, d.Receipt)
-		if err != nil && !unreadable(err) {
+		if err != nil && !host.Lost(err) {
 			return err
 		}
 		if err != nil { // what cannot be read keeps what it has had
@@ -158,7 +158,7 @@ func (s *State) settleOwners(root string) error {
 			}
 		}
 		about, err := host.ReadRelease(root, d.Name, d.Release)
-		if err != nil && !unreadable(err) {
+		if err != nil && !host.Lost(err) {
 			return err
 		}
 		if err != nil {
@@ -189,10 +189,6 @@ func (s *State) settleOwners(root string) error {
 	s.Owners = owners
 	return nil
 }
-
-// unreadable reports whether a record is gone or damaged: nobody knows what it said, and
-// trying again is no use. A disk that fails is another thing.
-func unreadable(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrState) }
 
 // installed returns the deployments, in the order of their names.
 func (s *State) installed() []Installed {
@@ -269,7 +265,7 @@ func (d Installed) Kept(root string) ([]*Receipt, error) {
 	var list []*Receipt
 	for n, name := range append([]string{d.Receipt}, d.Before...) {
 		r, err := ReadReceipt(root, name)
-		if n > 0 && err != nil && unreadable(err) {
+		if n > 0 && err != nil && host.Lost(err) {
 			continue
 		}
 		if err != nil {

@@ -116,7 +116,7 @@ func (p *Plan) switchOver(ctx context.Context, moves, others []TagMove, s *store
 	if p.Options.InPlace { // it is put right from the registry, and had put the tags there itself
 		if was, err := ReadReceipt(p.Options.Root, name); err == nil {
 			receipt.Tags = was.Tags
-		} else if !unreadable(err) {
+		} else if !host.Lost(err) {
 			return nil, err
 		}
 	}

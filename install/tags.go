@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/install/host"
 )
 
 // Several deployments of a host may have one tag. It is what the current release of its
@@ -49,7 +50,7 @@ func claimsOfOthers(root string, s *State, d Installed) (claims, error) {
 			continue
 		}
 		receipt, err := ReadReceipt(root, other.Receipt)
-		if err != nil && unreadable(err) {
+		if err != nil && host.Lost(err) {
 			return nil, fmt.Errorf("%w; what %s needs of the registry is not known: repair it first, with the bundle that is installed", err, other.Name)
 		}
 		if err != nil {
@@ -69,13 +70,13 @@ func (p *Plan) dropped(ctx context.Context, moves []TagMove) ([]TagMove, error) 
 	}
 	before, err := ReadReceipt(p.Options.Root, d.Receipt)
 	if err != nil {
-		if unreadable(err) {
+		if host.Lost(err) {
 			err = nil // the receipt is written again, and nobody knows what it said
 		}
 		return nil, err
 	}
 	needed, err := claimsOfOthers(p.Options.Root, p.state, d)
-	if err != nil && unreadable(err) {
+	if err != nil && host.Lost(err) {
 		p.Options.Warn("%v; tags that this release has not got stay as they are", err)
 		return nil, nil
 	}
@@ -193,7 +194,7 @@ func (r *Receipt) inherit(root string, s *State, target Target, old Installed) e
 			continue
 		}
 		earlier, err := ReadReceipt(root, name)
-		if err != nil && !unreadable(err) {
+		if err != nil && !host.Lost(err) {
 			return err
 		}
 		if err != nil {

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode"
 
 	"go.yaml.in/yaml/v4"
 
@@ -172,7 +171,7 @@ func (l *Lock) Encode() ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-func unseen(r rune) bool { return r != '\n' && unicode.In(r, unicode.C, unicode.Zl, unicode.Zp) }
+func unseen(r rune) bool { return r != '\n' && bundle.Unseen(r) }
 
 // quote gives texts with characters that are not seen the form in which YAML has escapes
 // (YAML 1.2 section 5.7).

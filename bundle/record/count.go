@@ -13,14 +13,16 @@ import (
 )
 
 const (
-	// maxValue bounds a text, or a package, of a document, in bytes: a bundle may be
-	// looked into that nobody has signed.
+	// maxValue bounds a text of a document, in bytes: a bundle may be looked into that
+	// nobody has signed.
 	maxValue = maxEnvelope
+	// maxPackage bounds what is decoded as a whole: a package, or a component, in bytes.
+	maxPackage = 1 << 20
 	// maxDepth bounds how deep values are nested, each level of which is remembered.
 	maxDepth = 1000
 )
 
-// decoder reads JSON piece by piece, none of which is larger than maxValue. Its errors
+// decoder reads JSON piece by piece, and none that is larger than its kind may be. Errors
 // wrap bundle.ErrLimit, or are the reader's or the decoder's.
 type decoder struct {
 	*json.Decoder
@@ -38,7 +40,7 @@ func (d *decoder) Token() (json.Token, error) {
 }
 
 func (d *decoder) Decode(v any) error {
-	d.from.left = maxValue
+	d.from.left = maxPackage
 	return d.Decoder.Decode(v)
 }
 
@@ -50,9 +52,9 @@ type pieces struct {
 
 func (p *pieces) Read(b []byte) (int, error) {
 	if p.left <= 0 {
-		return 0, fmt.Errorf("%w: a value of more than %d bytes", bundle.ErrLimit, maxValue)
+		return 0, fmt.Errorf("%w: one value has too many bytes", bundle.ErrLimit)
 	}
-	n, err := p.r.Read(b)
+	n, err := p.r.Read(b[:min(int64(len(b)), p.left)])
 	p.left -= int64(n)
 	return n, err
 }

@@ -1,11 +1,12 @@
 // Package remote talks to OCI registries and web servers: it fetches for create,
-// and pushes for install --registry. It is the only code that opens connections.
+// and pushes for install --registry. Besides it only install --start opens
+// connections: to a deployment's health addresses, and to port 5000 of this host.
 //
 // go-containerregistry does the names, the logins (Docker's configuration and
 // credential helpers) and the token exchange. Around it this package puts what
 // the library leaves open: a host is contacted in plain http only if it, or the
-// registry that leads to it, was named for that, passwords go nowhere but to the registry's own domain,
-// redirects are few and never from https to http, every body is bounded by what
+// registry that leads to it, was named for that, passwords go nowhere but to the
+// registry's own domain, redirects are few and never from https to http, every body is bounded by what
 // the descriptor says, a silent connection is given up after a while, and
 // failures that may pass are tried again as the registry asks (Retry-After).
 package remote

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"slices"
 	"strings"
@@ -63,7 +62,7 @@ func (u *ui) repair(ctx context.Context, path string, f installFlags) (err error
 		return err
 	}
 	kept, err := d.Kept(f.root)
-	if err != nil && !errors.Is(err, install.ErrState) && !errors.Is(err, fs.ErrNotExist) {
+	if err != nil && !host.Lost(err) { // what is lost is written again
 		return err
 	}
 	embedded, _ := o.target.(*registry.Embedded)

@@ -25,7 +25,6 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
-	"unicode"
 	"unicode/utf16"
 	"unicode/utf8"
 
@@ -103,9 +102,9 @@ func (u *ui) fail(err error) {
 const maxMessage = 16 << 10
 
 // obeyed reports whether a terminal would do something else with a character than
-// show it: control and format characters, among them those that turn the direction.
+// show it.
 func obeyed(r rune) bool {
-	return r != '\n' && r != '\t' && unicode.In(r, unicode.C, unicode.Zl, unicode.Zp)
+	return r != '\n' && r != '\t' && bundle.Unseen(r)
 }
 
 // printable writes what a terminal would obey, and bytes that are no text, as Go

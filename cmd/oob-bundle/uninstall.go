@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"slices"
 	"time"
 
@@ -122,7 +121,7 @@ func (u *ui) uninstall(ctx context.Context, name string, f undoFlags) (err error
 			return nil
 		}
 		// Of another deployment; its own is gone.
-		if err := refuseLost(f.root); errors.Is(err, errDrift) || errors.Is(err, install.ErrState) || errors.Is(err, fs.ErrNotExist) {
+		if err := refuseLost(f.root); err != nil && (errors.Is(err, errDrift) || host.Lost(err)) {
 			u.warn("%v; then oob-bundle registry gc removes what is not needed any more", err)
 			return nil
 		} else if err != nil {

@@ -151,7 +151,7 @@ func (r *Release) checkMoved() error {
 		return err
 	}
 	current, err := ReadRelease(r.site.Root, r.Name, id)
-	if err != nil && lost(err) {
+	if err != nil && Lost(err) {
 		return nil
 	}
 	if err != nil {
@@ -207,9 +207,10 @@ func (r *Release) CheckApart(other *About) error {
 		ErrValues, bundle.ValueData, r.data, other.Data, other.Name)
 }
 
-// lost reports whether a record is not there or damaged, so that nobody knows any more
-// what it said.
-func lost(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrState) }
+// Lost reports whether the error says that a record of this host is not there or damaged:
+// nobody knows any more what it said, and trying again is no use. A disk that fails is
+// another thing.
+func Lost(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrState) }
 
 // checkNoSecrets refuses to make new passwords where the current release was made with
 // some: its programs and their data know only these.
@@ -219,7 +220,7 @@ func (r *Release) checkNoSecrets(root string) error {
 		return err
 	}
 	before, err := ReadRelease(root, r.Name, id)
-	if err != nil && !lost(err) {
+	if err != nil && !Lost(err) {
 		return err
 	}
 	if before != nil && !before.Secrets {
@@ -244,7 +245,7 @@ func (s Site) hostRoot(name string) (string, error) {
 		return s.FirstHostRoot, nil
 	}
 	about, err := ReadRelease(s.Root, name, id)
-	if err != nil && lost(err) {
+	if err != nil && Lost(err) {
 		return s.FirstHostRoot, nil
 	}
 	if err != nil {
@@ -331,7 +332,7 @@ func (r *Release) earlierValues() (map[string]string, error) {
 		return map[string]string{}, err
 	}
 	about, err := ReadRelease(r.site.Root, r.Name, id)
-	if err != nil && lost(err) {
+	if err != nil && Lost(err) {
 		return nil, fmt.Errorf("%w: the values of release %s are lost with its %s; give them with --values", ErrValues, id, bundle.ReleaseFile)
 	}
 	if err != nil {
