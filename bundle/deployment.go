@@ -236,8 +236,14 @@ func (d *Deployment) checkContent(g *Geometry, unnamed []Digest, references map[
 	}
 	paths, dirs := map[string]bool{}, map[string]bool{}
 	for _, f := range d.Files {
-		if !validPath(f.Path) || paths[strings.ToLower(f.Path)] || !fileMode.MatchString(f.Mode) {
-			return bad("it lists the file %q (mode %q) twice, or it is none", f.Path, f.Mode)
+		if !validPath(f.Path) {
+			return bad("invalid file path %q", f.Path)
+		}
+		if paths[strings.ToLower(f.Path)] {
+			return bad("duplicate file path %q", f.Path)
+		}
+		if !releaseMode.MatchString(f.Mode) {
+			return bad("the file %q has the mode %q; it must be four octal digits, and neither group nor others may write", f.Path, f.Mode)
 		}
 		if strings.HasPrefix(f.Path, ".") || strings.EqualFold(f.Path, ReleaseFile) {
 			return bad("%q is a name that an installation uses itself; give the file another path", f.Path)
@@ -269,9 +275,9 @@ func (d *Deployment) checkContent(g *Geometry, unnamed []Digest, references map[
 	return nil
 }
 
-// Installable reports what an installation would fail on, although the format allows it:
-// things of which a host would have two in one place, and what is said about the host
-// (Host.Installable). It is for who makes a bundle.
+// Installable reports why no host could install the deployment, although the format allows
+// it: two things in one place, or what Host.Installable finds. Whoever makes a bundle and
+// whoever verifies one refuses it.
 func (d *Deployment) Installable() error {
 	paths, dirs := map[string]bool{}, map[string]bool{}
 	add := func(p string) (again bool) {
@@ -326,19 +332,37 @@ var ownDirs = []string{"runtime", "plugin-keys"}
 var (
 	retention = regexp.MustCompile(`^oob-[0-9a-f]{16}(-[0-9]+)?$`) // as in install.retentionTag
 	pluginID  = regexp.MustCompile(`^[a-z0-9_.-]{3,190}$`)
-	fileName  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+-]{0,254}$`)
-	fileMode  = regexp.MustCompile(`^0[0-7]{3}$`)
+	fileName  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+-]{0,250}$`) // with .sig at most 255 bytes
+	// releaseMode is that of a file of a release: root runs or reads it, so that others must
+	// not write it.
+	releaseMode = regexp.MustCompile(`^0[0-7][0145][0145]$`)
+	// dataMode is that of a file or directory below the data directory, which may have a
+	// group of its own.
+	dataMode = regexp.MustCompile(`^0[0-7][0-7][0145]$`)
 )
 
 // ReleaseFile is where a release says what it is. No file of a bundle may be called
 // that, or have a path that begins with a dot: these are the installation's own.
 const ReleaseFile = "release.json"
 
-// validPath reports whether a path can stand on every system below a directory,
-// and nowhere else.
+// CheckPath reports why a path cannot be that of a file of a release.
+func CheckPath(p string) error {
+	if !validPath(p) {
+		return fmt.Errorf("%q is not a path that every host can have: at most 1024 bytes, 255 in each name", p)
+	}
+	return nil
+}
+
+// validPath reports whether a path is relative, stays below its directory, and can be made
+// on every system: each component has at most 255 bytes.
 func validPath(p string) bool {
 	if p == "" || len(p) > 1024 || path.Clean(p) != p || path.IsAbs(p) || p == "." || p == ".." || strings.HasPrefix(p, "../") {
 		return false
+	}
+	for part := range strings.SplitSeq(p, "/") {
+		if len(part) > MaxName {
+			return false
+		}
 	}
 	return strings.IndexFunc(p, func(r rune) bool { return r < ' ' || r > '~' || strings.ContainsRune(`\:*?"<>|`, r) }) < 0
 }

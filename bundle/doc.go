@@ -133,8 +133,11 @@
 // descriptor with urls must be refused (somebody would have to fetch it), one
 // with data must have the right data. A manifest's own mediaType, if it has one,
 // must be that of its descriptor; Docker's must have one. An index must have
-// manifests and neither config nor layers; a manifest must have a config and no
-// manifests. Schema 1 is refused.
+// manifests and neither config nor layers, and each of them must be of a manifest
+// type; a manifest must have a config and no manifests, and neither its config nor a
+// layer may be of a manifest type. A manifest of Docker's with a layer of the type
+// application/vnd.docker.image.rootfs.foreign.diff.tar.gzip must be refused: it would
+// need a URL. Schema 1 is refused.
 //
 // # The load list
 //
@@ -197,9 +200,13 @@
 // references as the root, with the same digests; its charts must be among its
 // images; a plugin's id has 3 to 190 of a-z, 0-9 and . _ -; a file's path is
 // relative, with slashes, without empty, . or .. components, of printable ASCII
-// without \ : * ? " < > |, and unique without regard to case; its mode is 0 and
-// three octal digits. Components name nothing that is not there. What it says of
-// the host is described by [Host]; docs/host.md says what an installer makes of it.
+// without \ : * ? " < > |, has at most 255 bytes in each component and 1,024 in all,
+// and is unique without regard to case; its mode is 0 and three octal digits that let
+// neither group nor others write. The repository of an image on a site has at most
+// 255 bytes. Components name nothing that is not there. What it says of the host is
+// described by [Host]: no file that is merged into is also a directory, and modes below
+// the data directory do not let others write. docs/host.md describes what an installer
+// does with it.
 //
 // # Limits
 //

@@ -149,14 +149,17 @@ func (h *Host) Check(files []HostFile) error {
 		names[s.Name] = true
 	}
 	for _, d := range h.Directories {
-		if !validPath(d.Path) || !validOwner(d.Owner) || d.Mode != "" && !fileMode.MatchString(d.Mode) {
+		if !validPath(d.Path) || !validOwner(d.Owner) || d.Mode != "" && !dataMode.MatchString(d.Mode) {
 			return bad("the directory %q (owner %q, mode %q)", d.Path, d.Owner, d.Mode)
 		}
 	}
 	for _, m := range h.Merges {
-		if !validPath(m.File) || !has(m.Patch) || !validOwner(m.Owner) || m.Mode != "" && !fileMode.MatchString(m.Mode) {
-			return bad("%q is to be merged into %q", m.Patch, m.File)
+		if !validPath(m.File) || !has(m.Patch) || !validOwner(m.Owner) || m.Mode != "" && !dataMode.MatchString(m.Mode) {
+			return bad("%q is to be merged into %q (owner %q, mode %q)", m.Patch, m.File, m.Owner, m.Mode)
 		}
+	}
+	if a, b := h.overlap(); a != "" {
+		return bad("%q is to be a file and a directory, because of %q", a, b)
 	}
 	links := map[string]bool{}
 	for _, l := range h.Links {
@@ -175,6 +178,27 @@ func (h *Host) Check(files []HostFile) error {
 	return nil
 }
 
+// overlap returns a file that is merged into although it is also a directory: a declared
+// one, or one on the way to another file or directory, which is returned too.
+func (h *Host) overlap() (file, other string) {
+	var paths []string
+	for _, d := range h.Directories {
+		paths = append(paths, strings.ToLower(d.Path))
+	}
+	directories := len(paths)
+	for _, m := range h.Merges {
+		paths = append(paths, strings.ToLower(m.File))
+	}
+	for _, f := range paths[directories:] {
+		for i, p := range paths {
+			if i < directories && p == f || strings.HasPrefix(p, f+"/") {
+				return f, p
+			}
+		}
+	}
+	return "", ""
+}
+
 // Installable reports what no installation could make anything of, although the format
 // allows it: defaults that are no values of their kind, and templates that are none.
 func (h *Host) Installable() error {
@@ -184,6 +208,11 @@ func (h *Host) Installable() error {
 		}
 		if err := CheckValue(v.Kind, v.Default); err != nil {
 			return fmt.Errorf("the default of the value %q: %w", v.Name, err)
+		}
+	}
+	for _, u := range append([]string{h.Plugins}, h.Health...) {
+		if strings.Contains(u, ".Secrets") {
+			return fmt.Errorf("%q contains a password, and everybody may see a directory's name and an address; use a value instead", u)
 		}
 	}
 	for _, u := range h.Health {

@@ -78,6 +78,11 @@ func ParseManifest(d Descriptor, data []byte) (*Manifest, error) {
 			return bad("is listed as an index and is none")
 		}
 		m.Manifests = *doc.Manifests
+		for _, c := range m.Manifests { // distribution looks for each among its manifests
+			if !IsManifest(c.MediaType) {
+				return bad(fmt.Sprintf("lists %s of the type %q, which is not a manifest; registries refuse such an index", c.Digest, c.MediaType))
+			}
+		}
 	} else {
 		if doc.Config == nil || doc.Manifests != nil {
 			return bad("is listed as an image manifest and is none")
@@ -88,6 +93,9 @@ func ParseManifest(d Descriptor, data []byte) (*Manifest, error) {
 		}
 		if m.ArtifactType == "" {
 			m.ArtifactType = m.Config.MediaType
+		}
+		if err := m.checkStorable(); err != nil {
+			return nil, err
 		}
 	}
 	for _, c := range m.Children() {
@@ -101,4 +109,21 @@ func ParseManifest(d Descriptor, data []byte) (*Manifest, error) {
 		}
 	}
 	return m, nil
+}
+
+// checkStorable refuses an image manifest that registries refuse: they look for a config
+// or layer among their blobs, where no manifest is, and demand a URL for a foreign layer
+// (distribution, registry/storage). Errors wrap ErrFormat or ErrPolicy.
+func (m *Manifest) checkStorable() error {
+	for _, c := range m.Children() {
+		if IsManifest(c.MediaType) {
+			return fmt.Errorf("%w: manifest %s lists %s, of the manifest type %q, as a config or layer; registries refuse that",
+				ErrFormat, m.Descriptor.Digest, c.Digest, c.MediaType)
+		}
+		if m.Descriptor.MediaType == TypeDockerManifest && c.MediaType == typeDockerForeign && len(c.URLs) == 0 {
+			return fmt.Errorf("%w: manifest %s has the foreign layer %s without a URL, which registries refuse; push the image again with its layers (for Docker: allow-nondistributable-artifacts)",
+				ErrPolicy, m.Descriptor.Digest, c.Digest)
+		}
+	}
+	return nil
 }

@@ -9,6 +9,8 @@ const (
 	TypeDockerManifest = "application/vnd.docker.distribution.manifest.v2+json"
 	TypeDockerConfig   = "application/vnd.docker.container.image.v1+json"
 	TypeEmpty          = "application/vnd.oci.empty.v1+json"
+
+	typeDockerForeign = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
 )
 
 // Media and artifact types of ours.

@@ -49,6 +49,10 @@ func ParseReference(s string) (Reference, error) {
 	if full := r.String(); len(full) > MaxName {
 		return Reference{}, fmt.Errorf("%q has %d bytes in full, at most %d are allowed", full, len(full), MaxName)
 	}
+	// Registries refuse longer names (distribution/reference, RepositoryNameTotalLengthMax).
+	if name := r.SiteRepository(); len(name) > MaxName {
+		return Reference{}, fmt.Errorf("%q would be the repository %q on a site, which has %d bytes; registries take at most %d", s, name, len(name), MaxName)
+	}
 	// Docker tells a host by its capitals too; without them it must still be one.
 	if again, err := reference.ParseNormalizedNamed(r.String()); err != nil || reference.Domain(again) != r.Host {
 		return Reference{}, fmt.Errorf("%q: write the host in lower case, with a dot or a port", s)

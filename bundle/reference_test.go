@@ -33,7 +33,7 @@ func TestReference(t *testing.T) {
 			t.Errorf("%s: read again as %s, %v", r, again, err)
 		}
 	}
-	for _, bad := range []string{"", "A", "a:", "a:b:c", "a b", "a/../b", "http://a/b", "a@sha512:" + strings.Repeat("0", 128), "a@sha256:00", strings.Repeat("a", 300), strings.Repeat("0", 240)} {
+	for _, bad := range []string{"", "A", "a:", "a:b:c", "a b", "a/../b", "http://a/b", "a@sha512:" + strings.Repeat("0", 128), "a@sha256:00", strings.Repeat("a", 300), strings.Repeat("0", 240), "[::1]:5001/" + strings.Repeat("a", 220) + ":1", "[2001:db8::1]/" + strings.Repeat("a/", 108) + "b"} {
 		if r, err := bundle.ParseReference(bad); err == nil {
 			t.Errorf("%q was taken as %s", bad, r)
 		}

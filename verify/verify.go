@@ -75,6 +75,9 @@ func Open(ctx context.Context, r io.ReaderAt, size int64, policy Policy) (*Verif
 	if err := checkPartial(reader, deployment.Images); err != nil {
 		return nil, err
 	}
+	if err := deployment.Installable(); err != nil {
+		return nil, fmt.Errorf("%w: no host can install it: %w", bundle.ErrPolicy, err)
+	}
 	return &Verified{
 		Reader: reader, Identity: head.Identity(), Slot: head.Slot, Signatures: reports, Deployment: deployment,
 	}, nil

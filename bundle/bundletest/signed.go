@@ -95,13 +95,13 @@ func HostileContent(tb testing.TB, key *Key) []Hostile {
 		d.Images[0].Referrers = []bundle.Digest{bundle.DigestOf([]byte("x"))}
 	})
 	inDocument("an attestation that is a path", "not in the root", bundle.ErrFormat, func(d *bundle.Deployment) { d.Images[0].Attestations = []bundle.Digest{"sha256:../../etc/passwd"} })
-	for _, p := range []string{"/etc/passwd", "../x", "a/../../x", "./x", "a//b", "a/", "", ".", "..", `a\b`, "C:x", "a\nb", "a\x1b[2J", "caf\u00e9", "a\u202eb", "a*", "con|x", strings.Repeat("d/", 600) + "x"} {
-		inDocument(fmt.Sprintf("the path %.30q", p), "it lists the file", bundle.ErrFormat, func(d *bundle.Deployment) { d.Files[0].Path = p })
+	for _, p := range []string{"/etc/passwd", "../x", "a/../../x", "./x", "a//b", "a/", "", ".", "..", `a\b`, "C:x", "a\nb", "a\x1b[2J", "caf\u00e9", "a\u202eb", "a*", "con|x", strings.Repeat("d/", 600) + "x", strings.Repeat("n", 256), "d/" + strings.Repeat("n", 300) + "/x"} {
+		inDocument(fmt.Sprintf("the path %.30q", p), "invalid file path", bundle.ErrFormat, func(d *bundle.Deployment) { d.Files[0].Path = p })
 	}
-	for _, m := range []string{"4755", "2755", "1777", "755", "0999", "0o644", "-644", "", "00644", "0644\n"} {
-		inDocument(fmt.Sprintf("the mode %q", m), "it lists the file", bundle.ErrFormat, func(d *bundle.Deployment) { d.Files[0].Mode = m })
+	for _, m := range []string{"4755", "2755", "1777", "755", "0999", "0o644", "-644", "", "00644", "0644\n", "0666", "0646", "0664", "0777", "0602", "0720"} {
+		inDocument(fmt.Sprintf("the mode %q", m), "has the mode", bundle.ErrFormat, func(d *bundle.Deployment) { d.Files[0].Mode = m })
 	}
-	inDocument("two paths that differ in case", "twice", bundle.ErrFormat, func(d *bundle.Deployment) { d.Files[1].Path = strings.ToUpper(d.Files[0].Path) })
+	inDocument("two paths that differ in case", "duplicate", bundle.ErrFormat, func(d *bundle.Deployment) { d.Files[1].Path = strings.ToUpper(d.Files[0].Path) })
 	inDocument("a file that is a directory", "a file and a directory", bundle.ErrFormat, func(d *bundle.Deployment) { d.Files[1].Path = d.Files[0].Path + "/x" })
 	inDocument("a file of another size", "disagree", bundle.ErrFormat, func(d *bundle.Deployment) { d.Files[0].Size++ })
 	inDocument("a file with a negative size", "has the size -1", bundle.ErrFormat, func(d *bundle.Deployment) { d.Files[0].Size = -1 })
@@ -127,6 +127,12 @@ func HostileContent(tb testing.TB, key *Key) []Hostile {
 	}
 	for _, dir := range []bundle.Directory{{Path: "../x"}, {Path: "/x"}, {Path: "x", Owner: "root"}, {Path: "x", Owner: "-1:0"}, {Path: "x", Owner: "9999999999:0"}, {Path: "x", Mode: "4777"}} {
 		inDocument(fmt.Sprintf("a directory %+v", dir), "about the host", bundle.ErrFormat, func(d *bundle.Deployment) { d.Host.Directories = []bundle.Directory{dir} })
+	}
+	for _, m := range []bundle.Merge{{File: "d", Patch: "etc/acme.conf"}, {File: "D", Patch: "etc/acme.conf"}, {File: "d/e", Patch: "etc/acme.conf"}, {File: "f", Patch: "etc/acme.conf"}, {File: strings.Repeat("n", 256), Patch: "etc/acme.conf"}, {File: "x", Patch: "etc/acme.conf", Mode: "0666"}, {File: "x", Patch: "etc/none"}} {
+		inDocument(fmt.Sprintf("a merge %.60s", fmt.Sprintf("%+v", m)), "about the host", bundle.ErrFormat, func(d *bundle.Deployment) {
+			d.Host.Directories = []bundle.Directory{{Path: "d/e/g"}, {Path: "d"}}
+			d.Host.Merges = []bundle.Merge{m, {File: "f/g", Patch: "etc/acme.conf"}}
+		})
 	}
 	file("deployment: more bytes than are read", "at most", bundle.ErrLimit, func(c *Content) {
 		c.Document = func(d []byte) []byte { return append(d, bytes.Repeat([]byte(" "), bundle.MaxDeployment)...) }
@@ -229,6 +235,20 @@ func hostileManifests(tb testing.TB, key *Key) []Hostile {
 	with("a foreign layer with urls", "cannot cross an air gap", bundle.ErrPolicy, func(l string) string {
 		return strings.Replace(strings.Replace(l, TypeLayer, "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", 1), size, size+`,"urls":["https://example.com/l"]`, 1)
 	})
+	for _, t := range []string{bundle.TypeOCIManifest, bundle.TypeOCIIndex, bundle.TypeDockerManifest, bundle.TypeDockerList} {
+		with("a layer of the type "+t, "as a config or layer", bundle.ErrFormat, func(l string) string { return strings.Replace(l, TypeLayer, t, 1) })
+		oci("a config of the type "+t, "as a config or layer", bundle.ErrFormat, strings.Replace(plain, "CONFIG", `{"mediaType":"`+t+`","digest":"`+string(bundle.DigestOf([]byte("{}")))+`","size":2}`, 1))
+	}
+	manifest("an index of a layer", "not a manifest", bundle.ErrFormat, func(_ *Content, _, layer string) (string, string) {
+		return bundle.TypeOCIIndex, `{"schemaVersion":2,"manifests":[` + layer + `]}`
+	})
+	for _, field := range []string{"", `,"urls":[]`} {
+		manifest("Docker's with a foreign layer"+field, "foreign layer", bundle.ErrPolicy, func(_ *Content, config, layer string) (string, string) {
+			layer = strings.Replace(layer, TypeLayer, "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", 1)
+			layer = strings.Replace(layer, size, size+field, 1)
+			return bundle.TypeDockerManifest, `{"schemaVersion":2,"mediaType":"` + bundle.TypeDockerManifest + `","config":` + config + `,"layers":[` + layer + `]}`
+		})
+	}
 	with("data that is not the layer's", "embedded data", bundle.ErrDigest, func(l string) string { return strings.Replace(l, size, size+`,"data":"YSBsYXllUg=="`, 1) })
 	with("data that is empty", "embedded data", bundle.ErrDigest, func(l string) string { return strings.Replace(l, size, size+`,"data":""`, 1) })
 	with("a layer without a media type", "media type", bundle.ErrFormat, func(l string) string { return strings.Replace(l, TypeLayer, "", 1) })
