@@ -4,6 +4,7 @@ package bundle
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"math"
 	"os"
@@ -43,16 +44,30 @@ func Allocated(path string) (int64, error) {
 	return 0, nil
 }
 
-// Writable reports an error if dir, or the directory above it that is there, does
-// not let this user make something in it. The error is an *fs.PathError.
+// Writable reports an error if something cannot be made in dir, because this user may not,
+// or because there is no directory and none can be made. Errors are *fs.PathError, or wrap
+// ErrPolicy.
 func Writable(dir string) error {
 	for {
-		err := unix.Access(dir, unix.W_OK|unix.X_OK)
+		fi, err := os.Stat(dir)
+		if errors.Is(err, syscall.ENOTDIR) && dir != filepath.Dir(dir) {
+			dir = filepath.Dir(dir)
+			continue
+		}
 		if errors.Is(err, fs.ErrNotExist) && dir != filepath.Dir(dir) {
+			if _, err := os.Lstat(dir); err == nil {
+				return fmt.Errorf("%w: %s is a link to a directory that does not exist; make the directory, or remove the link", ErrPolicy, dir)
+			}
 			dir = filepath.Dir(dir)
 			continue
 		}
 		if err != nil {
+			return err
+		}
+		if !fi.IsDir() {
+			return fmt.Errorf("%w: %s is not a directory, and one is needed there; move it away", ErrPolicy, dir)
+		}
+		if err := unix.Access(dir, unix.W_OK|unix.X_OK); err != nil {
 			return &fs.PathError{Op: "writing to", Path: dir, Err: err}
 		}
 		return nil

@@ -15,7 +15,7 @@ import (
 // new content is first written beside it, under a name that the next run after a
 // kill uses again; the caller is the only one that writes the file.
 func WriteFile(path string, data []byte, mode os.FileMode) error {
-	name := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".new")
+	name := TempName(path)
 	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -37,6 +37,16 @@ func WriteFile(path string, data []byte, mode os.FileMode) error {
 		return errors.Join(err, os.Remove(f.Name()))
 	}
 	return SyncDir(filepath.Dir(path))
+}
+
+// TempName returns the name beside path under which its new content is written before it
+// is renamed. It fits wherever the name itself fits (255 bytes on most file systems).
+func TempName(path string) string {
+	dir, base := filepath.Split(path)
+	if len(base) > 250 {
+		base = DigestOf([]byte(base)).Short()
+	}
+	return dir + "." + base + ".new"
 }
 
 // ReadFile reads a file of at most limit bytes, whatever it says of its size: a

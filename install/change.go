@@ -104,11 +104,9 @@ func (c *change) release(name, from, to string, undo bool) error {
 		after.Links = c.state.OwnLinks(after)
 	}
 	switch {
-	case undo && before != nil && (after == nil || before.ID != after.ID):
-		return host.Deactivate(c.root, before, after)
-	case after != nil:
-		return host.Activate(c.root, after, before)
-	case from != "" && before == nil && after == nil:
+	case before != nil || after != nil:
+		return host.Switch(c.root, name, before, after, undo)
+	case from != "":
 		return host.RemoveLost(c.root, name, c.state.paths(name))
 	}
 	return nil

@@ -30,7 +30,7 @@ func (p *Plan) preflight(ctx context.Context) error {
 		}
 	}
 	if p.release != nil {
-		problems = append(problems, p.release.CheckMerges())
+		problems = append(problems, p.release.CheckSwitch())
 	}
 	repos, err := p.repositories()
 	if err != nil {

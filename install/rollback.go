@@ -186,5 +186,5 @@ func (s *Site) checkData(name, from, to string) error {
 	if err != nil || after == nil {
 		return err
 	}
-	return errors.Join(host.CheckMoved(before.Data, after.Data), after.CheckMerges())
+	return errors.Join(host.CheckMoved(before.Data, after.Data), after.CheckSwitch(s.Root, before))
 }

@@ -23,53 +23,41 @@ func Current(root, name string) (string, error) {
 	return filepath.Base(to), nil
 }
 
-// Activate makes a staged release the current one: patches are merged, one rename
-// switches, and links that the release before did not have are made. It may be
-// repeated, and is when a run was interrupted in it. Before is the release that the links of are no longer
-// wanted, or nil.
-func Activate(root string, a, before *About) error {
-	base, err := filepath.Abs(Base(root, a.Name))
+// Switch makes the staged release to current instead of from; either may be nil. JSON
+// patches are applied, one rename switches, and then links are made and removed. It may be
+// repeated after an interruption. With undo it takes a change back: a file that cannot be
+// patched is left as it is.
+func Switch(root, name string, from, to *About, undo bool) error {
+	base, err := filepath.Abs(Base(root, name))
 	if err != nil {
 		return err
 	}
-	for n, m := range a.Merges {
-		if err := merge(base, a, m, n); err != nil {
-			return err
-		}
-	}
-	if err := symlink(filepath.Join("releases", a.ID), filepath.Join(base, "current")); err != nil {
+	if err := switchMerges(base, from.merges(base), to.merges(base), undo); err != nil {
 		return err
 	}
-	// Not before: what the host has in a link's place is given up for something
-	// that is there.
-	for _, l := range a.Links {
-		if err := makeLink(base, a.HostRoot, l); err != nil {
+	if to == nil {
+		return removeCurrent(base, from)
+	}
+	if err := symlink(filepath.Join("releases", to.ID), filepath.Join(base, "current")); err != nil {
+		return err
+	}
+	// The links come after the rename: they must not lead to a file that is not there.
+	for _, l := range to.Links {
+		if err := makeLink(base, to.HostRoot, l); err != nil {
 			return err
 		}
 	}
-	if before != nil {
-		return removeLinks(base, before, a)
+	if from == nil {
+		return nil
 	}
-	return nil
+	return removeLinks(base, from, to)
 }
 
-// Deactivate takes a release back: the one before is current again, or none, and
-// patches are undone where nobody has written to the file since.
-func Deactivate(root string, a, before *About) error {
-	base, err := filepath.Abs(Base(root, a.Name))
-	if err != nil {
-		return err
-	}
-	for n, m := range slices.Backward(a.Merges) { // two may be into one file
-		if err := unmerge(base, a, m, n); err != nil {
+func removeCurrent(base string, from *About) error {
+	if from != nil {
+		if err := removeLinks(base, from, nil); err != nil {
 			return err
 		}
-	}
-	if before != nil {
-		return Activate(root, before, a)
-	}
-	if err := removeLinks(base, a, nil); err != nil {
-		return err
 	}
 	if err := os.Remove(filepath.Join(base, "current")); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -112,7 +100,7 @@ func symlink(target, name string) error {
 	if to, err := os.Readlink(name); err == nil && to == target {
 		return nil
 	}
-	fresh := filepath.Join(filepath.Dir(name), "."+filepath.Base(name)+".new")
+	fresh := bundle.TempName(name)
 	if err := os.Remove(fresh); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}

@@ -94,5 +94,8 @@ func (r *Release) diff(dir string, f file) (string, error) {
 		return "", nil
 	}
 	hidden := func(b []byte) []byte { return []byte(r.secrets.hide(string(b))) }
+	if f.secret && !bytes.Equal(hidden(text), f.shown) {
+		return "", nil // it contains passwords in a form that cannot be masked
+	}
 	return string(diff.Diff("installed/"+f.path, hidden(old), "bundle/"+f.path, hidden(text))), nil
 }

@@ -22,10 +22,17 @@ func (r *Release) collect() error {
 			Registry: r.site.Registry, Data: r.data, Release: r.Dir, Current: filepath.Join(r.base, "current"),
 			Values: r.values, Secrets: r.secrets, Settings: d.Settings,
 		},
-		d: d, g: r.bundle.Geometry, platform: r.platform,
+		d: d, g: r.bundle.Geometry, platform: r.platform, limits: newLimits(),
 	}
 	render.file = func(p string) (string, error) { return r.included(render, p) }
-	if err := r.addPlugins(render); err != nil {
+	public := render.public()
+	public.file = func(p string) (string, error) { return r.included(public, p) }
+	if err := r.addPlugins(public); err != nil {
+		return err
+	}
+	render.plugins = public.plugins
+	var err error
+	if r.health, err = r.healthURLs(public); err != nil {
 		return err
 	}
 	runtimes, err := mirrors(d.Images, r.site.Registry, r.plain)
@@ -48,7 +55,7 @@ func (r *Release) collect() error {
 		if f.As == bundle.AsTemplate || f.As == bundle.AsImages {
 			text, err := r.bundle.ReadBlob(out.blob, bundle.MaxTemplate)
 			if err == nil && f.As == bundle.AsTemplate {
-				out.data, err = render.render(f.Path, string(text))
+				out.data, out.shown, out.secret, err = r.ownText(render, f.Path, string(text))
 			} else if err == nil {
 				var foreign []string
 				out.data, foreign, err = render.siteImages(f.Path, text)
@@ -62,15 +69,17 @@ func (r *Release) collect() error {
 			if out.data == nil {
 				out.data = []byte{}
 			}
-			if r.secrets.in(out.data) {
+			if out.secret {
 				out.mode &= 0o600
-				out.secret = true
 			}
 		}
 		r.files = append(r.files, out)
 	}
 	seen := map[string]bool{}
 	for _, f := range r.files {
+		if err := bundle.CheckPath(f.path); err != nil { // a value of the site may be part of it
+			problems = append(problems, fmt.Errorf("%w: %w", ErrValues, err))
+		}
 		if low := strings.ToLower(f.path); seen[low] || strings.HasPrefix(low, ".") || low == bundle.ReleaseFile {
 			problems = append(problems, fmt.Errorf("%w: %q is a name that this program uses itself", bundle.ErrFormat, f.path))
 		} else {
@@ -137,9 +146,16 @@ func (r *Release) addPlugins(render *renderer) error {
 	return nil
 }
 
-// health fills in the addresses to ask whether all is well.
-func (r *Release) health() ([]string, error) {
-	render := &renderer{view: view{Name: r.Name, Values: r.values, Data: r.data}, file: func(string) (string, error) { return "", errors.New("not here") }, d: r.bundle.Deployment, g: r.bundle.Geometry, platform: r.platform}
+// public returns a renderer without the passwords: its results are names of directories
+// and addresses, which everybody may see.
+func (r *renderer) public() *renderer {
+	p := *r
+	p.Secrets = nil
+	return &p
+}
+
+// healthURLs fills in the addresses that answer when all is well.
+func (r *Release) healthURLs(render *renderer) ([]string, error) {
 	var urls []string
 	for _, h := range r.host.Health {
 		text, err := render.render("health", h)

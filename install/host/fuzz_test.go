@@ -125,11 +125,6 @@ func keptSecrets(t *testing.T, dir string, data []byte) {
 	if again, err := readSecrets(dir); err != nil || !maps.Equal(s, again) {
 		t.Fatalf("%q was kept as %q: %v", s, again, err)
 	}
-	for _, v := range s {
-		if v != "" && !s.in([]byte("a"+v+"b")) {
-			t.Fatalf("%q is not seen in a text", v)
-		}
-	}
 }
 
 // mergeInput is a document that a program wrote, and a patch.
@@ -164,8 +159,8 @@ func FuzzMerge(f *testing.F) {
 }
 
 func fuzzMerge(root string) func(t *testing.T, in mergeInput) bool {
-	a := &About{Name: "app", ID: "0123456789abcdef", Data: filepath.Join(root, "data")}
 	m := bundle.Merge{File: "config.json", Patch: "patch.json"}
+	a := &About{Name: "app", ID: "0123456789abcdef", Data: filepath.Join(root, "data"), Merges: []bundle.Merge{m}}
 	base := Base(root, a.Name)
 	release, config := filepath.Join(base, "releases", a.ID), filepath.Join(a.Data, m.File)
 	for _, dir := range []string{release, a.Data} {
@@ -173,6 +168,7 @@ func fuzzMerge(root string) func(t *testing.T, in mergeInput) bool {
 			panic(err)
 		}
 	}
+	none := (*About)(nil).merges(base)
 	return func(t *testing.T, in mergeInput) bool {
 		if err := os.WriteFile(filepath.Join(release, m.Patch), in.patch, 0o644); err != nil {
 			t.Fatal(err)
@@ -188,7 +184,7 @@ func fuzzMerge(root string) func(t *testing.T, in mergeInput) bool {
 			}
 			return data
 		}
-		if err := merge(base, a, m, 0); err != nil {
+		if err := switchMerges(base, none, a.merges(base), false); err != nil {
 			if got := read(); !bytes.Equal(got, in.old) {
 				t.Fatalf("refused (%v), and %q became %q", err, in.old, got)
 			}
@@ -199,13 +195,13 @@ func fuzzMerge(root string) func(t *testing.T, in mergeInput) bool {
 		if len(bytes.TrimSpace(old)) == 0 {
 			old = []byte("{}")
 		}
-		if want, ok := merged(t, old, in.patch); !ok || !reflect.DeepEqual(decoded(t, got), want) {
+		if want, ok := expected(t, old, in.patch); !ok || !reflect.DeepEqual(decoded(t, got), want) {
 			t.Fatalf("%q with %q is %q", in.old, in.patch, got)
 		}
-		if err := merge(base, a, m, 0); err != nil || !bytes.Equal(read(), got) {
+		if err := switchMerges(base, none, a.merges(base), false); err != nil || !bytes.Equal(read(), got) {
 			t.Fatalf("a second time %q with %q is %q and then %q: %v", in.old, in.patch, got, read(), err)
 		}
-		if err := unmerge(base, a, m, 0); err != nil {
+		if err := switchMerges(base, a.merges(base), none, true); err != nil {
 			t.Fatal(err)
 		}
 		if now, err := os.ReadFile(config); errors.Is(err, os.ErrNotExist) && len(in.old) > 0 || err == nil && !bytes.Equal(now, in.old) {
@@ -225,8 +221,8 @@ func decoded(t *testing.T, data []byte) any {
 	return v
 }
 
-// merged is the algorithm of RFC 7396, section 2.
-func merged(t *testing.T, target, patch []byte) (any, bool) {
+// expected is the algorithm of RFC 7396, section 2.
+func expected(t *testing.T, target, patch []byte) (any, bool) {
 	t.Helper()
 	a, errA := decodeNumbers(target)
 	b, errB := decodeNumbers(patch)
@@ -307,6 +303,7 @@ func fuzzRenderer(value string) *renderer {
 	digest := bundle.DigestOf([]byte("manifest"))
 	const ref = "docker.io/library/nginx:1"
 	return &renderer{
+		limits: newLimits(),
 		view: view{
 			Name: "demo", Version: "1", Registry: siteRegistry, Data: "/var/lib/x", Values: map[string]string{"v": value}, Secrets: map[string]string{"p": "secret"},
 			Platform: "linux/amd64", Settings: map[string]string{},
@@ -325,14 +322,15 @@ func fuzzRenderer(value string) *renderer {
 }
 
 func fuzzTemplate(t *testing.T, in templateInput) bool {
-	if strings.Contains(in.template, "range") && strings.ContainsAny(in.template, "0123456789") || len(in.template) > 4096 {
-		return false // an author may count to a thousand million; that is slow, not wrong
+	if len(in.template) > 4096 {
+		return false
 	}
 	r := fuzzRenderer(in.value)
 	out, err := r.render("t", in.template)
 	if err != nil && !errors.Is(err, ErrTemplate) || len(out) > bundle.MaxTemplate {
 		t.Fatalf("%d bytes, %v", len(out), err)
 	}
+	r.limits = newLimits()
 	if utf8.ValidString(in.value) && checkKind("", in.value) == nil {
 		quotedValue(t, r, in.value)
 	}

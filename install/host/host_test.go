@@ -135,7 +135,7 @@ func TestMerge(t *testing.T) {
 	const before = `{"S": {"Keep": 12345678901234567890, "On": true, "Gone": 1}}`
 	write(filepath.Join(base, "releases", a.ID, "patch.json"), `{"S": {"On": false, "Gone": null, "New": "x"}}`)
 	write(config, before)
-	if err := Activate(root, a, nil); err != nil {
+	if err := Switch(root, "app", nil, a, false); err != nil {
 		t.Fatal(err)
 	}
 	if s := read()["S"]; s["On"] != false || s["New"] != "x" || s["Gone"] != nil || s["Keep"] == nil {
@@ -147,36 +147,36 @@ func TestMerge(t *testing.T) {
 	if fi, err := os.Stat(config); err != nil || fi.Mode().Perm() != 0o640 {
 		t.Errorf("%v %v", fi.Mode(), err)
 	}
-	if err := Activate(root, a, nil); err != nil { // a run that is repeated
+	if err := Switch(root, "app", nil, a, false); err != nil { // a run that is repeated
 		t.Fatal(err)
 	}
 	// An upgrade merges on top, without taking the older patch back in between.
 	b := *a
 	b.ID = "fedcba9876543210"
 	write(filepath.Join(base, "releases", b.ID, "patch.json"), `{"S": {"New": "y"}}`)
-	if err := Activate(root, &b, a); err != nil {
+	if err := Switch(root, "app", a, &b, false); err != nil {
 		t.Fatal(err)
 	}
 	if s := read()["S"]; s["On"] != false || s["New"] != "y" {
 		t.Errorf("after the upgrade: %v", s)
 	}
-	if err := Deactivate(root, &b, a); err != nil {
+	if err := Switch(root, "app", &b, a, true); err != nil {
 		t.Fatal(err)
 	}
 	if s := read()["S"]; s["On"] != false || s["New"] != "x" {
 		t.Errorf("after the rollback: %v", s)
 	}
-	if err := Deactivate(root, a, nil); err != nil {
+	if err := Switch(root, "app", a, nil, true); err != nil {
 		t.Fatal(err)
 	}
 	if data, _ := os.ReadFile(config); string(data) != before {
 		t.Errorf("taken back: %s", data)
 	}
-	if err := Activate(root, a, nil); err != nil {
+	if err := Switch(root, "app", nil, a, false); err != nil {
 		t.Fatal(err)
 	}
 	write(config, `{"S": {"On": true, "Mine": 1}}`)
-	if err := Deactivate(root, a, nil); err != nil {
+	if err := Switch(root, "app", a, nil, true); err != nil {
 		t.Fatal(err)
 	}
 	if read()["S"]["Mine"] == nil {
@@ -201,7 +201,7 @@ func TestMergeFollowsNothing(t *testing.T) {
 	if err := os.Symlink(elsewhere, filepath.Join(a.Data, "conf")); err != nil {
 		t.Fatal(err)
 	}
-	if err := Activate(root, a, nil); err == nil {
+	if err := Switch(root, "app", nil, a, false); err == nil {
 		t.Error("a link to elsewhere was followed")
 	}
 	if entries, _ := os.ReadDir(elsewhere); len(entries) > 0 {
@@ -231,17 +231,16 @@ func TestUnmergeGone(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		r := &Release{data: a.Data, host: &bundle.Host{Merges: merges}}
-		if err := errors.Join(r.CheckMerges(), Activate(root, a, nil)); err != nil {
+		if err := errors.Join(a.CheckSwitch(root, nil), Switch(root, "app", nil, a, false)); err != nil {
 			t.Fatal(err)
 		}
 		if err := change(a.Data); err != nil {
 			t.Skip(err)
 		}
-		if err := r.CheckMerges(); !errors.Is(err, ErrData) && what != "the directory is gone" || err != nil && what == "the directory is gone" {
+		if err := a.CheckSwitch(root, nil); !errors.Is(err, ErrData) && what != "the directory is gone" || err != nil && what == "the directory is gone" {
 			t.Errorf("%s, before a switch: %v", what, err)
 		}
-		if err := Deactivate(root, a, nil); err != nil {
+		if err := Switch(root, "app", a, nil, true); err != nil {
 			t.Errorf("%s: %v", what, err)
 		}
 		if left, _ := os.ReadDir(filepath.Join(base, "replaced")); len(left) > 0 {

@@ -3,216 +3,314 @@ package host
 import (
 	"bytes"
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
-	"reflect"
 	"runtime"
 	"slices"
 	"strings"
 
-	"github.com/go-json-experiment/json/jsontext"
-
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
-// mergePatch applies a patch to a document (RFC 7396, section 2). What the patch
-// does not speak of stays as it is written and where it stands: numbers are not
-// counted anew. Of a name that is there twice the last counts, as for most readers.
-func mergePatch(target, patch jsontext.Value) (jsontext.Value, error) {
-	if patch.Kind() != '{' {
-		return patch, nil
+// merges are the JSON patches of one release, with access to their content.
+type merges struct {
+	release string // ID
+	data    string // absolute path of the data directory
+	list    []bundle.Merge
+	patch   func(path string) ([]byte, error)
+	secret  func(path string) bool // the patch contains a password of the site
+}
+
+// merges returns those of a release that is on the disk.
+func (a *About) merges(base string) *merges {
+	if a == nil {
+		return &merges{}
 	}
-	out, err := members(target)
-	if err != nil {
-		return nil, err
+	return &merges{
+		release: a.ID, data: a.Data, list: a.Merges,
+		patch: func(p string) ([]byte, error) {
+			return bundle.ReadFile(filepath.Join(base, "releases", a.ID, filepath.FromSlash(p)), bundle.MaxTemplate)
+		},
+		secret: func(p string) bool {
+			return slices.ContainsFunc(a.Files, func(f File) bool { return f.Path == p && f.Secret })
+		},
 	}
-	changes, err := members(patch)
-	if err != nil {
-		return nil, err
+}
+
+// merges returns those of a release that is not on the disk yet.
+func (r *Release) merges() *merges {
+	find := func(p string) (file, bool) {
+		at := slices.IndexFunc(r.files, func(f file) bool { return f.path == p && f.as != bundle.AsArchive })
+		if at < 0 {
+			return file{}, false
+		}
+		return r.files[at], true
 	}
-	for _, name := range changes.names {
-		value := changes.values[name]
-		if value.Kind() == 'n' {
-			out.remove(name)
+	return &merges{
+		release: r.ID, data: r.data, list: r.host.Merges,
+		patch: func(p string) ([]byte, error) {
+			f, ok := find(p)
+			switch {
+			case !ok:
+				return nil, fmt.Errorf("%w: the patch %s is not among the files for this host", bundle.ErrPolicy, p)
+			case f.data != nil:
+				return f.data, nil
+			}
+			return r.bundle.ReadBlob(f.blob, bundle.MaxTemplate)
+		},
+		secret: func(p string) bool {
+			f, ok := find(p)
+			return ok && f.secret
+		},
+	}
+}
+
+// kept returns where the content of a file is kept as it was before merge n.
+func (m *merges) kept(base string, n int) string {
+	return filepath.Join(base, "replaced", fmt.Sprintf("%s-merge-%d.json", m.release, n))
+}
+
+// first returns the index of the first merge into a file, or -1.
+func (m *merges) first(data, file string) int {
+	if m.data != data {
+		return -1
+	}
+	return slices.IndexFunc(m.list, func(x bundle.Merge) bool { return x.File == file })
+}
+
+// original returns where the content of a file is kept as it was before any release of
+// the deployment was merged into it. Merge n is the first one into the file.
+func (m *merges) original(base string, n int) string {
+	return filepath.Join(base, "replaced", fmt.Sprintf("%s-merge-original-%d.json", m.release, n))
+}
+
+// undoAll returns the content of a file without the patches of m and of the releases
+// before it, or as it is if other programs have changed it since.
+func (m *merges) undoAll(base, file string, content []byte) []byte {
+	earlier := m.undo(base, file, content)
+	if bytes.Equal(earlier, content) {
+		return content
+	}
+	original, err := bundle.ReadFile(m.original(base, m.first(m.data, file)), bundle.MaxTemplate)
+	if err != nil { // made by a version that kept only the content before each patch
+		return earlier
+	}
+	return original
+}
+
+// undo returns the content of a file without the patches of m, or as it is if other
+// programs have changed it since.
+func (m *merges) undo(base, file string, content []byte) []byte {
+	for n, merge := range slices.Backward(m.list) {
+		if merge.File != file {
 			continue
 		}
-		if value, err = mergePatch(out.values[name], value); err != nil {
-			return nil, err
+		earlier, err := bundle.ReadFile(m.kept(base, n), bundle.MaxTemplate)
+		if err != nil {
+			continue
 		}
-		out.set(name, value)
+		patch, err := m.patch(merge.Patch)
+		if err != nil {
+			continue
+		}
+		if patched, err := patchFile(merge, earlier, patch); err == nil && bytes.Equal(patched, content) {
+			content = earlier
+		}
 	}
-	return out.encode()
+	return content
 }
 
-// object is a JSON object in the order in which it is written.
-type object struct {
-	names  []string
-	values map[string]jsontext.Value
+// merged is one file of a data directory before and after a change of release.
+type merged struct {
+	data, file string
+	missing    bool // there is no such file now
+	remove     bool // there is none afterwards
+	changed    bool // its content, its mode, or whether it exists
+	was, will  []byte
+	mode       fs.FileMode
+	owner      string            // UID:GID, or "" for whoever runs this
+	keep       map[string][]byte // path below base: content to restore later
 }
 
-func (o *object) set(name string, v jsontext.Value) {
-	if _, ok := o.values[name]; !ok {
-		o.names = append(o.names, name)
+// planMerges computes what becomes of every file that from or to merges into. Nothing is
+// written. The patches of to are applied on top of those of from; with undo those of from
+// are undone first. A file into which to does not merge gets back its original content.
+// What other programs have changed since is never undone.
+//
+// The error joins one for each file that cannot be changed; they wrap ErrData or
+// ErrValues, or are the file system's.
+func planMerges(base string, from, to *merges, undo bool) ([]merged, error) {
+	type place struct{ data, file string }
+	var places []place
+	for _, m := range []*merges{to, from} {
+		for _, x := range m.list {
+			if p := (place{m.data, x.File}); !slices.Contains(places, p) {
+				places = append(places, p)
+			}
+		}
 	}
-	o.values[name] = v
+	var plan []merged
+	var problems []error
+	for _, p := range places {
+		f, err := planFile(base, merged{data: p.data, file: p.file}, from, to, undo)
+		if err == nil {
+			plan = append(plan, *f)
+		}
+		problems = append(problems, err)
+	}
+	return plan, errors.Join(problems...)
 }
 
-// remove leaves the name where it stood; what has no value is not written.
-func (o *object) remove(name string) { delete(o.values, name) }
-
-// members reads an object; anything else has none.
-func members(v jsontext.Value) (*object, error) {
-	o := &object{values: map[string]jsontext.Value{}}
-	if v.Kind() != '{' {
-		return o, nil
-	}
-	dec := jsontext.NewDecoder(bytes.NewReader(v), jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
-	if _, err := dec.ReadToken(); err != nil {
+func planFile(base string, f merged, from, to *merges, undo bool) (*merged, error) {
+	inFrom, inTo := from.first(f.data, f.file) >= 0, to.first(f.data, f.file) >= 0
+	info, err := f.read()
+	if err != nil {
+		if !inTo { // what is not a file any more has nothing to undo
+			return &f, ignoreData(err)
+		}
 		return nil, err
 	}
-	for dec.PeekKind() == '"' {
-		name, err := dec.ReadToken()
+	f.keep, f.mode = map[string][]byte{}, 0o600
+	content := f.was
+	if inTo {
+		content = to.undo(base, f.file, content)
+		repeated := !bytes.Equal(content, f.was)
+		original := content
+		if inFrom {
+			original = from.undoAll(base, f.file, content)
+			if undo {
+				content = to.undo(base, f.file, from.undo(base, f.file, content))
+			}
+		}
+		if !undo && !repeated {
+			f.keep[to.original(base, to.first(f.data, f.file))] = original
+		}
+	} else if inFrom {
+		content = from.undoAll(base, f.file, content)
+	}
+	f.remove = len(content) == 0
+	secret := false
+	for n, m := range to.list {
+		if !inTo || m.File != f.file {
+			continue
+		}
+		patch, err := to.patch(m.Patch)
 		if err != nil {
 			return nil, err
 		}
-		text := name.String()
-		value, err := dec.ReadValue()
-		if err != nil {
+		f.keep[to.kept(base, n)] = content
+		if content, err = patchFile(m, content, patch); err != nil {
 			return nil, err
 		}
-		o.set(text, value.Clone())
-	}
-	_, err := dec.ReadToken()
-	return o, err
-}
-
-func (o *object) encode() (jsontext.Value, error) {
-	var b bytes.Buffer
-	enc := jsontext.NewEncoder(&b, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
-	err := enc.WriteToken(jsontext.BeginObject)
-	written := map[string]bool{} // a name that was removed and came back stands in names twice
-	for _, name := range o.names {
-		v, ok := o.values[name]
-		if !ok || written[name] {
-			continue
+		if f.mode, err = parseMode(m.Mode, 0o600); err != nil {
+			return nil, err
 		}
-		written[name] = true
-		err = errors.Join(err, enc.WriteToken(jsontext.String(name)), enc.WriteValue(v))
+		f.remove = false
+		f.owner = cmp.Or(f.owner, m.Owner)
+		secret = secret || to.secret(m.Patch)
 	}
-	err = errors.Join(err, enc.WriteToken(jsontext.EndObject))
-	return bytes.TrimSpace(b.Bytes()), err
-}
-
-// sameJSON reports whether two texts are documents that say the same.
-func sameJSON(a, b []byte) bool {
-	x, errX := decodeNumbers(a)
-	y, errY := decodeNumbers(b)
-	return errX == nil && errY == nil && reflect.DeepEqual(x, y)
-}
-
-// decodeNumbers reads one document, whose numbers stay as they are written.
-func decodeNumbers(data []byte) (v any, err error) {
-	dec := json.NewDecoder(bytes.NewReader(data))
-	dec.UseNumber()
-	if err := dec.Decode(&v); err != nil {
-		return nil, err
+	f.will = content
+	if f.missing && secret {
+		f.mode &= 0o600
 	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return nil, errors.New("more than one document")
+	if f.missing {
+		f.changed = !f.remove
+		return &f, nil
 	}
-	return v, nil
+	f.mode = info.Mode().Perm()
+	f.owner = cmp.Or(f.owner, ownerOf(info))
+	if secret {
+		f.mode &= 0o600
+	}
+	if !f.remove && sameJSON(f.was, f.will) {
+		f.will = f.was
+	}
+	f.changed = f.remove || !bytes.Equal(f.was, f.will) || f.mode != info.Mode().Perm()
+	return &f, nil
 }
 
-// before returns where the content of a merged file is kept as it was.
-func (a *About) before(base string, n int) string {
-	return filepath.Join(base, "replaced", fmt.Sprintf("%s-merge-%d.json", a.ID, n))
-}
-
-func (a *About) merged(base string, m bundle.Merge, old []byte) ([]byte, error) {
-	patch, err := os.ReadFile(filepath.Join(base, "releases", a.ID, filepath.FromSlash(m.Patch)))
+// read reads the file as it is now.
+func (f *merged) read() (info fs.FileInfo, err error) {
+	root, err := os.OpenRoot(f.data)
+	if errors.Is(err, fs.ErrNotExist) {
+		f.missing = true
+		return nil, nil
+	}
 	if err != nil {
 		return nil, err
 	}
-	if len(bytes.TrimSpace(old)) == 0 {
-		old = []byte("{}")
+	defer func() { err = errors.Join(err, root.Close()) }()
+	f.was, info, err = readData(root, f.file, bundle.MaxTemplate)
+	if errors.Is(err, fs.ErrNotExist) {
+		f.missing = true
+		return nil, nil
 	}
-	var data []byte
-	_, errOld := decodeNumbers(old)
-	_, errPatch := decodeNumbers(patch)
-	if err = errors.Join(errOld, errPatch); err == nil {
-		data, err = mergePatch(old, patch)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%w: merging %s into %s: %w", ErrValues, m.Patch, m.File, err)
-	}
-	var out bytes.Buffer
-	if err := json.Indent(&out, data, "", "    "); err != nil {
-		return nil, err
-	}
-	out.WriteByte('\n')
-	return out.Bytes(), nil
+	return info, err
 }
 
-// merge merges a patch into a file that other programs write too (RFC 7396).
-func merge(base string, a *About, m bundle.Merge, n int) error {
-	if err := mkdirAll(a.Data); err != nil {
-		return err
-	}
-	// The programs may write here, so nothing in it is followed to elsewhere.
-	data, err := os.OpenRoot(a.Data)
-	if err != nil {
-		return err
-	}
-	return errors.Join(mergeIn(data, base, a, m, n), data.Close())
-}
-
-func mergeIn(root *os.Root, base string, a *About, m bundle.Merge, n int) error {
-	old, fi, err := readData(root, m.File, bundle.MaxTemplate)
-	missing := errors.Is(err, fs.ErrNotExist)
-	if err != nil && !missing {
-		return err
-	}
-	patched, err := a.merged(base, m, old)
-	if err != nil {
-		return err
-	}
-	secret := slices.ContainsFunc(a.Files, func(f File) bool { return f.Path == m.Patch && f.Secret })
-	open := !missing && secret && fi.Mode().Perm()&0o077 != 0
-	if !missing && sameJSON(old, patched) && !open {
+// ignoreData drops an ErrData.
+func ignoreData(err error) error {
+	if errors.Is(err, ErrData) {
 		return nil
 	}
-	mode, err := parseMode(m.Mode, 0o600)
-	if err != nil {
-		return err
-	}
-	kept := a.before(base, n)
-	_, err = os.Lstat(kept)
-	if errors.Is(err, fs.ErrNotExist) { // a run that is repeated has kept it
-		if err = mkdirAll(filepath.Dir(kept)); err == nil {
-			err = bundle.WriteFile(kept, old, 0o600)
+	return err
+}
+
+// write makes the file what it will be. What it was before each patch is kept first, so
+// that an interrupted run can be undone.
+func (f *merged) write() (err error) {
+	for _, path := range sortedKeys(f.keep) {
+		if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, f.keep[path]) {
+			continue
+		}
+		if err := mkdirAll(filepath.Dir(path)); err != nil {
+			return err
+		}
+		if err := bundle.WriteFile(path, f.keep[path], 0o600); err != nil {
+			return err
 		}
 	}
+	if !f.changed {
+		return nil
+	}
+	if err := mkdirAll(f.data); err != nil {
+		return err
+	}
+	// Programs may write here, so no link in it is followed to another place.
+	root, err := os.OpenRoot(f.data)
 	if err != nil {
 		return err
 	}
-	if err := makeDirs(root, path.Dir(m.File)); err != nil {
+	defer func() { err = errors.Join(err, root.Close()) }()
+	if f.remove {
+		return root.Remove(f.file)
+	}
+	if err := makeDirs(root, path.Dir(f.file)); err != nil {
 		return err
 	}
-	owner := m.Owner
-	if !missing {
-		mode = fi.Mode().Perm()
-		owner = cmp.Or(owner, ownerOf(fi))
+	return writeIn(root, f.file, f.will, f.mode, f.owner)
+}
+
+// switchMerges carries out planMerges. With undo a file that cannot be changed is left as
+// it is, because taking a change back must not fail, and what was kept for from is removed.
+func switchMerges(base string, from, to *merges, undo bool) error {
+	plan, err := planMerges(base, from, to, undo)
+	if err != nil && !undo {
+		return err
 	}
-	if secret {
-		mode &= 0o600
+	for _, f := range plan {
+		if err := f.write(); err != nil {
+			return err
+		}
 	}
-	return writeIn(root, m.File, patched, mode, owner)
+	if !undo || from.release == "" || from.release == to.release {
+		return nil
+	}
+	return forgetMerges(filepath.Join(base, "replaced"), from.release)
 }
 
 // writeIn replaces a file below root as a whole, in a directory to which no link leads.
@@ -226,7 +324,7 @@ func writeIn(root *os.Root, name string, data []byte, mode fs.FileMode, owner st
 
 // writeOwned replaces a file as a whole, with its owner.
 func writeOwned(root *os.Root, name string, data []byte, mode fs.FileMode, owner string) (err error) {
-	fresh := path.Join(path.Dir(name), "."+path.Base(name)+".new")
+	fresh := bundle.TempName(name)
 	if err := root.Remove(fresh); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -254,86 +352,6 @@ func writeOwned(root *os.Root, name string, data []byte, mode fs.FileMode, owner
 		return errors.Join(err, root.Remove(fresh))
 	}
 	return bundle.SyncDir(filepath.Dir(filepath.Join(root.Name(), filepath.FromSlash(name))))
-}
-
-// unmerge puts a merged file back, unless somebody has written to it since: then
-// it is newer than what is kept.
-func unmerge(base string, a *About, m bundle.Merge, n int) (err error) {
-	kept := a.before(base, n)
-	old, err := os.ReadFile(kept)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if err := unmergeIn(base, a, m, old); err != nil {
-		return err
-	}
-	return errors.Join(os.Remove(kept), bundle.SyncDir(filepath.Dir(kept)))
-}
-
-func unmergeIn(base string, a *About, m bundle.Merge, old []byte) (err error) {
-	// A directory that is gone, and a file that is none any more, are not ours either.
-	root, err := os.OpenRoot(a.Data)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, root.Close()) }()
-	now, fi, err := readData(root, m.File, bundle.MaxTemplate)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrData) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	ours, err := a.merged(base, m, old)
-	if err != nil || !bytes.Equal(now, ours) {
-		return err
-	}
-	if len(old) == 0 {
-		return root.Remove(m.File)
-	}
-	return writeIn(root, m.File, old, fi.Mode().Perm(), cmp.Or(m.Owner, ownerOf(fi)))
-}
-
-// CheckMerges reads the files into which the release is going to merge, so that this
-// does not fail when everything else is switched. Errors wrap ErrData or ErrValues, or
-// are the file system's.
-func (r *Release) CheckMerges() error { return checkMerges(r.data, r.host.Merges) }
-
-// CheckMerges does that for a release that is going to be put back.
-func (a *About) CheckMerges() error { return checkMerges(a.Data, a.Merges) }
-
-func checkMerges(data string, merges []bundle.Merge) (err error) {
-	if len(merges) == 0 {
-		return nil
-	}
-	root, err := os.OpenRoot(data)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, root.Close()) }()
-	var problems []error
-	for _, m := range merges {
-		old, _, err := readData(root, m.File, bundle.MaxTemplate)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err == nil && len(bytes.TrimSpace(old)) > 0 {
-			if _, err = decodeNumbers(old); err != nil {
-				err = fmt.Errorf("%w: merging into %s: %w", ErrValues, filepath.Join(data, filepath.FromSlash(m.File)), err)
-			}
-		}
-		problems = append(problems, err)
-	}
-	return errors.Join(problems...)
 }
 
 // forgetMerges removes what merged files were before a release.

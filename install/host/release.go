@@ -56,6 +56,7 @@ type Release struct {
 	platform bundle.Platform
 	secrets  secrets
 	files    []file
+	health   []string // URLs that answer when all is well
 	plain    bool // its registry speaks no TLS
 }
 
@@ -67,7 +68,8 @@ type file struct {
 	blob   bundle.Descriptor // of the bundle, otherwise
 	strip  int               // of an archive
 	as     string            // AsArchive, or anything else
-	secret bool              // it holds a password of the site's
+	secret bool              // it depends on a password of the site
+	shown  []byte            // data with the names of passwords instead of them; nil if unknown
 }
 
 // Base returns the directory of a deployment.
@@ -381,7 +383,11 @@ func (r *Release) Services() []string {
 		var doc struct {
 			Services map[string]any `yaml:"services"`
 		}
-		if err := yaml.Load(f.data, &doc); err == nil {
+		text := f.data
+		if f.secret {
+			text = f.shown
+		}
+		if err := yaml.Load(text, &doc); err == nil {
 			list = append(list, sortedKeys(doc.Services)...)
 		}
 	}

@@ -39,7 +39,8 @@ type renderer struct {
 	platform bundle.Platform
 	plugins  []string // file names of plugins' keys
 	file     func(path string) (string, error)
-	depth    int // of templates that include others
+	depth    int     // of templates that include others
+	limits   *limits // shared by all templates of a release
 }
 
 func (r *renderer) functions() template.FuncMap {
@@ -193,38 +194,6 @@ func (r *renderer) chart(name string) (map[string]string, error) {
 		}
 	}
 	return nil, fmt.Errorf("the chart %s is not in the bundle", name)
-}
-
-// ErrTemplate says that a template of the bundle does not work here. Its author has
-// to mend it.
-var ErrTemplate = errors.New("a template of the bundle cannot be filled in")
-
-// render fills in one template. The error says which file.
-func (r *renderer) render(name, text string) ([]byte, error) {
-	t, err := template.New(name).Option("missingkey=error").Funcs(r.functions()).Parse(text)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %s: %w", ErrTemplate, name, err)
-	}
-	var out bytes.Buffer
-	if err := t.Execute(&bounded{w: &out, left: bundle.MaxTemplate}, r.view); err != nil {
-		return nil, fmt.Errorf("%w: %s: %w", ErrTemplate, name, err)
-	}
-	return out.Bytes(), nil
-}
-
-// bounded ends a template that never ends.
-type bounded struct {
-	w    io.Writer
-	left int
-}
-
-var errTooLong = errors.New("what comes of it is too long")
-
-func (b *bounded) Write(p []byte) (int, error) {
-	if b.left -= len(p); b.left < 0 {
-		return 0, errTooLong
-	}
-	return b.w.Write(p)
 }
 
 // siteImages replaces, in YAML documents, each text that is the name of a carried

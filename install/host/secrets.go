@@ -93,20 +93,10 @@ func (s secrets) hide(text string) string {
 	var pairs []string
 	for _, name := range sortedKeys(s) {
 		if s[name] != "" {
-			pairs = append(pairs, s[name], "<secret "+name+">")
+			pairs = append(pairs, s[name], secretMask(name))
 		}
 	}
 	return strings.NewReplacer(pairs...).Replace(text)
-}
-
-// in reports whether a text holds one of the passwords.
-func (s secrets) in(text []byte) bool {
-	for _, v := range s {
-		if v != "" && strings.Contains(string(text), v) {
-			return true
-		}
-	}
-	return false
 }
 
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

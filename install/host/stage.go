@@ -149,7 +149,7 @@ func (r *Release) directory(d bundle.Directory) (err error) {
 	}
 	// Under another name until it is as it has to be: the next run leaves alone
 	// what is there.
-	fresh := path.Join(path.Dir(d.Path), "."+path.Base(d.Path)+".new")
+	fresh := filepath.ToSlash(bundle.TempName(d.Path))
 	if err := root.Remove(fresh); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -193,10 +193,7 @@ func (r *Release) write(ctx context.Context, dir string, files []file) (about *A
 	about = &About{
 		APIVersion: bundle.APIVersion, Kind: "Release", ID: r.ID, Identity: r.bundle.Identity, Name: r.Name, Version: d.Version, Form: d.Form,
 		Registry: r.site.Registry, Data: r.data, Values: r.values, Given: r.given, Images: []string{}, HostRoot: r.site.HostRoot, Links: r.Linked(), Merges: r.host.Merges,
-		Database: r.host.Database, Files: []File{}, Secrets: len(r.host.Secrets) > 0,
-	}
-	if about.Health, err = r.health(); err != nil {
-		return nil, err
+		Health: r.health, Database: r.host.Database, Files: []File{}, Secrets: len(r.host.Secrets) > 0,
 	}
 	if about.Postgres, err = r.postgresMajor(); err != nil {
 		return nil, err

@@ -1,0 +1,82 @@
+package host
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+)
+
+// CheckSwitch reports everything on which Switch to the release would fail, and
+// directories of the data that cannot be made. Nothing is changed. Errors wrap ErrData,
+// ErrValues or bundle.ErrPolicy, or are the file system's.
+func (r *Release) CheckSwitch() error {
+	id, err := Current(r.site.Root, r.Name)
+	if err != nil {
+		return err
+	}
+	var from *About
+	if id != "" {
+		if from, err = ReadRelease(r.site.Root, r.Name, id); err != nil && !Lost(err) {
+			return err
+		}
+	}
+	if err := checkDirectories(r.data, r.host.Directories); err != nil {
+		return err
+	}
+	return checkSwitch(r.base, from.merges(r.base), r.merges(), r.Links(), false)
+}
+
+// CheckSwitch reports everything on which Switch back to a release on the disk would
+// fail. Errors are those of Release.CheckSwitch.
+func (a *About) CheckSwitch(root string, from *About) error {
+	base, err := filepath.Abs(Base(root, a.Name))
+	if err != nil {
+		return err
+	}
+	return checkSwitch(base, from.merges(base), a.merges(base), a.LinkPaths(), true)
+}
+
+func checkSwitch(base string, from, to *merges, links []string, undo bool) error {
+	plan, err := planMerges(base, from, to, undo)
+	problems := []error{err}
+	for _, f := range plan {
+		if f.changed {
+			problems = append(problems, bundle.Writable(filepath.Join(f.data, filepath.FromSlash(filepath.Dir(f.file)))))
+		}
+	}
+	for _, l := range links {
+		problems = append(problems, bundle.Writable(filepath.Dir(l)))
+	}
+	return errors.Join(problems...)
+}
+
+// checkDirectories refuses directories of the data in whose place there is something else.
+func checkDirectories(data string, directories []bundle.Directory) error {
+	if _, err := os.Lstat(data); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	var problems []error
+	for _, d := range directories {
+		at := data
+		for _, part := range strings.Split(d.Path, "/") {
+			at = filepath.Join(at, part)
+			fi, err := os.Lstat(at)
+			if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) { // programs may hide theirs
+				break
+			}
+			if err == nil && !fi.IsDir() {
+				err = fmt.Errorf("%w: %s has to be a directory; move away what is there", ErrData, at)
+			}
+			if err != nil {
+				problems = append(problems, err)
+				break
+			}
+		}
+	}
+	return errors.Join(problems...)
+}

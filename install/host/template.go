@@ -1,0 +1,232 @@
+package host
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"maps"
+	"reflect"
+	"regexp"
+	"strconv"
+	"strings"
+	"text/template"
+	"text/template/parse"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+)
+
+// ErrTemplate says that a template of the bundle does not work on this host. Its author
+// has to correct it.
+var ErrTemplate = errors.New("a template of the bundle cannot be filled in")
+
+// limits are what the templates of one release may still use. A template of a few bytes
+// can loop for hours or double a string until the memory is full.
+type limits struct {
+	steps int // executed blocks and function calls
+	bytes int // of output and of what functions return
+}
+
+func newLimits() *limits { return &limits{steps: 50_000, bytes: 16 * bundle.MaxTemplate} }
+
+// step counts an executed block.
+func (l *limits) step() (string, error) {
+	if l.steps--; l.steps < 0 {
+		return "", errors.New("it takes too many steps; does it loop?")
+	}
+	return "", nil
+}
+
+// use counts bytes.
+func (l *limits) use(n int) error {
+	if l.bytes -= n; n > bundle.MaxTemplate || l.bytes < 0 {
+		return fmt.Errorf("its result is too long: a template may have %d bytes, and all of a release together %d", bundle.MaxTemplate, 16*bundle.MaxTemplate)
+	}
+	return nil
+}
+
+// render fills in one template. The error names the file; it wraps ErrTemplate.
+func (r *renderer) render(name, text string) ([]byte, error) {
+	functions := builtins()
+	maps.Copy(functions, r.functions())
+	for f, function := range functions {
+		functions[f] = r.limits.wrap(function)
+	}
+	functions[stepFunction] = r.limits.step
+	t, err := template.New(name).Option("missingkey=error").Funcs(functions).Parse(text)
+	if err == nil {
+		err = countSteps(t)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrTemplate, name, err)
+	}
+	out := &boundedOutput{limits: r.limits}
+	if err := t.Execute(out, r.view); err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrTemplate, name, err)
+	}
+	return out.Bytes(), nil
+}
+
+// boundedOutput is the result of one template.
+type boundedOutput struct {
+	bytes.Buffer
+	limits *limits
+}
+
+func (b *boundedOutput) Write(p []byte) (int, error) {
+	if err := b.limits.use(len(p)); err != nil {
+		return 0, err
+	}
+	if b.Len()+len(p) > bundle.MaxTemplate {
+		return 0, b.limits.use(bundle.MaxTemplate + 1)
+	}
+	return b.Buffer.Write(p)
+}
+
+// stepFunction is called at the beginning of every block.
+const stepFunction = "_step"
+
+// countSteps makes every block of the templates call stepFunction. text/template has no
+// other way to end a loop that writes nothing.
+func countSteps(t *template.Template) error {
+	call, err := template.New("").Funcs(template.FuncMap{stepFunction: func() string { return "" }}).Parse("{{" + stepFunction + "}}")
+	if err != nil {
+		return err
+	}
+	step := call.Root.Nodes[0]
+	for _, x := range t.Templates() {
+		if x.Tree != nil && x.Root != nil {
+			addStep(x.Root, step)
+		}
+	}
+	return nil
+}
+
+func addStep(list *parse.ListNode, step parse.Node) {
+	if list == nil {
+		return
+	}
+	for _, n := range list.Nodes {
+		switch n := n.(type) {
+		case *parse.IfNode:
+			addStep(n.List, step)
+			addStep(n.ElseList, step)
+		case *parse.RangeNode:
+			addStep(n.List, step)
+			addStep(n.ElseList, step)
+		case *parse.WithNode:
+			addStep(n.List, step)
+			addStep(n.ElseList, step)
+		}
+	}
+	list.Nodes = append([]parse.Node{step.Copy()}, list.Nodes...)
+}
+
+// builtins are the functions of text/template that return text.
+func builtins() template.FuncMap {
+	return template.FuncMap{
+		"print": fmt.Sprint, "println": fmt.Sprintln, "printf": boundedPrintf,
+		"html": template.HTMLEscaper, "js": template.JSEscaper, "urlquery": template.URLQueryEscaper,
+	}
+}
+
+var formatWidth = regexp.MustCompile(`[0-9]+`)
+
+// boundedPrintf is fmt.Sprintf without widths that fill the memory.
+func boundedPrintf(format string, args ...any) (string, error) {
+	const most = 4096
+	for _, digits := range formatWidth.FindAllString(format, -1) {
+		if n, err := strconv.Atoi(digits); err != nil || n > most {
+			return "", fmt.Errorf("printf: the width %s is larger than %d", digits, most)
+		}
+	}
+	if strings.Contains(format, "*") {
+		return "", errors.New("printf: a width has to be a number in the format")
+	}
+	return fmt.Sprintf(format, args...), nil
+}
+
+// wrap counts the calls of a function, and the bytes of its texts: those that it is given
+// before it is called, and that which it returns.
+func (l *limits) wrap(function any) any {
+	f := reflect.ValueOf(function)
+	fails := f.Type().NumOut() == 2
+	out := []reflect.Type{f.Type().Out(0), reflect.TypeFor[error]()}
+	var in []reflect.Type
+	for i := range f.Type().NumIn() {
+		in = append(in, f.Type().In(i))
+	}
+	call := func(args []reflect.Value) []reflect.Value {
+		if f.Type().IsVariadic() {
+			return f.CallSlice(args)
+		}
+		return f.Call(args)
+	}
+	wrapped := func(args []reflect.Value) []reflect.Value {
+		failed := func(err error) []reflect.Value {
+			return []reflect.Value{reflect.Zero(out[0]), reflect.ValueOf(&err).Elem()}
+		}
+		if _, err := l.step(); err != nil {
+			return failed(err)
+		}
+		if err := l.use(textSize(args)); err != nil {
+			return failed(err)
+		}
+		results := call(args)
+		if fails && !results[1].IsNil() {
+			return results
+		}
+		if err := l.use(textSize(results[:1])); err != nil {
+			return failed(err)
+		}
+		return append(results[:1], reflect.Zero(out[1]))
+	}
+	return reflect.MakeFunc(reflect.FuncOf(in, out, f.Type().IsVariadic()), wrapped).Interface()
+}
+
+// textSize returns how many bytes the texts among values have.
+func textSize(values []reflect.Value) (n int) {
+	for _, v := range values {
+		for v.Kind() == reflect.Interface {
+			v = v.Elem()
+		}
+		switch {
+		case v.Kind() == reflect.String:
+			n += v.Len()
+		case v.Kind() == reflect.Slice && v.Type().Elem().Kind() == reflect.Interface:
+			for i := range v.Len() {
+				n += textSize([]reflect.Value{v.Index(i)})
+			}
+		case v.Kind() == reflect.Map && v.Type().Elem().Kind() == reflect.String:
+			for _, key := range v.MapKeys() {
+				n += v.MapIndex(key).Len()
+			}
+		}
+	}
+	return n
+}
+
+// ownText fills in a template of the bundle's files. Secret reports whether the result
+// depends on a password of the site. Shown is the result with NAME instead of each
+// password, or nil where the template does not work with that.
+func (r *Release) ownText(render *renderer, name, text string) (data, shown []byte, secret bool, err error) {
+	data, err = render.render(name, text)
+	if len(r.secrets) == 0 {
+		return data, data, false, err
+	}
+	masked := *render
+	masked.limits, masked.Secrets = newLimits(), map[string]string{}
+	for s := range r.secrets {
+		masked.Secrets[s] = secretMask(s)
+	}
+	masked.file = func(p string) (string, error) { return r.included(&masked, p) }
+	shown, maskedErr := masked.render(name, text)
+	if err != nil && maskedErr == nil {
+		err = fmt.Errorf("%w: %s: it fails with the passwords of this site; the reason is not shown, because it may contain them", ErrTemplate, name)
+	} else if err != nil {
+		err = maskedErr
+	}
+	return data, shown, !bytes.Equal(data, shown), err
+}
+
+// secretMask is what is shown instead of a password.
+func secretMask(name string) string { return "<secret " + name + ">" }
