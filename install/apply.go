@@ -136,7 +136,7 @@ func (p *Plan) finish(ctx context.Context, moves []TagMove, stored *stored) (*Re
 	}
 	receipt, err := p.switchOver(ctx, moves, others, stored, current, next)
 	if err != nil {
-		return nil, unfinished(err)
+		return nil, err
 	}
 	return &Result{Receipt: receipt, Release: next, Notes: p.release.Notes}, nil
 }
@@ -227,19 +227,11 @@ func (p *Plan) takeBack(ctx context.Context) error {
 	if j.Action != actionInstall {
 		return j.Unfinished(p.Options.Root)
 	}
-	c := p.change()
-	if d := p.state.Deployments[deploymentKey(j.Name, p.Target.Name())]; d.Identity == j.Identity && d.Release == j.Release {
-		if err := c.forth(ctx, j); err != nil {
-			return err
-		}
-		if err := c.forget(ctx, p.state, j.Name); err != nil {
-			return err
-		}
-	} else if err := c.back(ctx, j); err != nil {
+	if err := p.change().settle(ctx, j); err != nil {
 		return err
 	}
 	p.journal = nil // the record of its sequence stays, and it stays welcome
-	return removeJournal(p.Options.Root, p.Target.Name())
+	return nil
 }
 
 // Repair carries the plan out although it is installed, and puts right what has

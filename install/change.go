@@ -38,25 +38,22 @@ func (c *change) tell(format string, args ...any) {
 // begin writes down what is going to be switched.
 func (c *change) begin(j *Journal) error { return writeJSON(journalPath(c.root, j.Registry), j) }
 
-// forth carries out what the journal says.
+// forth carries out what the journal says. Tags that are right already are left alone: a
+// registry with immutable tags refuses to put one a second time. The error wraps
+// ErrRefused if the target does not let a tag move.
 func (c *change) forth(ctx context.Context, j *Journal) error {
-	for _, m := range j.Tags {
+	for _, m := range slices.Concat(j.Tags, j.Others) {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
 		if m.From == m.To {
 			continue
 		}
-		set := c.point
-		if j.Action == actionInstall {
-			set = c.target.Tag
+		now, err := c.target.Resolve(ctx, m.Repository, m.Tag)
+		if err == nil && now != m.To {
+			err = c.move(ctx, j, m)
 		}
-		if err := set(ctx, m.Repository, m.Tag, m.To); err != nil {
-			return fmt.Errorf("tagging %s:%s: %w", m.Repository, m.Tag, err)
-		}
-	}
-	for _, m := range j.Others {
-		if err := c.point(ctx, m.Repository, m.Tag, m.To); err != nil {
+		if err != nil {
 			return fmt.Errorf("tagging %s:%s: %w", m.Repository, m.Tag, err)
 		}
 	}
@@ -64,6 +61,14 @@ func (c *change) forth(ctx context.Context, j *Journal) error {
 		return err
 	}
 	return c.target.Sync()
+}
+
+// move moves one tag. What an installation puts must be there; anything else may be gone.
+func (c *change) move(ctx context.Context, j *Journal, m TagMove) error {
+	if j.Action == actionInstall && indexTag(j.Others, m) < 0 {
+		return c.target.Tag(ctx, m.Repository, m.Tag, m.To)
+	}
+	return c.point(ctx, m.Repository, m.Tag, m.To)
 }
 
 // back undoes what the journal says, as far as it has been carried out.
@@ -84,6 +89,43 @@ func (c *change) back(ctx context.Context, j *Journal) error {
 		return err
 	}
 	return c.target.Sync()
+}
+
+// settle ends a change that another run left unfinished: one that the state has recorded
+// is completed, any other is undone.
+func (c *change) settle(ctx context.Context, j *Journal) error {
+	d, ok := c.state.Deployments[deploymentKey(j.Name, j.Registry)]
+	if ok && j.Action != actionUninstall && d.Identity == j.Identity && d.Release == j.Release {
+		if err := c.forth(ctx, j); err != nil {
+			return err
+		}
+		if err := c.forget(ctx, c.state, j.Name); err != nil {
+			return err
+		}
+	} else if err := c.back(ctx, j); err != nil {
+		return err
+	}
+	return removeJournal(c.root, j.Registry)
+}
+
+// carryOut is forth for a change that is refused as a whole: where the target does not let
+// a tag move, what has been moved is moved back and the journal is removed. The error
+// wraps bundle.ErrPolicy then, and ErrIncomplete otherwise.
+func (c *change) carryOut(ctx context.Context, j *Journal) error {
+	err := c.forth(ctx, j)
+	if err == nil {
+		return nil
+	}
+	if !errors.Is(err, ErrRefused) {
+		return unfinished(j.Action, err)
+	}
+	if undone := c.back(ctx, j); undone != nil {
+		return unfinished(j.Action, errors.Join(err, undone))
+	}
+	if removed := removeJournal(c.root, j.Registry); removed != nil {
+		return unfinished(j.Action, errors.Join(err, removed))
+	}
+	return fmt.Errorf("%w: %w; everything is as it was. Let the registry's rules for immutable tags leave these out, or use another --registry HOST/PREFIX", bundle.ErrPolicy, err)
 }
 
 // release makes another release of a deployment current; "" is none. Undo says that

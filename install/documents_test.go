@@ -63,13 +63,20 @@ func TestHostileRecords(t *testing.T) {
 	}
 	receipt := onlyFile(t, filepath.Join(w.root, "receipts", "rich-"+r.Release.ID+"-*.json"))
 	installing := func() error { _, err := w.install(next); return err }
+	rebuilt := func() error { // nothing of a damaged state is used
+		state, err := install.ReadState(w.root)
+		if err == nil && (state.Channels["rich"].Sequence != 8 || len(state.Deployments) != 1 || len(state.Channels) != 1) {
+			t.Errorf("rebuilt: %+v", state)
+		}
+		return errors.Join(err, state.Rebuilt)
+	}
 	documents := []struct {
 		name, path, number string
 		read               func() error
 		// A map of names has fields of any name.
 		free []string
 	}{
-		{"state", filepath.Join(w.root, "state.json"), `"sequence":8`, installing, nil},
+		{"state", filepath.Join(w.root, "state.json"), `"sequence":8`, rebuilt, nil},
 		{"receipt", receipt, `"sequence":7`, func() error { _, err := install.ReadReceipt(w.root, filepath.Base(receipt)); return err }, nil},
 		{"journal", onlyFile(t, filepath.Join(w.root, "journal", "*.json")), `"sequence":8`, installing, nil},
 		{"policy", filepath.Join(w.root, "trust", "policy.json"), `"threshold":1`, func() error { _, err := store.Policy(); return err }, nil},

@@ -73,11 +73,11 @@ func readJournal(path string) (*Journal, error) {
 	if err != nil {
 		return nil, err
 	}
-	if j.APIVersion != bundle.APIVersion || j.Kind != "Journal" {
-		return nil, fmt.Errorf("%w: %s is a %q of %q", bundle.ErrNewer, path, j.Kind, j.APIVersion)
+	if err := checkKind(path, j.APIVersion, j.Kind, "Journal"); err != nil {
+		return nil, err
 	}
 	if j.Sequence < 0 {
-		return nil, fmt.Errorf("%w: %s has the sequence %d", bundle.ErrFormat, path, j.Sequence)
+		return nil, fmt.Errorf("%w: %w: %s has the sequence %d", ErrState, bundle.ErrFormat, path, j.Sequence)
 	}
 	return &j, nil
 }
@@ -117,22 +117,33 @@ func newJournal(action, target string) *Journal {
 	return &Journal{APIVersion: bundle.APIVersion, Kind: "Journal", Action: action, Registry: target, Started: time.Now().UTC().Truncate(time.Second)}
 }
 
-// Incomplete is an ErrIncomplete, and why.
-type Incomplete struct{ Err error }
+// Incomplete is an ErrIncomplete with its cause.
+type Incomplete struct {
+	Err    error
+	action string
+}
 
 func (e *Incomplete) Error() string {
-	return fmt.Sprintf("%v: %v; run the same command again to finish it", ErrIncomplete, e.Err)
+	more := ""
+	if e.action == actionInstall {
+		more = ", or oob-bundle rollback to take it back"
+	}
+	return fmt.Sprintf("%v: %v; run the same command again to finish it%s", ErrIncomplete, e.Err, more)
 }
 
 // Unwrap makes it both.
 func (e *Incomplete) Unwrap() []error { return []error{ErrIncomplete, e.Err} }
 
-// unfinished says that a change has begun to switch and has to be finished.
-func unfinished(err error) error { return &Incomplete{err} }
+// unfinished marks a change that has begun to switch and has to be finished.
+func unfinished(action string, err error) error { return &Incomplete{err, action} }
 
-// Unfinished says that a change has to be finished first, and how.
+// Unfinished is the error for a change that has to be finished first.
 func (j *Journal) Unfinished(root string) error {
-	return fmt.Errorf("%w: the %s of %s %s, begun %s, did not finish; run %s again first", ErrIncomplete, j.Action, j.Name, j.Version, j.Started.Format(time.RFC3339), j.Command(root))
+	more := ""
+	if j.Action == actionInstall {
+		more = fmt.Sprintf(", or take it back with oob-bundle rollback %s%s", j.Name, RootFlag(root))
+	}
+	return fmt.Errorf("%w: the %s of %s %s, begun %s, did not finish; run %s again first%s", ErrIncomplete, j.Action, j.Name, j.Version, j.Started.Format(time.RFC3339), j.Command(root), more)
 }
 
 // Command is what finishes a change. A rollback that was to start the release again, or

@@ -49,7 +49,8 @@ type Target interface {
 	// Resolve returns the digest of a tag, or "" if there is none.
 	Resolve(ctx context.Context, repo, tag string) (bundle.Digest, error)
 	// Tag points a tag to a manifest; "" removes it where that is possible. The error
-	// wraps ErrMissing if the manifest is not there.
+	// wraps ErrMissing if the manifest is not there, and ErrRefused if the target does not
+	// let the tag move.
 	Tag(ctx context.Context, repo, tag string, to bundle.Digest) error
 	// Root returns the root and signatures found under a tag, or nil.
 	Root(ctx context.Context, repo, tag string) (*bundle.Head, error)
@@ -61,6 +62,9 @@ type Target interface {
 
 // ErrMissing says that a target misses what HasBlob said it has, or what it took.
 var ErrMissing = errors.New("it has lost content")
+
+// ErrRefused marks a tag that a target does not let move, such as an immutable one.
+var ErrRefused = errors.New("the registry does not let the tag move")
 
 // Plan is what an installation will do.
 type Plan struct {
@@ -119,6 +123,9 @@ func NewPlan(ctx context.Context, v *verify.Verified, target Target, o Options) 
 	if err != nil {
 		return nil, err
 	}
+	if state.Rebuilt != nil {
+		o.Warn("%v; what is installed is known from receipts and releases", state.Rebuilt)
+	}
 	journal, err := readJournal(journalPath(o.Root, target.Name()))
 	if err != nil {
 		return nil, err
@@ -162,6 +169,9 @@ func (p *Plan) checkHost() error {
 // target's own verified root says.
 func (p *Plan) checkSequence(ctx context.Context) error {
 	info := p.Bundle.Info
+	if slices.Contains(p.state.Unknown, info.Name) && !p.Options.AllowDowngrade {
+		return fmt.Errorf("%w: %s is installed, and the records that show which sequence it has are lost; put state.json or receipts/ back from a backup, or install the newest bundle with --allow-downgrade", bundle.ErrPolicy, info.Name)
+	}
 	if known, ok := p.state.Channels[info.Channel]; ok {
 		if err := p.checkAgainst(known, "on this host"); err != nil {
 			return err

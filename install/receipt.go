@@ -64,11 +64,11 @@ func ReadReceipt(root, name string) (*Receipt, error) {
 	if err := readJSON(receiptPath(root, name), &r); err != nil {
 		return nil, err
 	}
-	if r.APIVersion != bundle.APIVersion || r.Kind != "Receipt" {
-		return nil, fmt.Errorf("%w: %s is a %q of %q", bundle.ErrNewer, receiptPath(root, name), r.Kind, r.APIVersion)
+	if err := checkKind(receiptPath(root, name), r.APIVersion, r.Kind, "Receipt"); err != nil {
+		return nil, err
 	}
 	if r.Bundle.Sequence < 0 {
-		return nil, fmt.Errorf("%w: %s has the sequence %d", bundle.ErrFormat, receiptPath(root, name), r.Bundle.Sequence)
+		return nil, fmt.Errorf("%w: %w: %s has the sequence %d", ErrState, bundle.ErrFormat, receiptPath(root, name), r.Bundle.Sequence)
 	}
 	return &r, nil
 }

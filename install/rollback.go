@@ -20,6 +20,8 @@ type Site struct {
 	// uninstallation has removed everything of its own; both before the change counts
 	// as finished. Nil does nothing.
 	Switched, Last func(ctx context.Context) error
+	// TakenBack is an unfinished change that was undone before this one, or nil.
+	TakenBack *Journal
 }
 
 func (s *Site) change(state *State) *change {
@@ -37,6 +39,21 @@ func (s *Site) pending(d Installed, action string) (*Journal, error) {
 		return nil, j.Unfinished(s.Root)
 	}
 	return j, nil
+}
+
+// TakeBack ends the unfinished installation or rollback of a deployment, if there is one
+// for the target: it is undone, or completed if the state has recorded it. It returns the
+// journal, or nil. Errors are the target's or the file system's.
+func TakeBack(ctx context.Context, s Site, name string) (*Journal, error) {
+	state, err := ReadState(s.Root)
+	if err != nil {
+		return nil, err
+	}
+	j, err := readJournal(journalPath(s.Root, s.Target.Name()))
+	if err != nil || j == nil || j.Name != name || j.Action == actionUninstall {
+		return nil, err
+	}
+	return j, s.change(state).settle(ctx, j)
 }
 
 // Earlier returns the release that a rollback of d goes back to. Errors wrap
@@ -107,32 +124,32 @@ func Rollback(ctx context.Context, s Site, d Installed) (*Receipt, error) {
 			return nil, err
 		}
 	}
-	if err := c.forth(ctx, j); err != nil {
-		return nil, unfinished(err)
+	if err := c.carryOut(ctx, j); err != nil {
+		return nil, err
 	}
 	d.Identity, d.Version, d.Release, d.Receipt, d.Before = then.Bundle.Digest, then.Bundle.Version, then.Release, d.Before[at], d.Before[at+1:]
 	d.Channel = then.Bundle.Channel // it was another's if the name was taken over
 	state.Deployments[deploymentKey(d.Name, d.Registry)] = d
 	if err := state.settleOwners(s.Root); err != nil {
-		return nil, unfinished(err)
+		return nil, unfinished(actionRollback, err)
 	}
 	channel := state.Channels[d.Channel] // the sequence stays: a rollback is no downgrade
 	channel.Identity = d.Identity
 	state.Channels[d.Channel] = channel
 	if err := state.write(s.Root); err != nil {
-		return nil, unfinished(err)
+		return nil, unfinished(actionRollback, err)
 	}
 	if s.Switched != nil {
 		if err := s.Switched(ctx); err != nil {
-			return nil, unfinished(err)
+			return nil, unfinished(actionRollback, err)
 		}
 	}
 	// The journal goes last: without it the same command would go back once more.
 	if err := c.forget(ctx, state, d.Name); err != nil {
-		return nil, unfinished(err)
+		return nil, unfinished(actionRollback, err)
 	}
 	if err := removeJournal(s.Root, s.Target.Name()); err != nil {
-		return nil, unfinished(err)
+		return nil, unfinished(actionRollback, err)
 	}
 	return then, nil
 }

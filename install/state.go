@@ -24,6 +24,11 @@ type State struct {
 	Owners map[string]Owner `json:"owners"`
 	// Deployments are the installed ones, by name and target (see deploymentKey).
 	Deployments map[string]Installed `json:"deployments"`
+
+	// Rebuilt is why the state was rebuilt from other records, or nil.
+	Rebuilt error `json:"-"`
+	// Unknown are the names of deployments of which neither state nor receipts are left.
+	Unknown []string `json:"-"`
 }
 
 // Owner is what may change something without --take-over.
@@ -60,37 +65,105 @@ type Installed struct {
 
 func statePath(root string) string { return filepath.Join(root, "state.json") }
 
-// ErrState says that what this host knows of itself is damaged, and no bundle.
+// earlierPath is the state before the last change, which counts where state.json is lost.
+func earlierPath(root string) string { return statePath(root) + ".old" }
+
+// ErrState marks a record of this host, not a bundle, as damaged or lost.
 var ErrState = host.ErrState
 
-// ReadState reads the state of a root; one that does not exist is empty. Errors wrap
-// ErrState and bundle.ErrFormat, bundle.ErrNewer, or are the file system's.
-func ReadState(root string) (*State, error) {
-	s := &State{
+func newState() *State {
+	return &State{
 		APIVersion: bundle.APIVersion, Kind: "State",
 		Channels: map[string]Channel{}, Owners: map[string]Owner{}, Deployments: map[string]Installed{},
 	}
-	if err := readJSON(statePath(root), s); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		if errors.Is(err, bundle.ErrFormat) {
-			err = fmt.Errorf("%w; put it back from a backup, or move it away and install the newest bundle of each deployment again", err)
-		}
+}
+
+// ReadState reads the state of a root. A host on which nothing was ever installed has an
+// empty one. Where state.json is lost, damaged or does not know what is installed, the
+// state is rebuilt, and State.Rebuilt is the reason. Errors wrap ErrState or
+// bundle.ErrNewer, or are the file system's.
+func ReadState(root string) (*State, error) {
+	records, err := readRecords(root)
+	if err != nil {
 		return nil, err
 	}
-	if s.APIVersion != bundle.APIVersion || s.Kind != "State" {
-		return nil, fmt.Errorf("%w: %s is a %q of %q", bundle.ErrNewer, statePath(root), s.Kind, s.APIVersion)
+	s, err := readStateFile(statePath(root))
+	if err == nil {
+		err = records.missingIn(s)
+	}
+	switch {
+	case err == nil:
+		return s, nil
+	case errors.Is(err, fs.ErrNotExist):
+		earlier, earlierErr := readStateFile(earlierPath(root))
+		if errors.Is(earlierErr, fs.ErrNotExist) && records.empty() {
+			return newState(), nil
+		}
+		s, err = earlier, fmt.Errorf("%w: %s is lost", ErrState, statePath(root))
+	case !errors.Is(err, ErrState):
+		return nil, err
+	case s == nil:
+		s, _ = readStateFile(earlierPath(root)) // the receipts are the next best record
+	}
+	if s == nil {
+		s = newState()
+	}
+	s.Rebuilt = err
+	return s, records.complete(s)
+}
+
+// readStateFile reads one file. Errors wrap ErrState, fs.ErrNotExist or bundle.ErrNewer, or
+// are the file system's.
+func readStateFile(path string) (*State, error) {
+	var s State
+	if err := readJSON(path, &s); err != nil {
+		return nil, err
+	}
+	if err := checkKind(path, s.APIVersion, s.Kind, "State"); err != nil {
+		return nil, err
+	}
+	if s.Channels == nil || s.Owners == nil || s.Deployments == nil {
+		return nil, fmt.Errorf("%w: %w: %s is not complete", ErrState, bundle.ErrFormat, path)
 	}
 	for name, c := range s.Channels {
 		if c.Sequence < 0 {
-			return nil, fmt.Errorf("%w: %s has the sequence %d for channel %q", bundle.ErrFormat, statePath(root), c.Sequence, name)
+			return nil, fmt.Errorf("%w: %w: %s has the sequence %d for channel %q", ErrState, bundle.ErrFormat, path, c.Sequence, name)
 		}
 	}
-	return s, nil
+	return &s, nil
 }
 
-func (s *State) write(root string) error { return writeJSON(statePath(root), s) }
+// checkKind refuses a record of another kind or version. Errors wrap ErrState, and
+// bundle.ErrNewer if a newer program wrote it.
+func checkKind(path, apiVersion, kind, want string) error {
+	switch {
+	case kind == want && apiVersion == bundle.APIVersion:
+		return nil
+	case apiVersion == "" || kind == "":
+		return fmt.Errorf("%w: %w: %s does not say what it is", ErrState, bundle.ErrFormat, path)
+	}
+	return fmt.Errorf("%w: %s is a %q of %q", bundle.ErrNewer, path, kind, apiVersion)
+}
+
+// write replaces the state durably, and keeps the one before.
+func (s *State) write(root string) error {
+	if _, err := readStateFile(statePath(root)); err == nil {
+		earlier, err := bundle.ReadFile(statePath(root), bundle.MaxRecord)
+		if err == nil {
+			err = bundle.WriteFile(earlierPath(root), earlier, 0o644)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return writeJSON(statePath(root), s)
+}
 
 func readJSON(path string, v any) error {
 	data, err := bundle.ReadFile(path, bundle.MaxRecord)
+	if errors.Is(err, bundle.ErrLimit) {
+		err = fmt.Errorf("%w: %w", ErrState, err)
+	}
 	if err != nil {
 		return err
 	}

@@ -1,7 +1,9 @@
 package install
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"maps"
 	"path/filepath"
 	"slices"
@@ -12,9 +14,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/install/host"
 )
 
-// moves lists the tags in the order in which they are switched: first those
-// that only keep content alive, then those that people use, then the one by
-// which other hosts learn of it.
+// moves lists the tags in the order in which they are switched.
 func (p *Plan) moves(ctx context.Context, repos []*repository, s *stored) ([]TagMove, error) {
 	list := []TagMove{{Repository: p.central, Tag: retentionTag(p.Bundle.Identity, 0), To: p.Bundle.Identity}}
 	add := func(repo, name string, to bundle.Digest) {
@@ -53,7 +53,20 @@ func (p *Plan) moves(ctx context.Context, repos []*repository, s *stored) ([]Tag
 			m.To = m.From // it has more platforms, or fewer
 		}
 	}
+	slices.SortStableFunc(list, func(a, b TagMove) int { return cmp.Compare(p.order(a), p.order(b)) })
 	return list, nil
+}
+
+// order returns when a tag moves: first those that exist, which a registry may refuse to
+// move; last the one by which other hosts learn of the bundle.
+func (p *Plan) order(m TagMove) int {
+	switch {
+	case m.Repository == p.central && m.Tag == channelTag(p.Bundle.Info.Channel):
+		return 2
+	case m.From != "" && m.From != m.To:
+		return 0
+	}
+	return 1
 }
 
 // meansSame reports whether a tag that leads to d is the image: all of it, or one of its
@@ -83,20 +96,34 @@ func (p *Plan) addTag(t tag, repo string, s *stored, add func(repo, name string,
 
 // switchOver is the part that cannot be left half done: journal and sequence
 // first, then the tags and the release, then the record of what is installed.
+// Errors wrap ErrIncomplete, or bundle.ErrPolicy where nothing was changed.
 func (p *Plan) switchOver(ctx context.Context, moves, others []TagMove, s *stored, current string, next *host.About) (*Receipt, error) {
 	info, identity := p.Bundle.Info, p.Bundle.Identity
-	c := p.change()
 	j := p.journal
 	if j == nil {
 		j = newJournal(actionInstall, p.Target.Name())
 		j.Identity, j.Name, j.Version, j.Channel, j.Sequence = identity, info.Name, info.Version, info.Channel, info.Sequence
 		j.Release, j.Tags, j.Others = next.ID, moves, others
 		j.From = current
+	}
+	receipt, err := p.switchBy(ctx, j, s, next)
+	if err != nil && !errors.Is(err, ErrIncomplete) && !errors.Is(err, ErrRefused) {
+		err = unfinished(actionInstall, err)
+	}
+	return receipt, err
+}
+
+// switchBy carries out a journal, which is written first unless it is there.
+func (p *Plan) switchBy(ctx context.Context, j *Journal, s *stored, next *host.About) (*Receipt, error) {
+	info, identity := p.Bundle.Info, p.Bundle.Identity
+	c := p.change()
+	if p.journal == nil {
 		if err := c.begin(j); err != nil {
 			return nil, err
 		}
 	}
-	channel := p.state.Channels[info.Channel]
+	before, known := p.state.Channels[info.Channel]
+	channel := before
 	// Before anything is switched: a power cut is no way back. An older bundle
 	// that is put back after a newer one was begun leaves the record alone.
 	if info.Sequence >= channel.Sequence || p.Options.AllowDowngrade {
@@ -106,7 +133,10 @@ func (p *Plan) switchOver(ctx context.Context, moves, others []TagMove, s *store
 	if err := p.state.write(p.Options.Root); err != nil {
 		return nil, err
 	}
-	if err := c.forth(ctx, j); err != nil {
+	if err := c.carryOut(ctx, j); err != nil {
+		if errors.Is(err, ErrRefused) && !errors.Is(err, ErrIncomplete) {
+			err = errors.Join(err, p.resetChannel(before, known))
+		}
 		return nil, err
 	}
 	key := deploymentKey(info.Name, p.Target.Name())
@@ -152,6 +182,16 @@ func (p *Plan) switchOver(ctx context.Context, moves, others []TagMove, s *store
 		return nil, err
 	}
 	return receipt, removeJournal(p.Options.Root, p.Target.Name())
+}
+
+// resetChannel takes back the record of a sequence that was not installed.
+func (p *Plan) resetChannel(before Channel, known bool) error {
+	if known {
+		p.state.Channels[p.Bundle.Info.Channel] = before
+	} else {
+		delete(p.state.Channels, p.Bundle.Info.Channel)
+	}
+	return p.state.write(p.Options.Root)
 }
 
 // own records whose the tags, paths and the name are now.

@@ -57,15 +57,15 @@ func Uninstall(ctx context.Context, s Site, d Installed) (left []string, err err
 			return nil, err
 		}
 	}
-	if err := c.forth(ctx, j); err != nil {
-		return nil, unfinished(err)
+	if err := c.carryOut(ctx, j); err != nil {
+		return nil, err
 	}
 	delete(state.Deployments, deploymentKey(d.Name, d.Registry))
 	if err := state.settleOwners(s.Root); err != nil {
-		return nil, unfinished(err)
+		return nil, unfinished(actionUninstall, err)
 	}
 	if err := state.write(s.Root); err != nil {
-		return nil, unfinished(err)
+		return nil, unfinished(actionUninstall, err)
 	}
 	if s.Switched != nil {
 		err = s.Switched(ctx)
@@ -86,9 +86,27 @@ func Uninstall(ctx context.Context, s Site, d Installed) (left []string, err err
 		err = removeJournal(s.Root, s.Target.Name())
 	}
 	if err != nil {
-		return nil, unfinished(err)
+		return nil, unfinished(actionUninstall, err)
 	}
 	return left, nil
+}
+
+// RemoveStaged removes what is left of a deployment whose first installation was taken
+// back. It returns what Uninstall returns.
+func RemoveStaged(ctx context.Context, s Site, d Installed) (left []string, err error) {
+	data := outside(s.Root, d.Name)
+	if s.Switched != nil {
+		if err := s.Switched(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if left, err = host.Remove(s.Root, d.Name); err != nil {
+		return nil, err
+	}
+	if s.Last != nil {
+		err = s.Last(ctx)
+	}
+	return append(left, data...), err
 }
 
 // outside lists the data directories of a deployment that are not in its own directory.

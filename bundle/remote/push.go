@@ -282,6 +282,21 @@ func Missing(err error) bool {
 	return errors.As(err, &status) && slices.Contains([]string{"BLOB_UNKNOWN", "MANIFEST_BLOB_UNKNOWN", "MANIFEST_UNKNOWN"}, status.reason)
 }
 
+// Immutable reports whether the registry refused a tag and would refuse it again: each
+// registry has its own status for a tag that must not move (400 ECR, 403 and 405 ACR, 409
+// Quay, 412 Harbor).
+func Immutable(err error) bool {
+	var status *statusError
+	if !errors.As(err, &status) || Missing(err) {
+		return false
+	}
+	switch status.code {
+	case http.StatusUnauthorized, http.StatusNotFound, http.StatusRequestTimeout, http.StatusTooManyRequests:
+		return false
+	}
+	return status.code >= 400 && status.code < 500
+}
+
 // Denied reports whether the registry did not let the account do what it tried.
 func Denied(err error) bool {
 	var status *statusError

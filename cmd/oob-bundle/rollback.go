@@ -76,6 +76,17 @@ func (u *ui) site(ctx context.Context, name, action string, f undoFlags) (d inst
 	if err != nil {
 		return fail(err)
 	}
+	u.warnRebuilt(state)
+	taken, err := u.takeBack(ctx, name, action, f)
+	if err != nil {
+		return fail(err)
+	}
+	if taken != nil {
+		if state, err = install.ReadState(f.root); err != nil {
+			return fail(err)
+		}
+		s.TakenBack, name, f.registry = taken, taken.Name, taken.Registry
+	}
 	pending, err := install.Pending(f.root, action, name, f.registry)
 	switch {
 	case err != nil:
@@ -83,15 +94,44 @@ func (u *ui) site(ctx context.Context, name, action string, f undoFlags) (d inst
 	case pending != nil:
 		d = *pending
 	default:
-		if d, err = state.Find(name, f.registry); err != nil {
+		if d, err = state.Find(name, f.registry); taken != nil && errors.Is(err, install.ErrNotInstalled) { // it was the first one
+			d = install.Installed{Name: taken.Name, Version: taken.Version, Identity: taken.Identity, Channel: taken.Channel, Registry: taken.Registry}
+		} else if err != nil {
 			return fail(notYet(f.root, name, err))
 		}
 	}
-	target, err := f.openTarget(ctx, f.root, d.Registry, d.Name)
-	if err != nil {
+	s.Root, s.Warn = f.root, u.warn
+	if s.Target, err = f.openTarget(ctx, f.root, d.Registry, d.Name); err != nil {
 		return fail(err)
 	}
-	return d, install.Site{Root: f.root, Target: target, Warn: u.warn}, lock.Release, nil
+	return d, s, lock.Release, nil
+}
+
+// takeBack takes back another change of the deployment that did not finish, so that
+// rollback and uninstall never depend on finishing it. It returns the journal, or nil.
+func (u *ui) takeBack(ctx context.Context, name, action string, f undoFlags) (*install.Journal, error) {
+	journals, err := install.ReadJournals(f.root)
+	if err != nil {
+		return nil, err
+	}
+	for _, j := range journals {
+		if j.Action == action || name != "" && j.Name != name || f.registry != "" && j.Registry != f.registry {
+			continue
+		}
+		target, err := f.openTarget(ctx, f.root, j.Registry, j.Name)
+		if err != nil {
+			return nil, err
+		}
+		taken, err := install.TakeBack(ctx, install.Site{Root: f.root, Target: target, Warn: u.warn}, j.Name)
+		if err != nil {
+			return nil, fmt.Errorf("taking back the unfinished %s of %s %s: %w", j.Action, j.Name, j.Version, err)
+		}
+		if taken != nil {
+			u.note("The %s of %s %s, which did not finish, is taken back", j.Action, j.Name, j.Version)
+			return taken, nil
+		}
+	}
+	return nil, nil
 }
 
 // notYet words that nothing is installed where something is about to be.
@@ -117,6 +157,14 @@ func (u *ui) rollback(ctx context.Context, name string, f undoFlags) (err error)
 		return err
 	}
 	defer func() { err = errors.Join(err, release()) }()
+	if site.TakenBack != nil && d.Receipt == "" {
+		return u.result(d, func(w io.Writer) {
+			fmt.Fprintf(w, "The installation of %s %s is taken back; no other release of it was installed\n", d.Name, d.Version)
+		})
+	}
+	if site.TakenBack != nil {
+		return u.rolledBack(ctx, site, d, f)
+	}
 	older, err := install.Earlier(f.root, d)
 	if err != nil {
 		return notYet(f.root, d.Name, err)
@@ -183,5 +231,29 @@ func (u *ui) rollback(ctx context.Context, name string, f undoFlags) (err error)
 	}
 	return u.result(receipt, func(w io.Writer) {
 		fmt.Fprintf(w, "%s is %s again\n  identity  %s\n", d.Name, receipt.Bundle.Version, receipt.Bundle.Digest)
+	})
+}
+
+// rolledBack ends a rollback that had only to take back an unfinished installation.
+func (u *ui) rolledBack(ctx context.Context, site install.Site, d install.Installed, f undoFlags) error {
+	receipt, err := install.ReadReceipt(site.Root, d.Receipt)
+	if err != nil {
+		return err
+	}
+	if f.start {
+		about, err := host.ReadRelease(site.Root, d.Name, d.Release)
+		if err != nil {
+			return err
+		}
+		manager := service.New(site.Root, f.unencrypted, f.timeout, u.note)
+		if err := pullImages(ctx, manager, site.Root, d.Registry != embeddedName, about); err != nil {
+			return err
+		}
+		if err := manager.Up(ctx, about); err != nil {
+			return err
+		}
+	}
+	return u.result(receipt, func(w io.Writer) {
+		fmt.Fprintf(w, "%s is %s, as before\n  identity  %s\n", d.Name, receipt.Bundle.Version, receipt.Bundle.Digest)
 	})
 }

@@ -95,10 +95,9 @@ func (u *ui) status(ctx context.Context, f statusFlags) error {
 	if err != nil {
 		return err
 	}
-	if len(state.Deployments) == 0 && len(journals) == 0 {
-		if err := stateLost(f.root); err != nil {
-			return err
-		}
+	u.warnRebuilt(state)
+	if len(state.Unknown) > 0 {
+		return fmt.Errorf("%w: %s is installed, and neither state.json nor a receipt describes it; put them back from a backup, or install its newest bundle again with --allow-downgrade", install.ErrState, strings.Join(state.Unknown, ", "))
 	}
 	out := statusJSON{Deployments: []deploymentJSON{}, Pending: []pendingJSON{}, Damaged: []registry.Damage{}, Unchecked: []string{}, Checked: f.check}
 	for _, key := range slices.Sorted(maps.Keys(state.Deployments)) {
@@ -280,14 +279,11 @@ func (s statusJSON) drift() int {
 	return n
 }
 
-// stateLost reports whether there are deployments that no state knows of.
-func stateLost(root string) error {
-	current, err := filepath.Glob(filepath.Join(host.Base(root, "*"), "current"))
-	if err != nil || len(current) == 0 {
-		return nil //nolint:nilerr // a pattern that is none finds nothing
+// warnRebuilt reports a state that had to be rebuilt.
+func (u *ui) warnRebuilt(state *install.State) {
+	if state.Rebuilt != nil {
+		u.warn("%v; what is installed is known from receipts and releases", state.Rebuilt)
 	}
-	name := filepath.Base(filepath.Dir(current[0]))
-	return fmt.Errorf("%w: %s is there, and state.json does not know of %s; put it back from a backup, or install the newest bundle of each deployment again", install.ErrState, current[0], name)
 }
 
 // elsewhere lists the registries that somebody else keeps.

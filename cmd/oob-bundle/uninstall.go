@@ -78,8 +78,10 @@ func (u *ui) uninstall(ctx context.Context, name string, f undoFlags) (err error
 		return wrongUsage("--leave-registry is for a registry of the site; the one below --root goes with what is in it")
 	}
 	site.Leave = f.leave
-	if err := install.CanUninstall(ctx, site, d); err != nil {
-		return err
+	if d.Receipt != "" { // else its first installation was taken back
+		if err := install.CanUninstall(ctx, site, d); err != nil {
+			return err
+		}
 	}
 	manager := service.New(f.root, f.unencrypted, time.Minute, u.note)
 	running, lost := manager.Running(d.Name)
@@ -134,7 +136,11 @@ func (u *ui) uninstall(ctx context.Context, name string, f undoFlags) (err error
 		}
 		return err
 	}
-	left, err := install.Uninstall(ctx, site, d)
+	remove := install.Uninstall
+	if d.Receipt == "" {
+		remove = install.RemoveStaged
+	}
+	left, err := remove(ctx, site, d)
 	if err != nil {
 		return err
 	}

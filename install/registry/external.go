@@ -202,7 +202,11 @@ func (e *External) Tag(ctx context.Context, repo, tag string, to bundle.Digest) 
 	if err != nil {
 		return err
 	}
-	return r.PushManifest(ctx, tag, d, data)
+	err = r.PushManifest(ctx, tag, d, data)
+	if remote.Immutable(err) {
+		return fmt.Errorf("%w: %w", install.ErrRefused, err)
+	}
+	return err
 }
 
 // Root reads what the tag of a channel says is installed: the root and its
