@@ -3,7 +3,9 @@ package install
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
+	"strings"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/verify"
@@ -53,4 +55,22 @@ func (p *Plan) storeSlot(ctx context.Context, s *stored) error {
 		return err
 	}
 	return p.Target.PutManifest(ctx, p.central, m, s.slotDoc)
+}
+
+// CheckAsked refuses a bundle other than the one that was asked of a registry: by its name,
+// and by a tag that installations make (channel-HEX, oob-HEX) or a digest. A registry can
+// answer for one name with what was signed for another. The error wraps bundle.ErrPolicy.
+func CheckAsked(info bundle.Info, identity bundle.Digest, name, version string) error {
+	got := fmt.Sprintf("%s %s of channel %q (%s)", info.Name, info.Version, info.Channel, identity)
+	if info.Name != name {
+		return fmt.Errorf("%w: the registry answers with another bundle than %s: %s", bundle.ErrPolicy, name, got)
+	}
+	tag := retentionTag(identity, 0)
+	switch {
+	case strings.HasPrefix(version, "channel-") && version != channelTag(info.Channel),
+		strings.HasPrefix(version, "oob-") && version != tag && !strings.HasPrefix(version, tag+"-"),
+		strings.HasPrefix(version, "sha256:") && version != string(identity):
+		return fmt.Errorf("%w: the registry answers for %s with another bundle: %s", bundle.ErrPolicy, version, got)
+	}
+	return nil
 }

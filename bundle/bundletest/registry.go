@@ -69,6 +69,20 @@ func NewRegistryAt(tb testing.TB, dir string, wrap func(http.Handler) http.Handl
 	return &Registry{strings.TrimPrefix(s.URL, "http://")}
 }
 
+// Tags lists the tags of a repository.
+func (r *Registry) Tags(tb testing.TB, repository string) []string {
+	tb.Helper()
+	repo, err := name.NewRepository(r.Host+"/"+repository, name.Insecure)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tags, err := ggcr.List(repo)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return tags
+}
+
 // Push puts an image or index under HOST/REPOSITORY:TAG, given without host,
 // and returns the full reference.
 func (r *Registry) Push(tb testing.TB, ref string, what ggcr.Taggable) string {

@@ -230,6 +230,11 @@ func (f *targetFlags) onRegistry(ctx context.Context, ref string, policy verify.
 	}
 	repo := install.CentralRepository(name)
 	e := registry.OpenExternal(client, address, repo)
+	if version == "" {
+		if version, err = e.OnlyChannel(ctx, repo); err != nil {
+			return nil, "", err
+		}
+	}
 	heads, err := e.Heads(ctx, repo, version)
 	if err != nil {
 		return nil, "", err
@@ -238,11 +243,15 @@ func (f *targetFlags) onRegistry(ctx context.Context, ref string, policy verify.
 		_, _, err := verify.Root(h, policy)
 		return err == nil
 	})
-	if good < 0 {
-		_, _, err := verify.Root(heads[0], policy)
+	head := heads[max(good, 0)]
+	info, _, err := verify.Root(head, policy)
+	if err == nil {
+		err = install.CheckAsked(info, head.Identity(), name, version)
+	}
+	if err != nil {
 		return nil, "", &bundleError{"oci://" + ref, err}
 	}
-	v, err := e.Bundle(ctx, repo, heads[good])
+	v, err := e.Bundle(ctx, repo, head)
 	if err != nil {
 		return nil, "", &bundleError{"oci://" + ref, err}
 	}

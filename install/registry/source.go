@@ -15,17 +15,10 @@ import (
 )
 
 // Heads returns the root of a bundle that was installed into the registry, with each of
-// the lists of signatures that hosts have put beside it: version is a tag or a digest of
-// the repository, or "" for the only channel that there is. Nobody has verified them.
-// Errors wrap remote.ErrRegistry, install.ErrNotInstalled or bundle.ErrFormat.
+// the lists of signatures that hosts have put beside it. Version is a tag or a digest of
+// the repository. The result is not verified, and may be another bundle than the one that
+// was asked for (install.CheckAsked). Errors wrap remote.ErrRegistry or bundle.ErrFormat.
 func (e *External) Heads(ctx context.Context, repo, version string) ([]*bundle.Head, error) {
-	if version == "" {
-		channel, err := e.onlyChannel(ctx, repo)
-		if err != nil {
-			return nil, err
-		}
-		version = channel
-	}
 	if strings.HasPrefix(version, "channel-") {
 		head, err := e.Root(ctx, repo, version)
 		if err == nil && head == nil {
@@ -74,8 +67,9 @@ func (e *External) Heads(ctx context.Context, repo, version string) ([]*bundle.H
 // and installed again gets one more.
 const maxSlots = 50
 
-// onlyChannel finds the tag of the only channel of a repository.
-func (e *External) onlyChannel(ctx context.Context, repo string) (string, error) {
+// OnlyChannel returns the tag of the only channel of a repository. Errors wrap
+// remote.ErrRegistry, or install.ErrNotInstalled if there are several.
+func (e *External) OnlyChannel(ctx context.Context, repo string) (string, error) {
 	r, err := e.repository(ctx, repo)
 	if err != nil {
 		return "", err
@@ -93,13 +87,20 @@ func (e *External) onlyChannel(ctx context.Context, repo string) (string, error)
 	}
 	slices.Sort(tags)
 	var list []string
-	for _, tag := range tags {
+	for i, tag := range tags {
+		if i == maxDescribed {
+			list = append(list, fmt.Sprintf("\n  and %d more", len(tags)-i))
+			break
+		}
 		list = append(list, "\n  :"+tag+"  "+e.describe(ctx, repo, tag))
 	}
 	return "", fmt.Errorf("%w as the only bundle: %s/%s has those of %d channels; say which with one of the tags%s", install.ErrNotInstalled, e.Address(), repo, len(tags), strings.Join(list, ""))
 }
 
-// describe says what a root says of itself, which nobody has verified.
+// maxDescribed bounds the channels that are described in an error: each takes requests.
+const maxDescribed = 10
+
+// describe returns what a root says of itself, which is not verified.
 func (e *External) describe(ctx context.Context, repo, tag string) string {
 	head, err := e.Root(ctx, repo, tag)
 	if err != nil || head == nil {
