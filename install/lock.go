@@ -36,8 +36,11 @@ func Acquire(root string) (*Lock, error) {
 	if err := os.MkdirAll(root, 0o755); err != nil {
 		return nil, err
 	}
-	if err := trust.RefuseWritable(root); err != nil { // state.json is what stops older bundles
-		return nil, err
+	// Whoever can write these can install anything, or an older bundle.
+	for _, name := range []string{"", "registry", "deployments", "receipts", "journal", "trust", "state.json", "state.json.old"} {
+		if err := trust.RefuseWritable(filepath.Join(root, name)); err != nil {
+			return nil, err
+		}
 	}
 	release, err := bundle.TryLock(root) // the directory itself: it leaves no file behind
 	if err != nil {

@@ -100,7 +100,7 @@ func ReadState(root string) (*State, error) {
 			return newState(), nil
 		}
 		s, err = earlier, fmt.Errorf("%w: %s is lost", ErrState, statePath(root))
-	case !errors.Is(err, ErrState):
+	case errors.Is(err, bundle.ErrNewer) || !errors.Is(err, ErrState):
 		return nil, err
 	case s == nil:
 		s, _ = readStateFile(earlierPath(root)) // the receipts are the next best record

@@ -26,8 +26,8 @@ type Policy struct {
 	MinSequence map[string]int64 // channel → lowest acceptable sequence
 }
 
-// ErrNoKeys says that the site trusts no key at all, so that nothing can pass.
-var ErrNoKeys = fmt.Errorf("%w: no trusted keys", bundle.ErrPolicy)
+// ErrNoKeys is returned where the site trusts no key at all, so that no bundle can pass.
+var ErrNoKeys = fmt.Errorf("%w: no trusted keys", bundle.ErrSignature)
 
 // SignatureReport tells what became of one line of the slot.
 type SignatureReport struct {

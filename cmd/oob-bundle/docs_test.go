@@ -245,8 +245,7 @@ func examples(t *testing.T, dir string) map[int][]example {
 	_, denied := page.Read(t.Context(), 1)
 	return map[int][]example{
 		2: {{"(what is wrong with the command or its flags)", usageError{errors.New("x"), "oob-bundle COMMAND"}}},
-		4: {{bundle.ErrSignature.Error() + ", and FILE.slot is there", &bundleError{torn, bundle.ErrSignature}}},
-		5: {plain(verify.ErrNoKeys)},
+		4: {{bundle.ErrSignature.Error() + ", and FILE.slot is there", &bundleError{torn, bundle.ErrSignature}}, plain(verify.ErrNoKeys)},
 		7: {{remote.ErrRegistry.Error() + ", and it is the target that refuses a push", &registryError{denied}}},
 	}
 }

@@ -3,24 +3,83 @@
 package trust
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
+	"strings"
 	"syscall"
 )
 
-// RefuseWritable reports with ErrWritable whether somebody other than the
-// superuser and the user who runs this can change path.
+// RefuseWritable reports with ErrWritable whether another user than the superuser and the
+// one who runs this can change path, or replace it: every directory on the way to it
+// counts, and so does every link. What does not exist is not refused.
 func RefuseWritable(path string) error {
-	fi, err := os.Stat(path)
+	path, err := filepath.Abs(path)
 	if err != nil {
 		return err
 	}
-	if fi.Mode().Perm()&0o022 != 0 {
-		return fmt.Errorf("%s is not to be trusted: %w (mode %04o); run chmod go-w %s", path, ErrWritable, fi.Mode().Perm(), path)
+	const top = string(filepath.Separator)
+	rest, at := split(path), top
+	for links := 0; ; {
+		fi, err := os.Lstat(at)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := owned(at, fi); err != nil {
+			return err
+		}
+		if fi.Mode()&fs.ModeSymlink != 0 {
+			to, err := os.Readlink(at)
+			if err != nil {
+				return err
+			}
+			if links++; links > maxLinks {
+				return &fs.PathError{Op: "open", Path: path, Err: syscall.ELOOP}
+			}
+			rest = append(split(to), rest...)
+			if at = filepath.Dir(at); filepath.IsAbs(to) {
+				at = top
+			}
+			continue
+		}
+		// In a sticky directory others can make names, but not replace those of another user.
+		shared := fi.Mode()&fs.ModeSticky != 0 && len(rest) > 0
+		if fi.Mode().Perm()&0o022 != 0 && !shared {
+			return fmt.Errorf("%s is not to be trusted: %w (mode %04o); run chmod go-w %s", at, ErrWritable, fi.Mode().Perm(), at)
+		}
+		if len(rest) == 0 {
+			return nil
+		}
+		at, rest = filepath.Join(at, rest[0]), rest[1:] // .. is that of at, which has no links
 	}
+}
+
+// maxLinks is how many links are followed, as by Linux (path_resolution(7)).
+const maxLinks = 40
+
+func split(path string) []string {
+	return strings.FieldsFunc(path, func(r rune) bool { return r == filepath.Separator })
+}
+
+// owned refuses what belongs to another user.
+func owned(path string, fi fs.FileInfo) error {
 	st, ok := fi.Sys().(*syscall.Stat_t)
-	if ok && st.Uid != 0 && int(st.Uid) != os.Geteuid() {
-		return fmt.Errorf("%s is not to be trusted: %w (it belongs to user %d); run chown root %s", path, ErrWritable, st.Uid, path)
+	if !ok || st.Uid == 0 || int(st.Uid) == os.Geteuid() || st.Uid == overflowUser && inUserNamespace() {
+		return nil
 	}
-	return nil
+	return fmt.Errorf("%s is not to be trusted: %w (it belongs to user %d); use a directory below one of root, or run chown root %s", path, ErrWritable, st.Uid, path)
+}
+
+// overflowUser is whom files of users belong to that a user namespace does not know, among
+// them the superuser outside of it (user_namespaces(7)).
+const overflowUser = 65534
+
+func inUserNamespace() bool {
+	all, err := os.ReadFile("/proc/self/uid_map")
+	return err == nil && strings.Join(strings.Fields(string(all)), " ") != "0 0 4294967295"
 }

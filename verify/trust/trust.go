@@ -69,10 +69,8 @@ func (s Store) load() (verify.Policy, policyFile, error) {
 	if err != nil {
 		return verify.Policy{}, file, err
 	}
-	for _, path := range []string{filepath.Dir(s.dir), s.dir} {
-		if err := RefuseWritable(path); err != nil {
-			return verify.Policy{}, file, err
-		}
+	if err := RefuseWritable(s.dir); err != nil {
+		return verify.Policy{}, file, err
 	}
 	var policy verify.Policy
 	for _, e := range entries {
@@ -190,8 +188,12 @@ func (s Store) readPolicy(file *policyFile) error {
 // globText is what a channel may be made of, and * and ?.
 var globText = regexp.MustCompile(`^[A-Za-z0-9._+/*?-]+$`)
 
-// Add trusts a key, for channels that match the glob, or for all if it is empty.
-// Adding a key again replaces its channels by the new one added to the old.
+// EveryChannel is the glob that every channel matches.
+const EveryChannel = "*"
+
+// Add trusts a key for the channels that match the glob; "" and EveryChannel mean all. For
+// a key that is trusted already the glob is added, and "" is refused if the key is limited:
+// only EveryChannel lifts a limit.
 func (s Store) Add(pem []byte, glob string) (verify.Key, error) {
 	k, err := verify.ParseKey(pem)
 	if err != nil {
@@ -211,7 +213,9 @@ func (s Store) Add(pem []byte, glob string) (verify.Key, error) {
 	known := at >= 0
 	id := k.Fingerprint.String()
 	switch old := file.Channels[id]; {
-	case glob == "":
+	case glob == "" && known && len(old) > 0:
+		return k, fmt.Errorf("%w: the key is trusted for %s only; --channel '%s' trusts it for every channel", ErrUsage, strings.Join(old, ", "), EveryChannel)
+	case glob == "" || glob == EveryChannel:
 		delete(file.Channels, id)
 	case known && len(old) == 0: // trusted for everything, and now for less
 		file.Channels[id] = []string{glob}

@@ -309,6 +309,99 @@ func TestDirectory(t *testing.T) {
 	t.Logf("%d directories", len(tests))
 }
 
+// TestAncestors: whoever can rename a directory above the trusted keys can put others in
+// their place.
+func TestAncestors(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give a directory away")
+	}
+	const other = 1234
+	must := func(err error) {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, x := range map[string]struct {
+		change func(top string)
+		bad    bool
+	}{
+		"ours":                               {func(string) {}, false},
+		"the parent belongs to another user": {func(top string) { must(os.Chown(filepath.Join(top, "a/b"), other, other)) }, true},
+		"an ancestor does":                   {func(top string) { must(os.Chown(filepath.Join(top, "a"), other, other)) }, true},
+		"others can write the parent":        {func(top string) { must(os.Chmod(filepath.Join(top, "a/b"), 0o777)) }, true},
+		"a group can write an ancestor":      {func(top string) { must(os.Chmod(filepath.Join(top, "a"), 0o775)) }, true},
+		"the parent is sticky, as /tmp":      {func(top string) { must(os.Chmod(filepath.Join(top, "a/b"), 0o777|os.ModeSticky)) }, false},
+		"sticky, and the root is another's": {func(top string) {
+			must(os.Chmod(filepath.Join(top, "a/b"), 0o777|os.ModeSticky))
+			must(os.Chown(filepath.Join(top, "a/b/site"), other, other))
+		}, true},
+		"a link to a directory of ours": {func(top string) {
+			must(os.Rename(filepath.Join(top, "a/b"), filepath.Join(top, "x")))
+			must(os.Symlink("../x", filepath.Join(top, "a/b")))
+		}, false},
+		"a link to another user's": {func(top string) {
+			must(os.Rename(filepath.Join(top, "a/b"), filepath.Join(top, "x")))
+			must(os.Symlink(filepath.Join(top, "x"), filepath.Join(top, "a/b")))
+			must(os.Chown(filepath.Join(top, "x"), other, other))
+		}, true},
+		"a link by way of another user's": {func(top string) {
+			must(os.Mkdir(filepath.Join(top, "y"), 0o755))
+			must(os.Chown(filepath.Join(top, "y"), other, other))
+			must(os.Rename(filepath.Join(top, "a/b"), filepath.Join(top, "x")))
+			must(os.Symlink("../y/../x", filepath.Join(top, "a/b")))
+		}, true},
+		"a link in a sticky directory": {func(top string) {
+			must(os.Chmod(filepath.Join(top, "a"), 0o777|os.ModeSticky))
+			must(os.Rename(filepath.Join(top, "a/b"), filepath.Join(top, "x")))
+			must(os.Symlink("../x", filepath.Join(top, "a/b")))
+			must(os.Lchown(filepath.Join(top, "a/b"), other, other))
+		}, true},
+		"links that lead in a circle": {func(top string) {
+			must(os.RemoveAll(filepath.Join(top, "a/b")))
+			must(os.Symlink("b", filepath.Join(top, "a/b")))
+		}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			top := t.TempDir()
+			root := filepath.Join(top, "a/b/site")
+			must(os.MkdirAll(filepath.Join(root, "trust"), 0o755))
+			x.change(top)
+			if err := trust.RefuseWritable(filepath.Join(root, "trust")); (err != nil) != x.bad {
+				t.Errorf("got %v", err)
+			}
+			_, err := trust.Open(root).Policy()
+			if _, there := os.Stat(root); there == nil && errors.Is(err, trust.ErrWritable) != x.bad {
+				t.Errorf("policy: %v", err)
+			}
+		})
+	}
+}
+
+// TestWidening: only a glob for every channel lifts the limits of a key.
+func TestWidening(t *testing.T) {
+	root, key := filepath.Join(t.TempDir(), "site"), bundletest.NewKey(t)
+	pem, err := os.ReadFile(key.Public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	store := trust.Open(root)
+	for _, step := range []struct {
+		glob string
+		want string // channels afterwards, or "refused"
+	}{
+		{"app/*", "app/*"}, {"", "refused"}, {"app/*", "app/*"}, {"web/*", "app/* web/*"}, {"", "refused"}, {trust.EveryChannel, ""}, {"", ""}, {"app/*", "app/*"}, {"", "refused"},
+	} {
+		k, err := store.Add(pem, step.glob)
+		got := strings.Join(k.Channels, " ")
+		if err != nil {
+			got = "refused"
+		}
+		if got != step.want || err != nil && !errors.Is(err, trust.ErrUsage) {
+			t.Errorf("%q: %q, %v; want %q", step.glob, got, err, step.want)
+		}
+	}
+}
+
 // TestTighten: flags make rules stricter, never looser.
 func TestTighten(t *testing.T) {
 	a, b := bundletest.NewKey(t), bundletest.NewKey(t)
