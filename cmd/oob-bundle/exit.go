@@ -34,6 +34,7 @@ type exitStatus struct {
 	code    int
 	meaning string
 	errors  []error // the first row that has a matching one decides
+	also    func(error) bool
 }
 
 // exitTable is in the order in which errors are matched: an interruption is one
@@ -41,24 +42,24 @@ type exitStatus struct {
 // stopped it.
 func exitTable() []exitStatus {
 	return []exitStatus{
-		{130, "interrupted", []error{errInterrupted}},
-		{6, "install incomplete; the same command resumes it", []error{install.ErrIncomplete}},
+		{130, "interrupted", []error{errInterrupted}, nil},
+		{6, "install incomplete; the same command resumes it", []error{install.ErrIncomplete}, nil},
 		{8, "no space, no permission, a disk or medium that fails, or another run holds the lock", []error{
 			bundle.ErrSpace, syscall.ENOSPC, syscall.EFBIG, syscall.EDQUOT, syscall.EROFS, fs.ErrPermission,
 			syscall.EIO, syscall.EMFILE, syscall.ENFILE, syscall.ENOLCK, create.ErrLocked, install.ErrLocked, sign.ErrLocked,
 			sign.ErrReadable, trust.ErrWritable,
-		}},
+		}, diskFailure},
 		{5, "refused by policy: older than installed, wrong platform, threshold, another channel's, a lock that no longer fits, a newer format", []error{
 			bundle.ErrPolicy, bundle.ErrNewer,
-		}},
-		{4, "signature missing, wrong, or by a key that is not trusted", []error{bundle.ErrSignature}},
-		{7, "a source or the target registry could not be reached, refused, or sent something wrong", []error{remote.ErrRegistry, install.ErrMissing}},
-		{1, "a failure not listed below", []error{install.ErrState}},
-		{3, "damaged, or not a bundle", []error{bundle.ErrOther, bundle.ErrFormat, bundle.ErrDigest, bundle.ErrLimit}},
+		}, nil},
+		{4, "signature missing, wrong, or by a key that is not trusted", []error{bundle.ErrSignature}, nil},
+		{7, "a source or the target registry could not be reached, refused, or sent something wrong", []error{remote.ErrRegistry, install.ErrMissing}, nil},
+		{1, "a failure not listed below", []error{install.ErrState}, nil},
+		{3, "damaged, or not a bundle", []error{bundle.ErrOther, bundle.ErrFormat, bundle.ErrDigest, bundle.ErrLimit}, nil},
 		{2, "usage", []error{
 			errUsage, manifests.ErrInvalid, trust.ErrUsage, sign.ErrKey, kit.ErrProgram, bundle.ErrPart, bundle.ErrNotFile, registry.ErrNothingInstalled, registry.ErrCertificate, registry.ErrAccounts, host.ErrValues, install.ErrNotInstalled, service.ErrNoRuntime, remote.ErrCAFile, fs.ErrNotExist, fs.ErrExist, syscall.ENOTDIR, syscall.EISDIR,
-		}},
-		{0, "done", nil},
+		}, nil},
+		{0, "done", nil, nil},
 	}
 }
 
@@ -68,10 +69,8 @@ func exitCode(err error) int {
 		return 0
 	}
 	for _, s := range exitTable() {
-		for _, e := range s.errors {
-			if errors.Is(err, e) {
-				return s.code
-			}
+		if slices.ContainsFunc(s.errors, func(e error) bool { return errors.Is(err, e) }) || s.also != nil && s.also(err) {
+			return s.code
 		}
 	}
 	return 1

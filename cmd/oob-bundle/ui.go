@@ -169,8 +169,12 @@ func plainText(err error) string {
 		why = "this user's quota is used up"
 	case errors.Is(p.Err, syscall.EROFS):
 		why = "the file system is read-only"
-	case errors.Is(p.Err, syscall.EIO):
-		why = "the disk or medium fails (input/output error); copy it to another one"
+	case isErrno(p.Err, fullErrors):
+		why = "the disk is full"
+	case isErrno(p.Err, goneErrors):
+		why = fmt.Sprintf("the disk or medium is gone (%v); connect it again, then run the same command again", p.Err)
+	case isErrno(p.Err, mediumErrors):
+		why = fmt.Sprintf("the disk or medium fails (%v); copy it to another one", p.Err)
 	case errors.Is(p.Err, syscall.ENOTDIR):
 		why = "there is a file where a directory is needed"
 	case errors.Is(p.Err, syscall.EISDIR):
