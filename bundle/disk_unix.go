@@ -44,6 +44,30 @@ func Allocated(path string) (int64, error) {
 	return 0, nil
 }
 
+// linksOf returns how many names a file has.
+func linksOf(f *os.File) (uint64, error) {
+	fi, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	if s, ok := fi.Sys().(*syscall.Stat_t); ok {
+		return uint64(s.Nlink), nil //nolint:unconvert,nolintlint // it has other types on other systems
+	}
+	return 1, nil
+}
+
+// OwnerOf returns the number of the user to whom a file or directory belongs.
+func OwnerOf(path string) (uint32, error) {
+	fi, err := os.Lstat(path)
+	if err != nil {
+		return 0, err
+	}
+	if s, ok := fi.Sys().(*syscall.Stat_t); ok {
+		return s.Uid, nil
+	}
+	return 0, nil
+}
+
 // Writable reports an error if something cannot be made in dir, because this user may not,
 // or because there is no directory and none can be made. Errors are *fs.PathError, or wrap
 // ErrPolicy.

@@ -220,20 +220,41 @@ func CreateFile(path string, size, each int64) (*File, error) {
 }
 
 func createRegular(path string, size int64) (part, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644)
-	if err == nil {
-		p := part{f, size}
-		return p, p.resize()
-	}
-	if !errors.Is(err, fs.ErrExist) {
+	f, err := OpenOrCreate(path)
+	if err != nil {
 		return part{}, err
 	}
-	p, err := openRegular(path, os.O_RDWR)
-	if err != nil || p.size == size {
-		return p, err
+	fi, err := f.Stat()
+	if err != nil {
+		return part{}, errors.Join(err, f.Close())
 	}
-	p.size = size
+	p := part{f, size}
+	if fi.Size() == size && size > 0 {
+		return p, nil
+	}
 	return p, p.resize()
+}
+
+// OpenOrCreate opens a file for reading and writing, which is made if it is missing. Others
+// may be able to make names in its directory, so a link, or a file with further names, is
+// refused: writing to it would change another file. Errors wrap ErrNotFile, or are the file
+// system's.
+func OpenOrCreate(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644)
+	if err == nil || !errors.Is(err, fs.ErrExist) {
+		return f, err
+	}
+	p, err := openRegular(path, os.O_RDWR)
+	if errors.Is(err, ErrNotFile) {
+		return nil, fmt.Errorf("%w: something else than a file is at %s, which this program makes itself; remove it, or choose another name with -o", ErrNotFile, path)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if names, err := linksOf(p.File); err != nil || names > 1 {
+		return nil, errors.Join(fmt.Errorf("%w: %s is a file that has other names too; remove it, or choose another name with -o", ErrNotFile, path), err, p.Close())
+	}
+	return p.File, nil
 }
 
 func (p part) resize() error {

@@ -106,7 +106,7 @@ func Run(ctx context.Context, o Options) (result *Result, err error) {
 			err = errors.Join(err, out.abandon())
 		}
 	}()
-	if err := o.setTime(out.journal.begun); err != nil {
+	if err := o.setTime(); err != nil {
 		return nil, err
 	}
 	reuse, err := openReusable(o.Reuse)
@@ -195,7 +195,7 @@ func Lock(ctx context.Context, o Options, dir string) (l *manifests.Lock, err er
 	if err := o.setDefaults(); err != nil {
 		return nil, err
 	}
-	if err := o.setTime(nil); err != nil {
+	if err := o.setTime(); err != nil {
 		return nil, err
 	}
 	r, err := o.resolve(ctx, dir)
@@ -304,20 +304,16 @@ func (o *Options) setDefaults() error {
 	return nil
 }
 
-// setTime decides about time and sequence: a run that goes on with what an
-// interrupted one began has its time, so that the bundle is the same.
-func (o *Options) setTime(interrupted *beginning) error {
-	if interrupted != nil && o.Lock == nil && o.beginning().continues(*interrupted) {
-		if begun := interrupted.Created; o.Now.Sub(begun) > 24*time.Hour {
-			o.Warn("this goes on with what was begun on %s, and the bundle has that time's place in its channel: a newer one may be installed already; without %s.partial* it begins anew",
-				begun.UTC().Format("2006-01-02T15:04:05Z"), o.Output)
-		}
-		o.Now = interrupted.Created
-	}
+// setTime decides about time and sequence. What is signed comes from this run, from flags or
+// from the lock, never from what an interrupted run has left.
+func (o *Options) setTime() error {
 	o.Now = o.Now.UTC().Truncate(time.Second)
 	if o.Sequence == nil {
 		s := o.Now.Unix()
 		o.Sequence = &s
+	}
+	if *o.Sequence > maxSequence {
+		return fmt.Errorf("%w: the sequence %d leaves no room for later bundles of the channel; at most %d are used", manifests.ErrInvalid, *o.Sequence, int64(maxSequence))
 	}
 	if err := o.info().Check(); err != nil {
 		return fmt.Errorf("%w: %w", manifests.ErrInvalid, err)
@@ -325,10 +321,14 @@ func (o *Options) setTime(interrupted *beginning) error {
 	return nil
 }
 
+// maxSequence bounds what is signed. The format allows more, but a host that has installed
+// the highest sequence refuses every later bundle.
+const maxSequence = 1 << 62
+
 func (o *Options) beginning() beginning {
 	return beginning{
 		APIVersion: bundle.APIVersion, Kind: "CreateJournal", Manifest: o.Manifest.Digest, Program: o.Program,
-		Channel: o.Channel, Platforms: bundle.Info{Platforms: o.Platforms}.PlatformNames(), Created: o.Now, VolumeSize: o.VolumeSize,
+		Channel: o.Channel, Platforms: bundle.Info{Platforms: o.Platforms}.PlatformNames(), VolumeSize: o.VolumeSize,
 		Choice: bundle.DigestOf(fmt.Appendf(nil, "%q", []any{o.Choice.Deployment, o.Choice.With, o.Choice.Without, o.Choice.Set, o.WithoutReferrers, o.Lock != nil})),
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"reflect"
 	"testing"
-	"time"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/bundle/bundletest/seeds"
@@ -22,7 +21,7 @@ func TestSeeds(t *testing.T) {
 
 var journalBeginning = beginning{
 	APIVersion: bundle.APIVersion, Kind: "CreateJournal", Manifest: bundle.DigestOf([]byte("manifest")), Program: "test", Channel: "demo",
-	Platforms: []string{"linux/amd64"}, Created: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), VolumeSize: 0, Choice: bundle.DigestOf(nil),
+	Platforms: []string{"linux/amd64"}, VolumeSize: 0, Choice: bundle.DigestOf(nil),
 }
 
 func journalSeeds() seeds.Of[[]byte] {

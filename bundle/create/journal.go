@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"slices"
-	"time"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
@@ -26,7 +25,8 @@ type journal struct {
 	claims  map[bundle.Digest]claim
 }
 
-// beginning is what decides about index.json besides what upstream says.
+// beginning is what decides about the shape of a bundle besides what upstream sends. Nothing
+// in it is signed: anybody who can write to the directory can write it.
 type beginning struct {
 	APIVersion string        `json:"apiVersion"` // bundle.APIVersion
 	Kind       string        `json:"kind"`       // "CreateJournal"
@@ -34,13 +34,12 @@ type beginning struct {
 	Program    string        `json:"program"`
 	Channel    string        `json:"channel"`
 	Platforms  []string      `json:"platforms"`
-	Created    time.Time     `json:"created"`
 	VolumeSize int64         `json:"volumeSize"`
 	Choice     bundle.Digest `json:"choice"` // of everything else on the command line that decides
 }
 
-// continues reports whether a run that begins like b goes on with what one that
-// began like other left: then it takes its time of creation too.
+// continues reports whether a run that begins like b can use what a run that began like
+// other has left.
 func (b beginning) continues(other beginning) bool {
 	return b.Manifest == other.Manifest && b.Program == other.Program && b.Channel == other.Channel &&
 		slices.Equal(b.Platforms, other.Platforms) && b.VolumeSize == other.VolumeSize && b.Choice == other.Choice
@@ -58,7 +57,7 @@ type claim struct {
 // system's.
 func openJournal(partial string) (*journal, error) {
 	j := &journal{path: partial + ".journal", claims: map[bundle.Digest]claim{}}
-	f, err := os.OpenFile(j.path, os.O_RDWR|os.O_CREATE, 0o644)
+	f, err := bundle.OpenOrCreate(j.path)
 	if err != nil {
 		return nil, err
 	}
@@ -88,7 +87,7 @@ func isAt(f *os.File, path string) bool {
 	if err != nil {
 		return false
 	}
-	named, err := os.Stat(path)
+	named, err := os.Lstat(path)
 	return err == nil && os.SameFile(open, named)
 }
 
@@ -153,7 +152,7 @@ func (j *journal) begin(b beginning, g *bundle.Geometry) error {
 		m, ok := g.Place(c.Blob)
 		return ok && c.Offset == m.Data && c.Have <= m.Size
 	}
-	same := j.begun != nil && b.continues(*j.begun) && b.Created.Equal(j.begun.Created)
+	same := j.begun != nil && b.continues(*j.begun)
 	lost := j.begun != nil && b.VolumeSize != j.begun.VolumeSize
 	for d, c := range j.claims {
 		if lost || !fits(c) {

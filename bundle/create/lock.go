@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/bundle/pull"
@@ -20,6 +21,9 @@ func (o *Options) followLock() error {
 	}
 	if l.Manifest != o.Manifest.Digest {
 		return mismatch("manifest", string(l.Manifest), string(o.Manifest.Digest))
+	}
+	if now := o.Now; !now.IsZero() && l.Created.After(now.Add(clockError)) {
+		return fmt.Errorf("%w: it was created on %s, and this machine's clock shows %s; set the clock, or make a new lock", manifests.ErrMismatch, l.Created.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
 	}
 	var locked []bundle.Platform
 	for _, s := range l.Platforms {
@@ -69,6 +73,9 @@ func (o *Options) followLock() error {
 	o.Platforms, o.Channel, o.Sequence, o.Now = locked, l.Channel, &l.Sequence, l.Created
 	return nil
 }
+
+// clockError is by how much the clocks of two builders may differ.
+const clockError = 24 * time.Hour
 
 // words writes a list for people.
 func words(list []string) string {

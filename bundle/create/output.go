@@ -50,6 +50,9 @@ func openOutput(path string, each int64) (*output, error) {
 	if o.before, err = checkPlace(o.first()); err != nil {
 		return nil, err
 	}
+	if err := o.refusePlanted(); err != nil {
+		return nil, err
+	}
 	if o.journal, err = openJournal(o.partial); err != nil {
 		return nil, err
 	}
@@ -63,6 +66,44 @@ func openOutput(path string, each int64) (*output, error) {
 		return nil, errors.Join(err, o.journal.remove())
 	}
 	return o, nil
+}
+
+// refusePlanted refuses to go on with what another user has put beside the output: files
+// that were fetched are used as they are, and a directory may be a link. The owner is
+// compared with that of a new directory, because some file systems give every file to the
+// one who mounted them. The error wraps manifests.ErrInvalid, or is the file system's.
+func (o *output) refusePlanted() (err error) {
+	names := append(o.leftovers(), o.partial+".journal", o.intake())
+	names = slices.DeleteFunc(names, func(name string) bool {
+		_, err := os.Lstat(name)
+		return errors.Is(err, fs.ErrNotExist)
+	})
+	if len(names) == 0 {
+		return nil
+	}
+	probe, err := os.MkdirTemp(filepath.Dir(o.partial), ".owner")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.Remove(probe)) }()
+	ours, err := bundle.OwnerOf(probe)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		fi, err := os.Lstat(name)
+		if err != nil {
+			return err
+		}
+		owner, err := bundle.OwnerOf(name)
+		if err != nil {
+			return err
+		}
+		if wanted := name == o.intake(); owner != ours || fi.IsDir() != wanted || !wanted && !fi.Mode().IsRegular() {
+			return fmt.Errorf("%w: %s was not made by an earlier run of this user; remove it, or choose another name with -o", manifests.ErrInvalid, name)
+		}
+	}
+	return nil
 }
 
 // checkPlace refuses to replace what is not a bundle, before anything is fetched. It
