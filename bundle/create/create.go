@@ -219,9 +219,8 @@ func (o *Options) resolve(ctx context.Context, dir string) (*pull.Resolved, erro
 		carried[i.Reference.Repository()] = true
 	}
 	for _, v := range o.selection.VerifyImages {
-		fits := func(ref bundle.Reference) bool { return manifests.MatchImages(v.Images, ref.Repository()) }
-		if !slices.ContainsFunc(r.Images, func(i *pull.Image) bool { return fits(i.Reference) }) &&
-			!slices.ContainsFunc(r.Charts, func(c *pull.Chart) bool { return c.OCI != nil && fits(c.Reference) }) {
+		if !slices.ContainsFunc(r.Images, func(i *pull.Image) bool { return i.Called(v.Images) }) &&
+			!slices.ContainsFunc(r.Charts, func(c *pull.Chart) bool { return c.OCI != nil && c.OCI.Called(v.Images) }) {
 			o.Warn("verifyImages asks for signatures on %s, and no image is called that: nothing was checked by it", v.Images)
 		}
 	}

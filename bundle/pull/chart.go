@@ -1,23 +1,17 @@
 package pull
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"net/url"
 	"path"
 	"slices"
 	"strings"
 
-	"go.yaml.in/yaml/v4"
 	"helm.sh/helm/v3/pkg/chart"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
-	"github.com/oob-bundle/oob-bundle/bundle/remote"
 	"github.com/oob-bundle/oob-bundle/manifests"
 )
 
@@ -31,10 +25,6 @@ const (
 	maxChartParsed = 2 << 20
 	// maxChartDepth bounds how deep charts are packed into each other.
 	maxChartDepth = 4
-	// maxChartIndex bounds a repository's index.yaml, in bytes.
-	maxChartIndex = 128 << 20
-	// maxChartEntries bounds what an index says about one chart, in bytes.
-	maxChartEntries = 4 << 20
 	// maxChartImages bounds the images that are told of one chart.
 	maxChartImages = 1000
 )
@@ -64,7 +54,7 @@ func chartReference(w manifests.WantedChart) (bundle.Reference, error) {
 	if err != nil || u.Host == "" {
 		return bundle.Reference{}, fmt.Errorf("%w: %q is not a repository's URL", manifests.ErrInvalid, w.Repository)
 	}
-	if !strings.ContainsAny(u.Host, ".:") && u.Host != "localhost" {
+	if !isHost(u.Host) {
 		return bundle.Reference{}, fmt.Errorf("%w: write the host of %s with a dot or a port; without one it would be taken for a name on Docker Hub", manifests.ErrInvalid, w.Repository)
 	}
 	r, err := bundle.ParseReference(strings.ToLower(u.Host) + path.Join("/", u.Path, w.Name) + ":" + strings.ReplaceAll(w.Version, "+", "_"))
@@ -74,6 +64,9 @@ func chartReference(w manifests.WantedChart) (bundle.Reference, error) {
 	return r, nil
 }
 
+// isHost reports whether the first part of a reference is a host, as Docker tells.
+func isHost(s string) bool { return strings.ContainsAny(s, ".:") || s == "localhost" }
+
 func (s *Source) chart(ctx context.Context, w manifests.WantedChart, r Request) (*Chart, error) {
 	ref, err := chartReference(w)
 	if err != nil {
@@ -82,13 +75,11 @@ func (s *Source) chart(ctx context.Context, w manifests.WantedChart, r Request) 
 	c := &Chart{Wanted: w, Reference: ref, Check: "digest of the registry's manifest"}
 	var archive []byte
 	if strings.HasPrefix(w.Repository, "oci://") {
-		if c.OCI, err = s.image(ctx, ref, r); err != nil {
-			return nil, err
-		}
-		if archive, err = c.fromRegistry(ctx); err != nil {
-			return nil, err
-		}
-	} else if archive, err = s.fromRepository(ctx, c); err != nil {
+		archive, err = s.fromRegistry(ctx, c, ref, r)
+	} else {
+		archive, err = s.fromRepository(ctx, c, r)
+	}
+	if err != nil {
 		return nil, err
 	}
 	if w.SHA256 != "" {
@@ -115,142 +106,26 @@ func (s *Source) chart(ctx context.Context, w manifests.WantedChart, r Request) 
 	return c, nil
 }
 
-// fromRegistry fetches the archive of a chart that is an artifact already.
-func (c *Chart) fromRegistry(ctx context.Context) ([]byte, error) {
+// fromRegistry fetches a chart that is an artifact already, and returns its archive.
+func (s *Source) fromRegistry(ctx context.Context, c *Chart, from bundle.Reference, r Request) ([]byte, error) {
+	var err error
+	if c.OCI, err = s.imageAt(ctx, from, c.Reference, r); err != nil {
+		return nil, err
+	}
 	m, err := bundle.ParseManifest(c.OCI.Top, c.OCI.Documents[c.OCI.Top.Digest])
 	if err != nil {
 		return nil, err
 	}
 	if m.Config == nil || m.Config.MediaType != TypeChartConfig {
-		return nil, fmt.Errorf("%w: it is not a Helm chart", bundle.ErrFormat)
+		return nil, fmt.Errorf("%w: %s is not a Helm chart", bundle.ErrFormat, from)
 	}
-	i := slices.IndexFunc(m.Layers, func(d bundle.Descriptor) bool { return d.MediaType == TypeChartContent })
+	i := slices.IndexFunc(m.Layers, func(d bundle.Descriptor) bool {
+		return d.MediaType == TypeChartContent
+	})
 	if i < 0 {
-		return nil, fmt.Errorf("%w: it has no chart in it", bundle.ErrFormat)
+		return nil, fmt.Errorf("%w: %s has no layer of a type that Helm pulls, such as %s; push it again with Helm 3.8 or newer", bundle.ErrFormat, from, TypeChartContent)
 	}
 	return c.OCI.small(ctx, m.Layers[i], maxChart)
-}
-
-// chartVersion is what an index says about one version of a chart.
-type chartVersion struct {
-	Version string   `yaml:"version"`
-	URLs    []string `yaml:"urls"`
-	Digest  string   `yaml:"digest"`
-}
-
-// fromRepository finds a chart in the index of a repository on the web and
-// fetches it.
-func (s *Source) fromRepository(ctx context.Context, c *Chart) ([]byte, error) {
-	base := strings.TrimSuffix(c.Wanted.Repository, "/") + "/"
-	page, err := s.page(base + "index.yaml")
-	if err != nil {
-		return nil, err
-	}
-	var entries []chartVersion
-	err = page.Stream(ctx, func(r io.Reader) error {
-		entries, err = chartEntries(io.LimitReader(r, maxChartIndex), c.Wanted.Name)
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	i := slices.IndexFunc(entries, func(v chartVersion) bool { return v.Version == c.Wanted.Version })
-	if len(entries) == 0 {
-		return nil, fmt.Errorf("%w: %w: the repository has no chart %s; check its name", remote.ErrRegistry, remote.ErrNotFound, c.Wanted.Name)
-	}
-	if i < 0 {
-		var have []string
-		for _, v := range entries[:min(len(entries), 5)] {
-			have = append(have, v.Version)
-		}
-		return nil, fmt.Errorf("%w: %w: the repository has no version %s of the chart %s; the newest are %s", remote.ErrRegistry, remote.ErrNotFound, c.Wanted.Version, c.Wanted.Name, strings.Join(have, ", "))
-	}
-	v := entries[i]
-	if len(v.URLs) == 0 {
-		return nil, fmt.Errorf("%w: the index of %s gives no URL for it", bundle.ErrFormat, base)
-	}
-	u, err := url.Parse(v.URLs[0])
-	if err != nil {
-		return nil, fmt.Errorf("%w: the index of %s gives the URL %q", bundle.ErrFormat, base, v.URLs[0])
-	}
-	from, err := url.Parse(base)
-	if err != nil {
-		return nil, err
-	}
-	index := page.Encrypted()
-	if page, err = s.page(from.ResolveReference(u).String()); err != nil {
-		return nil, err
-	}
-	data, err := page.Read(ctx, maxChart)
-	if err != nil {
-		return nil, err
-	}
-	c.Check = "TLS of the repository alone"
-	if !page.Encrypted() {
-		c.Check = "nothing: it came by plain http"
-	}
-	if v.Digest != "" {
-		if got := bundle.DigestOf(data).Hex(); got != strings.TrimPrefix(v.Digest, "sha256:") {
-			return nil, fmt.Errorf("%w: it has the sha256 %s, and the repository's index says %s", bundle.ErrDigest, got, v.Digest)
-		}
-		if c.Check = "digest of the repository's index"; !index {
-			c.Check = "nothing: it came by plain http"
-		}
-	}
-	return data, nil
-}
-
-// chartEntries reads what an index says about one chart. Indexes have tens of
-// megabytes and are written by Helm, whose lines say where a chart begins and
-// ends: only those of the one are read as YAML.
-func chartEntries(r io.Reader, name string) ([]chartVersion, error) {
-	lines := bufio.NewReaderSize(r, 64<<10)
-	var block bytes.Buffer
-	inside := false
-	for {
-		line, err := lines.ReadSlice('\n')
-		long := errors.Is(err, bufio.ErrBufferFull)
-		if err != nil && !errors.Is(err, io.EOF) && !long {
-			return nil, err
-		}
-		starts := len(line) > 2 && line[0] == ' ' && line[1] == ' ' && line[2] != ' ' && line[2] != '-' && line[2] != '#'
-		top := len(line) > 0 && line[0] != ' ' && line[0] != '\n' && line[0] != '#' && line[0] != '\r'
-		switch {
-		case starts:
-			key := strings.Trim(strings.TrimSuffix(strings.TrimSpace(string(line)), ":"), `"'`)
-			inside = key == name
-		case top:
-			inside = false
-		}
-		if inside {
-			block.Write(line)
-			if block.Len() > maxChartEntries {
-				return nil, fmt.Errorf("%w: the index says too much about %s", bundle.ErrLimit, name)
-			}
-		}
-		for long { // the rest of a line that is too long to matter
-			line, err = lines.ReadSlice('\n')
-			if long = errors.Is(err, bufio.ErrBufferFull); inside {
-				block.Write(line)
-			}
-			if block.Len() > maxChartEntries {
-				return nil, fmt.Errorf("%w: the index says too much about %s", bundle.ErrLimit, name)
-			}
-		}
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return nil, err
-		}
-	}
-	var entries map[string][]chartVersion
-	if err := yaml.Load(append([]byte("entries:\n"), block.Bytes()...), &struct {
-		Entries *map[string][]chartVersion `yaml:"entries"`
-	}{&entries}); err != nil {
-		return nil, fmt.Errorf("%w: the repository's index: %w", bundle.ErrFormat, err)
-	}
-	return entries[name], nil
 }
 
 // chartImages names the images that a chart asks for: what its values, with

@@ -32,7 +32,7 @@ const (
 // nobody has signed is an error that wraps bundle.ErrSignature.
 func (i *Image) checkSignatures(ctx context.Context, rules []manifests.WantedSignature) error {
 	for _, rule := range rules {
-		if !manifests.MatchImages(rule.Images, i.Reference.Repository()) {
+		if !i.Called(rule.Images) {
 			continue
 		}
 		by, err := i.signedBy(ctx, rule.Keys)

@@ -117,7 +117,7 @@ func (s *Source) file(ctx context.Context, w manifests.WantedFile, dir string) (
 		}
 	}
 	if w.FirstUse || !strings.Contains(w.Source, "://") {
-		path, _, err := s.download(ctx, w.Source, dir, maxFirstUse)
+		path, _, err := s.download(ctx, w.Source, dir, maxFirstUse, "")
 		if err != nil {
 			return nil, err
 		}
@@ -148,13 +148,18 @@ func (s *Source) file(ctx context.Context, w manifests.WantedFile, dir string) (
 		return nil, err
 	}
 	b.content, b.Check = page, checkPinned
-	b.Content = bundle.Descriptor{MediaType: bundle.TypeFileContent, Digest: bundle.Digest("sha256:" + w.SHA256), Size: w.Size}
+	b.Content = bundle.Descriptor{MediaType: bundle.TypeFileContent, Digest: pinOf(w.SHA256), Size: w.Size}
 	if w.Size == 0 {
-		if b.Content.Size, err = page.Size(ctx); errors.Is(err, remote.ErrUnknownSize) {
-			return nil, fmt.Errorf("%w\ngive size in the manifest, in bytes", err)
+		found, err := page.Describe(ctx, b.Content.Digest)
+		if errors.Is(err, remote.ErrUnknownSize) {
+			err = fmt.Errorf("%w\ngive size in the manifest, in bytes", err)
 		}
+		if err != nil {
+			return nil, err
+		}
+		b.Content.Size = found.Size
 	}
-	return b, err
+	return b, nil
 }
 
 const checkPinned = "pinned by sha256"

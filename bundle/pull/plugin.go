@@ -52,7 +52,7 @@ func (p *Plugin) Content() Fetcher { return p.content }
 // bundle.ErrDigest, bundle.ErrLimit or bundle.ErrFormat.
 func (s *Source) plugin(ctx context.Context, w manifests.WantedPlugin, platforms []bundle.Platform, dir string) (*Plugin, error) {
 	for {
-		path, earlier, err := s.download(ctx, w.URL, dir, maxPlugin)
+		path, earlier, err := s.download(ctx, w.URL, dir, maxPlugin, pinOf(w.SHA256))
 		if err != nil {
 			return nil, err
 		}
@@ -183,9 +183,18 @@ func describe(path, mediaType string) (d bundle.Descriptor, err error) {
 	return bundle.Descriptor{MediaType: mediaType, Digest: bundle.DigestFrom(h.Sum(nil)), Size: n}, err
 }
 
+// pinOf returns the digest that a manifest gives by its sha256, or "".
+func pinOf(sha256 string) bundle.Digest {
+	if sha256 == "" {
+		return ""
+	}
+	return bundle.Digest("sha256:" + sha256)
+}
+
 // download brings a URL into dir, unless an earlier run did, and returns where
-// it is. A path on this machine is returned as it is.
-func (s *Source) download(ctx context.Context, from, dir string, limit int64) (path string, earlier bool, err error) {
+// it is. A path on this machine is returned as it is. A digest that is not empty
+// decides between the bytes as sent and the decoded ones; the caller compares it.
+func (s *Source) download(ctx context.Context, from, dir string, limit int64, digest bundle.Digest) (path string, earlier bool, err error) {
 	if !strings.Contains(from, "://") {
 		fi, err := os.Stat(from)
 		if err == nil && fi.Size() > limit && limit != maxFirstUse {
@@ -200,7 +209,7 @@ func (s *Source) download(ctx context.Context, from, dir string, limit int64) (p
 	if _, err := os.Lstat(path); err == nil {
 		return path, true, nil // complete; whoever asked checks what it is
 	}
-	return path, false, s.downloadTo(ctx, path, from, limit)
+	return path, false, s.downloadTo(ctx, path, from, limit, digest)
 }
 
 // alone returns the lock of one download.
@@ -216,30 +225,30 @@ func (s *Source) alone(path string) *sync.Mutex {
 	return s.downloads[path]
 }
 
-func (s *Source) downloadTo(ctx context.Context, path, from string, limit int64) error {
+func (s *Source) downloadTo(ctx context.Context, path, from string, limit int64, digest bundle.Digest) error {
 	dir := filepath.Dir(path)
 	page, err := s.page(from)
 	if err != nil {
 		return err
 	}
-	size, err := page.Size(ctx)
+	d, err := page.Describe(ctx, digest)
 	if err != nil {
 		return err
 	}
-	if size > limit {
-		return fmt.Errorf("%w: it has %d bytes, at most %d are allowed", bundle.ErrLimit, size, limit)
+	if d.Size > limit {
+		return fmt.Errorf("%w: it has %d bytes, at most %d are allowed", bundle.ErrLimit, d.Size, limit)
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	if err := bundle.Need(dir, size, 1, size); err != nil {
+	if err := bundle.Need(dir, d.Size, 1, d.Size); err != nil {
 		return err
 	}
 	f, err := os.Create(path + ".new")
 	if err != nil {
 		return err
 	}
-	err = page.Fetch(ctx, bundle.Descriptor{Size: size}, f, nil)
+	err = page.Fetch(ctx, d, f, nil)
 	if err == nil {
 		err = f.Sync()
 	}
@@ -260,7 +269,7 @@ func (s *Source) small(ctx context.Context, from string, limit int64) ([]byte, e
 		if err != nil {
 			return nil, err
 		}
-		return page.Read(ctx, limit)
+		return page.Document(ctx, limit)
 	}
 	fi, err := os.Stat(from)
 	if err != nil {

@@ -145,7 +145,14 @@ type Image struct {
 	// Repository is where the rest can be fetched.
 	Repository *remote.Repository
 
-	held int64 // bytes of Documents
+	held     int64            // bytes of Documents
+	upstream bundle.Reference // by which it was found
+}
+
+// Called reports whether a pattern of the manifest fits the image's repository, by
+// the name under which it is carried or the one that upstream has for it.
+func (i *Image) Called(pattern string) bool {
+	return manifests.MatchImages(pattern, i.Reference.Repository()) || manifests.MatchImages(pattern, i.upstream.Repository())
 }
 
 // Resolve finds out what everything in a selection is, several at a time, and
@@ -226,13 +233,20 @@ func sent(upstream bool, err error) error {
 
 // image resolves a reference, and finds and checks what speaks of it.
 func (s *Source) image(ctx context.Context, ref bundle.Reference, r Request) (*Image, error) {
+	return s.imageAt(ctx, ref, ref, r)
+}
+
+// imageAt does that for what upstream has under one reference and is carried, and
+// locked, under another.
+func (s *Source) imageAt(ctx context.Context, upstream, ref bundle.Reference, r Request) (*Image, error) {
 	pin := r.Pinned(ref)
-	i, err := s.resolve(ctx, ref, r.Selection.Platforms, pin)
+	i, err := s.resolve(ctx, upstream, r.Selection.Platforms, pin)
 	if err != nil {
 		return nil, err
 	}
+	i.Reference, i.upstream = ref, upstream
 	asked := slices.ContainsFunc(r.Selection.VerifyImages, func(v manifests.WantedSignature) bool {
-		return manifests.MatchImages(v.Images, ref.Repository())
+		return i.Called(v.Images)
 	})
 	if r.WithoutReferrers && !asked {
 		return i, nil

@@ -45,8 +45,21 @@ func (r *Repository) url(format string, args ...any) string {
 // String returns HOST/NAME.
 func (r *Repository) String() string { return r.host + "/" + r.name }
 
-// do sends one request. Any status that is not among want is an error.
+// do sends one request. Any status that is not among want is an error, and so is
+// content in a coding.
 func (r *Repository) do(req *http.Request, want ...int) (*http.Response, error) {
+	res, err := r.send(req, want...)
+	if err != nil {
+		return nil, err
+	}
+	if coding := codingOf(res); coding != "" {
+		return nil, errors.Join(&codingError{coding}, res.Body.Close())
+	}
+	return res, nil
+}
+
+// send sends one request. Any status that is not among want is an error.
+func (r *Repository) send(req *http.Request, want ...int) (*http.Response, error) {
 	res, err := r.client.Do(req)
 	if err != nil {
 		var u *url.Error
@@ -59,10 +72,6 @@ func (r *Repository) do(req *http.Request, want ...int) (*http.Response, error) 
 		status := statusOf(res, r.secrets)
 		status.elsewhere = res.Request.URL.Host != req.URL.Host
 		return nil, status
-	}
-	if coding := res.Header.Get("Content-Encoding"); coding != "" && coding != "identity" {
-		err := fmt.Errorf("%w: it sent the content encoded as %q, which was not asked for", errContent, coding)
-		return nil, errors.Join(err, res.Body.Close())
 	}
 	return res, nil
 }
@@ -128,6 +137,7 @@ type Transfer struct {
 	complete bool
 	restarts int
 	kind     string // Content-Type of the last answer
+	coding   string // Content-Encoding of the last answer, or ""
 	version  string // by which the server knows what it has sent so far (RFC 9110, section 8.8), or ""
 }
 
@@ -152,7 +162,7 @@ const minProgress = 64 << 10
 // broke; from a registry that serves no ranges the blob is fetched from its
 // start. T, which may be nil, tells at any time how far it has come.
 func (r *Repository) Fetch(ctx context.Context, d bundle.Descriptor, w io.WriterAt, t *Transfer) error {
-	return fetch(ctx, source{r.url("blobs/%s", d.Digest), r.do, func(err error) error {
+	return fetch(ctx, source{r.url("blobs/%s", d.Digest), r.send, func(err error) error {
 		return r.failed(fmt.Sprintf("fetching blob %s of %s", d.Digest, r.name), err)
 	}, r.patience}, d, w, t)
 }
@@ -230,7 +240,7 @@ func (t *Transfer) more(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, res.Body.Close()) }()
-	t.kind = res.Header.Get("Content-Type")
+	t.kind, t.coding = res.Header.Get("Content-Type"), codingOf(res)
 	if t.Have > 0 && res.StatusCode == http.StatusOK {
 		t.restart() // the registry does not serve ranges
 	} else if want := fmt.Sprintf("bytes %d-", t.Have); t.Have > 0 && !strings.HasPrefix(res.Header.Get("Content-Range"), want) {
@@ -245,18 +255,13 @@ func (t *Transfer) more(ctx context.Context) (err error) {
 			t.version = tag
 		}
 	}
+	if other := res.ContentLength >= 0 && res.ContentLength != t.d.Size-t.Have; other && t.coding != "" {
+		return &codingError{t.coding}
+	}
 	for {
 		n, err := res.Body.Read(t.Buffer)
-		if t.Have+int64(n) > t.d.Size {
-			return fmt.Errorf("%w: it sends more than the %d bytes of the blob", errContent, t.d.Size)
-		}
-		if n > 0 {
-			if _, err := t.w.WriteAt(t.Buffer[:n], t.Have); err != nil {
-				return &localError{err}
-			}
-			t.Hash.Write(t.Buffer[:n])
-			t.Have += int64(n)
-			t.Done(int64(n))
+		if err := t.write(n); err != nil {
+			return err
 		}
 		switch {
 		case errors.Is(err, io.EOF):
@@ -269,6 +274,32 @@ func (t *Transfer) more(ctx context.Context) (err error) {
 	}
 }
 
+// write writes the first n bytes of the buffer.
+func (t *Transfer) write(n int) error {
+	if t.Have+int64(n) > t.d.Size {
+		return t.wrong(fmt.Errorf("%w: it sends more than the %d bytes of the blob", errContent, t.d.Size))
+	}
+	if n == 0 {
+		return nil
+	}
+	if _, err := t.w.WriteAt(t.Buffer[:n], t.Have); err != nil {
+		return &localError{err}
+	}
+	t.Hash.Write(t.Buffer[:n])
+	t.Have += int64(n)
+	t.Done(int64(n))
+	return nil
+}
+
+// wrong returns the reason why bytes as sent are not those of the descriptor: their
+// coding, if they have one, or else err.
+func (t *Transfer) wrong(err error) error {
+	if t.coding != "" {
+		return &codingError{t.coding}
+	}
+	return err
+}
+
 // finish judges what was read when the body ended.
 func (t *Transfer) finish() error {
 	page := ""
@@ -276,14 +307,14 @@ func (t *Transfer) finish() error {
 		page = ", a web page" // of somebody in between who wants a login, it may be
 	}
 	if t.Have < t.d.Size {
-		return fmt.Errorf("it sent %d of %d bytes%s: %w", t.Have, t.d.Size, page, io.ErrUnexpectedEOF)
+		return t.wrong(fmt.Errorf("it sent %d of %d bytes%s: %w", t.Have, t.d.Size, page, io.ErrUnexpectedEOF))
 	}
 	if got := bundle.DigestFrom(t.Hash.Sum(nil)); t.d.Digest != "" && got != t.d.Digest { // empty: nobody knows it yet
 		t.restart()
 		if t.restarts++; t.restarts < 2 {
-			return errors.New("it sent other bytes than the digest says")
+			return t.wrong(errors.New("it sent other bytes than the digest says"))
 		}
-		return fmt.Errorf("%w: it sent %s instead of %s%s", errContent, got, t.d.Digest, page)
+		return t.wrong(fmt.Errorf("%w: it sent %s instead of %s%s", errContent, got, t.d.Digest, page))
 	}
 	t.complete = true
 	return nil

@@ -1,12 +1,14 @@
 package remote
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
+	"os"
 	"slices"
 
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
@@ -62,7 +64,7 @@ func (p *Page) Encrypted() bool { return p.url.Scheme == "https" }
 
 func (p *Page) do(req *http.Request, want ...int) (*http.Response, error) {
 	r := Repository{client: p.client, secrets: p.secrets}
-	return r.do(req, want...)
+	return r.send(req, want...)
 }
 
 func (p *Page) failed(err error) error {
@@ -71,62 +73,129 @@ func (p *Page) failed(err error) error {
 	return failed("fetching "+named.Redacted(), p.url.Host, "; it asks for a login, and files are fetched without one", p.secrets, err)
 }
 
-// get asks for the page and gives its answer to use, which may end before the
-// body does.
+// open requests the page and passes the answer to use, which need not read all of
+// the body. It starts again if the connection breaks.
+func (p *Page) open(ctx context.Context, use func(res *http.Response) error) error {
+	return p.patience.retry(ctx, func() error { return p.once(ctx, use) })
+}
+
+func (p *Page) once(ctx context.Context, use func(res *http.Response) error) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.url.String(), nil)
+	if err != nil {
+		return p.failed(err)
+	}
+	res, err := p.do(req, http.StatusOK)
+	if err != nil {
+		return p.failed(cause(ctx, err))
+	}
+	if err := errors.Join(cause(ctx, use(res)), res.Body.Close()); err != nil {
+		return p.failed(err)
+	}
+	return nil
+}
+
+// get does what open does for something small, within a time limit.
 func (p *Page) get(ctx context.Context, use func(res *http.Response) error) error {
 	return p.patience.retry(ctx, func() error {
-		ctx, cancel := p.patience.bound(ctx, 10)
+		bounded, cancel := p.patience.bound(ctx, 10)
 		defer cancel()
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.url.String(), nil)
-		if err != nil {
-			return p.failed(err)
-		}
-		res, err := p.do(req, http.StatusOK)
-		if err != nil {
-			return p.failed(cause(ctx, err))
-		}
-		if err := errors.Join(cause(ctx, use(res)), res.Body.Close()); err != nil {
-			return p.failed(err)
-		}
-		return nil
+		return p.once(bounded, use)
 	})
 }
 
-// ErrUnknownSize says that a server does not say how large a file is.
+// ErrUnknownSize reports that a server does not state how large a file is.
 var ErrUnknownSize = errors.New("it does not say how large that is")
 
-// Size asks how large the page is, in bytes. The error wraps ErrUnknownSize if
-// the server does not say it.
-func (p *Page) Size(ctx context.Context) (size int64, err error) {
+// Read returns the page as sent, which may have limit bytes at most.
+func (p *Page) Read(ctx context.Context, limit int64) ([]byte, error) {
+	return p.ReadPinned(ctx, limit, "")
+}
+
+// ReadPinned returns the decoded page if it has the digest and the page as sent has
+// another one, or else the page as sent. Both may have limit bytes at most.
+func (p *Page) ReadPinned(ctx context.Context, limit int64, digest bundle.Digest) (data []byte, err error) {
 	err = p.get(ctx, func(res *http.Response) error {
-		size = res.ContentLength
-		if size < 0 {
-			return fmt.Errorf("%w: %w", errContent, ErrUnknownSize)
+		if data, err = readAll(res.Body, limit); err != nil {
+			return err
+		}
+		coding := codingOf(res)
+		if coding == "" || digest == "" || bundle.DigestOf(data) == digest {
+			return nil
+		}
+		content, err := decoded(bytes.NewReader(data), coding)
+		if err != nil {
+			return nil // the caller compares the bytes as sent
+		}
+		if plain, err := readAll(content, limit); err == nil && bundle.DigestOf(plain) == digest {
+			data = plain
 		}
 		return nil
 	})
-	return size, err
+	return data, err
 }
 
-// Read returns the page, which may have limit bytes at most.
-func (p *Page) Read(ctx context.Context, limit int64) (data []byte, err error) {
+// Document returns the decoded page, which may have limit bytes at most.
+func (p *Page) Document(ctx context.Context, limit int64) (data []byte, err error) {
 	err = p.get(ctx, func(res *http.Response) error {
-		data, err = io.ReadAll(io.LimitReader(res.Body, limit+1))
-		if int64(len(data)) > limit {
-			return fmt.Errorf("%w: more than %d bytes", errContent, limit)
+		content, err := document(res)
+		if err != nil {
+			return err
 		}
+		data, err = readAll(content, limit)
 		return err
 	})
 	return data, err
 }
 
-// Stream gives the page to use while it comes; use has to take a second call,
-// from the beginning, for a connection that breaks.
-func (p *Page) Stream(ctx context.Context, use func(r io.Reader) error) error {
-	return p.get(ctx, func(res *http.Response) error { return use(res.Body) })
+func readAll(r io.Reader, limit int64) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(r, limit+1))
+	if int64(len(data)) > limit {
+		return nil, fmt.Errorf("%w: more than %d bytes", errContent, limit)
+	}
+	return data, err
+}
+
+// Save writes the decoded page, which may have limit bytes at most, to f.
+func (p *Page) Save(ctx context.Context, f *os.File, limit int64) error {
+	return p.get(ctx, func(res *http.Response) error {
+		content, err := document(res)
+		if err != nil {
+			return err
+		}
+		if _, err := f.Seek(0, io.SeekStart); err != nil {
+			return &localError{err}
+		}
+		if err := f.Truncate(0); err != nil {
+			return &localError{err}
+		}
+		size, err := io.Copy(localWriter{f}, io.LimitReader(content, limit+1))
+		if size > limit {
+			return fmt.Errorf("%w: more than %d bytes", errContent, limit)
+		}
+		return err
+	})
+}
+
+// localWriter marks its errors as those of this machine.
+type localWriter struct{ io.Writer }
+
+func (w localWriter) Write(p []byte) (int, error) {
+	n, err := w.Writer.Write(p)
+	if err != nil {
+		err = &localError{err}
+	}
+	return n, err
 }
 
 // Fetch writes the page that d describes to w as Repository.Fetch does.
 func (p *Page) Fetch(ctx context.Context, d bundle.Descriptor, w io.WriterAt, t *Transfer) error {
-	return fetch(ctx, source{p.url.String(), p.do, p.failed, p.patience}, d, w, t)
+	if t == nil {
+		t = &Transfer{}
+	}
+	err := fetch(ctx, source{p.url.String(), p.do, p.failed, p.patience}, d, w, t)
+	var coded *codingError
+	if d.Digest == "" || !errors.As(err, &coded) {
+		return err
+	}
+	return p.fetchDecoded(ctx, t)
 }
