@@ -97,6 +97,36 @@ func TestChartLedToRegistry(t *testing.T) {
 	}
 }
 
+// TestOldChartLayers: what Helm pulls is carried, whichever version pushed it.
+func TestOldChartLayers(t *testing.T) {
+	archive := bundletest.Chart("acme", "1.2.3")
+	for layer, ok := range map[types.MediaType]bool{
+		chartLayer:             true,
+		"application/tar+gzip": true, // Helm before 3.7
+		"application/vnd.cncf.helm.chart.content.layer.v1+tar": false, // which no Helm 3 or 4 pulls
+	} {
+		up := bundletest.NewRegistry(t, nil)
+		ref := up.Push(t, "charts/acme:1.2.3", chartArtifact(t, archive, layer))
+		s := newWeb(t, nil)
+		o := intake(t, s, `    charts: [{repository: "oci://`+up.Host+`/charts", name: acme, version: 1.2.3}]`+"\n")
+		o.Source = bundletest.Options(t, o.Manifest, bundletest.NewKey(t), up).Source
+		result, err := create.Run(t.Context(), o)
+		if !ok {
+			if !errors.Is(err, remote.ErrRegistry) || !strings.Contains(fmt.Sprint(err), "push it again with Helm") {
+				t.Errorf("%s: got %v", layer, err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, d, _ := read(t, result.Output)
+		if d.Charts[0].Digest != bundle.DigestOf(archive) || d.Images[0].Digest != bundle.Digest(bundletest.Digest(t, ref)) {
+			t.Errorf("%s: got %+v and %+v", layer, d.Charts, d.Images)
+		}
+	}
+}
+
 // encodedWeb serves pages with codings that were not asked for.
 type encodedWeb struct {
 	coding string // header

@@ -33,6 +33,8 @@ const (
 const (
 	TypeChartConfig  = "application/vnd.cncf.helm.config.v1+json"
 	TypeChartContent = "application/vnd.cncf.helm.chart.content.v1.tar+gzip"
+	// typeOldContent is what Helm before 3.7 pushed, and later versions still pull.
+	typeOldContent = "application/tar+gzip"
 )
 
 // Chart is a chart that was fetched and looked into.
@@ -120,7 +122,7 @@ func (s *Source) fromRegistry(ctx context.Context, c *Chart, from bundle.Referen
 		return nil, fmt.Errorf("%w: %s is not a Helm chart", bundle.ErrFormat, from)
 	}
 	i := slices.IndexFunc(m.Layers, func(d bundle.Descriptor) bool {
-		return d.MediaType == TypeChartContent
+		return d.MediaType == TypeChartContent || d.MediaType == typeOldContent
 	})
 	if i < 0 {
 		return nil, fmt.Errorf("%w: %s has no layer of a type that Helm pulls, such as %s; push it again with Helm 3.8 or newer", bundle.ErrFormat, from, TypeChartContent)
