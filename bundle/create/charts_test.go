@@ -1,7 +1,9 @@
 package create_test
 
 import (
+	"archive/tar"
 	"bytes"
+	"compress/gzip"
 	"errors"
 	"fmt"
 	"net/http"
@@ -123,6 +125,81 @@ func TestOldChartLayers(t *testing.T) {
 		_, d, _ := read(t, result.Output)
 		if d.Charts[0].Digest != bundle.DigestOf(archive) || d.Images[0].Digest != bundle.Digest(bundletest.Digest(t, ref)) {
 			t.Errorf("%s: got %+v and %+v", layer, d.Charts, d.Images)
+		}
+	}
+}
+
+// chartOf packs a chart of these files.
+func chartOf(t *testing.T, files ...string) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	w := tar.NewWriter(z)
+	for i := 0; i < len(files); i += 2 {
+		h := &tar.Header{Typeflag: tar.TypeReg, Name: "acme/" + files[i], Mode: 0o644, Size: int64(len(files[i+1]))}
+		if err := w.WriteHeader(h); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write([]byte(files[i+1])); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(w.Close(), z.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// TestMissingDependencies: Helm refuses a chart without what it depends on, and create
+// does, too.
+func TestMissingDependencies(t *testing.T) {
+	const v1, v2 = "apiVersion: v1\nname: acme\nversion: 1.0.0\n", "apiVersion: v2\nname: acme\nversion: 1.0.0\n"
+	const needs = "dependencies:\n- {name: db, version: ~1.2, repository: \"https://charts.example.com\"}\n- {name: mq, version: 3.x, repository: \"oci://r.example.com/charts\", condition: mq.enabled}\n"
+	const db, mq = "apiVersion: v2\nname: db\nversion: 1.2.9\n", "apiVersion: v2\nname: mq\nversion: 3.1.0\n"
+	for name, test := range map[string]struct {
+		files []string
+		says  []string
+		hides string
+	}{
+		"none needed":           {files: []string{"Chart.yaml", v2}},
+		"all there":             {files: []string{"Chart.yaml", v2 + needs, "charts/db/Chart.yaml", db, "charts/mq/Chart.yaml", mq}},
+		"all missing":           {files: []string{"Chart.yaml", v2 + needs}, says: []string{"db ~1.2 of https://charts.example.com", "mq 3.x of oci://r.example.com/charts", "helm dependency update"}},
+		"a disabled one":        {files: []string{"Chart.yaml", v2 + needs, "charts/db/Chart.yaml", db, "values.yaml", "mq: {enabled: false}\n"}, says: []string{"mq 3.x"}, hides: "db ~1.2"},
+		"requirements.yaml":     {files: []string{"Chart.yaml", v1, "requirements.yaml", needs, "charts/mq/Chart.yaml", mq}, says: []string{"db ~1.2"}, hides: "mq 3.x"},
+		"under another name":    {files: []string{"Chart.yaml", v2 + "dependencies: [{name: db, alias: other, version: 1.x.x, repository: \"file://../db\"}]\n", "charts/other/Chart.yaml", strings.Replace(db, "db", "other", 1)}, says: []string{"db 1.x.x of file://../db"}},
+		"an alias":              {files: []string{"Chart.yaml", v2 + "dependencies: [{name: db, alias: other, version: 1.x.x}]\n", "charts/db/Chart.yaml", db}},
+		"no repository":         {files: []string{"Chart.yaml", v2 + "dependencies: [{name: db, version: 1.x.x}]\n"}, says: []string{"db 1.x.x of an unnamed repository"}},
+		"of a chart inside":     {files: []string{"Chart.yaml", v2 + "dependencies: [{name: db, version: 1.x.x}]\n", "charts/db/Chart.yaml", db + needs}},
+		"a lock without charts": {files: []string{"Chart.yaml", v2 + needs, "Chart.lock", needs + "digest: sha256:x\n"}, says: []string{"db ~1.2"}},
+	} {
+		for _, kind := range []string{"repository", "registry"} {
+			t.Run(name+", from a "+kind, func(t *testing.T) {
+				archive := chartOf(t, test.files...)
+				s := newWeb(t, map[string][]byte{"/c/a.tgz": archive, "/c/index.yaml": []byte("entries:\n  acme:\n  - {version: 1.0.0, urls: [a.tgz]}\n")})
+				up := bundletest.NewRegistry(t, nil)
+				up.Push(t, "c/acme:1.0.0", chartArtifact(t, archive, chartLayer))
+				from := map[string]string{"repository": s.URL + "/c", "registry": "oci://" + up.Host + "/c"}[kind]
+				o := intake(t, s, `    charts: [{repository: "`+from+`", name: acme, version: 1.0.0}]`+"\n")
+				o.Source = bundletest.Options(t, o.Manifest, bundletest.NewKey(t), up, &bundletest.Registry{Host: s.host()}).Source
+				_, err := create.Run(t.Context(), o)
+				if test.says == nil {
+					if err != nil {
+						t.Fatal(err)
+					}
+					return
+				}
+				if !errors.Is(err, bundle.ErrPolicy) {
+					t.Fatalf("got %v", err)
+				}
+				for _, word := range test.says {
+					if !strings.Contains(err.Error(), word) {
+						t.Errorf("%q is not in %v", word, err)
+					}
+				}
+				if test.hides != "" && strings.Contains(err.Error(), test.hides) {
+					t.Errorf("%q is in %v", test.hides, err)
+				}
+			})
 		}
 	}
 }

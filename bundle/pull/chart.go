@@ -1,6 +1,7 @@
 package pull
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -97,6 +98,9 @@ func (s *Source) chart(ctx context.Context, w manifests.WantedChart, r Request) 
 	if loaded.Metadata.Name != w.Name || loaded.Metadata.Version != w.Version {
 		return nil, fmt.Errorf("%w: its Chart.yaml says %s %s", bundle.ErrFormat, loaded.Metadata.Name, loaded.Metadata.Version)
 	}
+	if err := checkDependencies(loaded); err != nil {
+		return nil, err
+	}
 	c.Content = bundle.Descriptor{MediaType: TypeChartContent, Digest: bundle.DigestOf(archive), Size: int64(len(archive))}
 	if c.OCI == nil {
 		c.Archive = archive
@@ -128,6 +132,23 @@ func (s *Source) fromRegistry(ctx context.Context, c *Chart, from bundle.Referen
 		return nil, fmt.Errorf("%w: %s has no layer of a type that Helm pulls, such as %s; push it again with Helm 3.8 or newer", bundle.ErrFormat, from, TypeChartContent)
 	}
 	return c.OCI.small(ctx, m.Layers[i], maxChart)
+}
+
+// checkDependencies refuses a chart that Helm would not install because charts that
+// it depends on are not in its charts/. Helm wants those whose condition is false, too.
+func checkDependencies(c *chart.Chart) error {
+	var missing []string
+	for _, d := range c.Metadata.Dependencies {
+		there := slices.ContainsFunc(c.Dependencies(), func(sub *chart.Chart) bool { return sub.Name() == d.Name })
+		if !there {
+			missing = append(missing, fmt.Sprintf("%s %s of %s", d.Name, d.Version, cmp.Or(d.Repository, "an unnamed repository")))
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%w: it depends on charts that are not in its charts/ directory: %s; Helm could not install it: "+
+		"run helm dependency update on its source, package it again, and carry that chart", bundle.ErrPolicy, strings.Join(missing, ", "))
 }
 
 // chartImages names the images that a chart asks for: what its values, with
