@@ -109,7 +109,7 @@ func (s *selector) checkURL(here at, text string, schemes ...string) {
 	case err != nil || u.Host == "" || !slices.Contains(schemes, u.Scheme):
 		s.problems = append(s.problems, here.problem("it is not a URL that begins with %s://", strings.Join(schemes, ":// or ")))
 	case u.User != nil:
-		s.problems = append(s.problems, here.problem("a login in a URL would end up in lock files and bundles; take it out"))
+		s.problems = append(s.problems, here.problem("a login in a URL would end up in lock files and bundles; take it out, and write it into a netrc file, such as ~/.netrc"))
 	}
 }
 

@@ -25,8 +25,9 @@ import (
 
 // TestSeeds counts what the fuzz target begins with, and what becomes of it.
 func TestSeeds(t *testing.T) {
-	seeds.Targets(t, "FuzzAnswer")
+	seeds.Targets(t, "FuzzAnswer", "FuzzNetrc")
 	seeds.Count(t, "FuzzAnswer", answerSeeds(), 5, 25, 1, fuzzAnswer)
+	seeds.Count(t, "FuzzNetrc", netrcSeeds(), 6, 5, 0, fuzzNetrc)
 }
 
 // answer is what a registry sends, whatever it was asked. The header is that which

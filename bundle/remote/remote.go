@@ -64,6 +64,9 @@ type Options struct {
 	Connections int
 	Resolver    *net.Resolver // nil means the machine's
 	Patience    Patience
+	// Warn reports what is odd about the file with logins for web servers; nil
+	// discards it.
+	Warn func(format string, args ...any)
 }
 
 // Client reaches registries. It may be used by many goroutines.
@@ -73,13 +76,15 @@ type Client struct {
 	proxy   func(*url.URL) (*url.URL, error)
 	mu      sync.Mutex
 	bases   map[string]*http.Transport // per host: certificates may differ
+	netrc   func() *netrc              // reads the file once
+	warned  sync.Once                  // that others can read it
 }
 
 // ErrCAFile says that the file given for certificate authorities holds none.
 var ErrCAFile = errors.New("no certificate authority")
 
-// New returns a client. It takes the proxy from the environment (HTTPS_PROXY,
-// HTTP_PROXY, NO_PROXY) as it is now. The error is about Options.CAFile: it wraps
+// New returns a client. It takes the proxy (HTTPS_PROXY, HTTP_PROXY, NO_PROXY) and
+// the path of the file with logins (NETRC) from the environment as it is now. The error is about Options.CAFile: it wraps
 // ErrCAFile, or is the file system's.
 func New(o Options) (*Client, error) {
 	roots, err := x509.SystemCertPool()
@@ -101,7 +106,14 @@ func New(o Options) (*Client, error) {
 	if o.Connections == 0 {
 		o.Connections = 8
 	}
-	return &Client{options: o, roots: roots, proxy: httpproxy.FromEnvironment().ProxyFunc(), bases: map[string]*http.Transport{}}, nil
+	if o.Warn == nil {
+		o.Warn = func(string, ...any) {}
+	}
+	path := netrcPath()
+	return &Client{
+		options: o, roots: roots, proxy: httpproxy.FromEnvironment().ProxyFunc(), bases: map[string]*http.Transport{},
+		netrc: sync.OnceValue(func() *netrc { return readNetrc(path) }),
+	}, nil
 }
 
 // base returns the transport for one host, with the certificates that Docker

@@ -19,9 +19,11 @@ import (
 // minQuerySecret is the length from which a value in a URL is taken for a secret.
 const minQuerySecret = 16
 
-// Page is something on a web server, which is asked without a login.
+// Page is something on a web server, which is asked with the login that a netrc file
+// has for its host.
 type Page struct {
 	client   *http.Client
+	netrc    *netrc
 	url      *url.URL
 	patience Patience
 	secrets  *secrets
@@ -35,7 +37,7 @@ func (c *Client) Page(rawURL string) (*Page, error) {
 		return nil, fmt.Errorf("%w: %q is not an http or https URL", ErrRegistry, rawURL)
 	}
 	if u.User != nil {
-		return nil, fmt.Errorf("%w: %s: a password in a URL ends up in lock files and bundles; take it out", ErrRegistry, u.Redacted())
+		return nil, fmt.Errorf("%w: %s: a password in a URL ends up in lock files and bundles; take it out, and write it into a netrc file, such as ~/.netrc", ErrRegistry, u.Redacted())
 	}
 	plain := slices.Contains(c.options.PlainHTTP, u.Host)
 	if plain {
@@ -45,7 +47,7 @@ func (c *Client) Page(rawURL string) (*Page, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Page{url: u, patience: c.options.Patience, secrets: &secrets{}}
+	p := &Page{url: u, netrc: c.netrc(), patience: c.options.Patience, secrets: &secrets{}}
 	p.secrets.add(u.RawQuery) // it may be a login of its own (signed URLs)
 	for _, values := range u.Query() {
 		for _, v := range values {
@@ -55,8 +57,22 @@ func (c *Client) Page(rawURL string) (*Page, error) {
 		}
 	}
 	inner := transport.NewUserAgent(guard{registry: u.Host, plain: plain, next: base, idle: p.patience.idle(), secrets: p.secrets}, c.options.UserAgent)
+	if login, ok := p.netrc.find(u); ok {
+		p.secrets.add(login.password)
+		inner = netrcTransport{login, u, inner}
+		c.warnOfNetrc(p.netrc)
+	}
 	p.client = &http.Client{Transport: inner, CheckRedirect: checkRedirect}
 	return p, nil
+}
+
+// warnOfNetrc warns once if others can read a file of logins that is used.
+func (c *Client) warnOfNetrc(n *netrc) {
+	if n.open {
+		c.warned.Do(func() {
+			c.options.Warn("%s has a login and other users can read it; run chmod 600 %s", n.path, n.path)
+		})
+	}
 }
 
 // Encrypted reports whether the page is asked for by https.
@@ -70,7 +86,12 @@ func (p *Page) do(req *http.Request, want ...int) (*http.Response, error) {
 func (p *Page) failed(err error) error {
 	named := *p.url
 	named.RawQuery, named.Fragment = "", ""
-	return failed("fetching "+named.Redacted(), p.url.Host, "; it asks for a login, and files are fetched without one", p.secrets, err)
+	denied := p.netrc.denied(p.url)
+	var status *statusError
+	if errors.As(err, &status) && status.elsewhere {
+		denied = fmt.Sprintf("; the answer is of another host, to which %s redirects, and logins are not sent there", p.url.Host)
+	}
+	return failed("fetching "+named.Redacted(), p.url.Host, denied, p.secrets, err)
 }
 
 // open requests the page and passes the answer to use, which need not read all of

@@ -114,7 +114,7 @@ type createImageJSON struct {
 }
 
 func (u *ui) create(c *cobra.Command, manifestPath string, f createFlags) error {
-	o, err := f.options(c, manifestPath)
+	o, err := f.options(c, manifestPath, u.warn)
 	if err != nil {
 		return err
 	}
@@ -128,7 +128,6 @@ func (u *ui) create(c *cobra.Command, manifestPath string, f createFlags) error 
 	debug.FreeOSMemory() // what stretching the password took
 	begun := time.Now()
 	var p *progress
-	o.Warn = u.warn
 	o.Resolved = func(g *bundle.Geometry, l *manifests.Lock) bundle.Watch {
 		u.note("Resolved %s for %s in %.1f s: %s", contents(l), strings.Join(g.Info.PlatformNames(), ", "), time.Since(begun).Seconds(), human(g.PayloadSize()))
 		p = u.progress("fetch", g)
@@ -199,8 +198,8 @@ func contents(l *manifests.Lock) string {
 	return strings.Join(parts, ", ")
 }
 
-func (f createFlags) options(c *cobra.Command, manifest string) (create.Options, error) {
-	o, err := f.resolveFlags.options(c, manifest)
+func (f createFlags) options(c *cobra.Command, manifest string, warn func(string, ...any)) (create.Options, error) {
+	o, err := f.resolveFlags.options(c, manifest, warn)
 	if err != nil {
 		return o, err
 	}
@@ -224,9 +223,9 @@ func (f createFlags) options(c *cobra.Command, manifest string) (create.Options,
 	return o, err
 }
 
-func (f resolveFlags) options(c *cobra.Command, manifest string) (create.Options, error) {
+func (f resolveFlags) options(c *cobra.Command, manifest string, warn func(string, ...any)) (create.Options, error) {
 	o := create.Options{
-		Channel: f.channel, Jobs: f.jobs, Program: buildVersion(), Now: time.Now(), WithoutReferrers: f.withoutReferrers,
+		Channel: f.channel, Jobs: f.jobs, Program: buildVersion(), Now: time.Now(), WithoutReferrers: f.withoutReferrers, Warn: warn,
 		Choice: manifests.Choice{Deployment: f.deployment, With: f.with, Without: f.without, Set: map[string]string{}},
 	}
 	if f.jobs < 1 || f.jobs > 64 {
@@ -263,7 +262,7 @@ func (f resolveFlags) options(c *cobra.Command, manifest string) (create.Options
 	if err != nil {
 		return o, err
 	}
-	client, err := remote.New(remote.Options{PlainHTTP: f.plainHTTP, CAFile: f.caFile, UserAgent: userAgent(), Connections: f.jobs})
+	client, err := remote.New(remote.Options{PlainHTTP: f.plainHTTP, CAFile: f.caFile, UserAgent: userAgent(), Connections: f.jobs, Warn: warn})
 	if err != nil {
 		return o, wrongUsage("--ca-file: %w", err)
 	}

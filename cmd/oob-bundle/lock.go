@@ -45,7 +45,7 @@ type lockJSON struct {
 }
 
 func (u *ui) lock(c *cobra.Command, manifest string, f lockFlags) error {
-	o, err := f.options(c, manifest)
+	o, err := f.options(c, manifest, u.warn)
 	if err != nil {
 		return err
 	}
@@ -63,7 +63,6 @@ func (u *ui) lock(c *cobra.Command, manifest string, f lockFlags) error {
 	if err != nil {
 		return err
 	}
-	o.Warn = u.warn
 	l, err := create.Lock(c.Context(), o, dir)
 	if err != nil {
 		return err

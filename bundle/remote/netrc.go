@@ -1,0 +1,236 @@
+package remote
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"unicode"
+)
+
+// Web servers get logins from a netrc file, as from curl and the go command: Basic
+// authentication, by host name. The entry "default" is ignored: it would send a
+// login to every host that an index names.
+
+// maxNetrc bounds a netrc file, in bytes.
+const maxNetrc = 1 << 20
+
+// netrc is a file of logins.
+type netrc struct {
+	path   string // "" if there is no place to look
+	logins map[string]netrcLogin
+	err    error // what is wrong with the file; logins before the mistake are good
+	open   bool  // others than its owner can read it
+}
+
+type netrcLogin struct{ user, password string }
+
+// netrcPath returns where logins are looked for: $NETRC, or the home directory.
+func netrcPath() string {
+	if path := os.Getenv("NETRC"); path != "" {
+		return path
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return ""
+	}
+	path := filepath.Join(home, ".netrc")
+	if runtime.GOOS != "windows" {
+		return path
+	}
+	other := filepath.Join(home, "_netrc")
+	if _, err := os.Stat(other); errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Stat(path); err == nil {
+			return path
+		}
+	}
+	return other
+}
+
+// readNetrc reads a file of logins, which need not exist.
+func readNetrc(path string) *netrc {
+	n := &netrc{path: path}
+	if path == "" {
+		return n
+	}
+	fi, err := os.Stat(path)
+	switch {
+	case err != nil:
+		n.err = err
+		return n
+	case !fi.Mode().IsRegular(): // a pipe would be waited for
+		n.err = errors.New("it is not a regular file")
+		return n
+	}
+	n.open = runtime.GOOS != "windows" && fi.Mode().Perm()&0o077 != 0
+	f, err := os.Open(path)
+	if err != nil {
+		n.err = err
+		return n
+	}
+	data, err := io.ReadAll(io.LimitReader(f, maxNetrc+1))
+	if err = errors.Join(err, f.Close()); err == nil && len(data) > maxNetrc {
+		err = fmt.Errorf("it has more than %d bytes", maxNetrc)
+	}
+	if err != nil {
+		n.err = err
+		return n
+	}
+	n.logins, n.err = parseNetrc(string(data))
+	return n
+}
+
+// parseNetrc returns the logins by lower-case host name. Errors name the line and
+// nothing of its content. The logins before a mistake are returned with it.
+func parseNetrc(text string) (map[string]netrcLogin, error) {
+	p := netrcParser{logins: map[string]netrcLogin{}}
+	for i, line := range strings.Split(strings.TrimPrefix(text, "\ufeff"), "\n") {
+		if p.macro {
+			p.macro = strings.TrimSpace(line) != ""
+			continue
+		}
+		if err := p.line(line); err != nil {
+			return p.logins, fmt.Errorf("line %d: %w", i+1, err)
+		}
+	}
+	if p.field != "" {
+		return p.logins, fmt.Errorf("it ends without a value for %s", p.field)
+	}
+	p.keep()
+	return p.logins, nil
+}
+
+// netrcParser holds what of a netrc file is incomplete.
+type netrcParser struct {
+	logins map[string]netrcLogin
+	host   string // of the entry; "" for none, or the default
+	login  netrcLogin
+	field  string // whose value is the next word, or ""
+	macro  bool   // up to the next empty line
+}
+
+// keep ends an entry. The first one of a host is valid.
+func (p *netrcParser) keep() {
+	if _, again := p.logins[p.host]; p.host != "" && p.login.user != "" && !again {
+		p.logins[p.host] = p.login
+	}
+	p.host, p.login = "", netrcLogin{}
+}
+
+func (p *netrcParser) line(line string) error {
+	for {
+		line = strings.TrimLeftFunc(line, unicode.IsSpace)
+		if line == "" || p.field == "" && line[0] == '#' {
+			return nil
+		}
+		word, rest, err := netrcWord(line)
+		if err != nil {
+			return err
+		}
+		line = rest
+		switch {
+		case p.field != "":
+			p.value(word)
+		case word == "machine", word == "default":
+			p.keep()
+			if word == "machine" {
+				p.field = word
+			}
+		case word == "login", word == "password", word == "account":
+			p.field = word
+		case word == "macdef":
+			p.macro = true
+			return nil
+		default:
+			return errors.New("it has a word that is none of machine, login, password, account, macdef and default")
+		}
+	}
+}
+
+func (p *netrcParser) value(word string) {
+	switch p.field {
+	case "machine":
+		p.host = hostKey(word)
+	case "login":
+		p.login.user = word
+	case "password":
+		p.login.password = word
+	}
+	p.field = ""
+}
+
+// hostKey is the form in which host names are compared.
+func hostKey(host string) string { return strings.TrimSuffix(strings.ToLower(host), ".") }
+
+// netrcWord takes the first word of a line. A word in double quotes has escapes, as in
+// curl.
+func netrcWord(line string) (word, rest string, err error) {
+	if line[0] != '"' {
+		end := strings.IndexFunc(line, unicode.IsSpace)
+		if end < 0 {
+			end = len(line)
+		}
+		return line[:end], line[end:], nil
+	}
+	escapes := map[byte]byte{'n': '\n', 'r': '\r', 't': '\t'}
+	var b strings.Builder
+	for i := 1; i < len(line); i++ {
+		switch {
+		case line[i] == '"':
+			return b.String(), line[i+1:], nil
+		case line[i] == '\\' && i+1 < len(line):
+			i++
+			b.WriteByte(cmp.Or(escapes[line[i]], line[i]))
+		default:
+			b.WriteByte(line[i])
+		}
+	}
+	return "", "", errors.New("it has a quoted word without an end")
+}
+
+// find returns the login for the host of a URL.
+func (n *netrc) find(u *url.URL) (netrcLogin, bool) {
+	login, ok := n.logins[hostKey(u.Hostname())]
+	return login, ok
+}
+
+// denied returns what to do where a server refuses a request without a login, or the
+// one with it.
+func (n *netrc) denied(u *url.URL) string {
+	host := u.Hostname()
+	if login, ok := n.find(u); ok {
+		return fmt.Sprintf("; asked as user %q of %s: correct the login of machine %s there", login.user, n.path, host)
+	}
+	line := fmt.Sprintf("machine %s login USER password PASSWORD", host)
+	switch {
+	case n.path == "":
+		return fmt.Sprintf("; it was asked without a login: write %q into a file, and its path into NETRC", line)
+	case errors.Is(n.err, fs.ErrNotExist):
+		return fmt.Sprintf("; it was asked without a login, as there is no file %s: write %q into it", n.path, line)
+	case n.err != nil:
+		return fmt.Sprintf("; it was asked without a login, as %s cannot be used: %v", n.path, n.err)
+	}
+	return fmt.Sprintf("; it was asked without a login, as %s has none for machine %s: write %q into it", n.path, host, line)
+}
+
+// netrcTransport sends a login to the origin that it is for, and to no other.
+type netrcTransport struct {
+	login  netrcLogin
+	origin *url.URL
+	next   http.RoundTripper
+}
+
+func (t netrcTransport) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.URL.Scheme == t.origin.Scheme && req.URL.Host == t.origin.Host {
+		req = req.Clone(req.Context())
+		req.SetBasicAuth(t.login.user, t.login.password)
+	}
+	return t.next.RoundTrip(req)
+}
