@@ -129,7 +129,8 @@ func (s *Source) fromRegistry(ctx context.Context, c *Chart, from bundle.Referen
 		return d.MediaType == TypeChartContent || d.MediaType == typeOldContent
 	})
 	if i < 0 {
-		return nil, fmt.Errorf("%w: %s has no layer of a type that Helm pulls, such as %s; push it again with Helm 3.8 or newer", bundle.ErrFormat, from, TypeChartContent)
+		return nil, fmt.Errorf("%w: %s has no layer of a type that Helm pulls, such as %s; push it again with Helm 3.8 or newer",
+			bundle.ErrFormat, from, TypeChartContent)
 	}
 	return c.OCI.small(ctx, m.Layers[i], maxChart)
 }
