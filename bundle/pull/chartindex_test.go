@@ -165,6 +165,7 @@ func TestLargeChartIndex(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		runtime.GC() // what earlier tests left
 		stop, peak := make(chan bool), make(chan uint64)
 		go func() {
 			var m runtime.MemStats

@@ -109,7 +109,7 @@ func (s *Source) chartVersions(ctx context.Context, index *remote.Page, name, di
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
-	f, err := os.CreateTemp(dir, "index-*.yaml")
+	f, err := os.CreateTemp(dir, "index-*.new")
 	if err != nil {
 		return nil, err
 	}
