@@ -181,6 +181,7 @@ func (a *assembler) image(i *pull.Image) {
 	var tagged []bundle.Image
 	for _, r := range i.Referrers {
 		d := bundle.Descriptor{MediaType: r.MediaType, Digest: r.Digest, Size: r.Size}
+		source := from{i.Repository, fmt.Sprintf("%s: the referrer %s (--without-referrers leaves it out)", i.Reference, r.Digest)}
 		if r.Tag == "" {
 			out.Referrers = append(out.Referrers, r.Digest)
 			a.add(d, source)

@@ -217,6 +217,10 @@ func (o *Options) resolve(ctx context.Context, dir string) (*pull.Resolved, erro
 	carried := map[string]bool{}
 	for _, i := range r.Images {
 		carried[i.Reference.Repository()] = true
+		o.warnOf(i)
+	}
+	for _, c := range r.Charts {
+		o.warnOf(c.OCI)
 	}
 	for _, v := range o.selection.VerifyImages {
 		if !slices.ContainsFunc(r.Images, func(i *pull.Image) bool { return i.Called(v.Images) }) &&
@@ -235,6 +239,16 @@ func (o *Options) resolve(ctx context.Context, dir string) (*pull.Resolved, erro
 		}
 	}
 	return r, nil
+}
+
+// warnOf passes on what upstream has of an image and is not carried.
+func (o *Options) warnOf(i *pull.Image) {
+	if i == nil {
+		return
+	}
+	for _, w := range i.Warnings {
+		o.Warn("%s: %s", i.Reference, w)
+	}
 }
 
 // sign signs, and writes the lock and what is not a blob.

@@ -69,6 +69,9 @@ func (i *Image) signedBy(ctx context.Context, keys []manifests.Key) (string, err
 	if tried == 0 {
 		why = "upstream has no signature of it"
 	}
+	if len(i.Warnings) > 0 {
+		why += " (" + strings.Join(i.Warnings[:min(len(i.Warnings), 3)], "; ") + ")"
+	}
 	return "", fmt.Errorf("%w: the manifest asks for a signature by %s, and %s", bundle.ErrSignature, strings.Join(names, " or "), why)
 }
 

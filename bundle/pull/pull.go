@@ -137,6 +137,8 @@ type Image struct {
 	// Referrers are manifests that speak of Top or of Manifests, in the order in
 	// which upstream lists them.
 	Referrers []Referrer
+	// Warnings name the referrers that are not carried, and why.
+	Warnings []string
 	// Checks are what it passed, for the lock.
 	Checks []string
 	// Documents holds the bytes of every manifest and of what else had to be
@@ -263,7 +265,7 @@ func (s *Source) imageAt(ctx context.Context, upstream, ref bundle.Reference, r 
 		return nil, err
 	}
 	if r.WithoutReferrers {
-		i.Referrers = nil
+		i.Referrers, i.Warnings = nil, nil
 	}
 	return i, nil
 }
@@ -332,10 +334,11 @@ func (i *Image) small(ctx context.Context, d bundle.Descriptor, limit int64) ([]
 
 // keep holds a document in memory, within bounds.
 func (i *Image) keep(d bundle.Digest, data []byte) error {
-	i.Documents[d] = data
-	if i.held += int64(len(data)); i.held > maxHeld || len(i.Documents) > maxDocuments {
+	if i.held+int64(len(data)) > maxHeld || len(i.Documents) >= maxDocuments {
 		return fmt.Errorf("%w: upstream has more manifests and the like for it than can be held in memory (%d, %d bytes)", bundle.ErrLimit, len(i.Documents), i.held)
 	}
+	i.Documents[d] = data
+	i.held += int64(len(data))
 	return nil
 }
 

@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -27,22 +26,60 @@ func (r *Repository) Resolve(ctx context.Context, tag string) (bundle.Digest, er
 	return d.Digest, err
 }
 
-// HasBlob reports whether the repository has the blob, with its size.
+// HasBlob reports whether the repository has the blob, with its size. It reports
+// false where the registry does not answer the question.
 func (r *Repository) HasBlob(ctx context.Context, d bundle.Descriptor) (has bool, err error) {
+	found, err := r.findBlob(ctx, d)
+	return found == present, err
+}
+
+// CheckBlob returns an error if the repository does not have the blob; it wraps
+// ErrRegistry. Where the registry does not answer the question, it returns nil.
+func (r *Repository) CheckBlob(ctx context.Context, d bundle.Descriptor) error {
+	found, err := r.findBlob(ctx, d)
+	if err == nil && found == absent {
+		return r.failed(fmt.Sprintf("looking for blob %s in %s", d.Digest, r.name), &statusError{code: http.StatusNotFound})
+	}
+	return err
+}
+
+// presence is what a registry answers about a blob.
+type presence int
+
+const (
+	unknown presence = iota // it does not answer the question
+	absent                  // or it has another size
+	present
+)
+
+func (r *Repository) findBlob(ctx context.Context, d bundle.Descriptor) (found presence, err error) {
 	err = r.patience.retry(ctx, func() error {
-		req, err := http.NewRequestWithContext(ctx, http.MethodHead, r.url("blobs/%s", d.Digest), nil)
-		if err != nil {
-			return err
-		}
-		// One that does not answer the question gets the blob again.
-		res, err := r.do(req, http.StatusOK, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNotImplemented)
+		found, err = r.headBlob(ctx, d)
 		if err != nil {
 			return r.failed(fmt.Sprintf("looking for blob %s in %s", d.Digest, r.name), err)
 		}
-		has = res.StatusCode == http.StatusOK && (res.ContentLength < 0 || res.ContentLength == d.Size)
-		return res.Body.Close()
+		return nil
 	})
-	return has, err
+	return found, err
+}
+
+func (r *Repository) headBlob(ctx context.Context, d bundle.Descriptor) (presence, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodHead, r.url("blobs/%s", d.Digest), nil)
+	if err != nil {
+		return unknown, err
+	}
+	res, err := r.do(req, http.StatusOK, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNotImplemented)
+	if err != nil {
+		return unknown, err
+	}
+	found := unknown
+	switch {
+	case res.StatusCode == http.StatusNotFound, res.StatusCode == http.StatusOK && res.ContentLength >= 0 && res.ContentLength != d.Size:
+		found = absent
+	case res.StatusCode == http.StatusOK:
+		found = present
+	}
+	return found, res.Body.Close()
 }
 
 // PushBlob uploads a blob, or has the registry mount it from another of its
@@ -203,39 +240,47 @@ func (r *Repository) DeleteTag(ctx context.Context, tag string) error {
 	return res.Body.Close()
 }
 
-// PushReferrer puts a manifest that refers to another, and sees to it that it is
-// found: a registry that does not keep a list of its own gets one under the tag
-// sha256-HEX (distribution-spec 1.1, pushing manifests with subject). Two calls
-// about one subject must not run at the same time; what another machine does to
-// the list meanwhile is noticed where it shows before this call returns.
+// PushReferrer puts a manifest that refers to another, and lists it: a registry
+// that does not implement the referrers API gets a list under the tag sha256-HEX
+// (distribution-spec 1.1, pushing manifests with subject). Two calls about one
+// subject must not run at the same time; if another machine overwrites the list
+// before this call returns, the call repeats it. A registry on which no list can be
+// kept has the manifest all the same, and that is not an error.
 func (r *Repository) PushReferrer(ctx context.Context, m *bundle.Manifest, data []byte) error {
 	kept, err := r.pushManifest(ctx, "", m.Descriptor, data)
 	if err != nil || kept || m.Subject == nil {
 		return err
 	}
 	for range tries {
-		if listed, err := r.list(ctx, m); listed || err != nil {
+		listed, err := r.list(ctx, m)
+		if errors.Is(err, errUnlisted) {
+			return nil
+		}
+		if listed || err != nil {
 			return err
 		}
 	}
 	return fmt.Errorf("%w: %s loses what is added to the list of what refers to %s; another machine may be adding to it; run it again", ErrRegistry, r, m.Subject.Digest)
 }
 
-// list adds a manifest to the list of its subject's referrers that is kept under a
-// tag, and reports whether it was there already: after adding it wants to be
-// called once more.
+// errUnlisted marks a registry on which no list of referrers can be kept.
+var errUnlisted = errors.New("no list of referrers can be kept")
+
+// list adds a manifest to its subject's list of referrers under the tag, and reports
+// whether it was listed already. After it has added the manifest, call it again. The
+// error is errUnlisted where the tag holds something else, which is left alone, where
+// the registry refuses the list, and where the tag leads to the subject: whether the
+// list is kept there cannot be seen.
 func (r *Repository) list(ctx context.Context, m *bundle.Manifest) (listed bool, err error) {
-	tag := strings.Replace(string(m.Subject.Digest), ":", "-", 1)
-	list := []bundle.Descriptor{}
-	d, old, err := r.Manifest(ctx, tag)
-	if err == nil {
-		index, err := bundle.ParseManifest(d, old)
-		if err != nil || !bundle.IsIndex(d.MediaType) {
-			return false, fmt.Errorf("%w: %s has something under %s that is not a list of referrers", ErrRegistry, r, tag)
-		}
-		list = index.Manifests
-	} else if !errors.Is(err, ErrNotFound) {
+	list, err := r.taggedReferrers(ctx, m.Subject.Digest)
+	unseen := errors.Is(err, errSubject)
+	switch {
+	case errors.Is(err, errContent) && !unseen:
+		return false, errUnlisted
+	case err != nil && !unseen && !errors.Is(err, ErrNotFound):
 		return false, err
+	case slices.ContainsFunc(list, func(d bundle.Descriptor) bool { return d.Digest == "" }):
+		return false, errUnlisted // an entry would be lost
 	}
 	own := m.Descriptor
 	own.Platform, own.ArtifactType, own.Annotations = nil, m.ArtifactType, m.Annotations
@@ -243,7 +288,11 @@ func (r *Repository) list(ctx context.Context, m *bundle.Manifest) (listed bool,
 		return true, nil
 	}
 	d, index := bundle.NewReferrersIndex(append(list, own))
-	return false, r.PushManifest(ctx, tag, d, index)
+	err = r.PushManifest(ctx, referrersTag(m.Subject.Digest), d, index)
+	if Refused(err) || err == nil && unseen {
+		return false, errUnlisted
+	}
+	return false, err
 }
 
 // pushManifest reports whether the registry keeps a list of what refers to the

@@ -2,6 +2,7 @@ package remote
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -36,60 +37,107 @@ const (
 )
 
 // Referrers lists the manifests that refer to a digest (distribution-spec 1.1,
-// listing referrers), all pages of it; where the registry does not know that
-// question, what it has under the tag that clients then keep (sha256-HEX).
+// listing referrers), all pages of it. Where the registry does not implement that
+// API, it returns the list under the tag that clients then keep (sha256-HEX).
+// Entries are as the registry sent them: one that is not a descriptor is the zero
+// Descriptor. With an error comes what was listed before it.
 func (r *Repository) Referrers(ctx context.Context, subject bundle.Digest) ([]bundle.Descriptor, error) {
-	var list []bundle.Descriptor
 	if !r.noReferrers.Load() {
-		next := r.url("referrers/%s", subject)
-		for page := 0; next != ""; page++ {
-			if page == maxPages {
-				return nil, fmt.Errorf("%w: %s lists what refers to %s on more than %d pages", ErrRegistry, r, subject, maxPages)
-			}
-			var found []bundle.Descriptor
-			var following string
-			err := r.patience.retry(ctx, func() (err error) {
-				found, following, err = r.referrers(ctx, next)
-				switch {
-				case page == 0 && errors.Is(err, errNotListed):
-					r.noReferrers.Store(true)
-					return nil
-				case err != nil:
-					return r.failed(fmt.Sprintf("asking what refers to %s in %s", subject, r.name), err)
-				}
-				return nil
-			})
-			if err != nil {
-				return nil, err
-			}
-			if r.noReferrers.Load() {
-				break
-			}
-			next = following
-			if list = append(list, found...); len(list) > maxReferrers {
-				return nil, fmt.Errorf("%w: %w: %s lists more than %d manifests that refer to %s; --without-referrers leaves all of them out", ErrRegistry, bundle.ErrLimit, r, maxReferrers, subject)
-			}
+		list, err := r.allReferrers(ctx, subject)
+		if !errors.Is(err, errNotListed) {
+			return list, err
 		}
-		if !r.noReferrers.Load() {
-			return list, nil
-		}
+		r.noReferrers.Store(true)
 	}
-	tag := strings.Replace(string(subject), ":", "-", 1)
+	tag := referrersTag(subject)
 	if r.Absent(ctx, tag) {
 		return nil, nil
 	}
-	d, data, err := r.Manifest(ctx, tag)
-	if errors.Is(err, ErrNotFound) {
+	list, err := r.taggedReferrers(ctx, subject)
+	if errors.Is(err, ErrNotFound) || errors.Is(err, errSubject) {
 		return nil, nil
 	}
-	if err != nil {
+	return list, err
+}
+
+// referrersTag is the tag under which clients list what refers to a digest
+// (distribution-spec 1.1, referrers tag schema).
+func referrersTag(subject bundle.Digest) string {
+	return strings.Replace(string(subject), ":", "-", 1)
+}
+
+// errSubject marks a registry that takes the referrers tag for the subject's digest,
+// and answers with the subject.
+var errSubject = fmt.Errorf("%w: the referrers tag leads to the subject itself", errContent)
+
+// taggedReferrers returns the list that clients keep under a tag. The error wraps
+// ErrNotFound, errSubject, or errContent if there is something else.
+func (r *Repository) taggedReferrers(ctx context.Context, subject bundle.Digest) ([]bundle.Descriptor, error) {
+	tag := referrersTag(subject)
+	d, data, err := r.Manifest(ctx, tag)
+	switch {
+	case err != nil:
 		return nil, err
+	case d.Digest == subject:
+		return nil, errSubject
 	}
-	m, err := bundle.ParseManifest(d, data)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %s: the list of what refers to %s: %w", ErrRegistry, r, subject, err)
+	list, err := parseReferrers(data)
+	if err != nil || !bundle.IsIndex(d.MediaType) {
+		return nil, fmt.Errorf("%w: %w: %s:%s is not a list of referrers", ErrRegistry, errContent, r, tag)
 	}
-	return m.Manifests, nil
+	return list, nil
+}
+
+// allReferrers asks the referrers API for all pages. The error is errNotListed if the
+// registry does not implement it.
+func (r *Repository) allReferrers(ctx context.Context, subject bundle.Digest) (list []bundle.Descriptor, err error) {
+	next := r.url("referrers/%s", subject)
+	for page := 0; next != ""; page++ {
+		if page == maxPages {
+			return list, fmt.Errorf("%w: %s lists what refers to %s on more than %d pages", ErrRegistry, r, subject, maxPages)
+		}
+		var found []bundle.Descriptor
+		var following string
+		err := r.patience.retry(ctx, func() (err error) {
+			found, following, err = r.referrers(ctx, next)
+			switch {
+			case err == nil || page == 0 && errors.Is(err, errNotListed):
+				return err
+			case errors.Is(err, errNotListed):
+				err = fmt.Errorf("%w: page %d of its list is not a list of manifests", errContent, page+1)
+			}
+			return r.failed(fmt.Sprintf("asking what refers to %s in %s", subject, r.name), err)
+		})
+		if err != nil {
+			return list, err
+		}
+		next = following
+		if list = append(list, found...); len(list) > maxReferrers {
+			return list[:maxReferrers], fmt.Errorf("%w: %w: %s lists more than %d manifests that refer to %s", ErrRegistry, bundle.ErrLimit, r, maxReferrers, subject)
+		}
+	}
+	return list, nil
+}
+
+// parseReferrers reads a list of referrers. Null is an empty list. An entry that is
+// not a descriptor does not spoil the others.
+func parseReferrers(data []byte) ([]bundle.Descriptor, error) {
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(data, &fields); err != nil {
+		return nil, errNotListed
+	}
+	manifests, ok := fields["manifests"]
+	var entries []json.RawMessage
+	if err := json.Unmarshal(manifests, &entries); !ok || err != nil || string(fields["schemaVersion"]) != "2" {
+		return nil, errNotListed
+	}
+	list := make([]bundle.Descriptor, len(entries))
+	for i, entry := range entries {
+		if err := json.Unmarshal(entry, &list[i]); err != nil {
+			list[i] = bundle.Descriptor{}
+		}
+	}
+	return list, nil
 }
 
 // errNotListed says that a registry does not know the question of what refers to a
@@ -126,24 +174,27 @@ func (r *Repository) referrers(ctx context.Context, from string) (list []bundle.
 	if err != nil {
 		return nil, "", cause(ctx, err)
 	}
-	if kind, _, err := mime.ParseMediaType(res.Header.Get("Content-Type")); err != nil || kind != bundle.TypeOCIIndex {
-		return nil, "", errors.Join(errNotListed, res.Body.Close())
-	}
 	data, err := io.ReadAll(io.LimitReader(res.Body, bundle.MaxManifest+1))
 	if err = errors.Join(cause(ctx, err), res.Body.Close()); err != nil {
 		return nil, "", err
 	}
-	m, err := bundle.ParseManifest(bundle.Descriptor{MediaType: bundle.TypeOCIIndex, Digest: bundle.DigestOf(data)}, data)
-	if err != nil || len(data) > bundle.MaxManifest {
-		return nil, "", fmt.Errorf("%w: it sent something else than a list of manifests", errContent)
+	if len(data) > bundle.MaxManifest {
+		return nil, "", fmt.Errorf("%w: its list has more than %d bytes", errContent, bundle.MaxManifest)
+	}
+	list, err = parseReferrers(data)
+	if kind, _, _ := mime.ParseMediaType(res.Header.Get("Content-Type")); err != nil && kind == bundle.TypeOCIIndex {
+		return nil, "", fmt.Errorf("%w: its list is damaged", errContent)
+	}
+	if err != nil {
+		return nil, "", err
 	}
 	link, _, found := strings.Cut(res.Header.Get("Link"), ">")
 	if !found || !strings.Contains(res.Header.Get("Link"), `rel="next"`) {
-		return m.Manifests, "", nil
+		return list, "", nil
 	}
 	u, err := req.URL.Parse(strings.TrimPrefix(link, "<"))
 	if err != nil || u.Host != req.URL.Host || u.Scheme != req.URL.Scheme {
 		return nil, "", fmt.Errorf("%w: the next page of its list would be at %q", errContent, link)
 	}
-	return m.Manifests, u.String(), nil
+	return list, u.String(), nil
 }

@@ -1,0 +1,94 @@
+package registry_test
+
+import (
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
+)
+
+// TestOddReferrersTag: a registry on which no list of referrers can be kept takes
+// the manifests all the same, as often as they are pushed. What is under the tag and
+// is not a list is left alone.
+func TestOddReferrersTag(t *testing.T) {
+	isTag := func(r *http.Request) bool { return strings.Contains(r.URL.Path, "/manifests/sha256-") }
+	subjectOf := func(r *http.Request) string {
+		return strings.Replace(r.URL.Path, "/manifests/sha256-", "/manifests/sha256:", 1)
+	}
+	answer := func(w http.ResponseWriter, status int, mediaType, body string) bool {
+		w.Header().Set("Content-Type", mediaType)
+		w.WriteHeader(status)
+		_, _ = io.WriteString(w, body)
+		return true
+	}
+	for name, test := range map[string]struct {
+		odd    func(w http.ResponseWriter, r *http.Request, writes int) bool
+		writes int      // to the tag, at most
+		lists  []string // kinds, in the end
+	}{
+		"reading leads to the subject": {func(_ http.ResponseWriter, r *http.Request, _ int) bool {
+			if isTag(r) && r.Method != http.MethodPut {
+				r.URL.Path = subjectOf(r)
+			}
+			return false
+		}, 8, nil},
+		"reading and writing lead to the subject": {func(_ http.ResponseWriter, r *http.Request, _ int) bool {
+			if isTag(r) {
+				r.URL.Path = subjectOf(r)
+			}
+			return false
+		}, 8, nil},
+		"a web page": {func(w http.ResponseWriter, r *http.Request, _ int) bool {
+			return isTag(r) && answer(w, 200, "text/html", "<html>")
+		}, 0, nil},
+		"an image": {func(w http.ResponseWriter, r *http.Request, _ int) bool {
+			return isTag(r) && r.Method != http.MethodPut && answer(w, 200, bundle.TypeOCIManifest, `{"schemaVersion":2,"config":{},"layers":[]}`)
+		}, 0, nil},
+		"refuses a list": {func(w http.ResponseWriter, r *http.Request, _ int) bool {
+			return isTag(r) && r.Method == http.MethodPut && answer(w, 400, "text/plain", "no")
+		}, 8, nil},
+		"null at first": {func(w http.ResponseWriter, r *http.Request, writes int) bool {
+			return isTag(r) && r.Method != http.MethodPut && writes == 0 && answer(w, 200, bundle.TypeOCIIndex, `{"schemaVersion":2,"manifests":null}`)
+		}, 8, []string{"a", "b"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			writes := 0
+			up := bundletest.NewRegistry(t, func(next http.Handler) http.Handler {
+				return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					before := writes
+					if isTag(r) && r.Method == http.MethodPut {
+						writes++
+					}
+					if !test.odd(w, r, before) {
+						next.ServeHTTP(w, r)
+					}
+				})
+			})
+			target := external(t, up.Host)
+			m, data := image(t, target, "team/app", "one")
+			if err := target.PutManifest(t.Context(), "team/app", m, data); err != nil {
+				t.Fatal(err)
+			}
+			for range 2 {
+				for kind, push := range artifacts(t, target, "team/app", m.Descriptor, "a", "b") {
+					if err := push(target); err != nil {
+						t.Fatalf("%s: %v", kind, err)
+					}
+				}
+			}
+			if writes > test.writes {
+				t.Errorf("%d writes to the tag", writes)
+			}
+			if test.lists == nil {
+				return
+			}
+			if got := listed(t, up.Host, "team/app", m.Descriptor.Digest); !slices.Equal(got, test.lists) {
+				t.Errorf("listed are %v", got)
+			}
+		})
+	}
+}
