@@ -1,8 +1,12 @@
 package bundle
 
 import (
+	"errors"
 	"fmt"
+	"mime"
 	"strings"
+
+	"github.com/go-json-experiment/json"
 )
 
 // Manifest is what the walk needs to know of a manifest or index, whoever
@@ -41,6 +45,47 @@ func (m *Manifest) Runnable() bool {
 	return true
 }
 
+// schema1 describes what Docker pushed until 2016.
+const schema1 = "Docker's schema 1, which no current registry accepts; push the image again with a current tool"
+
+// ManifestType returns the media type of a manifest or index that a registry served
+// with a Content-Type. A Content-Type that is not one of a manifest says nothing
+// (registries and proxies send application/json, text/plain or none): then the
+// manifest's own mediaType decides, and without one its fields, which means that it is
+// OCI's (image-spec, manifest.md and image-index.md: mediaType is optional).
+// The error says what was served instead, and wraps none of this package's.
+func ManifestType(contentType string, data []byte) (string, error) {
+	served, _, err := mime.ParseMediaType(contentType)
+	if err != nil {
+		served = ""
+	}
+	var doc struct {
+		SchemaVersion int    `json:"schemaVersion"`
+		MediaType     string `json:"mediaType"`
+		FSLayers      any    `json:"fsLayers"`
+		Config        any    `json:"config"`
+		Layers        any    `json:"layers"`
+		Manifests     any    `json:"manifests"`
+	}
+	isJSON := json.Unmarshal(data, &doc) == nil
+	isIndex, isManifest := doc.Manifests != nil, doc.Config != nil && doc.Layers != nil
+	switch {
+	case doc.SchemaVersion == 1 || doc.FSLayers != nil || strings.HasPrefix(served, "application/vnd.docker.distribution.manifest.v1+"):
+		return "", errors.New("it is in " + schema1)
+	case IsManifest(served):
+		return served, nil
+	case isJSON && IsManifest(doc.MediaType):
+		return doc.MediaType, nil
+	case doc.MediaType != "":
+		return "", fmt.Errorf("it sent a %q of type %q instead of a manifest", contentType, doc.MediaType[:min(len(doc.MediaType), MaxName)])
+	case doc.SchemaVersion == 2 && isIndex && !isManifest:
+		return TypeOCIIndex, nil
+	case doc.SchemaVersion == 2 && isManifest && !isIndex:
+		return TypeOCIManifest, nil
+	}
+	return "", fmt.Errorf("it sent a %q instead of a manifest", contentType)
+}
+
 // ParseManifest reads a manifest or index that d describes. Data is expected to
 // have been verified against d. Errors wrap ErrFormat, ErrLimit, ErrDigest or
 // ErrPolicy.
@@ -64,7 +109,7 @@ func ParseManifest(d Descriptor, data []byte) (*Manifest, error) {
 	}
 	switch {
 	case doc.SchemaVersion == 1 || doc.FSLayers != nil:
-		return bad("is in Docker's schema 1, which no current registry accepts; push the image again")
+		return bad("is in " + schema1)
 	case doc.SchemaVersion != 2:
 		return bad(fmt.Sprintf("has the schema version %d", doc.SchemaVersion))
 	case doc.MediaType != "" && doc.MediaType != d.MediaType:

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"hash"
 	"io"
-	"mime"
 	"net/http"
 	"net/url"
 	"slices"
@@ -109,9 +108,9 @@ func (r *Repository) manifest(ctx context.Context, ref string) (bundle.Descripto
 	if len(data) > bundle.MaxManifest {
 		return d, nil, fmt.Errorf("%w: more than %d bytes", errContent, bundle.MaxManifest)
 	}
-	mediaType, _, err := mime.ParseMediaType(res.Header.Get("Content-Type"))
-	if err != nil || !slices.Contains(manifestTypes, mediaType) {
-		return d, nil, fmt.Errorf("%w: it sent a %q instead of a manifest", errContent, res.Header.Get("Content-Type"))
+	mediaType, err := bundle.ManifestType(res.Header.Get("Content-Type"), data)
+	if err != nil {
+		return d, nil, fmt.Errorf("%w: %w", errContent, err)
 	}
 	d = bundle.Descriptor{MediaType: mediaType, Digest: bundle.DigestOf(data), Size: int64(len(data))}
 	if stated, err := bundle.ParseDigest(res.Header.Get("Docker-Content-Digest")); err == nil && stated != d.Digest {
