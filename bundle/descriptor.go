@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"strconv"
 	"strings"
 )
 
@@ -130,6 +131,41 @@ func (p Platform) String() string {
 		s += "/" + p.Variant
 	}
 	return s
+}
+
+// Machine reports whether a manifest of this platform is for machines. One without
+// a platform, with an empty one, or with BuildKit's unknown/unknown is an artifact.
+func (p *Platform) Machine() bool {
+	known := func(s string) bool { return s != "" && s != "unknown" }
+	return p != nil && known(p.OS) && known(p.Architecture)
+}
+
+// Runs reports whether a machine of platform p runs what is built for q, by the rules
+// of container engines (containerd's platforms.Only): a newer variant runs what is
+// built for an older one. Of several, engines take the one with the least distance;
+// 0 is p itself. Operating system versions and features are not compared.
+func (p Platform) Runs(q Platform) (distance int, ok bool) {
+	p, q = p.normal(), q.normal()
+	if p.OS != q.OS || p.Architecture != q.Architecture {
+		return 0, false
+	}
+	if p.Variant == q.Variant {
+		return 0, true
+	}
+	have, okHave := p.level()
+	need, okNeed := q.level()
+	return have - need, okHave && okNeed && need <= have
+}
+
+// level returns the number of a variant, on architectures where a newer one runs what
+// is built for an older one.
+func (p Platform) level() (n int, ok bool) {
+	standard, ordered := map[string]int{"amd64": 1, "arm": 7, "arm64": 8}[p.Architecture]
+	if p.Variant == "" {
+		return standard, ordered
+	}
+	n, err := strconv.Atoi(strings.TrimPrefix(p.Variant, "v"))
+	return n, ordered && err == nil
 }
 
 // Matches reports whether p and q name the same operating system,

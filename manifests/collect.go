@@ -74,7 +74,7 @@ func (s *selector) exists(here at, component, what string, platforms []string) b
 	}
 	ok := true
 	for _, p := range s.out.Platforms {
-		if len(have) > 0 && !slices.ContainsFunc(have, p.Matches) {
+		if len(have) > 0 && !slices.ContainsFunc(have, runsOn(p)) {
 			ok = false
 			s.missing++
 			s.refused = append(s.refused, fmt.Errorf("%w: %s, of component %s, exists for %s only, not for %s", bundle.ErrPolicy,
@@ -82,6 +82,14 @@ func (s *selector) exists(here at, component, what string, platforms []string) b
 		}
 	}
 	return ok
+}
+
+// runsOn returns what reports whether a platform's programs run on p.
+func runsOn(p bundle.Platform) func(bundle.Platform) bool {
+	return func(q bundle.Platform) bool {
+		_, ok := p.Runs(q)
+		return ok
+	}
 }
 
 // host adds what one component says to what the others said.

@@ -140,7 +140,7 @@ func (m *Manifest) platforms(asked []bundle.Platform) ([]bundle.Platform, error)
 		return have[:1], nil
 	}
 	for _, p := range asked {
-		if len(have) > 0 && !slices.ContainsFunc(have, p.Matches) {
+		if len(have) > 0 && !slices.ContainsFunc(have, runsOn(p)) {
 			return nil, fmt.Errorf("%w: %s is for %s, and %s is asked for with --platform", bundle.ErrPolicy, m.doc.name, strings.Join(m.Platforms, ", "), p)
 		}
 	}

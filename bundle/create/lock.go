@@ -191,7 +191,7 @@ func lockedImage(i *pull.Image) manifests.LockedImage {
 	if i.Partial {
 		for _, d := range slices.Concat(i.Manifests, i.Attestations) {
 			m := manifests.LockedManifest{Digest: d.Digest, Size: d.Size}
-			if d.Platform != nil && d.Platform.OS != "unknown" {
+			if d.Platform.Machine() {
 				m.Platform = d.Platform.String()
 			}
 			locked.Carried = append(locked.Carried, m)

@@ -7,13 +7,18 @@ import (
 	"strings"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/remote"
 )
 
-// checkPlatform refuses an image of one manifest that is for none of the platforms. One
-// that is for some of them is carried: the others may not need it.
+// checkPlatform refuses an image of one manifest that none of the platforms runs. One
+// that some of them run is carried: the others may not need it.
 func (i *Image) checkPlatform(platforms []bundle.Platform) error {
 	have := i.Top.Platform
-	if have == nil || slices.ContainsFunc(platforms, have.Matches) {
+	runs := func(p bundle.Platform) bool {
+		_, ok := p.Runs(*have)
+		return ok
+	}
+	if have == nil || slices.ContainsFunc(platforms, runs) {
 		return nil
 	}
 	return fmt.Errorf("%w: it is for %s only, and %s is asked for with --platform", bundle.ErrPolicy, have, names(platforms))
@@ -34,58 +39,104 @@ const (
 	annotationSubject = "vnd.docker.reference.digest"
 )
 
-// choose selects the manifests of an index: those for the platforms, those that
-// say no platform, and attestations that speak of a selected one.
+// choose selects the manifests of an index: for each platform the ones that engines
+// would choose, and the entries that are for no machine, except for attestations of
+// images that are not chosen. An index without images is carried whole.
 func (i *Image) choose(ctx context.Context, index *bundle.Manifest, platforms []bundle.Platform) error {
+	if !slices.ContainsFunc(index.Manifests, isImage) {
+		return i.whole(ctx, index)
+	}
 	chosen := map[bundle.Digest]bool{}
 	for _, p := range platforms {
-		found := false
-		for _, d := range index.Manifests {
-			if d.Platform != nil && p.Matches(*d.Platform) && !found { // of two for one platform the first, as engines do
-				found = true
-				if !chosen[d.Digest] {
-					i.Manifests = append(i.Manifests, d)
-				}
-				chosen[d.Digest] = true
-			}
-		}
-		if !found && slices.ContainsFunc(index.Manifests, isImage) {
+		best := bestFor(p, index.Manifests)
+		if len(best) == 0 {
 			return fmt.Errorf("%w: there is none for %s, only for %s", bundle.ErrPolicy, p, offered(index))
 		}
-	}
-	var others []bundle.Descriptor // of an index without images
-	for _, d := range index.Manifests {
-		about, attests := d.Annotations[annotationSubject], d.Annotations[annotationKind] != ""
-		switch {
-		case chosen[d.Digest]:
-		case attests && chosen[bundle.Digest(about)]:
-			i.Attestations = append(i.Attestations, d)
-			chosen[d.Digest] = true
-		case d.Platform == nil && !attests && len(i.Manifests) > 0: // beside images; it runs nowhere
-			i.Attestations = append(i.Attestations, d)
-			chosen[d.Digest] = true
-		case d.Platform == nil && !attests:
-			others = append(others, d)
+		for _, d := range best {
+			if !bundle.IsManifest(d.MediaType) {
+				return fmt.Errorf("%w: the manifest for %s is of type %q, which current registries do not accept", remote.ErrRegistry, p, d.MediaType)
+			}
+			if !chosen[d.Digest] {
+				i.Manifests = append(i.Manifests, d)
+			}
 			chosen[d.Digest] = true
 		}
 	}
-	i.Manifests = append(i.Manifests, others...)
-	i.Partial = slices.ContainsFunc(index.Manifests, func(d bundle.Descriptor) bool { return !chosen[d.Digest] })
+	for _, d := range index.Manifests {
+		if chosen[d.Digest] || isImage(d) || !bundle.IsManifest(d.MediaType) {
+			continue
+		}
+		attests := d.Annotations[annotationKind] != ""
+		if attests && !chosen[bundle.Digest(d.Annotations[annotationSubject])] {
+			continue
+		}
+		if d.Platform != nil && (d.Platform.OS == "" || d.Platform.Architecture == "") {
+			d.Platform = nil
+		}
+		i.Attestations = append(i.Attestations, d)
+		chosen[d.Digest] = true
+	}
 	for _, d := range slices.Concat(i.Manifests, i.Attestations) {
 		if err := i.fetchManifests(ctx, d, 2); err != nil {
 			return err
 		}
 	}
+	i.Partial = slices.ContainsFunc(index.Manifests, func(d bundle.Descriptor) bool { return !chosen[d.Digest] })
 	if !i.Partial {
 		i.Manifests, i.Attestations = []bundle.Descriptor{i.Top}, nil
 	}
 	return nil
 }
 
-func isImage(d bundle.Descriptor) bool {
-	return d.Platform != nil && d.Platform.OS != "unknown" && d.Annotations[annotationKind] == ""
+// whole carries all of an index.
+func (i *Image) whole(ctx context.Context, index *bundle.Manifest) error {
+	for _, d := range index.Manifests {
+		if !bundle.IsManifest(d.MediaType) {
+			return fmt.Errorf("%w: its index lists %s of type %q, which current registries do not accept", remote.ErrRegistry, d.Digest, d.MediaType)
+		}
+		if err := i.fetchManifests(ctx, d, 2); err != nil {
+			return err
+		}
+	}
+	i.Manifests = []bundle.Descriptor{i.Top}
+	return nil
 }
 
+// bestFor returns the images of an index that an engine on p chooses from: those with
+// the nearest variant. There is more than one where they are for several versions of
+// an operating system; of two for the same, engines take the first, and this takes the
+// one that needs fewer features.
+func bestFor(p bundle.Platform, list []bundle.Descriptor) (best []bundle.Descriptor) {
+	nearest := -1
+	for _, d := range list {
+		if !isImage(d) {
+			continue
+		}
+		distance, ok := p.Runs(*d.Platform)
+		if !ok || nearest >= 0 && distance > nearest {
+			continue
+		}
+		if distance < nearest {
+			best = nil
+		}
+		nearest = distance
+		same := slices.IndexFunc(best, func(b bundle.Descriptor) bool { return b.Platform.OSVersion == d.Platform.OSVersion })
+		switch {
+		case same < 0:
+			best = append(best, d)
+		case len(d.Platform.OSFeatures) < len(best[same].Platform.OSFeatures):
+			best[same] = d
+		}
+	}
+	return best
+}
+
+// isImage reports whether an entry of an index is for machines.
+func isImage(d bundle.Descriptor) bool {
+	return d.Platform.Machine() && d.Annotations[annotationKind] == ""
+}
+
+// offered lists the platforms of an index.
 func offered(index *bundle.Manifest) string {
 	var have []bundle.Platform
 	for _, d := range index.Manifests {

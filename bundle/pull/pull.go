@@ -311,7 +311,7 @@ func (i *Image) platform(ctx context.Context, m *bundle.Manifest) (*bundle.Platf
 		return nil, err
 	}
 	var p bundle.Platform
-	if json.Unmarshal(data, &p) == nil && p.OS != "" && p.Architecture != "" {
+	if json.Unmarshal(data, &p) == nil && p.Machine() {
 		return &p, nil
 	}
 	return nil, nil // it says none, and is taken as it is
