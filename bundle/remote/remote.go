@@ -13,7 +13,6 @@ package remote
 
 import (
 	"context"
-	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -22,7 +21,6 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -71,13 +69,13 @@ type Options struct {
 
 // Client reaches registries. It may be used by many goroutines.
 type Client struct {
-	options Options
-	roots   *x509.CertPool
-	proxy   func(*url.URL) (*url.URL, error)
-	mu      sync.Mutex
-	bases   map[string]*http.Transport // per host: certificates may differ
-	netrc   func() *netrc              // reads the file once
-	warned  sync.Once                  // that others can read it
+	options    Options
+	roots      *x509.CertPool
+	proxy      func(*url.URL) (*url.URL, error)
+	mu         sync.Mutex
+	transports map[string]*http.Transport // by registry and host, which have certificates of their own
+	netrc      func() *netrc              // reads the file once
+	warned     sync.Once                  // that others can read it
 }
 
 // ErrCAFile says that the file given for certificate authorities holds none.
@@ -111,20 +109,21 @@ func New(o Options) (*Client, error) {
 	}
 	path := netrcPath()
 	return &Client{
-		options: o, roots: roots, proxy: httpproxy.FromEnvironment().ProxyFunc(), bases: map[string]*http.Transport{},
+		options: o, roots: roots, proxy: httpproxy.FromEnvironment().ProxyFunc(), transports: map[string]*http.Transport{},
 		netrc: sync.OnceValue(func() *netrc { return readNetrc(path) }),
 	}, nil
 }
 
-// base returns the transport for one host, with the certificates that Docker
-// and podman would use for it (certs.d/HOST/*.crt).
-func (c *Client) base(host string) (*http.Transport, error) {
+// transport returns the transport by which target is reached on behalf of a registry,
+// which may be target itself.
+func (c *Client) transport(registry, target string) (*http.Transport, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if t := c.bases[host]; t != nil {
+	key := registry + " " + target
+	if t := c.transports[key]; t != nil {
 		return t, nil
 	}
-	roots, err := c.rootsFor(host)
+	config, err := c.tlsConfig(registry, target)
 	if err != nil {
 		return nil, err
 	}
@@ -134,7 +133,7 @@ func (c *Client) base(host string) (*http.Transport, error) {
 		Proxy:                  func(req *http.Request) (*url.URL, error) { return c.proxy(req.URL) },
 		OnProxyConnectResponse: checkProxy,
 		DialContext:            (&net.Dialer{Timeout: connect, KeepAlive: 30 * time.Second, Resolver: c.options.Resolver}).DialContext,
-		TLSClientConfig:        &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
+		TLSClientConfig:        config,
 		TLSHandshakeTimeout:    connect,
 		MaxResponseHeaderBytes: maxHeader,
 		ExpectContinueTimeout:  time.Second,
@@ -148,29 +147,8 @@ func (c *Client) base(host string) (*http.Transport, error) {
 		ReadBufferSize:  64 << 10,
 		WriteBufferSize: 64 << 10,
 	}
-	c.bases[host] = t
+	c.transports[key] = t
 	return t, nil
-}
-
-func (c *Client) rootsFor(host string) (*x509.CertPool, error) {
-	roots := c.roots
-	for _, dir := range []string{"/etc/docker/certs.d", "/etc/containers/certs.d"} {
-		files, err := filepath.Glob(filepath.Join(dir, host, "*.crt"))
-		if err != nil || strings.ContainsAny(host, `*?[\/`) {
-			continue
-		}
-		for _, f := range files {
-			pem, err := os.ReadFile(f)
-			if err != nil {
-				return nil, err
-			}
-			if roots == c.roots {
-				roots = c.roots.Clone()
-			}
-			roots.AppendCertsFromPEM(pem)
-		}
-	}
-	return roots, nil
 }
 
 // Action is what a login has to permit.
@@ -207,7 +185,7 @@ func (c *Client) Repository(ctx context.Context, host, repository string, action
 	if plain {
 		r.scheme = "http"
 	}
-	base, err := c.base(host)
+	base, err := c.transport(host, host) // an error in its certificates is not the network's
 	if err != nil {
 		return nil, err
 	}
@@ -232,7 +210,7 @@ func (c *Client) Repository(ctx context.Context, host, repository string, action
 			scopes = append(scopes, other.Scope(transport.PullScope))
 		}
 	}
-	var inner http.RoundTripper = guard{registry: r.registry, plain: plain, next: base, idle: r.patience.idle(), secrets: r.secrets}
+	var inner http.RoundTripper = guard{registry: r.registry, plain: plain, next: base, elsewhere: c.elsewhere(host), idle: r.patience.idle(), secrets: r.secrets}
 	inner = transport.NewUserAgent(inner, c.options.UserAgent)
 	err = r.patience.retry(ctx, func() error {
 		// The library reads the answers to the end, and they may have none.
@@ -294,8 +272,11 @@ type guard struct {
 	registry string // host as the library spells it
 	plain    bool   // it was named for plain http, and so is what it leads to
 	next     http.RoundTripper
-	idle     time.Duration
-	secrets  *secrets // learns what is sent as a login
+	// elsewhere returns the transport for another host, which gets no client certificate
+	// of the registry's. Nil means next.
+	elsewhere func(host string) (*http.Transport, error)
+	idle      time.Duration
+	secrets   *secrets // learns what is sent as a login
 }
 
 // errRefused marks what this side refuses to send; trying again is no use.
@@ -315,7 +296,14 @@ func (g guard) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, fmt.Errorf("%w: %s wants the login, or data, sent to another host, %s", errRefused, g.registry, req.URL.Host)
 	}
 	g.secrets.addHeader(req.Header.Get("Authorization"))
-	res, err := watch(g.next, req, g.idle)
+	next := g.next
+	if !own && g.elsewhere != nil {
+		var err error
+		if next, err = g.elsewhere(req.URL.Host); err != nil {
+			return nil, &localError{err}
+		}
+	}
+	res, err := watch(next, req, g.idle)
 	if err == nil && busy(res.StatusCode) {
 		status := statusOf(res, g.secrets) // the library knows neither Retry-After nor bounds of what is shown
 		status.elsewhere = !own
@@ -328,6 +316,11 @@ func (g guard) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, &sentError{err}
 	}
 	return nil, err // net/http wants the types of crypto/tls
+}
+
+// elsewhere returns how the hosts are reached to which a registry leads.
+func (c *Client) elsewhere(registry string) func(host string) (*http.Transport, error) {
+	return func(host string) (*http.Transport, error) { return c.transport(registry, host) }
 }
 
 // withoutPort takes the port away that a scheme has anyway.

@@ -161,7 +161,7 @@ func passing(err error) bool {
 	var proxy *proxyError
 	var code int
 	switch {
-	case errors.As(err, &local), errors.Is(err, bundle.ErrLimit), errors.Is(err, bundle.ErrFormat), oldTLS(err):
+	case errors.As(err, &local), errors.Is(err, bundle.ErrLimit), errors.Is(err, bundle.ErrFormat), oldTLS(err), refusedCertificate(err):
 		return false
 	case errors.As(err, &proxy):
 		code = proxy.code
@@ -276,6 +276,8 @@ func advice(host, denied string, err error) (hint string, better error) {
 		return "; call it by a name that its certificate has, or correct the certificate", &hidden{err, otherNames(wrongHost)}
 	case errors.As(err, &badCert) && badCert.Reason == x509.Expired:
 		hint = "; check this machine's clock too"
+	case refusedCertificate(err):
+		hint = fmt.Sprintf("; it requires a client certificate that it knows: put client.cert and client.key into ~/.config/containers/certs.d/%s", host)
 	case oldTLS(err):
 		hint = "; it speaks only versions of TLS before 1.2, which protect nothing any more"
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):

@@ -43,7 +43,7 @@ func (c *Client) Page(rawURL string) (*Page, error) {
 	if plain {
 		u.Scheme = "http"
 	}
-	base, err := c.base(u.Host)
+	base, err := c.transport(u.Host, u.Host)
 	if err != nil {
 		return nil, err
 	}
@@ -56,7 +56,7 @@ func (c *Client) Page(rawURL string) (*Page, error) {
 			}
 		}
 	}
-	inner := transport.NewUserAgent(guard{registry: u.Host, plain: plain, next: base, idle: p.patience.idle(), secrets: p.secrets}, c.options.UserAgent)
+	inner := transport.NewUserAgent(guard{registry: u.Host, plain: plain, next: base, elsewhere: c.elsewhere(u.Host), idle: p.patience.idle(), secrets: p.secrets}, c.options.UserAgent)
 	if login, ok := p.netrc.find(u); ok {
 		p.secrets.add(login.password)
 		inner = netrcTransport{login, u, inner}
