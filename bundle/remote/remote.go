@@ -2,8 +2,8 @@
 // and pushes for install --registry. Besides it only install --start opens
 // connections: to a deployment's health addresses, and to port 5000 of this host.
 //
-// go-containerregistry does the names, the logins (Docker's configuration and
-// credential helpers) and the token exchange. Around it this package puts what
+// go-containerregistry does the names and the token exchange; Docker's library reads
+// the logins. Around it this package puts what
 // the library leaves open: a host is contacted in plain http only if it, or the
 // registry that leads to it, was named for that, passwords go nowhere but to the
 // registry's own domain, redirects are few and never from https to http, every body is bounded by what
@@ -52,11 +52,10 @@ const (
 )
 
 // Options say how registries are reached. The zero value uses https, the
-// system's certificates and Docker's logins.
+// system's certificates and the logins of podman and Docker.
 type Options struct {
-	PlainHTTP []string       // HOST[:PORT] that is spoken to without TLS
-	CAFile    string         // PEM certificates accepted besides the system's
-	Keychain  authn.Keychain // nil means Docker's configuration
+	PlainHTTP []string // HOST[:PORT] that is spoken to without TLS
+	CAFile    string   // PEM certificates accepted besides the system's
 	UserAgent string
 	// Connections that stay open per host; 0 means 8.
 	Connections int
@@ -72,7 +71,8 @@ type Client struct {
 	options    Options
 	roots      *x509.CertPool
 	proxy      func(*url.URL) (*url.URL, error)
-	mu         sync.Mutex
+	logins     sync.Mutex                 // held while one is looked for: a credential helper may ask its user
+	mu         sync.Mutex                 // of transports
 	transports map[string]*http.Transport // by registry and host, which have certificates of their own
 	netrc      func() *netrc              // reads the file once
 	warned     sync.Once                  // that others can read it
@@ -97,9 +97,6 @@ func New(o Options) (*Client, error) {
 		if !roots.AppendCertsFromPEM(pem) {
 			return nil, fmt.Errorf("%w: %s holds no PEM certificate", ErrCAFile, o.CAFile)
 		}
-	}
-	if o.Keychain == nil {
-		o.Keychain = authn.DefaultKeychain
 	}
 	if o.Connections == 0 {
 		o.Connections = 8
@@ -180,7 +177,7 @@ func (c *Client) Repository(ctx context.Context, host, repository string, action
 	}
 	r := &Repository{
 		host: host, name: repo.RepositoryStr(), scheme: "https", registry: repo.RegistryStr(),
-		auth: "nobody (no login for it in Docker's configuration)", patience: c.options.Patience, secrets: &secrets{},
+		patience: c.options.Patience, secrets: &secrets{},
 	}
 	if plain {
 		r.scheme = "http"
@@ -189,18 +186,14 @@ func (c *Client) Repository(ctx context.Context, host, repository string, action
 	if err != nil {
 		return nil, err
 	}
-	authenticator, err := authn.Resolve(ctx, c.options.Keychain, repo)
+	c.logins.Lock()
+	l, err := findLogin(repo, host)
+	c.logins.Unlock()
 	if err != nil {
-		return nil, fmt.Errorf("%w: the login for %s: %w", ErrRegistry, host, err)
+		return nil, err
 	}
-	if config, err := authn.Authorization(ctx, authenticator); err != nil {
-		return nil, fmt.Errorf("%w: the login for %s: %w", ErrRegistry, host, err)
-	} else {
-		if config.Username != "" {
-			r.auth = fmt.Sprintf("user %q of Docker's configuration", config.Username)
-		}
-		r.secrets.add(config.Password, config.Auth, config.IdentityToken, config.RegistryToken)
-	}
+	r.auth = l.who
+	r.secrets.add(l.Password, l.Auth, l.IdentityToken, l.RegistryToken)
 	scopes := []string{repo.Scope(transport.PullScope)}
 	if action == Push {
 		scopes[0] = repo.Scope(transport.PushScope)
@@ -216,7 +209,7 @@ func (c *Client) Repository(ctx context.Context, host, repository string, action
 		// The library reads the answers to the end, and they may have none.
 		bounded, cancel := r.patience.bound(ctx, 3)
 		defer cancel()
-		rt, err := transport.NewWithContext(bounded, repo.Registry, authenticator, inner, scopes)
+		rt, err := transport.NewWithContext(bounded, repo.Registry, authn.FromConfig(l.AuthConfig), inner, scopes)
 		if err != nil {
 			return r.failed("logging in", r.unreached(cause(bounded, err)))
 		}

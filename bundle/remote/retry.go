@@ -186,7 +186,7 @@ func (r *Repository) failed(doing string, err error) error {
 	if errors.As(err, &syntax) || strings.Contains(err.Error(), "no token in bearer response") { // followed by all of it
 		err = fmt.Errorf("%w: where it sends for a token there is none to be had", errContent)
 	}
-	return failed(doing, r.host, fmt.Sprintf("; asked as %s: log in with docker login %s", r.auth, r.host), r.secrets, err)
+	return failed(doing, r.host, fmt.Sprintf("; asked as %s: log in with docker login %s or podman login %[2]s", r.auth, r.host), r.secrets, err)
 }
 
 // failed does that for any host; denied is the advice where it asks for a login.
