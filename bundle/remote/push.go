@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -69,14 +70,46 @@ func (r *Repository) headBlob(ctx context.Context, d bundle.Descriptor) (presenc
 		return unknown, err
 	}
 	res, err := r.do(req, http.StatusOK, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNotImplemented)
+	var status *statusError
+	if errors.As(err, &status) && status.leadsTo != "" && !busy(status.code) {
+		return r.firstByte(ctx, d)
+	}
 	if err != nil {
 		return unknown, err
 	}
 	found := unknown
 	switch {
+	case redirected(res) && res.StatusCode != http.StatusOK:
+		found, err = r.firstByte(ctx, d)
+		return found, errors.Join(err, res.Body.Close())
 	case res.StatusCode == http.StatusNotFound, res.StatusCode == http.StatusOK && res.ContentLength >= 0 && res.ContentLength != d.Size:
 		found = absent
 	case res.StatusCode == http.StatusOK:
+		found = present
+	}
+	return found, res.Body.Close()
+}
+
+// firstByte asks for one byte of a blob: the storage to which a registry leads may
+// answer GET only, as S3 does where the URL was signed for that.
+func (r *Repository) firstByte(ctx context.Context, d bundle.Descriptor) (presence, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.url("blobs/%s", d.Digest), nil)
+	if err != nil {
+		return unknown, err
+	}
+	req.Header.Set("Range", "bytes=0-0")
+	res, err := r.do(req, http.StatusOK, http.StatusPartialContent, http.StatusNotFound, http.StatusRequestedRangeNotSatisfiable)
+	if err != nil {
+		return unknown, err
+	}
+	size := fmt.Sprint(res.ContentLength)
+	if _, total, ok := strings.Cut(res.Header.Get("Content-Range"), "/"); ok {
+		size = total
+	}
+	found := absent
+	switch {
+	case res.StatusCode == http.StatusNotFound:
+	case size == fmt.Sprint(d.Size), size == "*", size == "-1" && res.StatusCode == http.StatusOK:
 		found = present
 	}
 	return found, res.Body.Close()
@@ -195,15 +228,16 @@ func (r *Repository) tryUpload(ctx context.Context) error {
 }
 
 // uploadURL resolves the Location of an upload, for the blob d if it is to be
-// completed. It must stay on the registry's
-// host: data is not sent where an answer points.
+// completed. It must be on the registry's host: data is not sent where an answer
+// points.
 func (r *Repository) uploadURL(res *http.Response, d bundle.Digest) (string, error) {
 	u, err := res.Location()
 	if err != nil {
-		return "", fmt.Errorf("%w: no place to upload to", errContent)
+		return "", fmt.Errorf("%w: no place to upload to: it accepted the upload and sent no Location", errContent)
 	}
-	if u.Hostname() != hostname(r.registry) {
-		return "", fmt.Errorf("%w: it wants the upload sent to another host, %s", errRefused, u.Host)
+	if !strings.EqualFold(u.Hostname(), hostname(r.registry)) {
+		return "", fmt.Errorf("%w: it wants the upload sent to another host, %s://%s, and not to %s; the registry does not know the address by which it is reached: "+
+			"set it in its configuration (http.host of distribution, external_url of Harbor), or have the proxy before it send Host and X-Forwarded-Proto", errRefused, u.Scheme, u.Host, r.registry)
 	}
 	u.Scheme, u.Host = r.scheme, r.registry // some registries behind a proxy name an inner port
 	if d != "" {

@@ -70,10 +70,16 @@ func (r *Repository) send(req *http.Request, want ...int) (*http.Response, error
 	if !slices.Contains(want, res.StatusCode) {
 		status := statusOf(res, r.secrets)
 		status.elsewhere = res.Request.URL.Host != req.URL.Host
+		if redirected(res) {
+			status.leadsTo = res.Request.URL.Host
+		}
 		return nil, status
 	}
 	return res, nil
 }
+
+// redirected reports whether the answer is to a request that an earlier answer led to.
+func redirected(res *http.Response) bool { return res.Request.Response != nil }
 
 // Manifest fetches a manifest or index by tag or digest. The descriptor has the
 // type, digest and size; the bytes are those that the registry sent.

@@ -33,7 +33,8 @@ type statusError struct {
 	retryAfter time.Duration
 	reason     string // the registry's word for it, such as MANIFEST_BLOB_UNKNOWN
 	text       string
-	elsewhere  bool // it is not the registry's, but of a host to which that led
+	elsewhere  bool   // it is not the registry's, but of a host to which that led
+	leadsTo    string // the host that answered, if a redirect led there
 }
 
 // busy reports whether a server says that another time may be better, or that it
@@ -43,7 +44,11 @@ func busy(code int) bool {
 }
 
 func (e *statusError) Error() string {
-	s := fmt.Sprintf("it answered %d", e.code)
+	who := "it"
+	if e.leadsTo != "" {
+		who = e.leadsTo + ", to which it leads,"
+	}
+	s := fmt.Sprintf("%s answered %d", who, e.code)
 	if e.code != http.StatusNotFound { // which ErrNotFound says
 		s += " " + http.StatusText(e.code)
 	}
@@ -228,6 +233,9 @@ func advice(host, denied string, err error) (hint string, better error) {
 	if errors.As(err, &status) {
 		switch status.code {
 		case http.StatusUnauthorized, http.StatusForbidden:
+			if status.leadsTo != "" {
+				return storageHint, err
+			}
 			return denied, err
 		case http.StatusNotFound:
 			if status.reason == "MANIFEST_UNKNOWN" || status.reason == "NAME_UNKNOWN" {
@@ -299,6 +307,10 @@ func otherNames(e x509.HostnameError) string {
 	}
 	return fmt.Sprintf("its certificate is for %s and not for %q", shown(strings.Join(names, ", ")), e.Host)
 }
+
+// storageHint is the advice where a registry accepts the login and leads to storage
+// that refuses.
+const storageHint = "; that is the registry's storage, which no login opens: the clocks of both, or the credentials that the registry has for it, may be wrong, or a proxy is between"
 
 const proxyHint = "; put the proxy's user and password into HTTPS_PROXY, http://USER:PASSWORD@HOST:PORT"
 
