@@ -83,6 +83,18 @@ func (r *Registry) Tags(tb testing.TB, repository string) []string {
 	return tags
 }
 
+// OCIOnly comes before a registry that does not take Docker's media types, as zot does
+// not unless it is configured to.
+func OCIOnly(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPut && IsManifest(r) && strings.HasPrefix(r.Header.Get("Content-Type"), "application/vnd.docker.") {
+			w.WriteHeader(http.StatusUnsupportedMediaType)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
 // Push puts an image or index under HOST/REPOSITORY:TAG, given without host,
 // and returns the full reference.
 func (r *Registry) Push(tb testing.TB, ref string, what ggcr.Taggable) string {

@@ -27,94 +27,6 @@ func (r *Repository) Resolve(ctx context.Context, tag string) (bundle.Digest, er
 	return d.Digest, err
 }
 
-// HasBlob reports whether the repository has the blob, with its size. It reports
-// false where the registry does not answer the question.
-func (r *Repository) HasBlob(ctx context.Context, d bundle.Descriptor) (has bool, err error) {
-	found, err := r.findBlob(ctx, d)
-	return found == present, err
-}
-
-// CheckBlob returns an error if the repository does not have the blob; it wraps
-// ErrRegistry. Where the registry does not answer the question, it returns nil.
-func (r *Repository) CheckBlob(ctx context.Context, d bundle.Descriptor) error {
-	found, err := r.findBlob(ctx, d)
-	if err == nil && found == absent {
-		return r.failed(fmt.Sprintf("looking for blob %s in %s", d.Digest, r.name), &statusError{code: http.StatusNotFound})
-	}
-	return err
-}
-
-// presence is what a registry answers about a blob.
-type presence int
-
-const (
-	unknown presence = iota // it does not answer the question
-	absent                  // or it has another size
-	present
-)
-
-func (r *Repository) findBlob(ctx context.Context, d bundle.Descriptor) (found presence, err error) {
-	err = r.patience.retry(ctx, func() error {
-		found, err = r.headBlob(ctx, d)
-		if err != nil {
-			return r.failed(fmt.Sprintf("looking for blob %s in %s", d.Digest, r.name), err)
-		}
-		return nil
-	})
-	return found, err
-}
-
-func (r *Repository) headBlob(ctx context.Context, d bundle.Descriptor) (presence, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodHead, r.url("blobs/%s", d.Digest), nil)
-	if err != nil {
-		return unknown, err
-	}
-	res, err := r.do(req, http.StatusOK, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNotImplemented)
-	var status *statusError
-	if errors.As(err, &status) && status.leadsTo != "" && !busy(status.code) {
-		return r.firstByte(ctx, d)
-	}
-	if err != nil {
-		return unknown, err
-	}
-	found := unknown
-	switch {
-	case redirected(res) && res.StatusCode != http.StatusOK:
-		found, err = r.firstByte(ctx, d)
-		return found, errors.Join(err, res.Body.Close())
-	case res.StatusCode == http.StatusNotFound, res.StatusCode == http.StatusOK && res.ContentLength >= 0 && res.ContentLength != d.Size:
-		found = absent
-	case res.StatusCode == http.StatusOK:
-		found = present
-	}
-	return found, res.Body.Close()
-}
-
-// firstByte asks for one byte of a blob: the storage to which a registry leads may
-// answer GET only, as S3 does where the URL was signed for that.
-func (r *Repository) firstByte(ctx context.Context, d bundle.Descriptor) (presence, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.url("blobs/%s", d.Digest), nil)
-	if err != nil {
-		return unknown, err
-	}
-	req.Header.Set("Range", "bytes=0-0")
-	res, err := r.do(req, http.StatusOK, http.StatusPartialContent, http.StatusNotFound, http.StatusRequestedRangeNotSatisfiable)
-	if err != nil {
-		return unknown, err
-	}
-	size := fmt.Sprint(res.ContentLength)
-	if _, total, ok := strings.Cut(res.Header.Get("Content-Range"), "/"); ok {
-		size = total
-	}
-	found := absent
-	switch {
-	case res.StatusCode == http.StatusNotFound:
-	case size == fmt.Sprint(d.Size), size == "*", size == "-1" && res.StatusCode == http.StatusOK:
-		found = present
-	}
-	return found, res.Body.Close()
-}
-
 // PushBlob uploads a blob, or has the registry mount it from another of its
 // repositories if from is not empty and the registry can. Open is called for
 // each attempt and yields the d.Size bytes; an error of the reader ends the
@@ -236,8 +148,8 @@ func (r *Repository) uploadURL(res *http.Response, d bundle.Digest) (string, err
 		return "", fmt.Errorf("%w: no place to upload to: it accepted the upload and sent no Location", errContent)
 	}
 	if !strings.EqualFold(u.Hostname(), hostname(r.registry)) {
-		return "", fmt.Errorf("%w: it wants the upload sent to another host, %s://%s, and not to %s; the registry does not know the address by which it is reached: "+
-			"set it in its configuration (http.host of distribution, external_url of Harbor), or have the proxy before it send Host and X-Forwarded-Proto", errRefused, u.Scheme, u.Host, r.registry)
+		return "", fmt.Errorf("%w: it wants the upload sent to another host, %s (%s://%[1]s); the registry does not know the address by which it is reached: "+
+			"set it in its configuration (http.host of distribution, external_url of Harbor), or have the proxy before it send Host and X-Forwarded-Proto", errRefused, u.Host, u.Scheme)
 	}
 	u.Scheme, u.Host = r.scheme, r.registry // some registries behind a proxy name an inner port
 	if d != "" {
@@ -349,6 +261,32 @@ func (r *Repository) pushManifest(ctx context.Context, ref string, d bundle.Desc
 		return res.Body.Close()
 	})
 	return kept, err
+}
+
+// TakesManifests reports whether the registry takes manifests of a media type. It pushes
+// one that is not valid, which a registry refuses for another reason if it takes the
+// type. A registry that accepts even that one is asked to remove it.
+func (r *Repository) TakesManifests(ctx context.Context, mediaType string) (bool, error) {
+	data := []byte("{}")
+	d := bundle.Descriptor{MediaType: mediaType, Digest: bundle.DigestOf(data), Size: int64(len(data))}
+	_, err := r.pushManifest(ctx, "", d, data)
+	var status *statusError
+	switch {
+	case err == nil:
+		return true, r.DeleteTag(ctx, string(d.Digest))
+	case Unsupported(err):
+		return false, nil
+	case errors.As(err, &status) && status.code < http.StatusInternalServerError:
+		return true, nil
+	}
+	return false, err
+}
+
+// Unsupported reports whether the registry does not take the media type of what was
+// pushed.
+func Unsupported(err error) bool {
+	var status *statusError
+	return errors.As(err, &status) && status.code == http.StatusUnsupportedMediaType
 }
 
 // Refused reports whether the registry understood a manifest and did not want

@@ -248,6 +248,8 @@ func advice(host, denied string, err error) (hint string, better error) {
 			return proxyHint, err
 		case http.StatusRequestEntityTooLarge:
 			return "; the registry, or a proxy before it, limits the size of an upload (client_max_body_size in NGINX)", err
+		case http.StatusUnsupportedMediaType:
+			return "; it does not take manifests of this type; " + DockerTypesHint, err
 		case http.StatusInsufficientStorage:
 			return "; it has no room left, or a quota is used up", err
 		case http.StatusMethodNotAllowed:
@@ -311,6 +313,9 @@ func otherNames(e x509.HostnameError) string {
 // storageHint is the advice where a registry accepts the login and leads to storage
 // that refuses.
 const storageHint = "; that is the registry's storage, which no login opens: the clocks of both, or the credentials that the registry has for it, may be wrong, or a proxy is between"
+
+// DockerTypesHint is the advice where a registry takes OCI's media types alone.
+const DockerTypesHint = `zot takes Docker's with "compat": ["docker2s2"] in the http section of its configuration`
 
 const proxyHint = "; put the proxy's user and password into HTTPS_PROXY, http://USER:PASSWORD@HOST:PORT"
 

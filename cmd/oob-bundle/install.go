@@ -208,6 +208,9 @@ func (u *ui) open(ctx context.Context, path string, f installFlags) (_ *opened, 
 		}
 	}
 	o.target, err = f.openTarget(ctx, f.root, f.registry, o.verified.Info.Name)
+	if e, ok := o.target.(*registry.External); ok {
+		e.Expect(o.verified.Geometry)
+	}
 	return o, err
 }
 

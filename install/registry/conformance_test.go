@@ -32,14 +32,16 @@ func targets(t *testing.T) map[string]install.Target {
 		t.Fatal(err)
 	}
 	site := bundletest.NewRegistry(t, nil)
-	client, err := remote.New(remote.Options{PlainHTTP: []string{site.Host}})
+	oci := bundletest.NewRegistry(t, bundletest.OCIOnly)
+	client, err := remote.New(remote.Options{PlainHTTP: []string{site.Host, oci.Host}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return map[string]install.Target{
-		"embedded":      embedded,
-		"external":      registry.OpenExternal(client, site.Host, "central/repo"),
-		"with a prefix": registry.OpenExternal(client, site.Host+"/some/prefix/", "central/repo"),
+		"OCI types only": registry.OpenExternal(client, oci.Host, "central/repo"),
+		"embedded":       embedded,
+		"external":       registry.OpenExternal(client, site.Host, "central/repo"),
+		"with a prefix":  registry.OpenExternal(client, site.Host+"/some/prefix/", "central/repo"),
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 
@@ -22,6 +23,9 @@ type External struct {
 	client *remote.Client
 	host   string // HOST[:PORT]
 	prefix string // empty, or a path that ends in a slash
+
+	docker []string // what is going to be pushed and has Docker's media types, for messages
+	asked  bool     // whether the registry takes these
 
 	mu    sync.Mutex
 	repos map[string]*remote.Repository
@@ -66,11 +70,58 @@ func (e *External) repository(ctx context.Context, name string) (*remote.Reposit
 	return r, err
 }
 
+// Expect tells what is going to be pushed, so that Ready finds out whether the registry
+// takes its media types, and names the images that it does not take.
+func (e *External) Expect(g *bundle.Geometry) {
+	for _, m := range g.Blobs() {
+		if !dockerType(m.Type) {
+			continue
+		}
+		name := "the manifest " + string(m.Digest)
+		if ref := g.Index.Manifests[m.Root].Annotations[bundle.AnnotationRef]; ref != "" {
+			name = ref
+		}
+		e.docker = append(e.docker, name)
+	}
+}
+
+func dockerType(mediaType string) bool {
+	return mediaType == bundle.TypeDockerManifest || mediaType == bundle.TypeDockerList
+}
+
+// maxNamed bounds the images that one message names.
+const maxNamed = 10
+
+// checkTypes asks the registry whether it takes what has Docker's media types. The error
+// wraps bundle.ErrPolicy if it does not.
+func (e *External) checkTypes(ctx context.Context, repo string) error {
+	if len(e.docker) == 0 || e.asked {
+		return nil
+	}
+	r, err := e.repository(ctx, repo)
+	if err != nil {
+		return err
+	}
+	takes, err := r.TakesManifests(ctx, bundle.TypeDockerManifest)
+	if e.asked = takes; takes || err != nil {
+		return err
+	}
+	named := slices.Compact(slices.Sorted(slices.Values(e.docker)))
+	more := ""
+	if len(named) > maxNamed {
+		more = fmt.Sprintf(" and %d more", len(named)-maxNamed)
+		named = named[:maxNamed]
+	}
+	return fmt.Errorf("%w: the registry %s does not take Docker's media types, which %s%s have; %s",
+		bundle.ErrPolicy, e.Address(), strings.Join(named, ", "), more, remote.DockerTypesHint)
+}
+
 // Space is nothing of this host's, and what room a registry has nobody can ask it.
 func (e *External) Space([]bundle.Descriptor, int) (bytes, files int64, err error) { return 0, 0, nil }
 
 // Ready begins an upload to each repository and gives it up. The error names all
-// that refuse, and wraps remote.ErrRegistry.
+// that refuse, and wraps remote.ErrRegistry. If Expect was called, it also asks whether
+// the registry takes the media types, and the error may wrap bundle.ErrPolicy.
 func (e *External) Ready(ctx context.Context, repos []string) error {
 	refused := make([]error, len(repos))
 	g, gctx := errgroup.WithContext(ctx)
@@ -88,14 +139,30 @@ func (e *External) Ready(ctx context.Context, repos []string) error {
 		})
 	}
 	err := g.Wait()
-	return errors.Join(append(refused, err)...)
+	if problems := errors.Join(append(refused, err)...); problems != nil || len(repos) == 0 {
+		return problems
+	}
+	return e.checkTypes(ctx, repos[0])
 }
 
 // asking is how many repositories are asked at a time.
 const asking = 4
 
-// Prepare has nothing to do.
-func (e *External) Prepare(context.Context, []bundle.Descriptor) error { return nil }
+// Prepare asks whether the registry takes the media types of the manifests, if Ready has
+// not done that. The error wraps bundle.ErrPolicy if it does not.
+func (e *External) Prepare(ctx context.Context, blobs []bundle.Descriptor) error {
+	if len(e.from) == 0 || e.asked {
+		return nil
+	}
+	if len(e.docker) == 0 {
+		for _, d := range blobs {
+			if dockerType(d.MediaType) {
+				e.docker = append(e.docker, "the manifest "+string(d.Digest))
+			}
+		}
+	}
+	return e.checkTypes(ctx, strings.TrimPrefix(e.from[0], e.prefix))
+}
 
 // HasBlob reports whether the repository has the blob with its full size.
 func (e *External) HasBlob(ctx context.Context, repo string, d bundle.Descriptor) (bool, error) {
@@ -151,17 +218,20 @@ func (e *External) PutManifest(ctx context.Context, repo string, m *bundle.Manif
 		return err
 	}
 	if m.Subject == nil {
-		return lost(r.PushManifest(ctx, "", m.Descriptor, data))
+		return classed(r.PushManifest(ctx, "", m.Descriptor, data))
 	}
 	e.referring.Lock() // one at a time: the list may be kept by us
 	defer e.referring.Unlock()
-	return lost(r.PushReferrer(ctx, m, data))
+	return classed(r.PushReferrer(ctx, m, data))
 }
 
-// lost marks that the registry has lost content.
-func lost(err error) error {
-	if remote.Missing(err) {
+// classed marks that the registry has lost content, or does not take its type.
+func classed(err error) error {
+	switch {
+	case remote.Missing(err):
 		return fmt.Errorf("%w: %w", install.ErrMissing, err)
+	case remote.Unsupported(err):
+		return fmt.Errorf("%w: %w", bundle.ErrPolicy, err)
 	}
 	return err
 }
@@ -170,7 +240,7 @@ func lost(err error) error {
 // registries refuse that, which is not an error.
 func (e *External) PutPartial(ctx context.Context, repo string, m *bundle.Manifest, data []byte) (accepted bool, err error) {
 	err = e.PutManifest(ctx, repo, m, data)
-	if remote.Refused(err) {
+	if remote.Refused(err) || remote.Unsupported(err) {
 		return false, nil
 	}
 	return err == nil, err

@@ -1,0 +1,164 @@
+package registry_test
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
+	"github.com/oob-bundle/oob-bundle/bundle/remote"
+	"github.com/oob-bundle/oob-bundle/install/registry"
+)
+
+// TestDockerTypes: a registry that does not take Docker's media types is found out
+// before a blob is pushed, and the message names the images. Asking leaves nothing there.
+func TestDockerTypes(t *testing.T) {
+	up := bundletest.NewRegistry(t, nil)
+	layer := bundletest.Layer(bundletest.File{Name: "a", Mode: 0o644, Data: []byte("a")})
+	refs := map[string]string{
+		"docker": up.Push(t, "team/docker:1", bundletest.DockerImage("linux/amd64", layer)),
+		"oci":    up.Push(t, "team/oci:1", bundletest.Image("linux/amd64", layer)),
+		"mixed":  up.Push(t, "team/mixed:1", bundletest.Index(bundletest.DockerImage("linux/amd64", layer), bundletest.Image("linux/arm64", layer))),
+	}
+	for name, test := range map[string]struct {
+		images  []string
+		wrap    func(http.Handler) http.Handler
+		refused []string
+	}{
+		"OCI only":             {[]string{"oci"}, bundletest.OCIOnly, nil},
+		"one of Docker's":      {[]string{"docker"}, bundletest.OCIOnly, []string{"docker"}},
+		"one of each":          {[]string{"oci", "docker"}, bundletest.OCIOnly, []string{"docker"}},
+		"in an index":          {[]string{"mixed"}, bundletest.OCIOnly, []string{"mixed"}},
+		"all, and it takes it": {[]string{"docker", "oci", "mixed"}, func(h http.Handler) http.Handler { return h }, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var list []string
+			for _, i := range test.images {
+				list = append(list, refs[i])
+			}
+			path := bundletest.Create(t, bundletest.Options(t, bundletest.Manifest(t, "demo", list...), bundletest.NewKey(t), up))
+			g := geometryOf(t, path)
+			var stored atomic.Int64
+			site := bundletest.NewRegistry(t, func(next http.Handler) http.Handler {
+				next = test.wrap(next)
+				return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					rec := &statusOf{ResponseWriter: w, status: http.StatusOK}
+					next.ServeHTTP(rec, r)
+					if r.Method == http.MethodPut && rec.status < 300 {
+						stored.Add(1)
+					}
+				})
+			})
+			client, err := remote.New(remote.Options{PlainHTTP: []string{site.Host}, Patience: remote.Patience{Pause: 1}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			check := func(what string, err error, named bool) {
+				t.Helper()
+				if len(test.refused) == 0 {
+					if err != nil {
+						t.Errorf("%s: %v", what, err)
+					}
+					return
+				}
+				if !errors.Is(err, bundle.ErrPolicy) || !strings.Contains(err.Error(), "docker2s2") {
+					t.Fatalf("%s: got %v", what, err)
+				}
+				for image, ref := range refs {
+					want := named && strings.Contains(strings.Join(test.refused, " "), image)
+					if strings.Contains(err.Error(), ref) != want {
+						t.Errorf("%s: %s is named or not: %v", what, image, err)
+					}
+				}
+			}
+			known := registry.OpenExternal(client, site.Host+"/prefix", "central/repo")
+			known.Expect(g)
+			check("Ready", known.Ready(t.Context(), []string{"central/repo", "team/x"}), true)
+			var blobs []bundle.Descriptor
+			for _, m := range g.Blobs() {
+				blobs = append(blobs, bundle.Descriptor{MediaType: m.Type, Digest: m.Digest, Size: m.Size})
+			}
+			unknown := registry.OpenExternal(client, site.Host, "central/repo")
+			check("Prepare", unknown.Prepare(t.Context(), blobs), false)
+			if n := stored.Load(); n > 0 {
+				t.Errorf("asking left %d things there", n)
+			}
+		})
+	}
+}
+
+// TestDockerTypeRefused: a manifest whose type the registry does not take is refused by
+// policy, and an index that is offered is optional.
+func TestDockerTypeRefused(t *testing.T) {
+	site := bundletest.NewRegistry(t, bundletest.OCIOnly)
+	target := external(t, site.Host)
+	img := bundletest.DockerImage("linux/amd64")
+	m, data := manifestOf(t, img)
+	if err := target.PutBlob(t.Context(), "team/app", *m.Config, "", reader(configOf(t, img))); err != nil {
+		t.Fatal(err)
+	}
+	if err := target.PutManifest(t.Context(), "team/app", m, data); !errors.Is(err, bundle.ErrPolicy) || !strings.Contains(err.Error(), "docker2s2") {
+		t.Errorf("got %v", err)
+	}
+	if accepted, err := target.PutPartial(t.Context(), "team/app", m, data); accepted || err != nil {
+		t.Errorf("offered: %t, %v", accepted, err)
+	}
+}
+
+func manifestOf(t *testing.T, img v1.Image) (*bundle.Manifest, []byte) {
+	t.Helper()
+	data, err := img.RawManifest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := bundle.ParseManifest(descriptor(bundle.TypeDockerManifest, data), data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m, data
+}
+
+func configOf(t *testing.T, img v1.Image) []byte {
+	t.Helper()
+	data, err := img.RawConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+func geometryOf(t *testing.T, path string) *bundle.Geometry {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	head, err := bundle.ReadHead(bytes.NewReader(data), int64(len(data)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := bundle.NewReader(io.NewSectionReader(bytes.NewReader(data), 0, int64(len(data))), int64(len(data)), head)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r.Geometry
+}
+
+// statusOf remembers a status.
+type statusOf struct {
+	http.ResponseWriter
+	status int
+}
+
+func (s *statusOf) WriteHeader(code int) {
+	s.status = code
+	s.ResponseWriter.WriteHeader(code)
+}
