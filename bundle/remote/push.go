@@ -148,7 +148,7 @@ func (r *Repository) uploadURL(res *http.Response, d bundle.Digest) (string, err
 		return "", fmt.Errorf("%w: no place to upload to: it accepted the upload and sent no Location", errContent)
 	}
 	if !strings.EqualFold(u.Hostname(), hostname(r.registry)) {
-		return "", fmt.Errorf("%w: it wants the upload sent to another host, %s (%s://%[1]s); the registry does not know the address by which it is reached: "+
+		return "", fmt.Errorf("%w: it wants the upload sent to another host, %s (%s://%[2]s); the registry does not know the address by which it is reached: "+
 			"set it in its configuration (http.host of distribution, external_url of Harbor), or have the proxy before it send Host and X-Forwarded-Proto", errRefused, u.Host, u.Scheme)
 	}
 	u.Scheme, u.Host = r.scheme, r.registry // some registries behind a proxy name an inner port
