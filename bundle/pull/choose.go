@@ -63,11 +63,7 @@ func (i *Image) choose(ctx context.Context, index *bundle.Manifest, platforms []
 		}
 	}
 	for _, d := range index.Manifests {
-		if chosen[d.Digest] || isImage(d) || !bundle.IsManifest(d.MediaType) {
-			continue
-		}
-		attests := d.Annotations[annotationKind] != ""
-		if attests && !chosen[bundle.Digest(d.Annotations[annotationSubject])] {
+		if chosen[d.Digest] || !comesAlong(d, chosen) {
 			continue
 		}
 		if d.Platform != nil && (d.Platform.OS == "" || d.Platform.Architecture == "") {
@@ -86,6 +82,16 @@ func (i *Image) choose(ctx context.Context, index *bundle.Manifest, platforms []
 		i.Manifests, i.Attestations = []bundle.Descriptor{i.Top}, nil
 	}
 	return nil
+}
+
+// comesAlong reports whether an entry that is for no machine is carried beside the chosen
+// images.
+func comesAlong(d bundle.Descriptor, chosen map[bundle.Digest]bool) bool {
+	if isImage(d) || !bundle.IsManifest(d.MediaType) {
+		return false
+	}
+	attests := d.Annotations[annotationKind] != ""
+	return !attests || chosen[bundle.Digest(d.Annotations[annotationSubject])]
 }
 
 // whole carries all of an index.
