@@ -30,16 +30,19 @@ func TestMain(m *testing.M) {
 // TestScripts runs testdata/script. Each script has an upstream of its own at
 // $UP, with team/app:1 (linux/amd64), team/app:2, and team/multi:1 (linux/amd64
 // and linux/arm64), and a site's registry at $SITE. $PRIVATE is the upstream
-// behind the login me:secret, and $STALLED never sends a blob. $PROGRAM is a
+// behind the login me:secret, and $STALLED never sends a blob. $OCI is a registry that
+// does not take Docker's media types, which team/docker:1 has. $PROGRAM is a
 // program for $PLATFORM that says it is oob-bundle; $ARCH is how files name that.
 func TestScripts(t *testing.T) {
 	up, site := bundletest.NewRegistry(t, nil), bundletest.NewRegistry(t, nil)
 	private, stalled := behindLogin(t, up.Host), withoutBlobs(t, up.Host)
+	oci := bundletest.NewRegistry(t, bundletest.OCIOnly)
 	layer := func(text string) bundletest.File {
 		return bundletest.File{Name: "app", Mode: 0o755, Data: []byte(text)}
 	}
 	up.Push(t, "team/app:1", bundletest.Image("linux/amd64", bundletest.Layer(layer("one"))))
 	up.Push(t, "team/app:2", bundletest.Image("linux/amd64", bundletest.Layer(layer("two"))))
+	up.Push(t, "team/docker:1", bundletest.DockerImage("linux/amd64", bundletest.Layer(layer("docker"))))
 	up.Push(t, "team/multi:1", bundletest.Index(bundletest.Image("linux/amd64", bundletest.Layer(layer("a"))), bundletest.Image("linux/arm64", bundletest.Layer(layer("b")))))
 	installer := bundletest.Program(t, "github.com/oob-bundle/oob-bundle/cmd/oob-bundle")
 	testscript.Run(t, testscript.Params{
@@ -49,6 +52,7 @@ func TestScripts(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("UP", up.Host)
 			e.Setenv("SITE", site.Host)
+			e.Setenv("OCI", oci.Host)
 			e.Setenv("PRIVATE", private)
 			e.Setenv("STALLED", stalled)
 			e.Setenv("OOB_BUNDLE_PASSWORD", "")
