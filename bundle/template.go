@@ -5,7 +5,8 @@ import "text/template"
 // TemplateFunctions are what templates may call besides the functions of
 // text/template. A host gives them their meaning.
 var TemplateFunctions = []string{
-	"image", "repository", "tag", "digest", "chart", "has", "plugins", "pluginKeys", "file", "environ", "environMap", "json", "base", "dir", "fail",
+	"image", "repository", "tag", "digest", "chart", "has", "plugins", "pluginKeys", "file", "environ", "environMap", "base", "dir", "fail",
+	"json", "yaml", "compose", "env", "systemd", "systemdExec", "systemdLine", "nginx", "shell", "sql", "urlHost",
 }
 
 // CheckTemplate reports what no site could make anything of: a template that is none,
