@@ -6,19 +6,22 @@ import "text/template"
 // text/template. A host gives them their meaning.
 var TemplateFunctions = []string{
 	"image", "repository", "tag", "digest", "chart", "has", "plugins", "pluginKeys", "file", "environ", "environMap", "base", "dir", "fail",
-	"json", "yaml", "compose", "env", "systemd", "systemdExec", "systemdLine", "nginx", "shell", "sql", "urlHost",
+	"json", "yaml", "compose", "podEnv", "env", "systemd", "systemdExec", "systemdLine", "nginx", "shell", "sql", "urlHost",
 }
 
 // CheckTemplate reports what no site could make anything of: a template that is none,
 // or that calls a function which does not exist. What it asks of a site is not looked
 // at.
 func CheckTemplate(name, text string) error {
+	_, err := parseTemplate(name, text)
+	return err
+}
+
+// parseTemplate parses a template with functions that do nothing.
+func parseTemplate(name, text string) (*template.Template, error) {
 	functions := template.FuncMap{}
 	for _, f := range TemplateFunctions {
 		functions[f] = func(...any) any { return nil }
 	}
-	if _, err := template.New(name).Funcs(functions).Parse(text); err != nil {
-		return err
-	}
-	return nil
+	return template.New(name).Funcs(functions).Parse(text)
 }

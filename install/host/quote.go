@@ -12,9 +12,10 @@ import (
 // unchanged. A value that the language cannot express is refused with ErrValues; the
 // error does not contain the value, which may be a password.
 
-// quoteCompose returns a scalar of a Compose file: YAML, in which Compose replaces
-// $VARIABLE and reads $$ as one dollar.
-func quoteCompose(v any) (string, error) {
+// quoteDoubled returns a YAML scalar in which $$ is one dollar, because the program that
+// reads it replaces variables: Compose $NAME in a Compose file, Kubernetes $(NAME) in env,
+// command and args of a pod.
+func quoteDoubled(v any) (string, error) {
 	text, err := toJSON(v)
 	return strings.ReplaceAll(text, "$", "$$"), err
 }

@@ -40,6 +40,7 @@ func TestQuoting(t *testing.T) {
 		"json":          {`{"a": {{ json .Values.v }}}`, readJSON, nil},
 		"yaml":          {"a: {{ yaml .Values.v }} # comment\nb: 1\n", readYAML, nil},
 		"yaml in yaml":  {"a: {{ yaml (yaml .Values.v) }}\n", func(t *testing.T, s string) string { t.Helper(); return readYAML(t, "a: "+readYAML(t, s)) }, nil},
+		"pod":           {"a: {{ podEnv .Values.v }}\n", func(t *testing.T, s string) string { t.Helper(); return interpolated(t, readYAML(t, s)) }, nil},
 		"compose":       {"a: {{ compose .Values.v }}\n", func(t *testing.T, s string) string { t.Helper(); return interpolated(t, readYAML(t, s)) }, nil},
 		"Compose's env": {"A={{ env \"compose\" .Values.v }}\n", readComposeEnv, nil},
 		"systemd's env": {"A={{ env \"systemd\" .Values.v }}\n", readSystemdEnv, nil},
