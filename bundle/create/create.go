@@ -238,7 +238,21 @@ func (o *Options) resolve(ctx context.Context, dir string) (*pull.Resolved, erro
 			o.Warn("chart %s %s names the image %s, which is not carried; add it, or name it in unusedImages", c.Wanted.Name, c.Wanted.Version, image)
 		}
 	}
-	return r, nil
+	return r, o.warnUnquoted(r.Files)
+}
+
+// warnUnquoted warns of templates that print values without quoting them.
+func (o *Options) warnUnquoted(files []*pull.Blob) error {
+	for _, f := range files {
+		found, err := o.selection.Host.Unquoted(f.Wanted.Path, f.Text)
+		if err != nil {
+			return err
+		}
+		for _, u := range found {
+			o.Warn("template %s, line %d: %s is not quoted for this kind of file; print it with the function %s (docs/host.md, Quoting)", f.Wanted.Path, u.Line, u.Value, u.Use)
+		}
+	}
+	return nil
 }
 
 // warnOf passes on what upstream has of an image and is not carried.

@@ -92,6 +92,7 @@ type Blob struct {
 	Wanted  manifests.WantedFile
 	Content bundle.Descriptor
 	Check   string // what it passed, or is going to, for the lock
+	Text    string // of a template, if it was looked at
 
 	content Fetcher
 }
@@ -108,7 +109,7 @@ func (s *Source) file(ctx context.Context, w manifests.WantedFile, dir string) (
 	if data, ok, err := manifests.CatalogueFile(w.Source); ok {
 		b.content, b.Check = Bytes(data), "part of the catalogue"
 		b.Content = bundle.Descriptor{MediaType: bundle.TypeFileContent, Digest: bundle.DigestOf(data), Size: int64(len(data))}
-		return b, errors.Join(err, checkTemplate(w, data))
+		return b, errors.Join(err, b.checkTemplate(data))
 	}
 	if w.FirstUse {
 		// What the server sends now, not what it sent to an earlier run.
@@ -141,7 +142,7 @@ func (s *Source) file(ctx context.Context, w manifests.WantedFile, dir string) (
 		if err != nil {
 			return nil, err
 		}
-		return b, checkTemplate(w, data)
+		return b, b.checkTemplate(data)
 	}
 	page, err := s.page(w.Source)
 	if err != nil {
@@ -164,13 +165,14 @@ func (s *Source) file(ctx context.Context, w manifests.WantedFile, dir string) (
 
 const checkPinned = "pinned by sha256"
 
-// checkTemplate refuses a template that no site could fill in; one that is fetched
-// straight into the bundle is not looked at.
-func checkTemplate(w manifests.WantedFile, data []byte) error {
-	if w.As != bundle.AsTemplate {
+// checkTemplate refuses a template that no site could fill in, and keeps its text. A
+// template that is fetched straight into the bundle is not looked at.
+func (b *Blob) checkTemplate(data []byte) error {
+	if b.Wanted.As != bundle.AsTemplate {
 		return nil
 	}
-	if err := bundle.CheckTemplate(w.Path, string(data)); err != nil {
+	b.Text = string(data)
+	if err := bundle.CheckTemplate(b.Wanted.Path, b.Text); err != nil {
 		return fmt.Errorf("%w: %w", manifests.ErrInvalid, err)
 	}
 	return nil

@@ -1,0 +1,140 @@
+package bundle
+
+import (
+	"maps"
+	"path"
+	"slices"
+	"strings"
+	"text/template/parse"
+)
+
+// Unquoted is a place where a template prints what only a site knows into a file of
+// another language without quoting it for that language.
+type Unquoted struct {
+	Line  int
+	Value string // .Values.NAME, .Secrets.NAME, or the call that returns values
+	Use   string // the functions that quote
+}
+
+// Unquoted returns such places of the template for the file at path. Values of kinds
+// without special characters are left out. A file whose name and links do not tell its
+// language has none. H may be nil.
+func (h *Host) Unquoted(path, text string) ([]Unquoted, error) {
+	if h == nil {
+		h = &Host{}
+	}
+	language := h.languageOf(path)
+	if language == nil {
+		return nil, nil
+	}
+	t, err := parseTemplate(path, text)
+	if err != nil {
+		return nil, err
+	}
+	w := &flowWalk{language: language, templates: t, seen: map[string]bool{}, found: map[Unquoted]bool{}}
+	w.report = func(node parse.Node, origin string) {
+		if !h.harmless(origin, language) {
+			line := 1 + strings.Count(text[:node.Position()], "\n")
+			w.found[Unquoted{line, origin, strings.Join(language.quotes, " or ")}] = true
+		}
+	}
+	if t.Tree != nil {
+		w.template(t.Tree, operand{place: "."})
+	}
+	return slices.SortedFunc(maps.Keys(w.found), func(a, b Unquoted) int {
+		if a.Line != b.Line {
+			return a.Line - b.Line
+		}
+		return strings.Compare(a.Value, b.Value)
+	}), nil
+}
+
+// language is one of those that files of a release are written in.
+type language struct {
+	quotes []string // functions whose result is safe in it
+	words  bool     // a space ends a word
+}
+
+var (
+	inJSON    = &language{quotes: []string{"json"}}
+	inYAML    = &language{quotes: []string{"yaml", "json", "podEnv"}}
+	inCompose = &language{quotes: []string{"compose"}}
+	inEnv     = &language{quotes: []string{"env"}}
+	inUnit    = &language{quotes: []string{"systemd", "systemdExec", "systemdLine"}, words: true}
+	inNginx   = &language{quotes: []string{"nginx"}}
+	inShell   = &language{quotes: []string{"shell"}, words: true}
+	inSQL     = &language{quotes: []string{"sql"}}
+)
+
+// unitSuffixes are those of systemd's units and of podman's.
+var unitSuffixes = []string{
+	".service", ".socket", ".timer", ".path", ".mount", ".automount", ".swap", ".target", ".slice",
+	".container", ".network", ".volume", ".pod", ".kube", ".image", ".build",
+}
+
+// languageOf tells the language of a file by its name, and by the uses that are declared
+// for it. It returns nil if that tells nothing.
+func (h *Host) languageOf(file string) *language {
+	for _, m := range h.Merges {
+		if m.Patch == file {
+			return inJSON
+		}
+	}
+	for _, l := range h.Links {
+		if l.File != file {
+			continue
+		}
+		if found := languageByName(l.Path); found != nil {
+			return found
+		}
+	}
+	return languageByName(file)
+}
+
+func languageByName(file string) *language {
+	file = strings.ToLower(file)
+	base, suffix := path.Base(file), path.Ext(file)
+	isYAML := suffix == ".yaml" || suffix == ".yml"
+	isCompose := strings.HasPrefix(base, "compose") || strings.HasPrefix(base, "docker-compose") || strings.HasPrefix(base, "podman-compose")
+	switch {
+	case isYAML && isCompose:
+		return inCompose
+	case isYAML:
+		return inYAML
+	case suffix == ".json":
+		return inJSON
+	case suffix == ".env" || strings.HasPrefix(base, ".env."):
+		return inEnv
+	case suffix == ".sh":
+		return inShell
+	case suffix == ".sql":
+		return inSQL
+	case slices.Contains(unitSuffixes, suffix):
+		return inUnit
+	case strings.HasPrefix(file, "/etc/nginx/"), strings.Contains(file, "nginx") && suffix == ".conf":
+		return inNginx
+	}
+	return nil
+}
+
+// plainKinds are the kinds of values without a character that needs quoting. Those of
+// paths may have spaces.
+var (
+	plainKinds = []string{"host", "port", "number", "name", "flag", "registry"}
+	pathKinds  = []string{"file", "directory"}
+)
+
+// harmless reports whether a value cannot have a character that needs quoting. A value
+// that is not asked for cannot be printed: a site refuses to fill in its template.
+func (h *Host) harmless(origin string, in *language) bool {
+	name, ok := strings.CutPrefix(origin, ".Values.")
+	if !ok {
+		return false
+	}
+	i := slices.IndexFunc(h.Values, func(v Value) bool { return v.Name == name })
+	if i < 0 {
+		return true
+	}
+	kind := h.Values[i].Kind
+	return slices.Contains(plainKinds, kind) || !in.words && slices.Contains(pathKinds, kind)
+}
