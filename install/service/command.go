@@ -3,11 +3,16 @@ package service
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os/exec"
+	"strconv"
 	"strings"
 	"time"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
 func has(program string) bool {
@@ -15,14 +20,22 @@ func has(program string) bool {
 	return err == nil
 }
 
-func hasSystemd(ctx context.Context) bool {
+// askSystemd reports why systemd cannot be used, or nil.
+func askSystemd(ctx context.Context) error {
 	out, err := run(ctx, "systemctl", "is-system-running")
-	state := strings.TrimSpace(string(out))
-	return err == nil || state == "degraded" || state == "starting" || state == "maintenance"
+	switch state := strings.TrimSpace(string(out)); state {
+	case "degraded", "starting", "maintenance":
+		return nil
+	default:
+		if err != nil && state != "" {
+			return fmt.Errorf("%w: its state is %q", err, state)
+		}
+		return err
+	}
 }
 
-// run runs a program and returns what it prints. The error has the last lines of
-// what it says.
+// run runs a program and returns its output. The error has the last lines of its
+// standard error.
 func run(ctx context.Context, args ...string) ([]byte, error) {
 	var out bytes.Buffer
 	err := runTo(ctx, "", nil, &out, args...)
@@ -37,20 +50,105 @@ func runTo(ctx context.Context, dir string, in io.Reader, out io.Writer, args ..
 func runAs(ctx context.Context, name, dir string, in io.Reader, out io.Writer, args ...string) error {
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.Dir, cmd.Stdin, cmd.Stdout = dir, in, out
-	var said bytes.Buffer
+	var said tail
 	cmd.Stderr = &said
 	cmd.WaitDelay = 10 * time.Second
 	err := cmd.Run()
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	if err != nil {
-		// Who shows progress ends lines with CR, too.
-		lines := strings.FieldsFunc(said.String(), func(r rune) bool { return r == '\n' || r == '\r' })
-		if len(lines) > 8 {
-			lines = lines[len(lines)-8:]
-		}
-		return fmt.Errorf("%s: %w: %s", name, err, strings.Join(lines, "\n  "))
+	if err == nil {
+		return nil
+	}
+	failed := &failure{name: name, said: said.lines(), err: err}
+	if args[0] == "systemctl" && containsAny(failed.said, "access denied", "interactive authentication required", "permission denied") {
+		return fmt.Errorf("%w: %w\nrun it as root, such as with sudo", fs.ErrPermission, failed)
+	}
+	return failed
+}
+
+// failure is a program that ended with an error.
+type failure struct {
+	name string
+	said []string // the last lines of its standard error
+	err  error
+}
+
+func (f *failure) Error() string {
+	text := f.name + ": " + f.err.Error()
+	if len(f.said) > 0 {
+		text += ": " + strings.Join(f.said, "\n  ")
+	}
+	return text
+}
+
+func (f *failure) Unwrap() error { return f.err }
+
+// saidBy returns the standard error of the program whose failure an error is.
+func saidBy(err error) []string {
+	var f *failure
+	if errors.As(err, &f) {
+		return f.said
 	}
 	return nil
+}
+
+// containsAny reports whether one of the lines contains one of the words, which are in
+// lower case.
+func containsAny(lines []string, words ...string) bool {
+	for _, line := range lines {
+		for _, w := range words {
+			if strings.Contains(strings.ToLower(line), w) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// What is kept of a program's standard error.
+const (
+	maxSaid  = 16 << 10 // bytes
+	maxLines = 8
+	maxLine  = 500 // bytes
+)
+
+// tail keeps the end of what is written to it.
+type tail struct{ data []byte }
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.data = append(t.data, p[max(0, len(p)-maxSaid):]...)
+	if extra := len(t.data) - maxSaid; extra > 0 {
+		t.data = append(t.data[:0], t.data[extra:]...)
+	}
+	return len(p), nil
+}
+
+// lines returns the last lines, without control characters. Programs that show progress
+// end lines with CR.
+func (t *tail) lines() []string {
+	var lines []string
+	for _, line := range strings.FieldsFunc(string(t.data), func(r rune) bool { return r == '\n' || r == '\r' }) {
+		if line = strings.TrimSpace(line); line != "" {
+			lines = append(lines, visible(line))
+		}
+	}
+	return lines[max(0, len(lines)-maxLines):]
+}
+
+// visible returns a line with its control characters quoted, cut at maxLine.
+func visible(line string) string {
+	var b strings.Builder
+	for _, r := range strings.ToValidUTF8(line, "\ufffd") {
+		if b.Len() > maxLine {
+			return b.String() + "…"
+		}
+		if bundle.Unseen(r) {
+			quoted := strconv.QuoteRuneToASCII(r)
+			b.WriteString(quoted[1 : len(quoted)-1])
+			continue
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
 }

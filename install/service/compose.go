@@ -50,7 +50,7 @@ func (c *compose) pull(ctx context.Context, images []string) error {
 			continue
 		}
 		if _, err := run(ctx, "docker", "pull", "--quiet", i); err != nil {
-			return err
+			return pullFailed(ctx, i, err)
 		}
 	}
 	return nil

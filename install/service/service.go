@@ -13,6 +13,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -25,6 +26,9 @@ import (
 var (
 	// ErrNoRuntime says that the host has nothing that could start the deployment.
 	ErrNoRuntime = errors.New("nothing here can start it")
+	// ErrUnusable says, with ErrNoRuntime, that what could start the deployment is there
+	// and does not work. It may still run services.
+	ErrUnusable = errors.New("it does not work here")
 	// ErrUnhealthy says that it was started and did not come up.
 	ErrUnhealthy = errors.New("it did not come up")
 	// ErrNoDump says that the database could not be dumped.
@@ -95,34 +99,50 @@ func (m *Manager) engine(ctx context.Context, form string, links []bundle.Link) 
 	units := slices.ContainsFunc(links, func(l bundle.Link) bool { return unit(l) != nil })
 	switch {
 	case form == "compose" && units: // the site has chosen podman
-		if !has("podman") || !hasSystemd(ctx) {
-			return nil, fmt.Errorf("%w: the site's values ask for podman and systemd, and not both are here", ErrNoRuntime)
+		if !has("podman") {
+			return nil, fmt.Errorf("%w: the site's values ask for podman and systemd, and there is no program podman on this host", ErrNoRuntime)
+		}
+		if err := askSystemd(ctx); err != nil {
+			return nil, noSystemd("the site's values ask for podman and systemd, and systemd does not answer", err)
 		}
 		if err := knowsQuadlet(ctx); err != nil {
 			return nil, err
 		}
 		return &systemd{podman: true, timeout: m.timeout}, nil
 	case form == "compose":
-		if _, err := run(ctx, "docker", "info", "--format", "{{.ServerVersion}}"); err != nil {
-			return nil, fmt.Errorf("%w: Docker does not answer (docker info); on a host with podman and systemd set the value quadlet, if the bundle has it", ErrNoRuntime)
+		command, err := docker(ctx)
+		if err != nil {
+			return nil, err
 		}
-		for _, c := range [][]string{{"docker", "compose"}, {"docker-compose"}} {
-			if _, err := run(ctx, append(c, "version")...); err == nil {
-				return &compose{command: c, root: m.root}, nil
-			}
-		}
-		return nil, fmt.Errorf("%w: Docker is here, and Docker Compose is not; install the package docker-compose-plugin or docker-compose", ErrNoRuntime)
+		return &compose{command: command, root: m.root}, nil
 	case form == "linux" && !units:
 		return nil, fmt.Errorf("%w: no units are linked; with another --root than the default, --host-root says where /etc is", ErrNoRuntime)
 	case form == "linux":
-		if !hasSystemd(ctx) {
-			return nil, fmt.Errorf("%w: systemd does not answer (systemctl is-system-running)", ErrNoRuntime)
+		if err := askSystemd(ctx); err != nil {
+			return nil, noSystemd("systemd does not answer", err)
 		}
 		return &systemd{timeout: m.timeout}, nil
 	case form == "kubernetes":
 		return nil, fmt.Errorf("%w: a cluster is not started from here; apply what is in the release with kubectl and helm, as its READ-ME-FIRST.txt says", ErrNoRuntime)
 	}
 	return nil, fmt.Errorf("%w: the bundle does not say what it is a deployment for", ErrNoRuntime)
+}
+
+// noSystemd says that systemd is missing, or why it cannot be used.
+func noSystemd(what string, err error) error {
+	if errors.Is(err, exec.ErrNotFound) {
+		return fmt.Errorf("%w: %s: there is no program systemctl on this host", ErrNoRuntime, what)
+	}
+	return &unusable{fmt.Sprintf("%v: %s: %v", ErrNoRuntime, what, err), []error{ErrNoRuntime, ErrUnusable, err}}
+}
+
+// errGone says, with ErrUnusable, that what is there is another engine.
+var errGone = errors.New("another engine is here")
+
+// gone reports whether an error says that an engine is not on this host, so that nothing
+// of it runs.
+func gone(err error) bool {
+	return errors.Is(err, errGone) || errors.Is(err, ErrNoRuntime) && !errors.Is(err, ErrUnusable)
 }
 
 // knowsQuadlet looks whether podman is new enough to make units: those of the

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
@@ -21,6 +22,9 @@ func (m *Manager) Stop(ctx context.Context, a *host.About) error {
 
 // orGone says how to go on if the engine that would have to stop a release is gone.
 func (m *Manager) orGone(a *host.About, err error) error {
+	if errors.Is(err, fs.ErrPermission) {
+		return err // it is there, and may run
+	}
 	if rec, readErr := m.started(a); readErr != nil || rec.Restoring != "" {
 		return err // its database is not whole
 	}
@@ -35,7 +39,7 @@ func (m *Manager) Stopped(a *host.About) error { return host.ForgetStarted(m.roo
 // directory destroy it. An engine that is gone runs nothing.
 func (m *Manager) Leave(ctx context.Context, current, next *host.About) error {
 	old, err := m.of(ctx, current)
-	if errors.Is(err, ErrNoRuntime) {
+	if gone(err) {
 		return nil
 	}
 	if err != nil {
@@ -82,7 +86,7 @@ func (m *Manager) forgetOthers(ctx context.Context, a *host.About) error {
 		if r.Form != "linux" || len(r.Links) == 0 {
 			continue
 		}
-		if err := m.Forget(ctx, r); !errors.Is(err, ErrNoRuntime) {
+		if err := m.Forget(ctx, r); !gone(err) {
 			problems = append(problems, err)
 		}
 	}

@@ -214,6 +214,8 @@ func (s *systemd) unwell(ctx context.Context, a *host.About) ([]string, error) {
 		switch h, ok := health[u]; {
 		case ctx.Err() != nil:
 			return nil, context.Cause(ctx)
+		case err != nil && state == "": // it has not answered
+			return nil, err
 		case err != nil:
 			sick = append(sick, u+" ("+state+")")
 		case s.podman && !ok:
