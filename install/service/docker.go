@@ -60,7 +60,7 @@ func noDocker(ctx context.Context, err error) error {
 	default:
 		advice = "make docker info work for this user first; or " + orQuadlet
 	}
-	return &unusable{fmt.Sprintf("%v: Docker does not answer: %v\n%s", ErrNoRuntime, err, advice), kinds}
+	return &unusable{fmt.Sprintf("%v: Docker does not answer: %v\n%s", ErrUnusable, err, advice), kinds}
 }
 
 // aboutRootless says what a rootless Docker cannot do.

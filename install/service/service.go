@@ -28,7 +28,7 @@ var (
 	ErrNoRuntime = errors.New("nothing here can start it")
 	// ErrUnusable says, with ErrNoRuntime, that what could start the deployment is there
 	// and does not work. It may still run services.
-	ErrUnusable = errors.New("it does not work here")
+	ErrUnusable = errors.New("what would start it does not work")
 	// ErrUnhealthy says that it was started and did not come up.
 	ErrUnhealthy = errors.New("it did not come up")
 	// ErrNoDump says that the database could not be dumped.
@@ -133,7 +133,7 @@ func noSystemd(what string, err error) error {
 	if errors.Is(err, exec.ErrNotFound) {
 		return fmt.Errorf("%w: %s: there is no program systemctl on this host", ErrNoRuntime, what)
 	}
-	return &unusable{fmt.Sprintf("%v: %s: %v", ErrNoRuntime, what, err), []error{ErrNoRuntime, ErrUnusable, err}}
+	return &unusable{fmt.Sprintf("%v: %s: %v", ErrUnusable, what, err), []error{ErrNoRuntime, ErrUnusable, err}}
 }
 
 // errGone says, with ErrUnusable, that what is there is another engine.
