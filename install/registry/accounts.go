@@ -17,6 +17,7 @@ import (
 	"golang.org/x/crypto/bcrypt"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/verify/trust"
 )
 
 // ErrAccounts says that a file of accounts cannot be used.
@@ -38,20 +39,45 @@ type Accounts struct {
 
 // logins are what one reading of the file says.
 type logins struct {
-	hashes map[string][]byte // by name
+	hashes  map[string][]byte // by name
+	cost    int               // the highest of the hashes
+	compare func(hash, password []byte) error
 
 	mu    sync.Mutex
 	known map[[32]byte]bool // logins that were good, hashed: bcrypt is slow on purpose
 }
 
 func newLogins(hashes map[string][]byte) *logins {
-	return &logins{hashes: hashes, known: map[[32]byte]bool{}}
+	l := &logins{hashes: hashes, cost: bcrypt.MinCost, compare: bcrypt.CompareHashAndPassword, known: map[[32]byte]bool{}}
+	for _, h := range hashes {
+		l.cost = max(l.cost, costOf(h))
+	}
+	return l
 }
+
+// costOf returns the cost of a hash that was checked, or 0.
+func costOf(hash []byte) int {
+	cost, err := bcrypt.Cost(hash)
+	if err != nil {
+		return 0
+	}
+	return cost
+}
+
+// bcryptHash is the whole of one: a comparison with a hash that is damaged ends at once,
+// and the time would tell that the account exists.
+var bcryptHash = regexp.MustCompile(`^\$2[abxy]?\$[0-9]{2}\$[./A-Za-z0-9]{53}$`)
 
 var accountName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$`)
 
-// ReadAccounts reads the file at path. Errors wrap ErrAccounts, or are the file
-// system's.
+// What is read of a file of accounts.
+const (
+	maxAccounts = 4 << 20 // bytes
+	maxCost     = 17      // as of htpasswd; a comparison takes seconds then
+)
+
+// ReadAccounts reads the file at path. Errors wrap ErrAccounts or trust.ErrWritable, or
+// are the file system's.
 func ReadAccounts(path string) (*Accounts, error) {
 	fi, err := os.Stat(path) // before it is read: what changes then is seen later
 	if err != nil {
@@ -65,7 +91,20 @@ func ReadAccounts(path string) (*Accounts, error) {
 }
 
 func readHashes(path string) (map[string][]byte, error) {
-	data, err := os.ReadFile(path)
+	fi, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !fi.Mode().IsRegular() {
+		return nil, fmt.Errorf("%w: %s is not a file", ErrAccounts, path)
+	}
+	if err := trust.RefuseWritable(path); err != nil {
+		return nil, err
+	}
+	data, err := bundle.ReadFile(path, maxAccounts)
+	if errors.Is(err, bundle.ErrLimit) {
+		return nil, fmt.Errorf("%w: %s has more than %d bytes", ErrAccounts, path, maxAccounts)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -76,9 +115,12 @@ func readHashes(path string) (map[string][]byte, error) {
 		if line == "" || strings.HasPrefix(line, "#") {
 			continue
 		}
-		name, hash, ok := strings.Cut(line, ":")
-		if _, err := bcrypt.Cost([]byte(hash)); !ok || !accountName.MatchString(name) || err != nil || hashes[name] != nil {
-			return nil, fmt.Errorf("%w: %s, line %d is not NAME:BCRYPT, as htpasswd -B or oob-bundle registry account write it, or the name is there twice", ErrAccounts, path, n)
+		name, hash, _ := strings.Cut(line, ":")
+		if hashes[name] != nil {
+			return nil, fmt.Errorf("%w: %s, line %d: duplicate account", ErrAccounts, path, n)
+		}
+		if err := checkAccount(name, hash); err != nil {
+			return nil, fmt.Errorf("%w: %s, line %d: %w", ErrAccounts, path, n, err)
 		}
 		hashes[name] = []byte(hash)
 	}
@@ -86,9 +128,41 @@ func readHashes(path string) (map[string][]byte, error) {
 		return nil, fmt.Errorf("%w: %s: %w", ErrAccounts, path, err)
 	}
 	if len(hashes) == 0 {
-		return nil, fmt.Errorf("%w: %s names nobody", ErrAccounts, path)
+		return nil, fmt.Errorf("%w: %s has no account; add one with oob-bundle registry account or htpasswd -B", ErrAccounts, path)
 	}
 	return hashes, nil
+}
+
+// checkAccount reports what is wrong with an account. The error does not contain the
+// line, which may have a password in it.
+func checkAccount(name, hash string) error {
+	if hash == "" {
+		return errors.New("not NAME:HASH; set the password with oob-bundle registry account or htpasswd -B")
+	}
+	if !accountName.MatchString(name) {
+		return errors.New("the name has other characters than letters, digits and . _ @ -, or is too long")
+	}
+	cost, err := bcrypt.Cost([]byte(hash))
+	if err != nil || !bcryptHash.MatchString(hash) {
+		return fmt.Errorf("%s is not supported, only bcrypt; set the password again with oob-bundle registry account or htpasswd -B", hashFormat(hash))
+	}
+	if cost > maxCost {
+		return fmt.Errorf("bcrypt cost %d; use at most %d, such as with htpasswd -B -C 12", cost, maxCost)
+	}
+	return nil
+}
+
+// hashFormat names the format of a hash that is not bcrypt's.
+func hashFormat(hash string) string {
+	for prefix, name := range map[string]string{
+		"$apr1$": "MD5 (the default of htpasswd)", "$1$": "MD5", "{SHA}": "SHA-1 (htpasswd -s)", "{SSHA}": "SHA-1",
+		"$5$": "SHA-256", "$6$": "SHA-512", "$argon2": "Argon2", "$7$": "scrypt", "$y$": "yescrypt", "$2": "a damaged bcrypt hash",
+	} {
+		if strings.HasPrefix(hash, prefix) {
+			return name
+		}
+	}
+	return "a password that is not hashed, or hashed with crypt"
 }
 
 // SetAccount gives an account a password in the file at path, which is made if
@@ -145,10 +219,13 @@ func (a *Accounts) Protect(next http.Handler) http.Handler {
 	})
 }
 
-// nobody is compared with where there is no such account, so that the time says
-// nothing about names.
-var nobody = []byte("$2a$10$7EqJtq98hPqEX7fNZaFWoOhi5BkX4Yq9uGkHn6gk8M1bXW9e5cN9K")
+// dummyHash returns a well-formed hash of a cost that no password is known for.
+func dummyHash(cost int) []byte {
+	return fmt.Appendf(nil, "$2a$%02d$7EqJtq98hPqEX7fNZaFWoOhi5BkX4Yq9uGkHn6gk8M1bXW9e5cN9K", cost)
+}
 
+// good reports whether a login is right. A wrong one takes the same time for every name,
+// known or not: that of one comparison at the highest cost of the file.
 func (l *logins) good(name, password string) bool {
 	login := sha256.Sum256([]byte(name + "\x00" + password))
 	l.mu.Lock()
@@ -157,11 +234,20 @@ func (l *logins) good(name, password string) bool {
 	if known {
 		return true
 	}
-	hash, ok := l.hashes[name]
-	if !ok {
-		hash = nobody
+	if len(password) > maxPassword {
+		return false
 	}
-	if len(password) > maxPassword || bcrypt.CompareHashAndPassword(hash, []byte(password)) != nil || !ok {
+	hash, exists := l.hashes[name]
+	if !exists {
+		hash = dummyHash(l.cost)
+	}
+	equal := l.compare(hash, []byte(password)) == nil
+	// The time doubles with the cost: costs c, c, c+1, … up to max-1 take together what
+	// max takes.
+	for cost := costOf(hash); cost < l.cost; cost++ {
+		_ = l.compare(dummyHash(cost), []byte(password)) // only the time counts
+	}
+	if !equal || !exists {
 		return false
 	}
 	l.mu.Lock()
@@ -176,7 +262,7 @@ func (a *Accounts) current() *logins {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	fi, err := os.Stat(a.path)
-	if err == nil && a.read != nil && os.SameFile(fi, a.read) && fi.ModTime().Equal(a.read.ModTime()) && fi.Size() == a.read.Size() {
+	if err == nil && a.read != nil && sameFile(fi, a.read) {
 		return a.logins
 	}
 	var hashes map[string][]byte
@@ -188,4 +274,9 @@ func (a *Accounts) current() *logins {
 		a.read = nil // it is looked at again
 	}
 	return a.logins
+}
+
+// sameFile reports whether a file has not changed.
+func sameFile(a, b fs.FileInfo) bool {
+	return os.SameFile(a, b) && a.ModTime().Equal(b.ModTime()) && a.Size() == b.Size() && a.Mode() == b.Mode()
 }
