@@ -8,13 +8,14 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/install"
+	"github.com/oob-bundle/oob-bundle/install/host"
 	"github.com/oob-bundle/oob-bundle/install/registry"
 )
 
@@ -125,13 +126,17 @@ func (u *ui) unit(c *cobra.Command, program string, f serveFlags) error {
 		}
 	})
 	for i, w := range words {
-		if strings.ContainsAny(w, " \"'%$\\") {
-			words[i] = strconv.Quote(strings.NewReplacer("%", "%%", "$", "$$").Replace(w))
+		quote := host.UnitArgument
+		if i == 0 { // the path of the program
+			quote = host.UnitWord
+		}
+		if words[i], err = quote(w); err != nil {
+			return wrongUsage("%q cannot be part of a unit: %v", w, err)
 		}
 	}
-	writable := strings.ReplaceAll(root, "%", "%%") // no command line, so $ is itself
-	if strings.ContainsAny(root, " \"'\\") {
-		writable = strconv.Quote(writable)
+	writable, err := host.UnitWord(root)
+	if err != nil {
+		return wrongUsage("--root %q cannot be part of a unit: %v", root, err)
 	}
 	_, err = fmt.Fprintf(u.out, `[Unit]
 Description=Registry of this site, read-only
@@ -165,6 +170,11 @@ func (f *serveFlags) check() (host string, err error) {
 		return "", wrongUsage("give --tls-cert and --tls-key for a certificate of your own, or --tls for one made here")
 	case len(f.names) > 0 && !f.tls:
 		return "", wrongUsage("--name is for the certificate that --tls makes")
+	}
+	for _, name := range f.names {
+		if err := bundle.CheckValue("host", strings.TrimPrefix(name, "*.")); err != nil {
+			return "", wrongUsage("--name: %v", err)
+		}
 	}
 	if ip := net.ParseIP(host); !f.insecure && host != "localhost" && (ip == nil || !ip.IsLoopback()) && (!f.tls && !ownCert || f.accounts == "") {
 		return "", wrongUsage("%s is not a loopback address; use --tls and --accounts there, or say with --insecure that everybody may see and change what is pulled", f.listen)

@@ -53,9 +53,10 @@ func composeEnv(text string) string {
 	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "$", "$$").Replace(text) + `"`
 }
 
-// quoteSystemd returns one word of a setting that is split into words, such as
-// Environment=. See systemd.syntax(7), Quoting, and systemd.unit(5), Specifiers.
-func quoteSystemd(v any) (string, error) {
+// UnitWord returns one word of a setting of a systemd unit that is split into words, such
+// as Environment=. See systemd.syntax(7), Quoting, and systemd.unit(5), Specifiers. The
+// error wraps ErrValues.
+func UnitWord(v any) (string, error) {
 	text, err := oneLine(v)
 	if err != nil {
 		return "", err
@@ -66,11 +67,11 @@ func quoteSystemd(v any) (string, error) {
 	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "%", "%%").Replace(text) + `"`, nil
 }
 
-// quoteSystemdExec returns one argument of a command line, such as those of ExecStart=.
-// The path of the program is no argument: systemd replaces no variables in it. Quadlet
-// turns all settings of a container into arguments.
-func quoteSystemdExec(v any) (string, error) {
-	text, err := quoteSystemd(v)
+// UnitArgument returns one argument of a command line in a systemd unit, such as those of
+// ExecStart=. The path of the program is no argument: systemd replaces no variables in
+// it. Quadlet turns all settings of a container into arguments. The error wraps ErrValues.
+func UnitArgument(v any) (string, error) {
+	text, err := UnitWord(v)
 	return strings.ReplaceAll(text, "$", "$$"), err
 }
 
