@@ -54,12 +54,20 @@ func (s side) serve(addr string) string {
 	s.Helper()
 	config := "registry-" + strings.ReplaceAll(addr, ":", "-")
 	s.write(config+".yml", "version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\nstorage: {filesystem: {rootdirectory: "+s.dir+"/"+config+"}, delete: {enabled: true}}\nhttp: {addr: "+addr+"}\n")
-	cmd := exec.Command("registry", "serve", config+".yml")
+	s.start(addr, "registry", "serve", config+".yml")
+	return addr
+}
+
+// start starts a program in the directory and waits until it listens. It is killed when
+// the test ends.
+func (s side) start(addr string, args ...string) *exec.Cmd {
+	s.Helper()
+	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Dir = s.dir
 	if err := cmd.Start(); err != nil {
 		s.Fatal(err)
 	}
 	s.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
 	s.sh("for _ in $(seq 100); do (exec 3<>/dev/tcp/" + strings.ReplaceAll(addr, ":", "/") + ") 2>/dev/null && exit 0; sleep 0.1; done; exit 1")
-	return addr
+	return cmd
 }
