@@ -252,7 +252,16 @@ func (w *flowWalk) command(c *parse.CommandNode, dot operand, last []operand) op
 	if name.Ident == "index" && len(c.Args) > 1 {
 		return indexed(args[0], c.Args[2:])
 	}
+	if name.Ident == "env" && len(c.Args) > 1 && !knownProgram(c.Args[1]) {
+		return w.result("print", c.String(), args)
+	}
 	return w.result(name.Ident, c.String(), args)
+}
+
+// knownProgram reports whether a node may name a program whose env files can be written.
+func knownProgram(n parse.Node) bool {
+	text, ok := n.(*parse.StringNode)
+	return !ok || slices.Contains(EnvPrograms, text.Text)
 }
 
 // indexed returns what index returns of a map, given the nodes of the keys.

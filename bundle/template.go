@@ -9,6 +9,9 @@ var TemplateFunctions = []string{
 	"json", "yaml", "compose", "podEnv", "env", "systemd", "systemdExec", "systemdLine", "nginx", "shell", "sql", "urlHost",
 }
 
+// EnvPrograms are the programs for whose env files the function env quotes.
+var EnvPrograms = []string{"compose", "systemd", "podman", "docker"}
+
 // CheckTemplate reports what no site could make anything of: a template that is none,
 // or that calls a function which does not exist. What it asks of a site is not looked
 // at.

@@ -132,6 +132,11 @@ func TestUnquotedLanguages(t *testing.T) {
 			}
 		}
 	}
+	for call, n := range map[string]int{`env "composer" .Values.text`: 1, `env .Name .Values.text`: 0, `.Values.text | env "podman"`: 0, `.Values.text | env "x"`: 1} {
+		if got := unquoted(t, "a.env", "A={{ "+call+" }}"); len(got) != n {
+			t.Errorf("%s: %v", call, got)
+		}
+	}
 	// A path may have a space, which ends a word.
 	if got := unquoted(t, "a.service", "ExecStart=/bin/x {{ .Values.file }} {{ .Values.port }}"); !slices.Equal(got, []string{"1 .Values.file"}) {
 		t.Error(got)

@@ -5,6 +5,8 @@ import (
 	"net"
 	"strings"
 	"unicode"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
 // The functions in this file write a value in another language: that of the file into
@@ -40,7 +42,7 @@ func quoteEnv(program string, v any) (string, error) {
 		}
 		return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "`", "\\`", "$", `\$`).Replace(text) + `"`, nil
 	}
-	return "", fmt.Errorf("env: unknown program %q; use compose, docker, podman or systemd", program)
+	return "", fmt.Errorf("env: unknown program %q; use one of %s", program, strings.Join(bundle.EnvPrograms, ", "))
 }
 
 // composeEnv quotes for an env_file of Compose. Single quotes keep everything, and both

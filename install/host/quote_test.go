@@ -90,7 +90,7 @@ func TestQuotingRefuses(t *testing.T) {
 			}
 		}
 	}
-	if _, err := filled(t, `{{ env "composer" .Values.v }}`, "x"); err == nil || !strings.Contains(err.Error(), `unknown program "composer"; use compose, docker, podman or systemd`) {
+	if _, err := filled(t, `{{ env "composer" .Values.v }}`, "x"); err == nil || !strings.Contains(err.Error(), `unknown program "composer"; use one of compose, systemd, podman, docker`) {
 		t.Error(err)
 	}
 }
