@@ -291,7 +291,8 @@ func (w *flowWalk) result(function, call string, args []operand) operand {
 		return operand{from: all}
 	case "environ", "environMap": // of a document with values in it
 		return operand{from: flow{call: false}}
-	case "eq", "ne", "lt", "le", "gt", "ge", "not", "len", "has", "image", "repository", "tag", "digest", "chart", "plugins", "pluginKeys", "file", "fail":
+	case "eq", "ne", "lt", "le", "gt", "ge", "not", "len", "has", "file", "fail",
+		"image", "repository", "tag", "digest", "chart", "plugins", "pluginKeys":
 		return operand{} // contains no value, or an error does not print it
 	}
 	return operand{from: all.marked(false)}

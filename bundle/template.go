@@ -5,8 +5,9 @@ import "text/template"
 // TemplateFunctions are what templates may call besides the functions of
 // text/template. A host gives them their meaning.
 var TemplateFunctions = []string{
-	"image", "repository", "tag", "digest", "chart", "has", "plugins", "pluginKeys", "file", "environ", "environMap", "base", "dir", "fail",
-	"json", "yaml", "compose", "podEnv", "env", "systemd", "systemdExec", "systemdLine", "nginx", "shell", "sql", "urlHost",
+	"image", "repository", "tag", "digest", "chart", "has", "plugins", "pluginKeys",
+	"file", "environ", "environMap", "base", "dir", "urlHost", "fail",
+	"json", "yaml", "compose", "podEnv", "env", "systemd", "systemdExec", "systemdLine", "nginx", "shell", "sql",
 }
 
 // EnvPrograms are the programs for whose env files the function env quotes.

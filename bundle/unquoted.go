@@ -95,7 +95,9 @@ func languageByName(file string) *language {
 	file = strings.ToLower(file)
 	base, suffix := path.Base(file), path.Ext(file)
 	isYAML := suffix == ".yaml" || suffix == ".yml"
-	isCompose := strings.HasPrefix(base, "compose") || strings.HasPrefix(base, "docker-compose") || strings.HasPrefix(base, "podman-compose")
+	isCompose := slices.ContainsFunc([]string{"compose", "docker-compose", "podman-compose"}, func(prefix string) bool {
+		return strings.HasPrefix(base, prefix)
+	})
 	switch {
 	case isYAML && isCompose:
 		return inCompose

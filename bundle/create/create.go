@@ -249,7 +249,8 @@ func (o *Options) warnUnquoted(files []*pull.Blob) error {
 			return err
 		}
 		for _, u := range found {
-			o.Warn("template %s, line %d: %s is not quoted for this kind of file; print it with the function %s (docs/host.md, Quoting)", f.Wanted.Path, u.Line, u.Value, u.Use)
+			o.Warn("template %s, line %d: %s is not quoted for this kind of file; "+
+				"print it with the function %s (docs/host.md, Quoting)", f.Wanted.Path, u.Line, u.Value, u.Use)
 		}
 	}
 	return nil

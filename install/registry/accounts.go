@@ -128,7 +128,8 @@ func readHashes(path string) (map[string][]byte, error) {
 		return nil, fmt.Errorf("%w: %s: %w", ErrAccounts, path, err)
 	}
 	if len(hashes) == 0 {
-		return nil, fmt.Errorf("%w: %s has no account; add one with oob-bundle registry account or htpasswd -B", ErrAccounts, path)
+		return nil, fmt.Errorf("%w: %s has no account; add one with oob-bundle registry account or htpasswd -B",
+			ErrAccounts, path)
 	}
 	return hashes, nil
 }
@@ -144,7 +145,8 @@ func checkAccount(name, hash string) error {
 	}
 	cost, err := bcrypt.Cost([]byte(hash))
 	if err != nil || !bcryptHash.MatchString(hash) {
-		return fmt.Errorf("%s is not supported, only bcrypt; set the password again with oob-bundle registry account or htpasswd -B", hashFormat(hash))
+		return fmt.Errorf("%s is not supported, only bcrypt; "+
+			"set the password again with oob-bundle registry account or htpasswd -B", hashFormat(hash))
 	}
 	if cost > maxCost {
 		return fmt.Errorf("bcrypt cost %d; use at most %d, such as with htpasswd -B -C 12", cost, maxCost)

@@ -61,7 +61,8 @@ func runAs(ctx context.Context, name, dir string, in io.Reader, out io.Writer, a
 		return nil
 	}
 	failed := &failure{name: name, said: said.lines(), err: err}
-	if args[0] == "systemctl" && containsAny(failed.said, "access denied", "interactive authentication required", "permission denied") {
+	denied := containsAny(failed.said, "access denied", "interactive authentication required", "permission denied")
+	if args[0] == "systemctl" && denied {
 		return fmt.Errorf("%w: %w\nrun it as root, such as with sudo", fs.ErrPermission, failed)
 	}
 	return failed

@@ -29,7 +29,8 @@ func docker(ctx context.Context) (command []string, err error) {
 			problems = append(problems, err)
 		}
 	}
-	return nil, fmt.Errorf("%w: Docker is here, and Docker Compose is not; install the package docker-compose-plugin or docker-compose\n%w", ErrNoRuntime, errors.Join(problems...))
+	return nil, fmt.Errorf("%w: Docker is here, and Docker Compose is not; "+
+		"install the package docker-compose-plugin or docker-compose\n%w", ErrNoRuntime, errors.Join(problems...))
 }
 
 const orQuadlet = "on a host with podman and systemd set the value quadlet, if the bundle has it"
@@ -37,7 +38,8 @@ const orQuadlet = "on a host with podman and systemd set the value quadlet, if t
 // noDocker explains why docker info failed and says what to do.
 func noDocker(ctx context.Context, err error) error {
 	if errors.Is(err, exec.ErrNotFound) {
-		return fmt.Errorf("%w: Docker does not answer: there is no program docker on this host; install it, or %s", ErrNoRuntime, orQuadlet)
+		return fmt.Errorf("%w: Docker does not answer: there is no program docker on this host; install it, or %s",
+			ErrNoRuntime, orQuadlet)
 	}
 	said := withoutWarnings(saidBy(err))
 	var advice string
@@ -45,18 +47,23 @@ func noDocker(ctx context.Context, err error) error {
 	switch {
 	case isPodman(ctx, said):
 		kinds = append(kinds, errGone)
-		advice = "the program docker is podman's here, which Docker Compose deployments are not made for; install Docker, or set the value quadlet, if the bundle has it"
+		advice = "the program docker is podman's here, which Docker Compose deployments are not made for; " +
+			"install Docker, or set the value quadlet, if the bundle has it"
 	case containsAny(said, "permission denied", "access is denied", "operation not permitted"):
 		kinds = append(kinds, fs.ErrPermission)
-		advice = "this user may not use Docker; add the user to the group docker (usermod -aG docker USER, then log in again), or run the same command with sudo"
+		advice = "this user may not use Docker; add the user to the group docker " +
+			"(usermod -aG docker USER, then log in again), or run the same command with sudo"
 	case os.Getenv("DOCKER_HOST") != "":
-		advice = fmt.Sprintf("DOCKER_HOST is %q; start the Docker that listens there, or unset DOCKER_HOST to use this host's", os.Getenv("DOCKER_HOST"))
+		advice = fmt.Sprintf("DOCKER_HOST is %q; start the Docker that listens there, "+
+			"or unset DOCKER_HOST to use this host's", os.Getenv("DOCKER_HOST"))
 	case containsAny(said, "context not found"):
 		advice = "choose a context that exists with docker context use, or unset DOCKER_CONTEXT"
 	case rootlessSocket() != "":
-		advice = fmt.Sprintf("a rootless Docker listens elsewhere: set DOCKER_HOST=unix://%s. %s", rootlessSocket(), aboutRootless)
+		advice = fmt.Sprintf("a rootless Docker listens elsewhere: set DOCKER_HOST=unix://%s. %s",
+			rootlessSocket(), aboutRootless)
 	case containsAny(said, "cannot connect", "is the docker daemon running", "connection refused", "no such file"):
-		advice = "start it, such as with systemctl start docker; a rootless Docker with systemctl --user start docker and DOCKER_HOST; or " + orQuadlet
+		advice = "start it, such as with systemctl start docker; a rootless Docker with systemctl --user start docker " +
+			"and DOCKER_HOST; or " + orQuadlet
 	default:
 		advice = "make docker info work for this user first; or " + orQuadlet
 	}
@@ -64,7 +71,8 @@ func noDocker(ctx context.Context, err error) error {
 }
 
 // aboutRootless says what a rootless Docker cannot do.
-const aboutRootless = "A rootless Docker has its own network, from which the registry at 127.0.0.1:5000 cannot be reached: serve it on an address of this host (oob-bundle registry serve --listen), and give that as the value registry"
+const aboutRootless = "A rootless Docker has its own network, from which the registry at 127.0.0.1:5000 cannot be reached: " +
+	"serve it on an address of this host (oob-bundle registry serve --listen), and give that as the value registry"
 
 // unusable is an engine that is there and does not work.
 type unusable struct {
