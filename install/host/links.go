@@ -34,41 +34,6 @@ func (r *Release) Links() []string {
 	return list
 }
 
-// Foreign lists the places of a release's links where the host has something of its
-// own, and units of its distribution that a link would hide.
-func (r *Release) Foreign() ([]string, error) {
-	if r.site.HostRoot == "" {
-		return nil, nil
-	}
-	var list []string
-	for _, l := range r.host.Links {
-		p := filepath.Join(r.site.HostRoot, l.Path)
-		if ours, err := leadsTo(p, linkTarget(r.base, l)); err != nil {
-			return nil, err
-		} else if ours {
-			continue
-		}
-		for _, dir := range []string{"usr/lib/systemd/system", "lib/systemd/system"} {
-			hidden := filepath.Join(r.site.HostRoot, dir, filepath.Base(p))
-			if _, err := os.Lstat(hidden); err == nil && filepath.Dir(l.Path) == "/etc/systemd/system" {
-				list = append(list, hidden)
-				break
-			}
-		}
-		fi, err := os.Lstat(p)
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			continue
-		case err != nil:
-			return nil, err
-		case !fi.Mode().IsRegular() && fi.Mode()&fs.ModeSymlink == 0:
-			return nil, fmt.Errorf("%w: %s is neither a file nor a link, and a link of this bundle belongs there; move it away", bundle.ErrPolicy, p)
-		}
-		list = append(list, p)
-	}
-	return list, nil
-}
-
 // leadsTo reports whether p is a link to a target.
 func leadsTo(p, target string) (bool, error) {
 	fi, err := os.Lstat(p)
@@ -210,8 +175,17 @@ func keepAside(kept, p string) error {
 		if err != nil {
 			return err
 		}
-		name = fmt.Sprintf("%s.%d", kept, n)
+		name = numbered(kept, n)
 	}
+}
+
+// numbered returns a further name for what is kept under a name.
+func numbered(kept string, n int) string {
+	dir, base := filepath.Split(kept)
+	if len(base) > 240 { // with the number it may be too long for a file system
+		base = bundle.DigestOf([]byte(base)).Short()
+	}
+	return filepath.Join(dir, fmt.Sprintf("%s.%d", base, n))
 }
 
 // copyOf makes to, whatever it was, what from is: a link, or a file with its content,

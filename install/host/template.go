@@ -46,6 +46,9 @@ func (l *limits) use(n int) error {
 
 // render fills in one template. The error names the file; it wraps ErrTemplate.
 func (r *renderer) render(name, text string) ([]byte, error) {
+	if r.limits == nil {
+		r.limits = newLimits()
+	}
 	functions := builtins()
 	maps.Copy(functions, r.functions())
 	for f, function := range functions {
