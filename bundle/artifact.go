@@ -26,7 +26,7 @@ func NewManifest(config Descriptor, annotations map[string]string, layers ...Des
 	return encodeManifest(ociManifest{Config: config, Layers: layers, Annotations: annotations})
 }
 
-// NewReferrersIndex returns the index that clients keep under a tag where a
+// NewReferrersIndex returns an index of manifests, such as clients keep under a tag where a
 // registry does not list what refers to a manifest.
 func NewReferrersIndex(list []Descriptor) (d Descriptor, index []byte) {
 	data, err := Encode(struct {
@@ -120,4 +120,21 @@ func (r *Reader) PartialIndex(i Image) (data []byte, mediaType string, err error
 		}
 	}
 	return data, p.MediaType, nil
+}
+
+// CarriedIndex returns an index of the manifests that are carried of a partial index, in the
+// order of the root, if there are several. Machines of all these platforms can pull it from
+// a registry that does not take the partial index.
+func (g *Geometry) CarriedIndex(i Image) (d Descriptor, index []byte, ok bool) {
+	if !i.Partial || len(i.Manifests) < 2 {
+		return d, nil, false
+	}
+	var list []Descriptor
+	for _, m := range g.Index.Manifests {
+		if m.Annotations[AnnotationRef] == i.Reference && m.Platform.Machine() {
+			list = append(list, Descriptor{MediaType: m.MediaType, Digest: m.Digest, Size: m.Size, Platform: m.Platform})
+		}
+	}
+	d, index = NewReferrersIndex(list)
+	return d, index, len(list) > 1
 }

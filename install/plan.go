@@ -262,11 +262,8 @@ func (p *Plan) owned() []owned {
 			continue
 		}
 		list = append(list, owned{p.tagKey(i.Repository, i.Tag), i.Tag, i})
-		if i.Partial && len(i.Manifests) > 1 { // they may get tags of their own
-			for _, d := range p.platforms(i) {
-				name := platformTag(i.Tag, d.Platform)
-				list = append(list, owned{p.tagKey(i.Repository, name), name, i})
-			}
+		for name := range p.platformTags(i) {
+			list = append(list, owned{p.tagKey(i.Repository, name), name, i})
 		}
 	}
 	return list
@@ -399,7 +396,20 @@ func (p *Plan) siteReference(i bundle.Image, d bundle.Digest) string {
 	return s + "@" + string(d)
 }
 
-// platformTag names one platform's manifest where the index cannot be stored.
-func platformTag(tag string, p *bundle.Platform) string {
-	return tag + "-" + strings.ReplaceAll(p.String(), "/", "-")
+// platformTags are the names of an image's platforms, for a target that does not take its
+// partial index. A name that another image of the bundle has is left to that, and so is one
+// that is longer than a registry takes (distribution-spec): the digest remains.
+func (p *Plan) platformTags(i bundle.Image) map[string]bundle.Digest {
+	if !i.Partial || len(i.Manifests) < 2 {
+		return nil
+	}
+	names := map[string]bundle.Digest{}
+	for _, d := range p.platforms(i) {
+		name := i.Tag + "-" + strings.ReplaceAll(d.Platform.String(), "/", "-")
+		taken := slices.ContainsFunc(p.images, func(o bundle.Image) bool { return o.Repository == i.Repository && o.Tag == name })
+		if _, twice := names[name]; !taken && !twice && len(name) <= 128 { // Windows has several of a platform
+			names[name] = d.Digest
+		}
+	}
+	return names
 }

@@ -28,11 +28,16 @@ func slotArtifact(v *verify.Verified) (bundle.Descriptor, map[bundle.Digest][]by
 	return d, blobs
 }
 
-// Added is what an installation stores of a bundle besides its blobs: the root, and
-// the signatures as an artifact.
+// Added is what an installation stores of a bundle besides its blobs: the root, the
+// signatures as an artifact, and indexes of what is carried of partial ones.
 func Added(v *verify.Verified) map[bundle.Digest][]byte {
 	_, blobs := slotArtifact(v)
 	blobs[v.Identity] = v.Root
+	for _, i := range v.Deployment.Images {
+		if d, index, ok := v.CarriedIndex(i); ok {
+			blobs[d.Digest] = index
+		}
+	}
 	return blobs
 }
 

@@ -189,9 +189,25 @@ func (p *Plan) storePartial(ctx context.Context, r *repository, s *stored) error
 		if err != nil {
 			return err
 		}
+		if err := p.storeCarried(ctx, r, i); err != nil {
+			return err
+		}
 		s.mu.Lock()
 		s.partial[i.Reference] = accepted
 		s.mu.Unlock()
 	}
 	return nil
+}
+
+// storeCarried stores an index of the manifests that are carried of a partial index.
+func (p *Plan) storeCarried(ctx context.Context, r *repository, i bundle.Image) error {
+	d, data, ok := p.Bundle.CarriedIndex(i)
+	if !ok {
+		return nil
+	}
+	m, err := bundle.ParseManifest(d, data)
+	if err != nil {
+		return err
+	}
+	return p.Target.PutManifest(ctx, r.name, m, data)
 }

@@ -26,6 +26,9 @@ func (p *Plan) moves(ctx context.Context, repos []*repository, s *stored) ([]Tag
 			if s.partial[i.Reference] && !slices.Contains(retain, i.Digest) {
 				retain = append(retain, i.Digest)
 			}
+			if d, _, ok := p.Bundle.CarriedIndex(i); ok && !slices.Contains(retain, d.Digest) {
+				retain = append(retain, d.Digest)
+			}
 		}
 		for n, d := range retain {
 			add(r.name, retentionTag(p.Bundle.Identity, n), d)
@@ -79,17 +82,14 @@ func meansSame(i bundle.Image, d bundle.Digest) bool {
 // carried manifest. Of several, the index serves every platform if the target
 // took it; if not, the tag is the first platform's and each has one of its own.
 func (p *Plan) addTag(t tag, repo string, s *stored, add func(repo, name string, to bundle.Digest)) {
-	if t.image.Partial && len(t.image.Manifests) > 1 {
-		if s.partial[t.image.Reference] {
-			add(repo, t.name, t.image.Digest)
-			return
-		}
-		for _, d := range p.platforms(t.image) {
-			// A longer name no registry takes (distribution-spec); the digest remains.
-			if name := platformTag(t.name, d.Platform); len(name) <= 128 {
-				add(repo, name, d.Digest)
-			}
-		}
+	several := t.image.Partial && len(t.image.Manifests) > 1
+	if several && s.partial[t.image.Reference] {
+		add(repo, t.name, t.image.Digest)
+		return
+	}
+	names := p.platformTags(t.image)
+	for _, name := range sortedKeys(names) {
+		add(repo, name, names[name])
 	}
 	add(repo, t.name, t.digest)
 }

@@ -298,7 +298,7 @@ func (u *ui) install(ctx context.Context, path string, f installFlags) (err erro
 			return err
 		}
 	}
-	if own := (bundle.Platform{OS: "linux", Architecture: runtime.GOARCH}); !slices.ContainsFunc(v.Info.Platforms, own.Matches) {
+	if own := (bundle.Platform{OS: "linux", Architecture: runtime.GOARCH}); !slices.ContainsFunc(v.Info.Platforms, func(p bundle.Platform) bool { _, runs := own.Runs(p); return runs }) {
 		u.note("%s is for %s and this host is %s: it can serve the images to other machines, and run none", path, strings.Join(v.Info.PlatformNames(), ", "), own)
 	}
 	if f.dryRun {

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -54,6 +55,7 @@ func (r *Release) collect() error {
 		out := file{path: f.Path, mode: fs.FileMode(mode), blob: bundle.Descriptor{Digest: f.Digest, Size: f.Size}, as: f.As, strip: f.Strip}
 		if f.As == bundle.AsTemplate || f.As == bundle.AsImages {
 			text, err := r.bundle.ReadBlob(out.blob, bundle.MaxTemplate)
+			render.cluster = d.Form == "kubernetes" || f.As == bundle.AsImages || kubernetesObject.Match(text)
 			if err == nil && f.As == bundle.AsTemplate {
 				out.data, out.shown, out.secret, err = r.ownText(render, f.Path, string(text))
 			} else if err == nil {
@@ -88,6 +90,9 @@ func (r *Release) collect() error {
 	}
 	return errors.Join(problems...)
 }
+
+// kubernetesObject finds what every object of Kubernetes has, and no Compose file.
+var kubernetesObject = regexp.MustCompile(`(?m)^apiVersion:[^\n]*$(?s:.*)^kind:|^kind:[^\n]*$(?s:.*)^apiVersion:`)
 
 // maxIncluded bounds how deep templates may include each other.
 const maxIncluded = 4

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"maps"
+	"math"
 	"net"
 	"path"
 	"path/filepath"
@@ -263,7 +264,7 @@ func (r *Release) checkStart() error {
 		return nil
 	}
 	var problems []error
-	if own := (bundle.Platform{OS: runtime.GOOS, Architecture: runtime.GOARCH}); !r.platform.Matches(own) {
+	if own := (bundle.Platform{OS: runtime.GOOS, Architecture: runtime.GOARCH}); !runs(own, r.platform) {
 		problems = append(problems, fmt.Errorf("%w: it carries %s, and this host is %s", bundle.ErrPolicy, strings.Join(r.bundle.Info.PlatformNames(), ", "), own))
 	}
 	problems = append(problems, r.checkUnits())
@@ -298,16 +299,23 @@ func (r *Release) checkUnits() error {
 	return fmt.Errorf("%w: podman and systemd look for the units below /etc alone; to start them, give --host-root /, or leave --root away", ErrValues)
 }
 
-// hostPlatform chooses the platform for this machine: its own if it is carried,
-// else the first.
+// hostPlatform chooses the platform for this machine: the nearest that it runs, else the
+// first.
 func hostPlatform(carried []bundle.Platform) bundle.Platform {
 	own := bundle.Platform{OS: "linux", Architecture: runtime.GOARCH}
+	chosen, least := carried[0], math.MaxInt
 	for _, p := range carried {
-		if p.Matches(own) {
-			return p
+		if distance, ok := own.Runs(p); ok && distance < least {
+			chosen, least = p, distance
 		}
 	}
-	return carried[0]
+	return chosen
+}
+
+// runs reports whether a machine runs what is built for a platform.
+func runs(machine, built bundle.Platform) bool {
+	_, ok := machine.Runs(built)
+	return ok
 }
 
 // id is a hash of everything that a release depends on.

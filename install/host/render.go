@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"path"
 	"regexp"
 	"slices"
@@ -41,6 +42,7 @@ type renderer struct {
 	file     func(path string) (string, error)
 	depth    int     // of templates that include others
 	limits   *limits // shared by all templates of a release
+	cluster  bool    // the file is for machines of several platforms
 }
 
 func (r *renderer) functions() template.FuncMap {
@@ -141,7 +143,7 @@ func (r *renderer) image(name string) (string, error) {
 	return r.Registry + "/" + i.Repository + "@" + string(d), err
 }
 
-// find returns a carried image and its manifest for the platform of the release.
+// find returns a carried image and the digest by which machines pull it.
 func (r *renderer) find(name string) (bundle.Image, bundle.Digest, error) {
 	var found []bundle.Image
 	for _, i := range r.d.Images {
@@ -152,7 +154,7 @@ func (r *renderer) find(name string) (bundle.Image, bundle.Digest, error) {
 		if i.Reference != name && ref.Repository() != name {
 			continue
 		}
-		if d := r.pinned(i); d != "" {
+		if r.named(i) != "" {
 			found = append(found, i)
 		}
 	}
@@ -160,12 +162,27 @@ func (r *renderer) find(name string) (bundle.Image, bundle.Digest, error) {
 	case 0:
 		return bundle.Image{}, "", fmt.Errorf("the image %s is not in the bundle, or not for %s", name, r.Platform)
 	case 1:
-		return found[0], r.pinned(found[0]), nil
+		return found[0], r.named(found[0]), nil
 	}
 	return bundle.Image{}, "", fmt.Errorf("%s is the name of %d images in the bundle; say which, with its tag", name, len(found))
 }
 
-// pinned returns the digest of the runnable manifest for this platform, or "".
+// named returns the digest by which machines that read the file pull an image, or "" if it
+// cannot run there: on this host the manifest for its platform, in a cluster an index, from
+// which each machine takes its own.
+func (r *renderer) named(i bundle.Image) bundle.Digest {
+	pinned := r.pinned(i)
+	if !r.cluster || pinned == "" {
+		return pinned
+	}
+	if d, _, ok := r.g.CarriedIndex(i); ok {
+		return d.Digest
+	}
+	return i.Manifests[0]
+}
+
+// pinned returns the digest of the runnable manifest for this platform, or "". Of several
+// variants it is the nearest.
 func (r *renderer) pinned(i bundle.Image) bundle.Digest {
 	var candidates []bundle.Descriptor
 	for _, d := range r.g.Index.Manifests {
@@ -173,23 +190,29 @@ func (r *renderer) pinned(i bundle.Image) bundle.Digest {
 			candidates = append(candidates, d)
 		}
 	}
+	var nearest bundle.Digest
+	least := math.MaxInt
 	seen := map[bundle.Digest]bool{}
 	for n := 0; n < len(candidates); n++ { // indexes are followed, each once
 		d := candidates[n]
-		if m := r.g.Manifests[d.Digest]; m != nil && m.Config == nil && seen[d.Digest] {
+		m := r.g.Manifests[d.Digest]
+		if m == nil || m.Config == nil && seen[d.Digest] {
 			continue
 		}
 		seen[d.Digest] = true
-		m := r.g.Manifests[d.Digest]
-		switch {
-		case m == nil:
-		case m.Config == nil:
+		if m.Config == nil {
 			candidates = append(candidates, m.Manifests...)
-		case m.Runnable() && (d.Platform == nil || d.Platform.Matches(r.platform)):
-			return d.Digest
+			continue
+		}
+		distance, runs := 0, d.Platform == nil
+		if !runs {
+			distance, runs = r.platform.Runs(*d.Platform)
+		}
+		if runs && m.Runnable() && distance < least {
+			nearest, least = d.Digest, distance
 		}
 	}
-	return ""
+	return nearest
 }
 
 // chart returns what is known of a chart, with its name on the site.
@@ -221,7 +244,7 @@ func (r *renderer) siteImages(name string, data []byte) (out []byte, foreign []s
 		if err != nil {
 			return nil, nil, err
 		}
-		if d := r.pinned(i); d != "" {
+		if d := r.named(i); d != "" {
 			site := r.Registry + "/" + i.Repository + "@" + string(d)
 			names[i.Reference], names[ref.Repository()] = site, site
 			tags[ref.Repository()]++
