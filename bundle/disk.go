@@ -3,7 +3,9 @@ package bundle
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"math"
+	"os"
 	"path/filepath"
 	"syscall"
 )
@@ -26,6 +28,56 @@ func Need(dir string, bytes, files, largest int64) error {
 		return err
 	}
 	return room.need(dir, bytes, files, largest)
+}
+
+// Demand is room that is needed in a directory, which may not exist yet.
+type Demand struct {
+	Dir          string
+	Bytes, Files int64
+}
+
+// NeedAll checks that there is room for all demands together; each file system is asked
+// once. Errors wrap ErrSpace, or are the file system's.
+func NeedAll(demands ...Demand) error {
+	var systems []string
+	sums := map[string]Demand{}
+	for _, d := range demands {
+		dir, err := existing(d.Dir)
+		if err != nil {
+			return err
+		}
+		system, err := fileSystemOf(dir)
+		if err != nil {
+			return err
+		}
+		sum, known := sums[system]
+		if !known {
+			systems, sum.Dir = append(systems, system), dir
+		}
+		sum.Bytes, sum.Files = sum.Bytes+d.Bytes, sum.Files+d.Files
+		sums[system] = sum
+	}
+	var problems []error
+	for _, system := range systems {
+		d := sums[system]
+		problems = append(problems, Need(d.Dir, d.Bytes, d.Files, 0))
+	}
+	return errors.Join(problems...)
+}
+
+// existing returns dir, or the nearest directory above it that exists.
+func existing(dir string) (string, error) {
+	dir, err := filepath.Abs(dir)
+	for err == nil {
+		if _, err = os.Stat(dir); err == nil {
+			return dir, nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) || dir == filepath.Dir(dir) {
+			break
+		}
+		dir, err = filepath.Dir(dir), nil
+	}
+	return dir, err
 }
 
 func (r Room) need(dir string, bytes, files, largest int64) error {

@@ -31,6 +31,18 @@ func RoomAt(dir string) (Room, error) {
 	return r, nil
 }
 
+// fileSystemOf names the file system that holds a directory.
+func fileSystemOf(dir string) (string, error) {
+	fi, err := os.Stat(dir)
+	if err != nil {
+		return "", err
+	}
+	if s, ok := fi.Sys().(*syscall.Stat_t); ok {
+		return fmt.Sprint(s.Dev), nil
+	}
+	return "", nil
+}
+
 // Allocated returns how many bytes a file takes on the disk, which may be fewer
 // than its size while it is being written.
 func Allocated(path string) (int64, error) {

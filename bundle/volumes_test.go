@@ -8,6 +8,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 )
@@ -124,6 +125,26 @@ func TestRoom(t *testing.T) {
 	room, err := RoomAt(t.TempDir())
 	if err != nil || room.Bytes <= 0 || room.Files <= 0 || room.MaxFile <= 0 {
 		t.Errorf("%+v, %v", room, err)
+	}
+	dir := t.TempDir()
+	space, err := RoomAt(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	most := Demand{Dir: filepath.Join(dir, "not", "there"), Bytes: space.Bytes / 3 * 2, Files: 1}
+	if err := NeedAll(most); err != nil {
+		t.Errorf("two thirds: %v", err)
+	}
+	if err := NeedAll(most, Demand{Dir: dir, Bytes: most.Bytes}); !errors.Is(err, ErrSpace) {
+		t.Errorf("two thirds twice, on one disk: %v", err)
+	}
+	if other, err := RoomAt("/dev/shm"); err == nil && other.Bytes > 1<<20 && runtime.GOOS == "linux" {
+		if err := NeedAll(most, Demand{Dir: "/dev/shm", Bytes: 1 << 20}); err != nil {
+			t.Errorf("on two disks: %v", err)
+		}
+		if err := NeedAll(Demand{Dir: dir, Bytes: 1}, Demand{Dir: "/dev/shm", Bytes: math.MaxInt64}); !errors.Is(err, ErrSpace) {
+			t.Errorf("the other disk is full: %v", err)
+		}
 	}
 	if err := Need(t.TempDir(), math.MaxInt64, 1, 1); !errors.Is(err, ErrSpace) {
 		t.Error(err)

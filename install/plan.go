@@ -25,9 +25,9 @@ type Target interface {
 	Address() string
 	// Shared reports whether others than this host put bundles there, too.
 	Shared() bool
-	// Space returns how many bytes and files the blobs will take on the disk that
-	// holds the root, each of them going into so many repositories on average.
-	Space(blobs []bundle.Descriptor, links int) (bytes, files int64, err error)
+	// Space returns the room that the blobs will take on this host, each of them going into
+	// so many repositories on average; none if Dir is "".
+	Space(blobs []bundle.Descriptor, links int) (bundle.Demand, error)
 	// Ready asks whether the repositories may be filled; nothing that it does lasts.
 	// The error names all that may not.
 	Ready(ctx context.Context, repos []string) error

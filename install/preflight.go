@@ -85,21 +85,23 @@ func (p *Plan) checkElsewhere() error {
 	return nil
 }
 
-// checkRoom adds up what registry and files take on the disk that holds the root.
+// checkRoom compares what registry and files take with what their disks have.
 func (p *Plan) checkRoom(repos []*repository) error {
-	var bytes, files int64
+	var demands []bundle.Demand
 	if !p.Options.InPlace {
 		blobs, links := p.content(repos)
-		var err error
-		if bytes, files, err = p.Target.Space(blobs, links); err != nil {
+		registry, err := p.Target.Space(blobs, links)
+		if err != nil {
 			return err
+		}
+		if registry.Dir != "" {
+			demands = append(demands, registry)
 		}
 	}
 	if p.release != nil {
-		b, f := p.release.Space()
-		bytes, files = bytes+b, files+f
+		demands = append(demands, p.release.Space())
 	}
-	return bundle.Need(p.Options.Root, bytes, files, 0)
+	return bundle.NeedAll(demands...)
 }
 
 // checkRights looks at the directories that get something.

@@ -21,8 +21,8 @@ import (
 // crowded is a target that takes more room than there is.
 type crowded struct{ install.Target }
 
-func (crowded) Space([]bundle.Descriptor, int) (bytes, files int64, err error) {
-	return 1 << 60, 1, nil
+func (crowded) Space([]bundle.Descriptor, int) (bundle.Demand, error) {
+	return bundle.Demand{Dir: os.TempDir(), Bytes: 1 << 60, Files: 1}, nil
 }
 
 // TestPreflight: everything that stands in the way is said at once, before anything

@@ -18,12 +18,12 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle/foreign"
 )
 
-// Space is how many bytes and files the release takes, if it is not there.
-func (r *Release) Space() (bytes, files int64) {
+// Space returns the room that the release takes, if it is not there yet.
+func (r *Release) Space() bundle.Demand {
 	if _, err := os.Stat(filepath.Join(r.Dir, bundle.ReleaseFile)); err == nil {
-		return 0, 0
+		return bundle.Demand{Dir: r.base}
 	}
-	return r.Size(), int64(len(r.files)) + 16
+	return bundle.Demand{Dir: r.base, Bytes: r.Size(), Files: int64(len(r.files)) + 16}
 }
 
 // Writes lists the directories besides the root that get something.

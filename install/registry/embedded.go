@@ -66,17 +66,18 @@ func OpenEmbedded(ctx context.Context, root string) (*Embedded, error) {
 // linkBytes is what a link or a directory takes on most file systems.
 const linkBytes = 4096
 
-// Space is what is missing of the blobs, with the links to them.
-func (e *Embedded) Space(blobs []bundle.Descriptor, links int) (bytes, files int64, err error) {
+// Space returns what is missing of the blobs, with the links to them.
+func (e *Embedded) Space(blobs []bundle.Descriptor, links int) (bundle.Demand, error) {
 	missing, err := e.Missing(blobs)
 	if err != nil {
-		return 0, 0, err
+		return bundle.Demand{}, err
 	}
-	files = 16 + 2*int64(links)*int64(len(blobs)) + 2*int64(len(missing))
+	need := bundle.Demand{Dir: e.store.dir, Files: 16 + 2*int64(links)*int64(len(blobs)) + 2*int64(len(missing))}
 	for _, d := range missing {
-		bytes += (d.Size + linkBytes - 1) / linkBytes * linkBytes
+		need.Bytes += (d.Size + linkBytes - 1) / linkBytes * linkBytes
 	}
-	return bytes + files*linkBytes, files, nil
+	need.Bytes += need.Files * linkBytes
+	return need, nil
 }
 
 // Ready has nothing to ask: who may write below the root may fill it.

@@ -116,8 +116,8 @@ func (e *External) checkTypes(ctx context.Context, repo string) error {
 		bundle.ErrPolicy, e.Address(), strings.Join(named, ", "), more, remote.DockerTypesHint)
 }
 
-// Space is nothing of this host's, and what room a registry has nobody can ask it.
-func (e *External) Space([]bundle.Descriptor, int) (bytes, files int64, err error) { return 0, 0, nil }
+// Space returns nothing: a push needs no local disk, and registries do not report free space.
+func (e *External) Space([]bundle.Descriptor, int) (bundle.Demand, error) { return bundle.Demand{}, nil }
 
 // Ready begins an upload to each repository and gives it up. The error names all
 // that refuse, and wraps remote.ErrRegistry. If Expect was called, it also asks whether
