@@ -1,6 +1,7 @@
 package bundle
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 )
@@ -150,7 +151,7 @@ func (w *walk) visit(d Descriptor, depth int) error {
 	if err != nil {
 		return err
 	}
-	if err := m.checkOurs(); err != nil {
+	if err := errors.Join(m.checkOurs(), m.checkIndex()); err != nil {
 		return err
 	}
 	w.Manifests[d.Digest] = m

@@ -123,11 +123,6 @@ func ParseManifest(d Descriptor, data []byte) (*Manifest, error) {
 			return bad("is listed as an index and is none")
 		}
 		m.Manifests = *doc.Manifests
-		for _, c := range m.Manifests { // distribution looks for each among its manifests
-			if !IsManifest(c.MediaType) {
-				return bad(fmt.Sprintf("lists %s of the type %q, which is not a manifest; registries refuse such an index", c.Digest, c.MediaType))
-			}
-		}
 	} else {
 		if doc.Config == nil || doc.Manifests != nil {
 			return bad("is listed as an image manifest and is none")
@@ -154,6 +149,18 @@ func ParseManifest(d Descriptor, data []byte) (*Manifest, error) {
 		}
 	}
 	return m, nil
+}
+
+// checkIndex refuses an index of anything else than manifests, among which distribution
+// looks for each entry. One that is carried as a layer may have other entries. The error
+// wraps ErrFormat.
+func (m *Manifest) checkIndex() error {
+	for _, c := range m.Manifests {
+		if !IsManifest(c.MediaType) {
+			return fmt.Errorf("%w: manifest %s lists %s of the type %q, which is not a manifest; registries refuse such an index", ErrFormat, m.Descriptor.Digest, c.Digest, c.MediaType)
+		}
+	}
+	return nil
 }
 
 // checkStorable refuses an image manifest that registries refuse: they look for a config

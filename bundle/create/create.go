@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"runtime"
 	"slices"
@@ -165,6 +166,16 @@ func Run(ctx context.Context, o Options) (result *Result, err error) {
 	}
 	f.resume()
 	if err := f.run(ctx, o.Jobs); err != nil {
+		return nil, err
+	}
+	files := hostFiles{content.deployment, func(d bundle.Digest) (io.Reader, error) {
+		m, ok := g.Place(d)
+		if !ok {
+			return nil, fmt.Errorf("%w: blob %s has no place", bundle.ErrFormat, d)
+		}
+		return io.NewSectionReader(out.file, m.Data, m.Size), nil
+	}}
+	if err := files.check(ctx); err != nil {
 		return nil, err
 	}
 	result = &Result{

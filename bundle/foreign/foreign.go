@@ -41,6 +41,7 @@ type Entry struct {
 type walker struct {
 	limit    int64
 	seen     map[string]bool // names of files, without case
+	dirs     map[string]bool // names of directories, without case
 	entries  int
 	unpacked int64
 	visit    func(Entry) error
@@ -53,7 +54,7 @@ func Walk(ctx context.Context, r io.Reader, packed int64, visit func(Entry) erro
 	if err != nil {
 		return fmt.Errorf("%w: it is not a .tar.gz: %w", bundle.ErrFormat, err)
 	}
-	w := &walker{seen: map[string]bool{}, limit: min(int64(maxUnpacked), max(packed*maxRatio, minUnpackedFree))}
+	w := &walker{seen: map[string]bool{}, dirs: map[string]bool{}, limit: min(int64(maxUnpacked), max(packed*maxRatio, minUnpackedFree))}
 	var stopped error
 	w.visit = func(e Entry) error {
 		stopped = visit(e)
@@ -156,15 +157,34 @@ func (w *walker) entry(info archives.FileInfo) error {
 		}
 		return content{f}, nil
 	}
-	if !e.Dir {
-		// Two names that are one file where case does not count are one too many.
-		if low := strings.ToLower(name); w.seen[low] {
-			return fmt.Errorf("%w: its archive has %q twice", bundle.ErrFormat, h.Name)
-		} else {
-			w.seen[low] = true
-		}
+	if err := w.place(h.Name, name, e.Dir); err != nil {
+		return err
 	}
 	return w.visit(e)
+}
+
+// place refuses a name that cannot be unpacked beside the others, where case does not count.
+func (w *walker) place(spelled, name string, dir bool) error {
+	name = strings.ToLower(name)
+	if !dir && w.seen[name] {
+		return fmt.Errorf("%w: its archive has %q twice", bundle.ErrFormat, spelled)
+	}
+	if !dir && w.dirs[name] || dir && w.seen[name] {
+		return fmt.Errorf("%w: its archive has %q as a file and as a directory", bundle.ErrFormat, spelled)
+	}
+	above := path.Dir(name)
+	if dir {
+		above = name
+	} else {
+		w.seen[name] = true
+	}
+	for ; above != "." && !w.dirs[above]; above = path.Dir(above) {
+		if w.seen[above] {
+			return fmt.Errorf("%w: its archive has %q below a file", bundle.ErrFormat, spelled)
+		}
+		w.dirs[above] = true
+	}
+	return nil
 }
 
 func checkEntry(h *tar.Header, name string) error {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -244,7 +245,10 @@ func (s *Source) downloadTo(ctx context.Context, path, from string, limit int64,
 	if err := bundle.Need(dir, d.Size, 1, d.Size); err != nil {
 		return err
 	}
-	f, err := os.Create(path + ".new")
+	if err := os.Remove(path + ".new"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := os.OpenFile(path+".new", os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644)
 	if err != nil {
 		return err
 	}

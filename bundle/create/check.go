@@ -1,0 +1,156 @@
+package create
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"strings"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/foreign"
+	"github.com/oob-bundle/oob-bundle/manifests"
+)
+
+// hostFiles looks into the files for the host when their bytes are there: what an
+// installation would fail on is refused before anything is signed.
+type hostFiles struct {
+	deployment *bundle.Deployment
+	open       func(d bundle.Digest) (io.Reader, error)
+}
+
+// check reports patches that are not JSON, and archives that cannot be unpacked beside the
+// other files. Errors wrap manifests.ErrInvalid, or are the file system's.
+func (h *hostFiles) check(ctx context.Context) error {
+	if h.deployment.Host != nil {
+		for _, m := range h.deployment.Host.Merges {
+			if err := h.checkPatch(m); err != nil {
+				return err
+			}
+		}
+	}
+	var unpacked []unpackedFiles
+	for _, f := range h.deployment.Files {
+		if f.As != bundle.AsArchive {
+			continue
+		}
+		u, err := h.unpack(ctx, f)
+		if err != nil {
+			return err
+		}
+		for _, other := range unpacked {
+			if err := u.overlap(other); err != nil {
+				return err
+			}
+		}
+		unpacked = append(unpacked, u)
+	}
+	return nil
+}
+
+// checkPatch wants JSON of a patch that is merged as it is carried. What comes of a template
+// only the site knows.
+func (h *hostFiles) checkPatch(m bundle.Merge) error {
+	for _, f := range h.deployment.Files {
+		if f.Path != m.Patch || f.As != "" {
+			continue
+		}
+		if f.Size > bundle.MaxTemplate {
+			return fmt.Errorf("%w: the patch %s has %d bytes, at most %d are allowed", manifests.ErrInvalid, f.Path, f.Size, bundle.MaxTemplate)
+		}
+		r, err := h.open(f.Digest)
+		if err != nil {
+			return err
+		}
+		var v any
+		decoder := json.NewDecoder(r)
+		err = decoder.Decode(&v)
+		if _, more := decoder.Token(); err == nil && !errors.Is(more, io.EOF) {
+			err = errors.New("there is data behind it")
+		}
+		if err != nil {
+			return fmt.Errorf("%w: the patch %s, which is merged into %s, is not a JSON document: %w", manifests.ErrInvalid, f.Path, m.File, err)
+		}
+	}
+	return nil
+}
+
+// unpackedFiles are the paths that an archive gives, in lower case.
+type unpackedFiles struct {
+	archive bundle.HostFile
+	files   map[string]bool
+	dirs    map[string]bool
+}
+
+// unpack lists what an archive gives. Files that the bundle has itself in the same places
+// come instead of the archive's.
+func (h *hostFiles) unpack(ctx context.Context, f bundle.HostFile) (unpackedFiles, error) {
+	u := unpackedFiles{f, map[string]bool{}, map[string]bool{}}
+	r, err := h.open(f.Digest)
+	if err != nil {
+		return u, err
+	}
+	err = foreign.Walk(ctx, r, f.Size, func(e foreign.Entry) error {
+		name := e.Name
+		for range f.Strip {
+			_, rest, deep := strings.Cut(name, "/")
+			if !deep {
+				return nil
+			}
+			name = rest
+		}
+		u.add(path.Join(f.Path, name), e.Dir)
+		return nil
+	})
+	if errors.Is(err, bundle.ErrFormat) || errors.Is(err, bundle.ErrLimit) {
+		return u, fmt.Errorf("%w: %s cannot be unpacked: %s", manifests.ErrInvalid, f.Path, err) //nolint:errorlint // no bundle is damaged
+	}
+	if err != nil {
+		return u, err
+	}
+	own := unpackedFiles{f, map[string]bool{}, map[string]bool{}}
+	for _, o := range h.deployment.Files {
+		if o.As != bundle.AsArchive && together(o, f) {
+			own.add(o.Path, false)
+			delete(u.files, strings.ToLower(o.Path))
+		}
+	}
+	return u, u.overlap(own)
+}
+
+func (u *unpackedFiles) add(name string, dir bool) {
+	name = strings.ToLower(name)
+	if dir {
+		u.dirs[name] = true
+	} else {
+		u.files[name] = true
+	}
+	for above := path.Dir(name); above != "." && !u.dirs[above]; above = path.Dir(above) {
+		u.dirs[above] = true
+	}
+}
+
+// together reports whether two files are for the same hosts.
+func together(a, b bundle.HostFile) bool {
+	return a.Platform == b.Platform || a.Platform == "" || b.Platform == ""
+}
+
+// overlap refuses two sets of which one has a file in a place of the other.
+func (u *unpackedFiles) overlap(other unpackedFiles) error {
+	if !together(u.archive, other.archive) {
+		return nil
+	}
+	for name := range u.files {
+		if other.files[name] || other.dirs[name] {
+			return fmt.Errorf("%w: %s of the archive %s is where something else of the bundle is", manifests.ErrInvalid, name, u.archive.Path)
+		}
+	}
+	for name := range u.dirs {
+		if other.files[name] {
+			return fmt.Errorf("%w: the archive %s has a directory %s, where the bundle has a file", manifests.ErrInvalid, u.archive.Path, name)
+		}
+	}
+	return nil
+}
