@@ -225,6 +225,17 @@ func (o *Options) resolve(ctx context.Context, dir string) (*pull.Resolved, erro
 	if err != nil {
 		return nil, err
 	}
+	locked := slices.Clone(r.Images)
+	for _, c := range r.Charts {
+		if c.OCI != nil {
+			locked = append(locked, c.OCI)
+		}
+	}
+	for _, i := range locked {
+		if i.Moved != "" {
+			o.Warn("%s: the lock has %s, and %s; if that is a surprise, compare the lock with the one that was reviewed", i.Reference, i.Top.Digest, i.Moved)
+		}
+	}
 	carried := map[string]bool{}
 	for _, i := range r.Images {
 		carried[i.Reference.Repository()] = true

@@ -2,6 +2,10 @@ package create_test
 
 import (
 	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,6 +15,8 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
 	"github.com/oob-bundle/oob-bundle/bundle/create"
+	"github.com/oob-bundle/oob-bundle/bundle/pull"
+	"github.com/oob-bundle/oob-bundle/bundle/remote"
 	"github.com/oob-bundle/oob-bundle/manifests"
 )
 
@@ -87,6 +93,48 @@ func TestPlanted(t *testing.T) {
 				t.Errorf("beside the victim: %v, %v", left, err)
 			}
 		})
+	}
+}
+
+// TestMovedTags: a lock whose digests are not what upstream has now makes a bundle, and every
+// difference is named.
+func TestMovedTags(t *testing.T) {
+	up, key := bundletest.NewRegistry(t, nil), bundletest.NewKey(t)
+	push := func(tag string, n int) string {
+		return up.Push(t, "team/"+tag+":1", bundletest.Image("linux/amd64", random(n, 1000)))
+	}
+	refs := []string{push("same", 1), push("moved", 2), push("gone", 3)}
+	o := bundletest.Options(t, bundletest.Manifest(t, "demo", refs...), key, up)
+	lock, err := create.Lock(t.Context(), o, filepath.Join(t.TempDir(), "d"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := bundletest.Digest(t, push("moved", 4))
+	gone := false
+	proxy := bundletest.NewRegistry(t, func(http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if gone && strings.HasSuffix(r.URL.Path, "/team/gone/manifests/1") {
+				w.WriteHeader(http.StatusNotFound)
+				return
+			}
+			httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: up.Host}).ServeHTTP(w, r)
+		})
+	})
+	gone = true
+	o.Lock, o.Output = lock, filepath.Join(t.TempDir(), "out.oob.tar")
+	client, err := remote.New(remote.Options{PlainHTTP: []string{proxy.Host}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Source = &pull.Source{Client: client, Mirrors: map[string]string{up.Host: proxy.Host}}
+	var warned []string
+	o.Warn = func(format string, args ...any) { warned = append(warned, fmt.Sprintf(format, args...)) }
+	if _, err := create.Run(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	text := strings.Join(warned, "\n")
+	if !strings.Contains(text, "team/moved:1") || !strings.Contains(text, now) || !strings.Contains(text, "no such tag now") || strings.Contains(text, "team/same") {
+		t.Errorf("warned: %s", text)
 	}
 }
 

@@ -137,6 +137,8 @@ type Image struct {
 	// Referrers are manifests that speak of Top or of Manifests, in the order in
 	// which upstream lists them.
 	Referrers []Referrer
+	// Moved reports what upstream has under the tag now, if a lock has something else.
+	Moved string
 	// Warnings name the referrers that are not carried, and why.
 	Warnings []string
 	// Checks are what it passed, for the lock.
@@ -247,6 +249,11 @@ func (s *Source) imageAt(ctx context.Context, upstream, ref bundle.Reference, r 
 		return nil, err
 	}
 	i.Reference, i.upstream = ref, upstream
+	if pin != nil {
+		if i.Moved, err = i.moved(ctx); err != nil {
+			return nil, err
+		}
+	}
 	asked := slices.ContainsFunc(r.Selection.VerifyImages, func(v manifests.WantedSignature) bool {
 		return i.Called(v.Images)
 	})
@@ -299,6 +306,26 @@ func (s *Source) resolve(ctx context.Context, ref bundle.Reference, platforms []
 		return image, image.checkPlatform(platforms)
 	}
 	return image, image.choose(ctx, m, platforms)
+}
+
+// moved compares what a lock has with what upstream has under the tag now: a lock is a file
+// that somebody may have changed. The error is that of an interruption.
+func (i *Image) moved(ctx context.Context) (string, error) {
+	if i.upstream.Tag == "" || i.upstream.Digest != "" {
+		return "", nil
+	}
+	now, err := i.Repository.Resolve(ctx, i.upstream.Tag)
+	switch {
+	case ctx.Err() != nil:
+		return "", context.Cause(ctx)
+	case err != nil:
+		return fmt.Sprintf("what upstream has now is unknown: %v", err), nil
+	case now == "":
+		return "upstream has no such tag now", nil
+	case now != i.Top.Digest:
+		return fmt.Sprintf("upstream has %s now", now), nil
+	}
+	return "", nil
 }
 
 // platform reads an image's config for its platform; an artifact has none.
