@@ -88,6 +88,16 @@ func password(length int) (string, error) {
 	return string(b), nil
 }
 
+// Mask returns a function that replaces the passwords of a deployment in a text by their
+// names. Where they cannot be read, it returns no text at all.
+func Mask(root, name string) func(text string) string {
+	s, err := readSecrets(Base(root, name))
+	if err != nil {
+		return func(string) string { return "(not shown, because it may contain passwords)" }
+	}
+	return s.hide
+}
+
 // hide replaces the passwords in a text that somebody is going to see.
 func (s secrets) hide(text string) string {
 	var pairs []string

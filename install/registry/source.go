@@ -39,28 +39,42 @@ func (e *External) Heads(ctx context.Context, repo, version string) ([]*bundle.H
 		return nil, err
 	}
 	var heads []*bundle.Head
+	var failed []error
 	for _, ref := range referrers {
 		if ref.ArtifactType != bundle.TypeSignatures || len(heads) == maxSlots {
 			continue
 		}
-		_, data, err := r.Manifest(ctx, string(ref.Digest))
-		if err != nil {
-			return nil, err
+		slot, err := fetchSlot(ctx, r, ref)
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
 		}
-		m, err := bundle.ParseManifest(ref, data)
-		if err != nil || len(m.Layers) != 1 || m.Layers[0].Size != bundle.SlotSize {
-			continue
+		if err != nil { // another one may be there
+			failed = append(failed, err)
+		} else if slot != nil {
+			heads = append(heads, &bundle.Head{Root: root, Slot: slot})
 		}
-		slot := buffer(make([]byte, bundle.SlotSize))
-		if err := r.Fetch(ctx, m.Layers[0], slot, nil); err != nil {
-			return nil, err
-		}
-		heads = append(heads, &bundle.Head{Root: root, Slot: slot})
+	}
+	if len(heads) == 0 && len(failed) > 0 {
+		return nil, errors.Join(failed...)
 	}
 	if len(heads) == 0 {
 		return nil, fmt.Errorf("%w: %s/%s has no signatures for %s; is it a bundle?", bundle.ErrFormat, e.Address(), repo, version)
 	}
 	return heads, nil
+}
+
+// fetchSlot returns a list of signatures, or nil if the manifest is something else.
+func fetchSlot(ctx context.Context, r *remote.Repository, ref bundle.Descriptor) ([]byte, error) {
+	_, data, err := r.Manifest(ctx, string(ref.Digest))
+	if err != nil {
+		return nil, err
+	}
+	m, err := bundle.ParseManifest(ref, data)
+	if err != nil || len(m.Layers) != 1 || m.Layers[0].Size != bundle.SlotSize {
+		return nil, nil //nolint:nilerr // somebody else's; it proves nothing either way
+	}
+	slot := buffer(make([]byte, bundle.SlotSize))
+	return slot, r.Fetch(ctx, m.Layers[0], slot, nil)
 }
 
 // maxSlots bounds the lists of signatures that are tried: a bundle that is signed again

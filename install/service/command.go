@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/install/host"
 )
 
 func has(program string) bool {
@@ -61,11 +62,25 @@ func runAs(ctx context.Context, name, dir string, in io.Reader, out io.Writer, a
 		return nil
 	}
 	failed := &failure{name: name, said: said.lines(), err: err}
+	if mask, ok := ctx.Value(maskKey{}).(func(string) string); ok {
+		for i, line := range failed.said {
+			failed.said[i] = mask(line)
+		}
+	}
 	denied := containsAny(failed.said, "access denied", "interactive authentication required", "permission denied")
 	if args[0] == "systemctl" && denied {
 		return fmt.Errorf("%w: %w\nrun it as root, such as with sudo", fs.ErrPermission, failed)
 	}
 	return failed
+}
+
+// maskKey is the key of what masks passwords in the words of programs: Docker Compose quotes
+// values that it cannot use.
+type maskKey struct{}
+
+// masking returns a context in which errors do not show the passwords of a deployment.
+func (m *Manager) masking(ctx context.Context, a *host.About) context.Context {
+	return context.WithValue(ctx, maskKey{}, host.Mask(m.root, a.Name))
 }
 
 // failure is a program that ended with an error.

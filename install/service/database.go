@@ -33,6 +33,7 @@ func HasDatabase(a *host.About) bool {
 // this one is complete. The error wraps ErrNoDump; then what was running has been
 // started again, if it is still the current release.
 func (m *Manager) Dump(ctx context.Context, running, next *host.About) error {
+	ctx = m.masking(ctx, running)
 	e, err := m.of(ctx, running)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrNoDump, m.orGone(running, err))
@@ -127,6 +128,7 @@ func (m *Manager) Finish(ctx context.Context, a *host.About) error {
 // but the database is stopped then. Whatever starts the release next goes on with
 // that first if it did not come to its end.
 func (m *Manager) Restore(ctx context.Context, a *host.About, file string) (err error) {
+	ctx = m.masking(ctx, a)
 	f, err := os.Open(file)
 	if err != nil {
 		return err

@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/oob-bundle/oob-bundle/install/host"
 )
 
 // failing returns a case of a fake program that prints to standard error and fails.
@@ -182,6 +184,29 @@ func TestSaid(t *testing.T) {
 	} {
 		if _, err := run(t.Context(), "docker", arg); err == nil || err.Error() != want {
 			t.Errorf("%s: %.300q", arg, err.Error())
+		}
+	}
+}
+
+// TestMaskedWords: what a program prints about a failure shows no password of the site.
+func TestMaskedWords(t *testing.T) {
+	const secret = "S3cretS3cretS3cret"
+	fake(t, "podman systemctl journalctl", strings.Replace(podmanThere, `"systemctl is-failed"*) exit 1;;`, `"systemctl is-failed"*) exit 1;;
+"systemctl "*restart*|"systemctl "*start*|"systemctl "*stop*) echo "invalid value `+secret+`" >&2; exit 1;;`, 1))
+	m := manager(t)
+	a := app("compose", quadlets)
+	base := host.Base(m.root, a.Name)
+	if err := os.MkdirAll(base, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, kept := range []string{`{"pw":"` + secret + `"}`, `damaged`} {
+		if err := os.WriteFile(filepath.Join(base, "secrets.json"), []byte(kept), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for name, err := range map[string]error{"up": m.Up(t.Context(), a), "stop": m.Stop(t.Context(), a)} {
+			if err == nil || strings.Contains(err.Error(), secret) {
+				t.Errorf("%s: %v", name, err)
+			}
 		}
 	}
 }

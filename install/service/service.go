@@ -234,6 +234,7 @@ func (m *Manager) started(a *host.About) (host.Started, error) {
 // put back first. The error wraps ErrUnhealthy; what the services have said is then in
 // a file that it names.
 func (m *Manager) Up(ctx context.Context, a *host.About) error {
+	ctx = m.masking(ctx, a)
 	e, err := m.of(ctx, a)
 	if err != nil {
 		return err

@@ -13,6 +13,7 @@ import (
 
 // Stop stops everything. That the release was started is remembered until Stopped.
 func (m *Manager) Stop(ctx context.Context, a *host.About) error {
+	ctx = m.masking(ctx, a)
 	e, err := m.of(ctx, a)
 	if err != nil {
 		return m.orGone(a, err)
@@ -38,6 +39,7 @@ func (m *Manager) Stopped(a *host.About) error { return host.ForgetStarted(m.roo
 // everything if another engine runs it, because two servers on one database
 // directory destroy it. An engine that is gone runs nothing.
 func (m *Manager) Leave(ctx context.Context, current, next *host.About) error {
+	ctx = m.masking(ctx, current)
 	old, err := m.of(ctx, current)
 	if gone(err) {
 		return nil
