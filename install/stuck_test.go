@@ -81,12 +81,16 @@ func TestNothingFailsAfterTheJournal(t *testing.T) {
 			mkdir(t, filepath.Join(root, "etc/nginx"))
 			symlink(t, "conf.d", filepath.Join(root, "etc/nginx/conf.d"))
 		}},
-		"a link below a file":      {host: link("/etc/nginx/conf.d/app.conf"), patch: `{}`, prepare: func(t *testing.T, root, _ string) { write(t, filepath.Join(root, "etc/nginx"), "x") }},
-		"a link at a directory":    {host: link("/etc/nginx/conf.d/app.conf"), patch: `{}`, prepare: func(t *testing.T, root, _ string) { mkdir(t, filepath.Join(root, "etc/nginx/conf.d/app.conf")) }},
-		"a merge of 252 bytes":     {host: merge(long + "x"), patch: `{}`, works: true},
-		"a merge of 255 bytes":     {host: merge(long + "1234"), patch: `{}`, works: true},
-		"a link of 252 bytes":      {host: link("/etc/nginx/conf.d/" + long + "x"), patch: `{}`, works: true},
-		"a directory of 255 bytes": {host: bundle.Host{Directories: []bundle.Directory{{Path: long + "1234"}}}, patch: `{}`, works: true},
+		"a link below a file": {host: link("/etc/nginx/conf.d/app.conf"), patch: `{}`, prepare: func(t *testing.T, root, _ string) { write(t, filepath.Join(root, "etc/nginx"), "x") }},
+		"a directory at the new name of a link": {host: link("/etc/nginx/conf.d/app.conf"), patch: `{}`, prepare: func(t *testing.T, root, _ string) {
+			mkdir(t, filepath.Join(root, "etc/nginx/conf.d/.app.conf.new/x"))
+		}},
+		"a directory at the new name of a file": {host: merge("config.json"), patch: `{"a":1}`, prepare: func(t *testing.T, _, data string) { mkdir(t, filepath.Join(data, ".config.json.new/x")) }},
+		"a link at a directory":                 {host: link("/etc/nginx/conf.d/app.conf"), patch: `{}`, prepare: func(t *testing.T, root, _ string) { mkdir(t, filepath.Join(root, "etc/nginx/conf.d/app.conf")) }},
+		"a merge of 252 bytes":                  {host: merge(long + "x"), patch: `{}`, works: true},
+		"a merge of 255 bytes":                  {host: merge(long + "1234"), patch: `{}`, works: true},
+		"a link of 252 bytes":                   {host: link("/etc/nginx/conf.d/" + long + "x"), patch: `{}`, works: true},
+		"a directory of 255 bytes":              {host: bundle.Host{Directories: []bundle.Directory{{Path: long + "1234"}}}, patch: `{}`, works: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)

@@ -20,6 +20,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/bundle/remote"
 	"github.com/oob-bundle/oob-bundle/bundle/sign"
+	"github.com/oob-bundle/oob-bundle/install/operate"
 	"github.com/oob-bundle/oob-bundle/verify"
 )
 
@@ -221,7 +222,7 @@ func plain(err error) example {
 		err = &fs.PathError{Op: "open", Path: "FILE", Err: err}
 		return example{plainText(err), err}
 	}
-	return example{err.Error(), &bundleError{"FILE", err}}
+	return example{err.Error(), operate.OfBundle("FILE", err)}
 }
 
 // examples are errors for which there is more advice than for the kind of error
@@ -245,8 +246,8 @@ func examples(t *testing.T, dir string) map[int][]example {
 	_, denied := page.Read(t.Context(), 1)
 	return map[int][]example{
 		2: {{"(what is wrong with the command or its flags)", usageError{errors.New("x"), "oob-bundle COMMAND"}}},
-		4: {{bundle.ErrSignature.Error() + ", and FILE.slot is there", &bundleError{torn, bundle.ErrSignature}}, plain(verify.ErrNoKeys)},
-		7: {{remote.ErrRegistry.Error() + ", and it is the target that refuses a push", &registryError{denied}}},
+		4: {{bundle.ErrSignature.Error() + ", and FILE.slot is there", operate.OfBundle(torn, bundle.ErrSignature)}, plain(verify.ErrNoKeys)},
+		7: {{remote.ErrRegistry.Error() + ", and it is the target that refuses a push", &operate.RegistryError{Err: denied}}},
 	}
 }
 

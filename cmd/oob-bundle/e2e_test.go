@@ -26,6 +26,7 @@ import (
 
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
+	"github.com/oob-bundle/oob-bundle/install/operate"
 	"github.com/oob-bundle/oob-bundle/manifests"
 )
 
@@ -397,7 +398,7 @@ func TestEndToEnd(t *testing.T) {
 	// A second bundle, and the first one gone.
 	m.run("oob-bundle install hello.oob.tar --key oob.pub --root " + m.root)
 	left := m.run("oob-bundle uninstall application --root " + m.root + " --json")
-	var removed uninstallJSON
+	var removed operate.UninstallResult
 	if err := json.Unmarshal([]byte(left), &removed); err != nil || removed.Removed.Blobs == 0 {
 		t.Errorf("%v: %s", err, left)
 	}

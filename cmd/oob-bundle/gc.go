@@ -10,7 +10,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/oob-bundle/oob-bundle/install"
 	"github.com/oob-bundle/oob-bundle/install/registry"
 )
 
@@ -33,28 +32,7 @@ func (u *ui) collect(ctx context.Context, root string) (err error) {
 	if _, err := os.Lstat(root); errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%w below %s", registry.ErrNothingInstalled, root)
 	}
-	lock, err := install.Acquire(root)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, lock.Release()) }()
-	journals, err := install.ReadJournals(root)
-	if err != nil {
-		return err
-	}
-	for _, j := range journals {
-		if j.Registry == embeddedName {
-			return j.Unfinished(root)
-		}
-	}
-	e, err := registry.OpenEmbedded(ctx, root)
-	if err != nil {
-		return err
-	}
-	if err := refuseLost(root); err != nil {
-		return err
-	}
-	removed, err := e.Collect(ctx)
+	removed, err := u.operator(root, &targetFlags{}).Collect(ctx)
 	if err != nil {
 		return err
 	}

@@ -10,32 +10,19 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle/remote"
 	"github.com/oob-bundle/oob-bundle/bundle/sign"
 	"github.com/oob-bundle/oob-bundle/install"
+	"github.com/oob-bundle/oob-bundle/install/operate"
 	"github.com/oob-bundle/oob-bundle/verify"
 )
 
-// bundleError says which bundle an error is about.
-type bundleError struct {
-	path string
-	err  error
-}
-
-func (e *bundleError) Error() string { return e.path + ": " + e.err.Error() }
-func (e *bundleError) Unwrap() error { return e.err }
-
-// registryError is a failure of a registry that was being filled.
-type registryError struct{ error }
-
-func (e *registryError) Unwrap() error { return e.error }
-
 // hint says what to do about an error, or nothing.
 func hint(err error) string {
-	var b *bundleError
+	var b *operate.BundleError
 	if errors.As(err, &b) {
-		if _, statErr := os.Lstat(sign.SlotFile(b.path)); statErr == nil && errors.Is(err, bundle.ErrSignature) {
-			return "A run of oob-bundle sign was interrupted: " + sign.SlotFile(b.path) + " is still there. Run it again; it completes the bundle."
+		if _, statErr := os.Lstat(sign.SlotFile(b.Path)); statErr == nil && errors.Is(err, bundle.ErrSignature) {
+			return "A run of oob-bundle sign was interrupted: " + sign.SlotFile(b.Path) + " is still there. Run it again; it completes the bundle."
 		}
 	}
-	var r *registryError
+	var r *operate.RegistryError
 	var usage usageError
 	var path *fs.PathError
 	switch {

@@ -31,6 +31,8 @@ func TestWalls(t *testing.T) {
 			"documents are read, not followed"},
 		{"install", []string{module + "bundle/pull", module + "bundle/sign", module + "bundle/create", module + "manifests"},
 			"the isolated side neither fetches from upstream nor signs"},
+		{"install/operate", []string{module + "bundle/pull", module + "bundle/sign", module + "bundle/create", module + "manifests", "github.com/spf13/cobra"},
+			"what an operator does is a function with options and a result, without flags"},
 		{"install/registry", []string{module + "bundle/pull", module + "bundle/sign", module + "bundle/create", module + "manifests"},
 			"the isolated side neither fetches from upstream nor signs"},
 		{"bundle/create", []string{module + "install"},

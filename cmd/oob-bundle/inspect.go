@@ -14,6 +14,7 @@ import (
 
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/bundle/record"
+	"github.com/oob-bundle/oob-bundle/install/operate"
 )
 
 func inspectCommand(u *ui) *cobra.Command {
@@ -81,7 +82,7 @@ func (u *ui) inspect(path string, f inspectFlags) (err error) {
 		}
 		err = errors.Join(s.Compare(before), old.Close())
 		if err != nil {
-			return &bundleError{path, err}
+			return operate.OfBundle(path, err)
 		}
 	}
 	if f.html != "" {
@@ -111,7 +112,7 @@ func describe(path string) (*bundle.File, *record.Summary, error) {
 	}
 	s, err := record.Read(file, file.Size())
 	if err != nil {
-		return nil, nil, errors.Join(&bundleError{path, err}, file.Close())
+		return nil, nil, errors.Join(operate.OfBundle(path, err), file.Close())
 	}
 	return file, s, nil
 }
@@ -190,21 +191,21 @@ func (u *ui) inspectDocument(path, artifactType string) (err error) {
 	defer func() { err = errors.Join(err, file.Close()) }()
 	head, err := bundle.ReadHead(file, file.Size())
 	if err != nil {
-		return &bundleError{path, err}
+		return operate.OfBundle(path, err)
 	}
 	r, err := bundle.NewReader(file, file.Size(), head)
 	if err != nil {
-		return &bundleError{path, err}
+		return operate.OfBundle(path, err)
 	}
 	data, err := r.Document(artifactType, maxDocument)
 	if err != nil {
-		return &bundleError{path, err}
+		return operate.OfBundle(path, err)
 	}
 	if data == nil {
 		return wrongUsage("%s carries no such document", path)
 	}
 	if !json.Valid(data) || !utf8.Valid(data) {
-		return &bundleError{path, fmt.Errorf("%w: the document is no JSON", bundle.ErrFormat)}
+		return operate.OfBundle(path, fmt.Errorf("%w: the document is no JSON", bundle.ErrFormat))
 	}
 	u.warn("UNVERIFIED: this is what the file says of itself; check it with oob-bundle verify")
 	if _, err := io.WriteString(u.out, printableJSON(string(data))+"\n"); err != nil {

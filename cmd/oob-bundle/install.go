@@ -2,12 +2,8 @@ package main
 
 import (
 	"context"
-	"errors"
 	"io"
-	"os"
 	"path/filepath"
-	"runtime"
-	"slices"
 	"strings"
 	"time"
 
@@ -16,10 +12,8 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/bundle/remote"
 	"github.com/oob-bundle/oob-bundle/install"
-	"github.com/oob-bundle/oob-bundle/install/host"
+	"github.com/oob-bundle/oob-bundle/install/operate"
 	"github.com/oob-bundle/oob-bundle/install/registry"
-	"github.com/oob-bundle/oob-bundle/install/service"
-	"github.com/oob-bundle/oob-bundle/verify"
 )
 
 // targetFlags say how a registry on this network is reached.
@@ -35,19 +29,6 @@ func (f *targetFlags) add(c *cobra.Command) {
 
 func (f *targetFlags) client() (*remote.Client, error) {
 	return remote.New(remote.Options{PlainHTTP: f.plainHTTP, CAFile: f.caFile, UserAgent: userAgent()})
-}
-
-// openTarget returns the target of a name: a registry's address, or that of the one
-// below root.
-func (f *targetFlags) openTarget(ctx context.Context, root, name, deployment string) (install.Target, error) {
-	if name == "" || name == embeddedName {
-		return registry.OpenEmbedded(ctx, root)
-	}
-	client, err := f.client()
-	if err != nil {
-		return nil, err
-	}
-	return registry.OpenExternal(client, name, install.CentralRepository(deployment)), nil
 }
 
 // unencrypted reports whether a container engine speaks to an address without TLS: to
@@ -131,134 +112,60 @@ database is dumped before an upgrade, and the dump is put back then.`,
 	return c
 }
 
-// opened is a verified bundle, the lock of the root, and the target.
-type opened struct {
-	verified *verify.Verified
-	target   install.Target
-	options  install.Options
-	close    func() error
+// operator returns what works on the host below a root.
+func (u *ui) operator(root string, f *targetFlags) *operate.Operator {
+	return &operate.Operator{
+		Root: root, Client: f.client, Unencrypted: f.unencrypted, Note: u.note, Warn: u.warn, NeedsTime: u.needsTime,
+		Progress: func(what string, g *bundle.Geometry) (bundle.Watch, func()) {
+			p := u.progress(what, g)
+			return p.watch(), p.stop
+		},
+	}
 }
 
-// open verifies a bundle and prepares everything that changes the root. What was
-// opened is closed by the caller.
-func (u *ui) open(ctx context.Context, path string, f installFlags) (_ *opened, err error) {
-	if strings.Contains(f.registry, "://") {
-		return nil, wrongUsage("--registry %q is not HOST[:PORT][/PREFIX]; leave the scheme away", f.registry)
+// source returns what the flags say about a bundle: a path, or oci://….
+func (f *installFlags) source(path string) (operate.Source, error) {
+	s := operate.Source{
+		Registry: f.registry, HostRoot: f.hostRoot, FirstHostRoot: f.first(f.root), Values: f.values, TakeOver: f.takeOver, AllowDowngrade: f.allowDowngrade,
 	}
-	policy, err := f.policy()
+	if err := f.checkRegistry(); err != nil {
+		return s, err
+	}
+	var err error
+	if s.Policy, err = f.policy(); err != nil {
+		return s, err
+	}
+	rest, ok := strings.CutPrefix(path, "oci://")
+	if !ok {
+		s.Path = path
+		return s, nil
+	}
+	address, name, version, err := parseOnRegistry(rest)
 	if err != nil {
-		return nil, err
+		return s, err
 	}
-	o := &opened{options: install.Options{
-		Root: f.root, HostRoot: f.hostRoot, FirstHostRoot: f.first(f.root), Policy: policy, AllowDowngrade: f.allowDowngrade, TakeOver: f.takeOver, Warn: u.warn,
-		PlainHTTP: f.unencrypted,
-	}}
-	var closers []func() error
-	o.close = func() error {
-		var problems []error
-		for i := len(closers) - 1; i >= 0; i-- {
-			problems = append(problems, closers[i]())
-		}
-		return errors.Join(problems...)
+	if f.registry != "" && f.registry != address {
+		return s, wrongUsage("a bundle of a registry is installed from that one; leave --registry away")
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, o.close())
-		}
-	}()
-	if f.values != "" {
-		if o.options.Values, err = host.ReadValues(f.values); err != nil {
-			return nil, err
-		}
-	}
-	var file sized
-	if rest, ok := strings.CutPrefix(path, "oci://"); ok {
-		given := f.registry
-		if file, f.registry, err = f.onRegistry(ctx, rest, policy); err != nil {
-			return nil, err
-		}
-		if given != "" && given != f.registry {
-			return nil, wrongUsage("a bundle of a registry is installed from that one; leave --registry away")
-		}
-		o.options.InPlace = true
-	} else {
-		local, err := bundle.OpenFile(path, os.O_RDONLY)
-		if err != nil {
-			return nil, err
-		}
-		closers = append(closers, local.Close)
-		file = local
-	}
-	if o.verified, err = verify.Open(ctx, file, file.Size(), policy); err != nil {
-		return nil, &bundleError{path, err}
-	}
-	lock, err := install.Acquire(f.root)
-	if err != nil {
-		return nil, err
-	}
-	closers = append(closers, lock.Release)
-	o.options.Chosen = f.registry != ""
-	if f.registry != "" && f.registry != embeddedName {
-		name, prefix, _ := strings.Cut(f.registry, "/")
-		if strings.ToLower(prefix) != prefix {
-			return nil, wrongUsage("--registry %q is not HOST[:PORT][/PREFIX]; registries know names in lower case only", f.registry)
-		}
-		if !isHost(name) {
-			return nil, wrongUsage("--registry %q is not HOST[:PORT][/PREFIX]; write the host with a dot or a port", f.registry)
-		}
-	}
-	o.target, err = f.openTarget(ctx, f.root, f.registry, o.verified.Info.Name)
-	if e, ok := o.target.(*registry.External); ok {
-		e.Expect(o.verified.Geometry)
-	}
-	return o, err
+	s.Registry, s.Reference = "", &operate.Reference{Address: address, Name: name, Version: version}
+	return s, nil
 }
 
-// sized is a bundle, wherever it is.
-type sized interface {
-	io.ReaderAt
-	Size() int64
-}
-
-// onRegistry finds a bundle that another host has installed into a registry, and
-// verifies its root before anything else is asked for. It returns the registry's address.
-func (f *targetFlags) onRegistry(ctx context.Context, ref string, policy verify.Policy) (sized, string, error) {
-	address, name, version, err := parseOnRegistry(ref)
-	if err != nil {
-		return nil, "", err
+// checkRegistry refuses a --registry that clients would not take for one.
+func (f *installFlags) checkRegistry() error {
+	if f.registry == "" || f.registry == operate.Embedded {
+		return nil
 	}
-	client, err := f.client()
-	if err != nil {
-		return nil, "", err
+	name, prefix, _ := strings.Cut(f.registry, "/")
+	switch {
+	case strings.Contains(f.registry, "://"):
+		return wrongUsage("--registry %q is not HOST[:PORT][/PREFIX]; leave the scheme away", f.registry)
+	case strings.ToLower(prefix) != prefix:
+		return wrongUsage("--registry %q is not HOST[:PORT][/PREFIX]; registries know names in lower case only", f.registry)
+	case !isHost(name):
+		return wrongUsage("--registry %q is not HOST[:PORT][/PREFIX]; write the host with a dot or a port", f.registry)
 	}
-	repo := install.CentralRepository(name)
-	e := registry.OpenExternal(client, address, repo)
-	if version == "" {
-		if version, err = e.OnlyChannel(ctx, repo); err != nil {
-			return nil, "", err
-		}
-	}
-	heads, err := e.Heads(ctx, repo, version)
-	if err != nil {
-		return nil, "", err
-	}
-	good := slices.IndexFunc(heads, func(h *bundle.Head) bool {
-		_, _, err := verify.Root(h, policy)
-		return err == nil
-	})
-	head := heads[max(good, 0)]
-	info, _, err := verify.Root(head, policy)
-	if err == nil {
-		err = install.CheckAsked(info, head.Identity(), name, version)
-	}
-	if err != nil {
-		return nil, "", &bundleError{"oci://" + ref, err}
-	}
-	v, err := e.Bundle(ctx, repo, head)
-	if err != nil {
-		return nil, "", &bundleError{"oci://" + ref, err}
-	}
-	return v, address, nil
+	return nil
 }
 
 // parseOnRegistry splits what follows oci:// into the registry's address, the name of
@@ -275,76 +182,24 @@ func parseOnRegistry(ref string) (address, name, version string, err error) {
 	return address, name, version, nil
 }
 
-func (u *ui) install(ctx context.Context, path string, f installFlags) (err error) {
+func (u *ui) install(ctx context.Context, path string, f installFlags) error {
 	if f.dryRun && f.start {
 		return wrongUsage("--dry-run starts nothing; leave --start away")
 	}
-	o, err := u.open(ctx, path, f)
+	source, err := f.source(path)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, o.close()) }()
-	v := o.verified
-	launch := &launch{u: u, f: f, target: o.target, manager: service.New(f.root, f.unencrypted, f.startTimeout, u.note)}
-	if f.start {
-		o.options.Before, o.options.Start = launch.before, true
-	}
-	plan, err := install.NewPlan(ctx, v, o.target, o.options)
+	r, err := u.operator(f.root, &f.targetFlags).Install(ctx, operate.InstallOptions{
+		Source: source, DryRun: f.dryRun, Start: f.start, StartTimeout: f.startTimeout,
+	})
 	if err != nil {
-		return &bundleError{path, f.filling(err)}
-	}
-	if f.start {
-		if err := launch.manager.Check(ctx, v.Deployment.Form, plan.Links()); err != nil {
-			return err
-		}
-	}
-	if own := (bundle.Platform{OS: "linux", Architecture: runtime.GOARCH}); !slices.ContainsFunc(v.Info.Platforms, func(p bundle.Platform) bool { _, runs := own.Runs(p); return runs }) {
-		u.note("%s is for %s and this host is %s: it can serve the images to other machines, and run none", path, strings.Join(v.Info.PlatformNames(), ", "), own)
+		return err
 	}
 	if f.dryRun {
-		preview, err := plan.Preview(ctx)
-		if err != nil {
-			return err
-		}
-		return u.result(preview, func(w io.Writer) { printPreview(w, preview, o.options.InPlace) })
+		return u.result(r.Preview, func(w io.Writer) { printPreview(w, r.Preview, r.InPlace) })
 	}
-	switch {
-	case plan.Done():
-	case o.options.InPlace:
-		u.note("%s: signature and manifests are good; laying out %s %s, whose images %s has", path, v.Info.Name, v.Info.Version, o.target.Address())
-	default:
-		u.note("%s: signature, headers and manifests are good; storing %s %s (%s, %s) in %s",
-			path, v.Info.Name, v.Info.Version, count(len(v.Deployment.Images), "image"), human(v.PayloadSize()), o.target.Address())
-	}
-	p := u.progress("store", v.Geometry)
-	r, err := plan.Apply(ctx, p.watch())
-	p.stop()
-	if err != nil {
-		return &bundleError{path, f.filling(err)}
-	}
-	for _, n := range r.Notes {
-		u.warn("%s", n)
-	}
-	if h := v.Deployment.Host; h != nil && len(plan.Links()) == 0 && slices.ContainsFunc(h.Links, func(l bundle.Link) bool { return l.If == "" }) {
-		u.note("No links are made in /etc with this root; --host-root says below which directory they are to be")
-	}
-	if f.start {
-		if err := launch.after(ctx, r.Release); err != nil {
-			return err
-		}
-	}
-	if running, err := launch.manager.Running(v.Info.Name); err == nil && running != nil && running.ID != r.Release.ID {
-		u.warn("what was started last is %s %s, and stays so until this one is started: oob-bundle install with --start", running.Name, running.Version)
-	}
-	return u.result(r.Receipt, func(w io.Writer) { printReceipt(w, r, f, o) })
-}
-
-// filling marks an error of the registry that was to be filled.
-func (f *installFlags) filling(err error) error {
-	if f.registry != "" && f.registry != embeddedName && errors.Is(err, remote.ErrRegistry) {
-		return &registryError{err}
-	}
-	return err
+	return u.result(r.Receipt, func(w io.Writer) { printReceipt(w, r, f) })
 }
 
 // isHost reports whether every client takes s for a registry's host and not for

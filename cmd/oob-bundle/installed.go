@@ -8,7 +8,7 @@ import (
 
 	"github.com/oob-bundle/oob-bundle/install"
 	"github.com/oob-bundle/oob-bundle/install/host"
-	"github.com/oob-bundle/oob-bundle/install/registry"
+	"github.com/oob-bundle/oob-bundle/install/operate"
 )
 
 func printPreview(w io.Writer, p *install.Preview, inPlace bool) {
@@ -48,12 +48,12 @@ func printPreview(w io.Writer, p *install.Preview, inPlace bool) {
 	fmt.Fprintln(w, "Nothing was done. The payload was not read; install verifies it while it stores it.")
 }
 
-func printReceipt(w io.Writer, r *install.Result, f installFlags, o *opened) {
+func printReceipt(w io.Writer, r *operate.InstallResult, f installFlags) {
 	b, dir := r.Receipt.Bundle, f.root
 	switch {
 	case r.Nothing && f.start:
 		fmt.Fprintf(w, "%s %s is installed already, and runs. The payload of this file was not read.\n", b.Name, b.Version)
-	case r.Nothing && o.options.InPlace:
+	case r.Nothing && r.InPlace:
 		fmt.Fprintf(w, "%s %s is installed already; nothing to do.\n", b.Name, b.Version)
 	case r.Nothing:
 		fmt.Fprintf(w, "%s %s is installed already; nothing to do. The payload of this file was not read.\n", b.Name, b.Version)
@@ -69,7 +69,7 @@ func printReceipt(w io.Writer, r *install.Result, f installFlags, o *opened) {
 	for _, l := range r.Release.LinkPaths() {
 		fmt.Fprintf(w, "  link      %s\n", l)
 	}
-	if _, embedded := o.target.(*registry.Embedded); embedded && !r.Nothing && len(r.Receipt.Images) > 0 {
+	if r.Serves {
 		fmt.Fprintf(w, "Serve them on this host: oob-bundle registry serve%s\n", install.RootFlag(dir))
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
 	"github.com/oob-bundle/oob-bundle/bundle/remote"
+	"github.com/oob-bundle/oob-bundle/install/operate"
 	"github.com/oob-bundle/oob-bundle/verify"
 )
 
@@ -46,7 +47,7 @@ func TestFailingMedium(t *testing.T) {
 				}
 				break
 			}
-			if code := exitCode(&bundleError{"disk.oob.tar", err}); code != 8 {
+			if code := exitCode(operate.OfBundle("disk.oob.tar", err)); code != 8 {
 				t.Fatalf("%v at read %d: %d, %v", errno, at, code, err)
 			}
 		}

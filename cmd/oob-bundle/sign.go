@@ -9,6 +9,7 @@ import (
 
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/bundle/sign"
+	"github.com/oob-bundle/oob-bundle/install/operate"
 )
 
 func signCommand(u *ui) *cobra.Command {
@@ -44,7 +45,7 @@ func (u *ui) sign(ctx context.Context, path, key string) error {
 	}
 	r, err := sign.Add(path, signer)
 	if err != nil {
-		return &bundleError{path, err}
+		return operate.OfBundle(path, err)
 	}
 	if r.Recovered {
 		u.note("Completed an interrupted run from %s", sign.SlotFile(path))

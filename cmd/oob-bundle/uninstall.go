@@ -5,16 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
-	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/oob-bundle/oob-bundle/bundle"
-	"github.com/oob-bundle/oob-bundle/install"
-	"github.com/oob-bundle/oob-bundle/install/host"
-	"github.com/oob-bundle/oob-bundle/install/registry"
-	"github.com/oob-bundle/oob-bundle/install/service"
+	"github.com/oob-bundle/oob-bundle/install/operate"
 )
 
 func uninstallCommand(u *ui) *cobra.Command {
@@ -36,120 +30,16 @@ deployment is installed.`,
 	return c
 }
 
-// shared reports whether the same name is installed with another registry, too.
-func shared(root string, d install.Installed) (bool, error) {
-	state, err := install.ReadState(root)
-	if err != nil {
-		return false, err
+func (u *ui) uninstall(ctx context.Context, name string, f undoFlags) error {
+	out, err := u.operator(f.root, &f.targetFlags).Uninstall(ctx, operate.UninstallOptions{
+		Change: operate.Change{Name: name, Registry: f.registry}, LeaveRegistry: f.leave,
+	})
+	if errors.Is(err, operate.ErrOwnRegistry) {
+		return wrongUsage("%v", err)
 	}
-	for _, other := range state.Deployments {
-		if other.Name == d.Name && other.Registry != d.Registry {
-			return true, nil
-		}
-	}
-	return false, nil
-}
-
-// mine reports whether a release is of what is installed with this registry, as far as
-// its receipts know.
-func mine(root string, d install.Installed, a *host.About) bool {
-	kept, err := d.Kept(root)
-	return d.Release == a.ID || err == nil && slices.ContainsFunc(kept, func(r *install.Receipt) bool { return r.Release == a.ID })
-}
-
-type uninstallJSON struct {
-	Name    string        `json:"name"`
-	Version string        `json:"version"`
-	Digest  bundle.Digest `json:"digest"`
-	Channel string        `json:"channel"`
-	// Sequence is what the channel stays at: this host refuses what is older also now.
-	Sequence int64              `json:"sequence"`
-	Removed  registry.Collected `json:"removed"` // from the registry below ROOT
-	Left     []string           `json:"left"`    // paths that belong to nobody but the site
-}
-
-func (u *ui) uninstall(ctx context.Context, name string, f undoFlags) (err error) {
-	d, site, release, err := u.site(ctx, name, "uninstall", f)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, release()) }()
-	if f.leave && d.Registry == embeddedName {
-		return wrongUsage("--leave-registry is for a registry of the site; the one below --root goes with what is in it")
-	}
-	site.Leave = f.leave
-	if d.Receipt != "" { // else its first installation was taken back
-		if err := install.CanUninstall(ctx, site, d); err != nil {
-			return err
-		}
-	}
-	manager := service.New(f.root, f.unencrypted, time.Minute, u.note)
-	running, lost := manager.Running(d.Name)
-	if lost != nil {
-		u.warn("%v; what of it runs is not stopped", lost)
-		running = nil
-	}
-	both, err := shared(f.root, d)
-	if err != nil {
-		return err
-	}
-	if running != nil && both && !mine(f.root, d, running) {
-		running = nil
-	}
-	if lost != nil && !both {
-		site.Switched = func(context.Context) error { return host.ForgetStarted(f.root, d.Name) }
-	}
-	if running != nil { // what is left of it is to be of one release
-		if err := manager.Finish(ctx, running); err != nil {
-			return err
-		}
-	}
-	if running != nil {
-		u.note("Stopping %s %s", running.Name, running.Version)
-		if err := manager.Stop(ctx, running); err != nil {
-			return fmt.Errorf("%s %s was started and cannot be stopped: %w", running.Name, running.Version, err)
-		}
-		site.Switched = func(ctx context.Context) error {
-			if err := manager.Forget(ctx, running); err != nil {
-				return err
-			}
-			return manager.Stopped(running)
-		}
-	}
-	out := uninstallJSON{Name: d.Name, Version: d.Version, Digest: d.Identity, Left: []string{}}
-	site.Last = func(ctx context.Context) (err error) {
-		e, ok := site.Target.(*registry.Embedded)
-		if !ok {
-			return nil
-		}
-		// Of another deployment; its own is gone.
-		if err := refuseLost(f.root); err != nil && (errors.Is(err, errDrift) || host.Lost(err)) {
-			u.warn("%v; then oob-bundle registry gc removes what is not needed any more", err)
-			return nil
-		} else if err != nil {
-			return err
-		}
-		out.Removed, err = e.Collect(ctx)
-		if errors.Is(err, bundle.ErrDigest) { // of another bundle, and no reason to keep this one
-			u.warn("%v; then oob-bundle registry gc removes what is not needed any more", err)
-			return nil
-		}
-		return err
-	}
-	remove := install.Uninstall
-	if d.Receipt == "" {
-		remove = install.RemoveStaged
-	}
-	left, err := remove(ctx, site, d)
-	if err != nil {
-		return err
-	}
-	out.Left = append(out.Left, left...)
-	state, err := install.ReadState(f.root)
-	if err != nil {
-		return err
-	}
-	out.Channel, out.Sequence = d.Channel, state.Channels[d.Channel].Sequence
 	return u.result(out, func(w io.Writer) {
 		fmt.Fprintf(w, "Removed %s %s\n", out.Name, out.Version)
 		if out.Removed.Blobs > 0 {

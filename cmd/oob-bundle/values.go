@@ -9,7 +9,7 @@ import (
 
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/install/host"
-	"github.com/oob-bundle/oob-bundle/verify"
+	"github.com/oob-bundle/oob-bundle/install/operate"
 )
 
 func valuesCommand(u *ui) *cobra.Command {
@@ -36,7 +36,7 @@ type valuesFlags struct {
 }
 
 // deployment reads what a bundle says about the host.
-func (f *valuesFlags) deployment(ctx context.Context, path string) (d *bundle.Deployment, err error) {
+func (u *ui) deployment(ctx context.Context, path string, f valuesFlags) (d *bundle.Deployment, err error) {
 	rest, ok := strings.CutPrefix(path, "oci://")
 	if !ok {
 		v, file, err := f.open(ctx, path)
@@ -49,20 +49,20 @@ func (f *valuesFlags) deployment(ctx context.Context, path string) (d *bundle.De
 	if err != nil {
 		return nil, err
 	}
-	file, _, err := f.onRegistry(ctx, rest, policy)
+	address, name, version, err := parseOnRegistry(rest)
 	if err != nil {
 		return nil, err
 	}
-	v, err := verify.Open(ctx, file, file.Size(), policy)
+	v, err := u.operator(f.root, &f.targetFlags).Verified(ctx, operate.Reference{Address: address, Name: name, Version: version}, policy)
 	if err != nil {
-		return nil, &bundleError{path, err}
+		return nil, err
 	}
 	return v.Deployment, nil
 }
 
 // values prints the template, or with --json what is asked for.
 func (u *ui) values(ctx context.Context, path string, f valuesFlags) error {
-	d, err := f.deployment(ctx, path)
+	d, err := u.deployment(ctx, path, f)
 	if err != nil {
 		return err
 	}

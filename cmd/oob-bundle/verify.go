@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/install/operate"
 	"github.com/oob-bundle/oob-bundle/verify"
 	"github.com/oob-bundle/oob-bundle/verify/trust"
 )
@@ -95,7 +96,7 @@ func (f *trustFlags) open(ctx context.Context, path string) (*verify.Verified, *
 	}
 	v, err := verify.Open(ctx, file, file.Size(), policy)
 	if err != nil {
-		return nil, nil, errors.Join(&bundleError{path, err}, file.Close())
+		return nil, nil, errors.Join(operate.OfBundle(path, err), file.Close())
 	}
 	return v, file, nil
 }
@@ -113,7 +114,7 @@ func (u *ui) verify(c *cobra.Command, path string, f trustFlags) (err error) {
 		err = file.Unchanged()
 	}
 	if err != nil {
-		return &bundleError{path, err}
+		return operate.OfBundle(path, err)
 	}
 	out := verifyJSON{
 		Bundle: describeBundle(v.Identity, v.Info), Signatures: describeSignatures(v.Signatures),

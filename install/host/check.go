@@ -46,13 +46,24 @@ func checkSwitch(base string, from, to *merges, links []string, undo bool) error
 	problems := []error{err}
 	for _, f := range plan {
 		if f.changed {
-			problems = append(problems, bundle.Writable(filepath.Join(f.data, filepath.FromSlash(filepath.Dir(f.file)))))
+			path := filepath.Join(f.data, filepath.FromSlash(f.file))
+			problems = append(problems, bundle.Writable(filepath.Dir(path)), replaceable(path))
 		}
 	}
 	for _, l := range links {
-		problems = append(problems, bundle.Writable(filepath.Dir(l)))
+		problems = append(problems, bundle.Writable(filepath.Dir(l)), replaceable(l))
 	}
-	return errors.Join(problems...)
+	return errors.Join(append(problems, replaceable(filepath.Join(base, "current")))...)
+}
+
+// replaceable refuses a directory in the place where the new content of a file is written
+// before it is renamed. The error wraps bundle.ErrPolicy.
+func replaceable(path string) error {
+	fresh := bundle.TempName(path)
+	if fi, err := os.Lstat(fresh); err == nil && fi.IsDir() {
+		return fmt.Errorf("%w: %s is a directory, and a file is written there for a moment; move it away", bundle.ErrPolicy, fresh)
+	}
+	return nil
 }
 
 // checkDirectories refuses directories of the data in whose place there is something else.

@@ -1,4 +1,4 @@
-package main
+package operate
 
 import (
 	"context"
@@ -19,8 +19,7 @@ import (
 
 // launch starts a release, and goes back to the one before if it does not come up.
 type launch struct {
-	u        *ui
-	f        installFlags
+	*Operator
 	target   install.Target
 	manager  *service.Manager
 	prepared bool // what ran before has made room
@@ -33,7 +32,7 @@ const restart = 2 * time.Minute
 // room is what runs, which need not be what is current.
 func (l *launch) before(ctx context.Context, next *host.About) error {
 	l.prepared = true
-	if err := pullImages(ctx, l.manager, l.f.root, l.target.Name() != embeddedName, next); err != nil {
+	if err := pullImages(ctx, l.manager, l.Root, l.target.Name() != Embedded, next); err != nil {
 		return err
 	}
 	running, err := l.manager.Running(next.Name)
@@ -41,7 +40,7 @@ func (l *launch) before(ctx context.Context, next *host.About) error {
 		return err
 	}
 	if service.HasDatabase(running) {
-		l.u.needsTime(restart) // what ran is started again if the dump fails
+		l.NeedsTime(restart) // what ran is started again if the dump fails
 		if err := l.manager.Dump(ctx, running, next); err != nil {
 			return err
 		}
@@ -133,16 +132,16 @@ func (l *launch) after(ctx context.Context, next *host.About) error {
 			return err
 		}
 	}
-	l.u.note("Starting %s %s", next.Name, next.Version)
+	l.Note("Starting %s %s", next.Name, next.Version)
 	err := l.manager.Up(ctx, next)
 	if err == nil || !errors.Is(err, service.ErrUnhealthy) || ctx.Err() != nil {
 		return err
 	}
-	up, upErr := service.CameUp(l.f.root, next)
+	up, upErr := service.CameUp(l.Root, next)
 	if up || upErr != nil {
 		return fmt.Errorf("%s %s: %w; it came up before, so it is left as it is: oob-bundle rollback --start goes back to the release before", next.Name, next.Version, errors.Join(err, upErr))
 	}
-	ran, ranErr := service.RanBefore(l.f.root, next)
+	ran, ranErr := service.RanBefore(l.Root, next)
 	if !ran || ranErr != nil {
 		return errors.Join(fmt.Errorf("%s %s: %w; nothing of it ran before, so there is nothing to go back to: it is stopped, and still installed", next.Name, next.Version, err), ranErr, l.manager.Stop(ctx, next))
 	}
@@ -152,7 +151,7 @@ func (l *launch) after(ctx context.Context, next *host.About) error {
 // back stops a release that did not come up, and starts the one before with the
 // database as it was.
 func (l *launch) back(ctx context.Context, next *host.About) error {
-	state, err := install.ReadState(l.f.root)
+	state, err := install.ReadState(l.Root)
 	if err != nil {
 		return err
 	}
@@ -170,18 +169,18 @@ func (l *launch) back(ctx context.Context, next *host.About) error {
 	if service.HasDatabase(next) && dump == "" {
 		return errors.Join(errors.New("no dump of the database was taken before it was started, and the release before is not started on a migrated one; it is stopped"), l.manager.Stop(ctx, next))
 	}
-	earlier, err := install.Earlier(l.f.root, d)
+	earlier, err := install.Earlier(l.Root, d)
 	if err != nil {
 		return err
 	}
-	l.u.warn("%s %s did not come up; going back to %s %s", next.Name, next.Version, earlier.Name, earlier.Version)
+	l.Warn("%s %s did not come up; going back to %s %s", next.Name, next.Version, earlier.Name, earlier.Version)
 	if err := l.manager.Stop(ctx, next); err != nil {
 		return err
 	}
 	// Before the rollback counts as finished: rollback goes on with it.
-	site := install.Site{Root: l.f.root, Target: l.target, Warn: l.u.warn, Switched: func(ctx context.Context) error {
+	site := install.Site{Root: l.Root, Target: l.target, Warn: l.Warn, Switched: func(ctx context.Context) error {
 		if dump != "" {
-			l.u.note("Putting the dump %s back", dump)
+			l.Note("Putting the dump %s back", dump)
 			if err := l.manager.Restore(ctx, earlier, dump); err != nil {
 				return err
 			}
@@ -197,10 +196,10 @@ func (l *launch) back(ctx context.Context, next *host.About) error {
 		if dump != "" {
 			restore = " --restore-database"
 		}
-		root := install.RootFlag(l.f.root)
+		root := install.RootFlag(l.Root)
 		return fmt.Errorf("%w: going back to %s %s: %w\noob-bundle rollback %[5]s --start%[6]s%[7]s goes on with it; without --start it ends, and nothing is started",
 			install.ErrIncomplete, earlier.Name, earlier.Version, incomplete.Err, d.Name, restore, root)
 	}
-	l.u.warn("%s %s runs again", earlier.Name, earlier.Version)
+	l.Warn("%s %s runs again", earlier.Name, earlier.Version)
 	return nil
 }

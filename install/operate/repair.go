@@ -1,0 +1,339 @@
+package operate
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/install"
+	"github.com/oob-bundle/oob-bundle/install/host"
+	"github.com/oob-bundle/oob-bundle/install/registry"
+	"github.com/oob-bundle/oob-bundle/verify"
+)
+
+// RepairResult is what Repair put right.
+type RepairResult struct {
+	Digest bundle.Digest     `json:"digest"`
+	Files  []host.Drift      `json:"files"`
+	Blobs  []registry.Damage `json:"blobs"`
+	Tags   []string          `json:"tags"`
+	Others []registry.Damage `json:"others"` // that another bundle brought, and that only it can put right
+
+	Name, Version string `json:"-"` // of the bundle
+	Earlier       bool   `json:"-"` // it is of a release that rollback can go back to
+}
+
+// Repair puts right what has changed since a bundle was installed. Of a release that
+// rollback can go back to, only what the registry has is looked at. The result is complete
+// also with an error that wraps ErrDrift: some damage needs another bundle.
+func (o *Operator) Repair(ctx context.Context, s Source) (result *RepairResult, err error) {
+	x, err := o.open(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, x.close()) }()
+	r := &repair{Operator: o, opened: x, name: s.name(), out: &RepairResult{
+		Digest: x.verified.Identity, Files: []host.Drift{}, Blobs: []registry.Damage{}, Tags: []string{}, Others: []registry.Damage{},
+		Name: x.verified.Info.Name, Version: x.verified.Info.Version,
+	}}
+	if err := r.find(); err != nil {
+		return nil, err
+	}
+	var plan *install.Plan
+	if !r.out.Earlier {
+		if plan, err = r.plan(ctx); err != nil {
+			return nil, err
+		}
+	}
+	tags, err := tagDrift(o.Root, r.state, r.installed, r.kept, nil)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.registry(ctx); err != nil {
+		return nil, OfBundle(r.name, err)
+	}
+	if plan != nil {
+		watch, done := o.Progress("repair", x.verified.Geometry)
+		files, err := plan.Repair(ctx, watch)
+		done()
+		if err != nil {
+			return nil, OfBundle(r.name, err)
+		}
+		r.out.Files = append(r.out.Files, files...)
+	}
+	left, err := tagDrift(o.Root, r.state, r.installed, r.kept, nil)
+	if err != nil {
+		return nil, err
+	}
+	for _, t := range tags {
+		if !slices.Contains(left, t) {
+			r.out.Tags = append(r.out.Tags, t.Path)
+		}
+	}
+	if plan != nil {
+		if err := closeSecrets(o.Root, r.installed, r.out); err != nil {
+			return nil, err
+		}
+	}
+	return r.out, r.others()
+}
+
+// repair is one that has begun.
+type repair struct {
+	*Operator
+	*opened
+	name      string // of the bundle, in messages
+	state     *install.State
+	installed install.Installed
+	kept      []*install.Receipt
+	embedded  *registry.Embedded // or nil
+	out       *RepairResult
+}
+
+// find finds out which release the bundle is of.
+func (r *repair) find() (err error) {
+	if r.state, err = install.ReadState(r.Root); err != nil {
+		return err
+	}
+	r.warnRebuilt(r.state)
+	v := r.verified
+	if r.installed, err = r.state.Find(v.Info.Name, r.target.Name()); err != nil {
+		return err
+	}
+	if r.kept, err = r.installed.Kept(r.Root); err != nil && !host.Lost(err) { // what is lost is written again
+		return err
+	}
+	r.embedded, _ = r.target.(*registry.Embedded)
+	r.out.Earlier = r.installed.Identity != v.Identity
+	known := slices.ContainsFunc(r.kept, func(k *install.Receipt) bool { return k.Bundle.Digest == v.Identity })
+	if r.out.Earlier && (r.embedded == nil || !known) {
+		return fmt.Errorf("%w: %s %s is installed from %s, and this bundle is %s; repair needs the same one, or that of a release which rollback can go back to, and install changes to another",
+			bundle.ErrPolicy, r.installed.Name, r.installed.Version, r.installed.Identity, v.Identity)
+	}
+	return nil
+}
+
+// plan plans the installation that is there once more.
+func (r *repair) plan(ctx context.Context) (*install.Plan, error) {
+	r.options.Again = true
+	plan, err := install.NewPlan(ctx, r.verified, r.target, r.options)
+	if err != nil {
+		return nil, OfBundle(r.name, err)
+	}
+	if plan.Release() != r.installed.Release {
+		return nil, fmt.Errorf("%w: with these values %s would be another release than the one that is installed; leave --values and --host-root away, repeat --plain-http as it was given, or use install", bundle.ErrPolicy, r.installed.Name)
+	}
+	return plan, nil
+}
+
+// registry puts right what the registry below the root has.
+func (r *repair) registry(ctx context.Context) error {
+	if r.embedded == nil {
+		return nil
+	}
+	if r.out.Earlier {
+		if err := retainAgain(ctx, r.embedded, r.Root, r.kept, r.verified); err != nil {
+			return err
+		}
+	}
+	return repairBlobs(ctx, r.verified, r.embedded, r.out)
+}
+
+// others returns an error if some damage needs another bundle.
+func (r *repair) others() error {
+	if len(r.out.Others) == 0 {
+		return nil
+	}
+	others, err := otherBundles(r.Root, r.state, r.target, r.verified.Identity)
+	if err != nil {
+		return err
+	}
+	return fmt.Errorf("%w: %s came with another bundle and must be put right; run repair with the one that brought them: %s", ErrDrift, count(len(r.out.Others), "blob"), strings.Join(others, ", "))
+}
+
+// closeSecrets makes the passwords of the site nobody else's to read again.
+func closeSecrets(root string, d install.Installed, out *RepairResult) error {
+	about, err := host.ReadRelease(root, d.Name, d.Release)
+	if err != nil {
+		return err
+	}
+	drift, err := host.CheckSecrets(root, about)
+	if err != nil {
+		return err
+	}
+	for _, s := range drift {
+		if s.What == "missing" {
+			return fmt.Errorf("%w: %s is missing, and no bundle has it; put it back from a backup", ErrDrift, s.Path)
+		}
+		if err := os.Chmod(s.Path, 0o600); err != nil {
+			return err
+		}
+		out.Files = append(out.Files, s)
+	}
+	return nil
+}
+
+// retainAgain makes the tags again that keep what an earlier release needs. A check
+// reaches only what tags lead to, so this comes before it.
+func retainAgain(ctx context.Context, e *registry.Embedded, root string, kept []*install.Receipt, v *verify.Verified) error {
+	added := install.Added(v)
+	var all []bundle.Descriptor
+	for _, m := range v.Blobs() {
+		all = append(all, bundle.Descriptor{MediaType: m.Type, Digest: m.Digest, Size: m.Size})
+	}
+	if err := e.Prepare(ctx, all); err != nil {
+		return err
+	}
+	for _, r := range kept {
+		if r.Bundle.Digest != v.Identity {
+			continue
+		}
+		for _, t := range r.Retaining() {
+			at, err := registry.TagBelow(root, t.Repository, t.Tag)
+			if err == nil && at != t.To {
+				err = e.Tag(ctx, t.Repository, t.Tag, t.To)
+			}
+			if errors.Is(err, install.ErrMissing) {
+				if err = storeTree(ctx, v, e, t.Repository, added, t.To); err == nil {
+					err = e.Tag(ctx, t.Repository, t.Tag, t.To)
+				}
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return e.Sync()
+}
+
+// manifestOf returns what a retention tag of a bundle leads to: a manifest, the root, or
+// an index of which some manifests are carried.
+func manifestOf(v *verify.Verified, added map[bundle.Digest][]byte, d bundle.Digest) (*bundle.Manifest, []byte, error) {
+	if m := v.Manifests[d]; m != nil {
+		data, err := v.ReadBlob(m.Descriptor, bundle.MaxManifest)
+		return m, data, err
+	}
+	data, mediaType := added[d], bundle.TypeOCIIndex
+	for _, i := range v.Deployment.Images {
+		if i.Partial && i.Digest == d && data == nil {
+			var err error
+			if data, mediaType, err = v.PartialIndex(i); err != nil {
+				return nil, nil, err
+			}
+		}
+	}
+	if data == nil {
+		return nil, nil, fmt.Errorf("%w: %s is not in the bundle", install.ErrMissing, d)
+	}
+	m, err := bundle.ParseManifest(bundle.Descriptor{MediaType: mediaType, Digest: d, Size: int64(len(data))}, data)
+	return m, data, err
+}
+
+// storeTree stores a manifest with all that it needs.
+func storeTree(ctx context.Context, v *verify.Verified, e *registry.Embedded, repo string, added map[bundle.Digest][]byte, d bundle.Digest) error {
+	m, data, err := manifestOf(v, added, d)
+	if err != nil {
+		return err
+	}
+	for _, c := range m.Children() {
+		place, ok := v.Place(c.Digest)
+		if !ok { // not all of an index need be carried
+			continue
+		}
+		if v.Manifests[c.Digest] != nil {
+			err = storeTree(ctx, v, e, repo, added, c.Digest)
+		} else if has, hasErr := e.HasBlob(ctx, repo, c); hasErr != nil || !has {
+			err = hasErr
+			if err == nil {
+				err = e.PutBlob(ctx, repo, c, "", func() io.Reader { return v.Content(place) })
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return e.PutManifest(ctx, repo, m, data)
+}
+
+// repairBlobs puts the blobs right that the bundle has, and lists all that were
+// damaged. What a damaged manifest leads to is found when the manifest is good again.
+func repairBlobs(ctx context.Context, v *verify.Verified, e *registry.Embedded, out *RepairResult) error {
+	added := install.Added(v)
+	for {
+		damaged, err := e.Check(ctx)
+		if err != nil {
+			return err
+		}
+		var mine []registry.Damage
+		out.Others = out.Others[:0]
+		for _, d := range damaged {
+			if _, ok := v.Place(d.Digest); ok || added[d.Digest] != nil {
+				mine = append(mine, d)
+			} else {
+				out.Others = append(out.Others, d)
+			}
+		}
+		if len(mine) == 0 {
+			return nil
+		}
+		if err := storeAgain(ctx, v, e, mine, added); err != nil {
+			return err
+		}
+		out.Blobs = append(out.Blobs, mine...)
+	}
+}
+
+// storeAgain replaces damaged blobs by those of the bundle, and of what is added to it.
+func storeAgain(ctx context.Context, v *verify.Verified, e *registry.Embedded, damaged []registry.Damage, added map[bundle.Digest][]byte) error {
+	if err := e.Drop(damaged); err != nil {
+		return err
+	}
+	var blobs []bundle.Descriptor
+	for _, d := range damaged {
+		b := bundle.Descriptor{Digest: d.Digest, Size: int64(len(added[d.Digest]))}
+		if m, ok := v.Place(d.Digest); ok {
+			b.MediaType, b.Size = m.Type, m.Size
+		}
+		blobs = append(blobs, b)
+	}
+	if err := e.Prepare(ctx, blobs); err != nil {
+		return err
+	}
+	for _, b := range blobs {
+		content := func() io.Reader { return bytes.NewReader(added[b.Digest]) }
+		if m, ok := v.Place(b.Digest); ok {
+			content = func() io.Reader { return v.Content(m) }
+		}
+		if err := e.PutBlob(ctx, install.CentralRepository(v.Info.Name), b, "", content); err != nil {
+			return err
+		}
+	}
+	return e.Sync()
+}
+
+// otherBundles names the bundles besides one that have something on a target.
+func otherBundles(root string, state *install.State, target install.Target, except bundle.Digest) ([]string, error) {
+	var list []string
+	for _, d := range state.Deployments {
+		if d.Registry != target.Name() {
+			continue
+		}
+		kept, err := d.Kept(root)
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range kept {
+			if r.Bundle.Digest != except {
+				list = append(list, fmt.Sprintf("%s %s (%s)", r.Bundle.Name, r.Bundle.Version, r.Bundle.Digest))
+			}
+		}
+	}
+	slices.Sort(list)
+	return slices.Compact(list), nil
+}

@@ -1,0 +1,187 @@
+package operate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/install"
+	"github.com/oob-bundle/oob-bundle/install/host"
+	"github.com/oob-bundle/oob-bundle/install/registry"
+	"github.com/oob-bundle/oob-bundle/install/service"
+)
+
+// UninstallOptions are those of Uninstall.
+type UninstallOptions struct {
+	Change
+	// LeaveRegistry changes nothing in a registry of the site.
+	LeaveRegistry bool
+}
+
+// UninstallResult is what Uninstall did.
+type UninstallResult struct {
+	Name    string        `json:"name"`
+	Version string        `json:"version"`
+	Digest  bundle.Digest `json:"digest"`
+	Channel string        `json:"channel"`
+	// Sequence is what the channel stays at: this host still refuses what is older.
+	Sequence int64              `json:"sequence"`
+	Removed  registry.Collected `json:"removed"` // from the registry below the root
+	Left     []string           `json:"left"`    // paths with data, passwords and dumps
+}
+
+// ErrOwnRegistry is the error for leaving the registry below the root alone.
+var ErrOwnRegistry = errors.New("--leave-registry is for a registry of the site; the one below --root goes with what is in it")
+
+// Uninstall stops and removes a deployment. Errors are those of install.Uninstall and of
+// package service, or ErrOwnRegistry.
+func (o *Operator) Uninstall(ctx context.Context, opt UninstallOptions) (result *UninstallResult, err error) {
+	d, site, release, err := o.site(ctx, opt.Change, "uninstall")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, release()) }()
+	if opt.LeaveRegistry && d.Registry == Embedded {
+		return nil, ErrOwnRegistry
+	}
+	site.Leave = opt.LeaveRegistry
+	first := d.Receipt == "" // its first installation was taken back
+	if !first {
+		if err := install.CanUninstall(ctx, site, d); err != nil {
+			return nil, err
+		}
+	}
+	if site.Switched, err = o.stop(ctx, d); err != nil {
+		return nil, err
+	}
+	result = &UninstallResult{Name: d.Name, Version: d.Version, Digest: d.Identity, Channel: d.Channel, Left: []string{}}
+	site.Last = func(ctx context.Context) (err error) {
+		result.Removed, err = o.collectUnneeded(ctx, site.Target)
+		return err
+	}
+	remove := install.Uninstall
+	if first {
+		remove = install.RemoveStaged
+	}
+	left, err := remove(ctx, site, d)
+	if err != nil {
+		return nil, err
+	}
+	result.Left = append(result.Left, left...)
+	state, err := install.ReadState(o.Root)
+	if err != nil {
+		return nil, err
+	}
+	result.Sequence = state.Channels[d.Channel].Sequence
+	return result, nil
+}
+
+// stop stops what runs of a deployment. It returns what has to be called when its files are
+// gone, or nil.
+func (o *Operator) stop(ctx context.Context, d install.Installed) (forget func(context.Context) error, err error) {
+	manager := o.manager(time.Minute)
+	running, lost := manager.Running(d.Name)
+	both, err := o.elsewhere(d)
+	if err != nil {
+		return nil, err
+	}
+	if lost != nil {
+		o.Warn("%v; what of it runs is not stopped", lost)
+		if both {
+			return nil, nil
+		}
+		return func(context.Context) error { return host.ForgetStarted(o.Root, d.Name) }, nil
+	}
+	if running == nil || both && !o.ours(d, running) {
+		return nil, nil
+	}
+	if err := manager.Finish(ctx, running); err != nil { // what is left of it is to be of one release
+		return nil, err
+	}
+	o.Note("Stopping %s %s", running.Name, running.Version)
+	if err := manager.Stop(ctx, running); err != nil {
+		return nil, fmt.Errorf("%s %s was started and cannot be stopped: %w", running.Name, running.Version, err)
+	}
+	return func(ctx context.Context) error { return forgetRunning(ctx, manager, running) }, nil
+}
+
+func forgetRunning(ctx context.Context, manager *service.Manager, running *host.About) error {
+	if err := manager.Forget(ctx, running); err != nil {
+		return err
+	}
+	return manager.Stopped(running)
+}
+
+// elsewhere reports whether the same name is installed with another registry, too.
+func (o *Operator) elsewhere(d install.Installed) (bool, error) {
+	state, err := install.ReadState(o.Root)
+	if err != nil {
+		return false, err
+	}
+	for _, other := range state.Deployments {
+		if other.Name == d.Name && other.Registry != d.Registry {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// ours reports whether a release is of what is installed with this registry, as far as
+// its receipts know.
+func (o *Operator) ours(d install.Installed, a *host.About) bool {
+	kept, err := d.Kept(o.Root)
+	return d.Release == a.ID || err == nil && slices.ContainsFunc(kept, func(r *install.Receipt) bool { return r.Release == a.ID })
+}
+
+// collectUnneeded removes from the registry below the root what no tag leads to. What
+// another deployment has lost, or what is damaged, is no reason to keep this one.
+func (o *Operator) collectUnneeded(ctx context.Context, target install.Target) (registry.Collected, error) {
+	e, ok := target.(*registry.Embedded)
+	if !ok {
+		return registry.Collected{}, nil
+	}
+	later := func(err error) { o.Warn("%v; then oob-bundle registry gc removes what is not needed any more", err) }
+	if err := o.refuseLost(); err != nil {
+		if !errors.Is(err, ErrDrift) && !host.Lost(err) {
+			return registry.Collected{}, err
+		}
+		later(err)
+		return registry.Collected{}, nil
+	}
+	removed, err := e.Collect(ctx)
+	if errors.Is(err, bundle.ErrDigest) {
+		later(err)
+		err = nil
+	}
+	return removed, err
+}
+
+// Collect removes from the registry below the root what no tag leads to. Errors wrap
+// ErrDrift, install.ErrIncomplete, or are the file system's.
+func (o *Operator) Collect(ctx context.Context) (removed registry.Collected, err error) {
+	lock, err := install.Acquire(o.Root)
+	if err != nil {
+		return removed, err
+	}
+	defer func() { err = errors.Join(err, lock.Release()) }()
+	journals, err := install.ReadJournals(o.Root)
+	if err != nil {
+		return removed, err
+	}
+	for _, j := range journals {
+		if j.Registry == Embedded {
+			return removed, j.Unfinished(o.Root)
+		}
+	}
+	e, err := registry.OpenEmbedded(ctx, o.Root)
+	if err != nil {
+		return removed, err
+	}
+	if err := o.refuseLost(); err != nil {
+		return removed, err
+	}
+	return e.Collect(ctx)
+}
