@@ -29,7 +29,7 @@ func decode(data []byte, v any, who author) error {
 		return err
 	}
 	if err := json.Unmarshal(data, v, json.RejectUnknownMembers(true)); err != nil {
-		if other := apiVersion(data); newer(other) {
+		if other, _ := KindOf(data); newer(other) {
 			return fmt.Errorf("%w: it is of %q", ErrNewer, other)
 		}
 		return fmt.Errorf("%w: %w", ErrFormat, err)
@@ -37,15 +37,16 @@ func decode(data []byte, v any, who author) error {
 	return nil
 }
 
-// apiVersion returns what a document says that its fields are, or "".
-func apiVersion(data []byte) string {
+// KindOf returns what a document is by its own words; both are "" if it has none.
+func KindOf(document []byte) (apiVersion, kind string) {
 	var head struct {
 		APIVersion string `json:"apiVersion"`
+		Kind       string `json:"kind"`
 	}
-	if json.Unmarshal(data, &head) != nil {
-		return ""
+	if json.Unmarshal(document, &head) != nil {
+		return "", ""
 	}
-	return head.APIVersion
+	return head.APIVersion, head.Kind
 }
 
 // newer reports whether an apiVersion is one of ours, and not this program's.

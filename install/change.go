@@ -36,7 +36,7 @@ func (c *change) tell(format string, args ...any) {
 }
 
 // begin writes down what is going to be switched.
-func (c *change) begin(j *Journal) error { return writeJSON(journalPath(c.root, j.Registry), j) }
+func (c *change) begin(j *Journal) error { return host.WriteRecord(journalPath(c.root, j.Registry), j) }
 
 // forth carries out what the journal says. Tags that are right already are left alone: a
 // registry with immutable tags refuses to put one a second time. The error wraps

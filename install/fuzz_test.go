@@ -131,7 +131,7 @@ func fuzzState(root string) func(t *testing.T, in stateDocument) bool {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := writeJSON(p, got); err != nil {
+		if err := host.WriteRecord(p, got); err != nil {
 			t.Fatal(err)
 		}
 		again, err := read(kind)

@@ -66,14 +66,11 @@ func journalPath(root, target string) string {
 // or nil.
 func readJournal(path string) (*Journal, error) {
 	var j Journal
-	err := readJSON(path, &j)
+	err := host.ReadRecord(path, "Journal", &j)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, err
-	}
-	if err := checkKind(path, j.APIVersion, j.Kind, "Journal"); err != nil {
 		return nil, err
 	}
 	if j.Sequence < 0 {

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/install/host"
 )
 
 // Receipt says what an installation left behind.
@@ -61,10 +62,7 @@ func receiptPath(root, name string) string { return filepath.Join(root, "receipt
 // ReadReceipt reads a receipt by the name in the state.
 func ReadReceipt(root, name string) (*Receipt, error) {
 	var r Receipt
-	if err := readJSON(receiptPath(root, name), &r); err != nil {
-		return nil, err
-	}
-	if err := checkKind(receiptPath(root, name), r.APIVersion, r.Kind, "Receipt"); err != nil {
+	if err := host.ReadRecord(receiptPath(root, name), "Receipt", &r); err != nil {
 		return nil, err
 	}
 	if r.Bundle.Sequence < 0 {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -116,10 +115,7 @@ func ReadState(root string) (*State, error) {
 // are the file system's.
 func readStateFile(path string) (*State, error) {
 	var s State
-	if err := readJSON(path, &s); err != nil {
-		return nil, err
-	}
-	if err := checkKind(path, s.APIVersion, s.Kind, "State"); err != nil {
+	if err := host.ReadRecord(path, "State", &s); err != nil {
 		return nil, err
 	}
 	if s.Channels == nil || s.Owners == nil || s.Deployments == nil {
@@ -133,18 +129,6 @@ func readStateFile(path string) (*State, error) {
 	return &s, nil
 }
 
-// checkKind refuses a record of another kind or version. Errors wrap ErrState, and
-// bundle.ErrNewer if a newer program wrote it.
-func checkKind(path, apiVersion, kind, want string) error {
-	switch {
-	case kind == want && apiVersion == bundle.APIVersion:
-		return nil
-	case apiVersion == "" || kind == "":
-		return fmt.Errorf("%w: %w: %s does not say what it is", ErrState, bundle.ErrFormat, path)
-	}
-	return fmt.Errorf("%w: %s is a %q of %q", bundle.ErrNewer, path, kind, apiVersion)
-}
-
 // write replaces the state durably, and keeps the one before.
 func (s *State) write(root string) error {
 	if _, err := readStateFile(statePath(root)); err == nil {
@@ -156,32 +140,7 @@ func (s *State) write(root string) error {
 			return err
 		}
 	}
-	return writeJSON(statePath(root), s)
-}
-
-func readJSON(path string, v any) error {
-	data, err := bundle.ReadFile(path, bundle.MaxRecord)
-	if errors.Is(err, bundle.ErrLimit) {
-		err = fmt.Errorf("%w: %w", ErrState, err)
-	}
-	if err != nil {
-		return err
-	}
-	if err := bundle.DecodeRecord(data, v); err != nil {
-		return fmt.Errorf("%w: %s: %w", ErrState, path, err)
-	}
-	return nil
-}
-
-func writeJSON(path string, v any) error {
-	data, err := bundle.Encode(v)
-	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return err
-	}
-	return bundle.WriteFile(path, append(data, '\n'), 0o644)
+	return host.WriteRecord(statePath(root), s)
 }
 
 // deploymentKey tells one deployment on several registries apart.

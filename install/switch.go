@@ -153,7 +153,7 @@ func (p *Plan) switchBy(ctx context.Context, j *Journal, s *stored, next *host.A
 	if err := receipt.inherit(p.Options.Root, p.state, p.Target, old); err != nil {
 		return nil, err
 	}
-	if err := writeJSON(receiptPath(p.Options.Root, name), receipt); err != nil {
+	if err := host.WriteRecord(receiptPath(p.Options.Root, name), receipt); err != nil {
 		return nil, err
 	}
 	channel.Identity = identity

@@ -49,16 +49,12 @@ type File struct {
 // if it is not there, or not complete.
 func ReadRelease(root, name, id string) (*About, error) {
 	p := filepath.Join(Base(root, name), "releases", id, bundle.ReleaseFile)
-	data, err := bundle.ReadFile(p, bundle.MaxRecord)
-	if err != nil {
+	var a About
+	if err := ReadRecord(p, "Release", &a); err != nil {
 		return nil, err
 	}
-	var a About
-	if err := bundle.DecodeRecord(data, &a); err != nil {
-		return nil, fmt.Errorf("%w: %s: %w", ErrState, p, err)
-	}
-	if a.APIVersion != bundle.APIVersion || a.Kind != "Release" || a.ID != id {
-		return nil, fmt.Errorf("%w: %s is a %q of %q", bundle.ErrNewer, p, a.Kind, a.APIVersion)
+	if a.ID != id {
+		return nil, fmt.Errorf("%w: %s: %w: it is of release %q", ErrState, p, bundle.ErrFormat, a.ID)
 	}
 	return &a, nil
 }

@@ -58,7 +58,7 @@ type Release struct {
 	secrets  secrets
 	files    []file
 	health   []string // URLs that answer when all is well
-	plain    bool // its registry speaks no TLS
+	plain    bool     // its registry speaks no TLS
 }
 
 // file is one of a release before it is written.

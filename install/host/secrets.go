@@ -34,16 +34,15 @@ func secretsPath(dir string) string { return filepath.Join(dir, "secrets.json") 
 
 // readSecrets returns those that were made before.
 func readSecrets(dir string) (secrets, error) {
-	data, err := bundle.ReadFile(secretsPath(dir), bundle.MaxRecord)
-	if errors.Is(err, fs.ErrNotExist) {
-		return secrets{}, nil
-	}
-	if err != nil {
-		return nil, err
-	}
 	s := secrets{}
-	if err := bundle.DecodeRecord(data, &s); err != nil {
-		return nil, fmt.Errorf("%w: %s: %w; put it back from a backup", ErrState, secretsPath(dir), err)
+	err := ReadRecord(secretsPath(dir), "", &s)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return secrets{}, nil
+	case errors.Is(err, ErrState):
+		return nil, fmt.Errorf("%w; put it back from a backup", err)
+	case err != nil:
+		return nil, err
 	}
 	return s, nil
 }

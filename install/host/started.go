@@ -2,7 +2,6 @@ package host
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -31,27 +30,18 @@ type Started struct {
 	Restoring string `json:"restoring,omitempty"`
 }
 
-// ErrState says that what this host knows of itself is damaged, and no bundle.
-var ErrState = errors.New("the state of this host")
-
 // StartedFile returns the path of the record of a deployment.
 func StartedFile(root, name string) string { return filepath.Join(Base(root, name), "started.json") }
 
 // ReadStarted reads the record of a deployment; nil means that nothing was started.
 func ReadStarted(root, name string) (*Started, error) {
 	var s Started
-	data, err := bundle.ReadFile(StartedFile(root, name), bundle.MaxRecord)
+	err := ReadRecord(StartedFile(root, name), "Started", &s)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
-	}
-	if err := bundle.DecodeRecord(data, &s); err != nil {
-		return nil, fmt.Errorf("%w: %s: %w", ErrState, StartedFile(root, name), err)
-	}
-	if s.APIVersion != bundle.APIVersion || s.Kind != "Started" {
-		return nil, fmt.Errorf("%w: %s is a %q of %q", bundle.ErrNewer, StartedFile(root, name), s.Kind, s.APIVersion)
 	}
 	return &s, nil
 }
@@ -59,14 +49,7 @@ func ReadStarted(root, name string) (*Started, error) {
 // Write replaces the record of a deployment.
 func (s Started) Write(root, name string) error {
 	s.APIVersion, s.Kind = bundle.APIVersion, "Started"
-	data, err := bundle.Encode(s)
-	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(Base(root, name), 0o755); err != nil {
-		return err
-	}
-	return bundle.WriteFile(StartedFile(root, name), append(data, '\n'), 0o644)
+	return WriteRecord(StartedFile(root, name), s)
 }
 
 // ForgetStarted says that nothing of a deployment runs.
