@@ -54,7 +54,8 @@ func blockEntries(r io.Reader, name string) ([]chartVersion, error) {
 			return nil, err
 		}
 		if done || atEnd {
-			return b.kept.list, b.flush()
+			err := b.flush() // before kept.list is read
+			return b.kept.list, err
 		}
 		start = bytes.HasSuffix(part, []byte("\n"))
 	}

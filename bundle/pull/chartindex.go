@@ -124,12 +124,9 @@ func jsonEntries(r io.Reader, name string) ([]chartVersion, error) {
 			if key != name {
 				return in.SkipValue()
 			}
-			return elements(in, func(value []byte) error {
-				var v chartVersion
-				if err := yaml.Load(value, &v); err != nil {
-					return errIndexForm
-				}
-				return kept.add(v)
+			return elements(in, func() error {
+				v, err := jsonVersion(in)
+				return errors.Join(err, kept.add(v))
 			})
 		})
 	})
@@ -144,6 +141,44 @@ func jsonEntries(r io.Reader, name string) ([]chartVersion, error) {
 		err = errIndexForm
 	}
 	return nil, err
+}
+
+// jsonVersion reads one version of a chart. Of its URLs it keeps the first, which is
+// the one that Helm uses, and of its other fields nothing.
+func jsonVersion(in *jsontext.Decoder) (v chartVersion, err error) {
+	err = members(in, func(key string) (err error) {
+		switch key {
+		case "version":
+			v.Version, err = scalar(in)
+		case "digest":
+			v.Digest, err = scalar(in)
+		case "urls":
+			v.URLs = nil
+			err = elements(in, func() error {
+				u, err := scalar(in)
+				if len(v.URLs) == 0 {
+					v.URLs = []string{u}
+				}
+				return err
+			})
+		default:
+			err = in.SkipValue()
+		}
+		return err
+	})
+	return v, err
+}
+
+// scalar reads a string, or a number as it is written.
+func scalar(in *jsontext.Decoder) (string, error) {
+	if kind := in.PeekKind(); kind != '"' && kind != '0' {
+		return "", errIndexForm
+	}
+	token, err := in.ReadToken()
+	if err != nil {
+		return "", err
+	}
+	return token.String(), nil
 }
 
 // members calls use for each key of an object; use reads the value.
@@ -167,8 +202,8 @@ func members(in *jsontext.Decoder, use func(key string) error) error {
 	return err
 }
 
-// elements calls use for each value of an array.
-func elements(in *jsontext.Decoder, use func(value []byte) error) error {
+// elements calls use for each element of an array; use reads it.
+func elements(in *jsontext.Decoder, use func() error) error {
 	if in.PeekKind() != '[' {
 		return errIndexForm
 	}
@@ -176,11 +211,7 @@ func elements(in *jsontext.Decoder, use func(value []byte) error) error {
 		return err
 	}
 	for in.PeekKind() != ']' {
-		value, err := in.ReadValue()
-		if err != nil {
-			return err
-		}
-		if err := use(value); err != nil {
+		if err := use(); err != nil {
 			return err
 		}
 	}

@@ -33,6 +33,9 @@ func TestChartIndexForms(t *testing.T) {
 		"JSON":                           `{"apiVersion":"v1","entries":{"api":[{"version":"9.9.9"}],"web":` + list + `},"generated":"x"}`,
 		"JSON over lines":                "{\n\t\"apiVersion\": \"v1\",\n\t\"entries\": {\n\t\t\"api\": [],\n\t\t\"web\": " + list + "\n\t}\n}\n",
 		"JSON with other types":          `{"entries":{"api":{"urls":5},"web":` + list + `,"zero":null}}`,
+		"JSON with escaped text":         `{"entries":{"web":` + strings.ReplaceAll(list, `"name":`, `"description":"\ud83d\ude00 \/ \u007f","name":`) + `}}`,
+		"JSON with numbers":              `{"entries":{"web":` + strings.ReplaceAll(list, `"1.10"`, "1.10") + `}}`,
+		"JSON with a key twice":          `{"entries":{"web":` + strings.ReplaceAll(list, `"name":`, `"version":"7","urls":["a"],"name":`) + `}}`,
 		"JSON with a BOM":                "\ufeff" + `{"entries":{"web":` + list + `}}`,
 		"JSON behind a marker":           "--- {\"entries\":{\"web\":" + list + "}}\n",
 		"flow style":                     "{apiVersion: v1, entries: {api: [], web: [{version: 1.2.3, digest: abc, urls: [web-1.2.3.tgz]}, {version: 1.10, urls: [web-1.10.tgz]}]}}",
@@ -191,5 +194,27 @@ func TestLargeChartIndex(t *testing.T) {
 		if most > 56<<20 {
 			t.Errorf("JSON %v: it took %d MiB", json, most>>20)
 		}
+	}
+}
+
+// TestLargeChartVersion: a version in JSON is not decoded as a whole.
+func TestLargeChartVersion(t *testing.T) {
+	var b strings.Builder
+	b.WriteString(`{"entries":{"web":[{"version":"1.2.3","urls":["web.tgz"`)
+	b.WriteString(strings.Repeat(`,"x"`, 1<<20))
+	b.WriteString(`],"annotations":{"0":"x"`)
+	for n := range 500_000 {
+		fmt.Fprintf(&b, `,"k%d":"v"`, n)
+	}
+	b.WriteString("}}]}}")
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	list, err := chartEntries(strings.NewReader(b.String()), "web")
+	runtime.ReadMemStats(&after)
+	if err != nil || fmt.Sprint(list) != "[{1.2.3 [web.tgz] }]" {
+		t.Fatal(list, err)
+	}
+	if took := after.TotalAlloc - before.TotalAlloc; took > 64<<20 {
+		t.Errorf("it took %d MiB", took>>20)
 	}
 }
