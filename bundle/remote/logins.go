@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/docker/cli/cli/config"
 	"github.com/docker/cli/cli/config/configfile"
@@ -108,7 +109,7 @@ func (p loginPlace) load() (*configfile.ConfigFile, error) {
 	if p.path != "" {
 		var err error
 		data, err = os.ReadFile(p.path)
-		if errors.Is(err, fs.ErrNotExist) {
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) { // a home of /dev/null
 			return nil, nil
 		}
 		if err != nil {

@@ -14,6 +14,31 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle/remote"
 )
 
+// TestNoHome: accounts of services have /dev/null as their home, and no logins.
+func TestNoHome(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	defer s.Close()
+	t.Setenv("HOME", os.DevNull)
+	for _, v := range []string{"XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "DOCKER_CONFIG", "REGISTRY_AUTH_FILE", "DOCKER_AUTH_CONFIG", "NETRC"} {
+		t.Setenv(v, "")
+	}
+	host := strings.TrimPrefix(s.URL, "http://")
+	c, err := remote.New(remote.Options{PlainHTTP: []string{host}, Patience: remote.Patience{Pause: 1}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Repository(t.Context(), host, "team/app", remote.Pull); err != nil {
+		t.Error(err)
+	}
+	page, err := c.Page(s.URL + "/x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := page.Read(t.Context(), 10); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestLogins: a login is found wherever podman or Docker keep it. A place that has none
 // for the registry does not hide the next one.
 func TestLogins(t *testing.T) {
