@@ -265,7 +265,8 @@ func (r *Repository) pushManifest(ctx context.Context, ref string, d bundle.Desc
 
 // TakesManifests reports whether the registry takes manifests of a media type. It pushes
 // one that is not valid, which a registry refuses for another reason if it takes the
-// type. A registry that accepts even that one is asked to remove it.
+// type. A registry that accepts even that one is asked to remove it. Any answer other
+// than 415 counts as yes: some registries fail with 500 on what they cannot parse.
 func (r *Repository) TakesManifests(ctx context.Context, mediaType string) (bool, error) {
 	data := []byte("{}")
 	d := bundle.Descriptor{MediaType: mediaType, Digest: bundle.DigestOf(data), Size: int64(len(data))}
@@ -273,10 +274,11 @@ func (r *Repository) TakesManifests(ctx context.Context, mediaType string) (bool
 	var status *statusError
 	switch {
 	case err == nil:
-		return true, r.DeleteTag(ctx, string(d.Digest))
+		_ = r.DeleteTag(ctx, string(d.Digest)) // what stays is in no index and has no tag
+		return true, nil
 	case Unsupported(err):
 		return false, nil
-	case errors.As(err, &status) && status.code < http.StatusInternalServerError:
+	case errors.As(err, &status):
 		return true, nil
 	}
 	return false, err

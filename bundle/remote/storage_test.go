@@ -161,3 +161,43 @@ func TestUploadLocation(t *testing.T) {
 		})
 	}
 }
+
+// TestTakesManifests: only 415 means that a registry does not take a media type.
+func TestTakesManifests(t *testing.T) {
+	for name, test := range map[string]struct {
+		put, remove int
+		takes       bool
+	}{
+		"refuses the type":        {415, 500, false},
+		"refuses the content":     {400, 500, true},
+		"refuses the account":     {403, 500, true},
+		"breaks on the content":   {500, 500, true},
+		"is not implemented":      {501, 500, true},
+		"accepts and removes it":  {201, 202, true},
+		"accepts and keeps it":    {201, 405, true},
+		"accepts and then breaks": {201, 500, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				switch r.Method {
+				case http.MethodPut:
+					w.WriteHeader(test.put)
+				case http.MethodDelete:
+					w.WriteHeader(test.remove)
+				}
+			}))
+			defer s.Close()
+			r := plainRepository(t, strings.TrimPrefix(s.URL, "http://"))
+			takes, err := r.TakesManifests(t.Context(), bundle.TypeDockerManifest)
+			if err != nil || takes != test.takes {
+				t.Errorf("got %v, %v", takes, err)
+			}
+		})
+	}
+	s := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	r := plainRepository(t, strings.TrimPrefix(s.URL, "http://"))
+	s.Close()
+	if _, err := r.TakesManifests(t.Context(), bundle.TypeDockerManifest); !errors.Is(err, remote.ErrRegistry) {
+		t.Errorf("without an answer: %v", err)
+	}
+}
