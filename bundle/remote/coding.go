@@ -50,6 +50,10 @@ const maxDecoded = 16 << 30
 // errCoding marks a coding that cannot be decoded.
 var errCoding = errors.New("unknown coding")
 
+// maxCodings bounds the codings of one answer: of layers that each expand a thousandfold,
+// three take hours.
+const maxCodings = 2
+
 // maxZstdWindow bounds the memory of a decoder, in bytes (RFC 9659).
 const maxZstdWindow = 8 << 20
 
@@ -58,6 +62,9 @@ const maxZstdWindow = 8 << 20
 func decoded(body io.Reader, coding string) (io.Reader, error) {
 	if coding == "" {
 		return body, nil
+	}
+	if strings.Count(coding, ",") >= maxCodings {
+		return nil, &codingError{coding}
 	}
 	rest, last := "", coding
 	if comma := strings.LastIndexByte(coding, ','); comma >= 0 {
