@@ -51,6 +51,7 @@ func TestChartLedToRegistry(t *testing.T) {
 		"with a tag":           {url: "oci://$UP/charts/acme:1.2.3_b", digest: hexOf(archive)},
 		"without a tag":        {url: "oci://$UP/charts/acme"},
 		"a digest with prefix": {url: "oci://$UP/charts/acme", digest: "sha256:" + hexOf(archive)},
+		"the manifest's":       {url: "oci://$UP/charts/acme", digest: bundletest.Digest(t, up.Host+"/charts/acme:1.2.3_b")},
 		"pinned":               {url: "oci://$UP/charts/acme", sha256: hexOf(archive)},
 		"another digest":       {url: "oci://$UP/charts/acme", digest: hexOf(other), says: "the repository's index says", class: remote.ErrRegistry},
 		"another pin":          {url: "oci://$UP/charts/acme", sha256: hexOf(other), says: "the manifest says", class: remote.ErrRegistry},
