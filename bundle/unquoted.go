@@ -72,6 +72,9 @@ var unitSuffixes = []string{
 	".container", ".network", ".volume", ".pod", ".kube", ".image", ".build",
 }
 
+// envDirectories are those in which systemd's units look for env files.
+var envDirectories = []string{"/etc/default", "/etc/sysconfig", "/etc/environment.d"}
+
 // languageOf tells the language of a file by its name, and by the uses that are declared
 // for it. It returns nil if that tells nothing.
 func (h *Host) languageOf(file string) *language {
@@ -93,6 +96,9 @@ func (h *Host) languageOf(file string) *language {
 
 func languageByName(file string) *language {
 	file = strings.ToLower(file)
+	if dir, dropIn := strings.CutSuffix(path.Dir(file), ".d"); dropIn && slices.Contains(unitSuffixes, path.Ext(dir)) {
+		return inUnit // x.service.d/y.conf, systemd.unit(5)
+	}
 	base, suffix := path.Base(file), path.Ext(file)
 	isYAML := suffix == ".yaml" || suffix == ".yml"
 	isCompose := slices.ContainsFunc([]string{"compose", "docker-compose", "podman-compose"}, func(prefix string) bool {
@@ -105,7 +111,7 @@ func languageByName(file string) *language {
 		return inYAML
 	case suffix == ".json":
 		return inJSON
-	case suffix == ".env" || strings.HasPrefix(base, ".env."):
+	case suffix == ".env", strings.HasPrefix(base, ".env."), slices.Contains(envDirectories, path.Dir(file)):
 		return inEnv
 	case suffix == ".sh":
 		return inShell

@@ -16,7 +16,10 @@ var asked = &bundle.Host{
 		{Name: "name", Kind: "name"}, {Name: "number", Kind: "number"}, {Name: "registry", Kind: "registry"}, {Name: "file", Kind: "file"}, {Name: "directory", Kind: "directory"},
 	},
 	Merges: []bundle.Merge{{File: "etc/config", Patch: "patch"}},
-	Links:  []bundle.Link{{Path: "/etc/systemd/system/x.service", File: "unit"}, {Path: "/etc/nginx/conf.d/site", File: "site"}},
+	Links: []bundle.Link{
+		{Path: "/etc/systemd/system/x.service", File: "unit"}, {Path: "/etc/nginx/conf.d/site", File: "site"},
+		{Path: "/etc/systemd/system/x@.service.d/10.conf", File: "drop"}, {Path: "/etc/default/app", File: "default"},
+	},
 }
 
 func unquoted(t *testing.T, path, text string) []string {
@@ -111,8 +114,8 @@ func TestUnquotedLanguages(t *testing.T) {
 		"json":                                  {"a.json", "etc/A.JSON", "patch"},
 		"yaml or json or podEnv":                {"a.yaml", "kubernetes/a.yml", "values/nginx.yaml"},
 		"compose":                               {"compose.yaml", "compose.yml", "a/compose.override.yaml", "docker-compose.yml", "docker-compose.prod.yaml", "Compose.yaml"},
-		"env":                                   {"a.env", ".env", "compose/.env", ".env.local"},
-		"systemd or systemdExec or systemdLine": {"a.service", "a.timer", "a.socket", "quadlet/a.container", "a.network", "a.volume", "a.pod", "a.kube", "unit"},
+		"env":                                   {"a.env", "default", ".env", "compose/.env", ".env.local"},
+		"systemd or systemdExec or systemdLine": {"a.service", "x.service.d/a.conf", "drop", "quadlet/x.container.d/a.conf", "a.timer", "a.socket", "quadlet/a.container", "a.network", "a.volume", "a.pod", "a.kube", "unit"},
 		"nginx":                                 {"nginx.conf", "nginx/site.conf", "etc/nginx-site.conf", "site"},
 		"shell":                                 {"a.sh"},
 		"sql":                                   {"create.sql"},
