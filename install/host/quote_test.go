@@ -26,7 +26,7 @@ var awkward = []string{
 // filled renders a template in which .Values.v is the value.
 func filled(t *testing.T, text, value string) (string, error) {
 	t.Helper()
-	out, err := (&renderer{view: view{Values: map[string]string{"v": value}}}).render("x", text)
+	out, err := (&renderer{view: view{Values: map[string]string{"v": value}}, limits: newLimits()}).render("x", text)
 	return string(out), err
 }
 
