@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -92,6 +93,24 @@ func TestQuotingRefuses(t *testing.T) {
 	}
 	if _, err := filled(t, `{{ env "composer" .Values.v }}`, "x"); err == nil || !strings.Contains(err.Error(), `unknown program "composer"; use one of compose, systemd, podman, docker`) {
 		t.Error(err)
+	}
+}
+
+// TestURLPassword: a password in a URL is read as the value, and so is one in its query.
+func TestURLPassword(t *testing.T) {
+	for _, value := range awkward {
+		text, err := filled(t, "postgres://u:{{ urlquery .Values.v }}@db:5432/x?password={{ urlquery .Values.v }}", value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		u, err := url.Parse(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		password, _ := u.User.Password()
+		if query := u.Query().Get("password"); password != value || query != value {
+			t.Errorf("%q was written as %s and read as %q and %q", value, text, password, query)
+		}
 	}
 }
 

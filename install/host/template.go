@@ -128,8 +128,14 @@ func addStep(list *parse.ListNode, step parse.Node) {
 func builtins() template.FuncMap {
 	return template.FuncMap{
 		"print": fmt.Sprint, "println": fmt.Sprintln, "printf": boundedPrintf,
-		"html": template.HTMLEscaper, "js": template.JSEscaper, "urlquery": template.URLQueryEscaper,
+		"html": template.HTMLEscaper, "js": template.JSEscaper, "urlquery": percentEncoded,
 	}
+}
+
+// percentEncoded is text/template's urlquery, and right in all parts of a URL: a space
+// is %20. A plus sign means a space in queries alone.
+func percentEncoded(args ...any) string {
+	return strings.ReplaceAll(template.URLQueryEscaper(args...), "+", "%20")
 }
 
 var formatWidth = regexp.MustCompile(`[0-9]+`)

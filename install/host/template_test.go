@@ -56,14 +56,15 @@ func TestTemplateLimits(t *testing.T) {
 	}
 }
 
-// TestBuiltins: the bounded functions return what those of text/template return.
+// TestBuiltins: the bounded functions return what those of text/template return, and
+// urlquery what is right in all parts of a URL.
 func TestBuiltins(t *testing.T) {
 	for text, want := range map[string]string{
 		`{{printf "%s-%05d-%q" "a" 7 "b"}}`:   `a-00007-"b"`,
 		`{{print 1 2 "x" "y"}}`:               `1 2xy`,
 		`{{println "x"}}`:                     "x\n",
 		`{{html "<&>"}}{{js "'"}}`:            `&lt;&amp;&gt;\'`,
-		`{{urlquery "a b"}}`:                  `a+b`,
+		`{{urlquery "a b+"}}`:                 `a%20b%2B`,
 		`{{range 3}}{{.}}{{else}}no{{end}}`:   `012`,
 		`{{with .Values.x}}{{.}}{{end}}`:      `value`,
 		`{{if eq .Values.x "value"}}y{{end}}`: `y`,
