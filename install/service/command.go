@@ -49,6 +49,12 @@ func runTo(ctx context.Context, dir string, in io.Reader, out io.Writer, args ..
 
 // runAs is runTo of a command that messages call by a name.
 func runAs(ctx context.Context, name, dir string, in io.Reader, out io.Writer, args ...string) error {
+	_, err := runSaid(ctx, name, dir, in, out, args...)
+	return err
+}
+
+// runSaid is runAs that also returns the last lines of standard error.
+func runSaid(ctx context.Context, name, dir string, in io.Reader, out io.Writer, args ...string) ([]string, error) {
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.Dir, cmd.Stdin, cmd.Stdout = dir, in, out
 	var said tail
@@ -56,10 +62,10 @@ func runAs(ctx context.Context, name, dir string, in io.Reader, out io.Writer, a
 	cmd.WaitDelay = 10 * time.Second
 	err := cmd.Run()
 	if ctx.Err() != nil {
-		return context.Cause(ctx)
+		return nil, context.Cause(ctx)
 	}
 	if err == nil {
-		return nil
+		return said.lines(), nil
 	}
 	failed := &failure{name: name, said: said.lines(), err: err}
 	if mask, ok := ctx.Value(maskKey{}).(func(string) string); ok {
@@ -69,9 +75,9 @@ func runAs(ctx context.Context, name, dir string, in io.Reader, out io.Writer, a
 	}
 	denied := containsAny(failed.said, "access denied", "interactive authentication required", "permission denied")
 	if args[0] == "systemctl" && denied {
-		return fmt.Errorf("%w: %w\nrun it as root, such as with sudo", fs.ErrPermission, failed)
+		return nil, fmt.Errorf("%w: %w\nrun it as root, such as with sudo", fs.ErrPermission, failed)
 	}
-	return failed
+	return nil, failed
 }
 
 // maskKey is the key of what masks passwords in the words of programs: Docker Compose quotes

@@ -1,6 +1,7 @@
 package service
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -16,7 +17,7 @@ import (
 // wraps ErrUnusable too if the programs are there and do not work, and fs.ErrPermission
 // if this user may not use them.
 func docker(ctx context.Context) (command []string, err error) {
-	if _, err := run(ctx, "docker", "info", "--format", "{{.ServerVersion}}"); err != nil {
+	if err := askDocker(ctx); err != nil {
 		return nil, noDocker(ctx, err)
 	}
 	var problems []error
@@ -31,6 +32,25 @@ func docker(ctx context.Context) (command []string, err error) {
 	}
 	return nil, fmt.Errorf("%w: Docker is here, and Docker Compose is not; "+
 		"install the package docker-compose-plugin or docker-compose\n%w", ErrNoRuntime, errors.Join(problems...))
+}
+
+// askDocker reports why Docker cannot be used, or nil. Without a server, docker info with
+// a format fails in Docker 27 and newer. From 23 to 26 it succeeds, and prints the reason
+// to standard error. Up to 20.10 it fails in the template and hides the reason, which
+// docker version prints.
+func askDocker(ctx context.Context) error {
+	var out bytes.Buffer
+	args := []string{"docker", "info", "--format", "{{.ServerVersion}}"}
+	said, err := runSaid(ctx, "docker info", "", nil, &out, args...)
+	if err == nil && len(bytes.TrimSpace(out.Bytes())) == 0 && len(withoutWarnings(said)) > 0 {
+		return &failure{name: "docker info", said: said, err: errors.New("no version of a server")}
+	}
+	if containsAny(saidBy(err), "template") {
+		if _, reason := run(ctx, "docker", "version", "--format", "{{.Server.Version}}"); reason != nil {
+			return reason
+		}
+	}
+	return err
 }
 
 const orQuadlet = "on a host with podman and systemd set the value quadlet, if the bundle has it"

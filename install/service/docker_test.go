@@ -25,6 +25,7 @@ func failing(pattern, said string) string {
 func TestDockerSays(t *testing.T) {
 	const cannotConnect = "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?"
 	const denied = `permission denied while trying to connect to the Docker daemon socket at unix:///var/run/docker.sock: dial unix /var/run/docker.sock: connect: permission denied`
+	const template = `Template parsing error: template: :1:2: executing "" at <.ServerVersion>: nil pointer evaluating *types.Info.ServerVersion`
 	for name, c := range map[string]struct {
 		answers    string
 		env        map[string]string
@@ -35,6 +36,10 @@ func TestDockerSays(t *testing.T) {
 	}{
 		"no permission":             {failing(`"docker info"*`, denied), nil, false, []string{denied, "group docker", "sudo"}, true, false},
 		"no permission, 2020":       {failing(`"docker info"*`, "Got permission denied while trying to connect to the Docker daemon socket"), nil, false, []string{"Got permission denied", "usermod -aG docker"}, true, false},
+		"no permission, 2023":       {`"docker info"*) echo; echo "` + denied + `" >&2;;`, nil, false, []string{denied, "usermod -aG docker"}, true, false},
+		"not running, 2023":         {`"docker info"*) echo; echo "` + cannotConnect + `" >&2;;`, nil, false, []string{cannotConnect, "systemctl start docker"}, false, false},
+		"not running, template":     {failing(`"docker info"*`, template) + failing(`"docker version"*`, cannotConnect), nil, false, []string{cannotConnect, "systemctl start docker"}, false, false},
+		"no permission, template":   {failing(`"docker info"*`, template) + failing(`"docker version"*`, denied), nil, false, []string{denied, "usermod -aG docker"}, true, false},
 		"no permission, and a host": {failing(`"docker info"*`, denied), map[string]string{"DOCKER_HOST": "unix:///run/other.sock"}, false, []string{"group docker"}, true, false},
 		"not running":               {failing(`"docker info"*`, cannotConnect), nil, false, []string{cannotConnect, "systemctl start docker", "set the value quadlet"}, false, false},
 		"a warning before":          {failing(`"docker info"*`, "WARNING: Error loading config file: open /root/.docker/config.json: permission denied\n"+cannotConnect), nil, false, []string{"WARNING", cannotConnect, "systemctl start docker"}, false, false},
@@ -69,6 +74,16 @@ func TestDockerSays(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestDockerWarns: what Docker warns of while it answers is no reason not to use it.
+func TestDockerWarns(t *testing.T) {
+	for _, answers := range []string{`"docker info"*) echo 24.0.7; echo odd >&2;;`, `"docker info"*) echo "WARNING: odd" >&2;;`, `"docker info"*) ;;`} {
+		fake(t, "docker", answers)
+		if err := manager(t).Check(t.Context(), "compose", nil); err != nil {
+			t.Errorf("%s: %v", answers, err)
+		}
 	}
 }
 
