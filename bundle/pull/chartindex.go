@@ -16,7 +16,7 @@ const (
 	// maxChartIndex bounds a repository's index.yaml, in bytes.
 	maxChartIndex = 256 << 20
 	// maxWholeIndex bounds what of an index is decoded in one piece, in bytes.
-	maxWholeIndex = 32 << 20
+	maxWholeIndex = 8 << 20
 	// maxChartVersions bounds the versions, URLs and digests of one chart, in bytes.
 	maxChartVersions = 4 << 20
 )
