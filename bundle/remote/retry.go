@@ -191,7 +191,12 @@ func (r *Repository) failed(doing string, err error) error {
 	if errors.As(err, &syntax) || strings.Contains(err.Error(), "no token in bearer response") { // followed by all of it
 		err = fmt.Errorf("%w: where it sends for a token there is none to be had", errContent)
 	}
-	return failed(doing, r.host, fmt.Sprintf("; asked as %s: log in with docker login %s or podman login %[2]s", r.auth, r.host), r.secrets, err)
+	denied := fmt.Sprintf("; asked as %s: log in with docker login %s or podman login %[2]s", r.auth, r.host)
+	var status *statusError
+	if errors.As(err, &status) && status.leadsTo != "" {
+		denied = storageHint
+	}
+	return failed(doing, r.host, denied, r.secrets, err)
 }
 
 // failed does that for any host; denied is the advice where it asks for a login.
@@ -233,9 +238,6 @@ func advice(host, denied string, err error) (hint string, better error) {
 	if errors.As(err, &status) {
 		switch status.code {
 		case http.StatusUnauthorized, http.StatusForbidden:
-			if status.leadsTo != "" {
-				return storageHint, err
-			}
 			return denied, err
 		case http.StatusNotFound:
 			if status.reason == "MANIFEST_UNKNOWN" || status.reason == "NAME_UNKNOWN" {
