@@ -160,7 +160,7 @@ func siteFaults() []bundletest.Fault {
 		{Name: "BLOB_UNKNOWN: once, 400", Mode: bundletest.Times(1, on(isPut, says(400, "BLOB_UNKNOWN", "blob unknown to registry")))},
 		{Name: "BLOB_UNKNOWN: for ever", Class: reg, Says: []string{"$HOST", "lost content", "blob unknown to registry"}, Mode: on(isPut, says(404, "MANIFEST_BLOB_UNKNOWN", "blob unknown to registry"))},
 		{Name: "MANIFEST_INVALID", Class: reg, Says: []string{"$HOST", "400", "not to my taste"}, Mode: on(isPut, says(400, "MANIFEST_INVALID", "not to my taste"))},
-		{Name: "tag: immutable", Class: install.ErrIncomplete, Says: []string{"$HOST", "409", "immutable"}, Mode: on(isTag, says(409, "TAG_INVALID", "the tag is immutable"))},
+		{Name: "tag: immutable", Class: bundle.ErrPolicy, Says: []string{"$HOST", "409", "immutable"}, Mode: on(isTag, says(409, "TAG_INVALID", "the tag is immutable"))},
 		{Name: "tag: the connection breaks", Class: install.ErrIncomplete, Says: []string{"$HOST", "ended too early"}, Mode: on(isTag, bundletest.Raw(hangUp))},
 		{Name: "404: project", Class: reg, Says: []string{"$HOST", "project team not found"}, Mode: on(isStart, says(404, "NAME_UNKNOWN", "project team not found"))},
 		{Name: "200 with HTML: at an upload", Class: reg, Says: []string{"$HOST"}, Mode: bundletest.WebPage(isStart)},
