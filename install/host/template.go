@@ -138,18 +138,23 @@ func percentEncoded(args ...any) string {
 	return strings.ReplaceAll(template.URLQueryEscaper(args...), "+", "%20")
 }
 
-var formatWidth = regexp.MustCompile(`[0-9]+`)
+var (
+	formatVerb  = regexp.MustCompile(`(?s)%[-+# 0-9.*\[\]]*.?`) // with its flags, width and precision
+	formatWidth = regexp.MustCompile(`[0-9]+`)
+)
 
 // boundedPrintf is fmt.Sprintf without widths that fill the memory.
 func boundedPrintf(format string, args ...any) (string, error) {
 	const most = 4096
-	for _, digits := range formatWidth.FindAllString(format, -1) {
-		if n, err := strconv.Atoi(digits); err != nil || n > most {
-			return "", fmt.Errorf("printf: the width %s is larger than %d", digits, most)
+	for _, verb := range formatVerb.FindAllString(format, -1) {
+		for _, digits := range formatWidth.FindAllString(verb, -1) {
+			if n, err := strconv.Atoi(digits); err != nil || n > most {
+				return "", fmt.Errorf("printf: the width %s is larger than %d", digits, most)
+			}
 		}
-	}
-	if strings.Contains(format, "*") {
-		return "", errors.New("printf: a width has to be a number in the format")
+		if strings.Contains(verb, "*") {
+			return "", errors.New("printf: a width has to be a number in the format")
+		}
 	}
 	return fmt.Sprintf(format, args...), nil
 }

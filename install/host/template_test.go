@@ -56,6 +56,28 @@ func TestTemplateLimits(t *testing.T) {
 	}
 }
 
+// TestPrintf: numbers and stars in the text are no widths.
+func TestPrintf(t *testing.T) {
+	for text, want := range map[string]string{
+		`{{printf "http://%s:54321/*" "db"}}`:     "http://db:54321/*",
+		`{{printf "%%54321 %d%% 8192 %s" 5 "x"}}`: "%54321 5% 8192 x",
+		`{{printf "%[2]s:8080 %[1]s" "a" "b"}}`:   "b:8080 a",
+		`{{printf "%6.2f|%-3s|9999" 1.5 "a"}}`:    "  1.50|a  |9999",
+		`{{printf "%5000s" "a"}}`:                 "",
+		`{{printf "%-05000d" 1}}`:                 "",
+		`{{printf "%.5000f" 1.0}}`:                "",
+		`{{printf "%%%[1]99999d" 1}}`:             "",
+		`{{printf "%*d" 99999 1}}`:                "",
+		`{{printf "%.[1]*f" 99999 1.0}}`:          "",
+	} {
+		_, render := testRenderer("secret")
+		got, err := render.render("x", text)
+		if string(got) != want || (err == nil) != (want != "") {
+			t.Errorf("%s: %q, %v; want %q", text, got, err, want)
+		}
+	}
+}
+
 // TestBuiltins: the bounded functions return what those of text/template return, and
 // urlquery what is right in all parts of a URL.
 func TestBuiltins(t *testing.T) {
