@@ -140,9 +140,9 @@ func (p *Platform) Machine() bool {
 	return p != nil && known(p.OS) && known(p.Architecture)
 }
 
-// Runs reports whether a machine of platform p runs what is built for q, by the rules
-// of container engines (containerd's platforms.Only): a newer variant runs what is
-// built for an older one. Of several, engines take the one with the least distance;
+// Runs reports whether a machine of platform p runs what is built for q: a newer variant
+// runs what is built for an older one, as for podman. What containerd also tries, 386 on
+// amd64 and arm on arm64, is not counted on. Of several, engines take the one with the least distance;
 // 0 is p itself. Operating system versions and features are not compared.
 func (p Platform) Runs(q Platform) (distance int, ok bool) {
 	p, q = p.normal(), q.normal()

@@ -27,7 +27,7 @@ import (
 func TestSeeds(t *testing.T) {
 	seeds.Targets(t, "FuzzAnswer", "FuzzNetrc")
 	seeds.Count(t, "FuzzAnswer", answerSeeds(), 5, 25, 1, fuzzAnswer)
-	seeds.Count(t, "FuzzNetrc", netrcSeeds(), 6, 5, 0, fuzzNetrc)
+	seeds.Count(t, "FuzzNetrc", netrcSeeds(), 8, 3, 0, fuzzNetrc)
 }
 
 // answer is what a registry sends, whatever it was asked. The header is that which

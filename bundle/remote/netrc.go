@@ -148,9 +148,7 @@ func (p *netrcParser) line(line string) error {
 		case word == "macdef":
 			p.macro = true
 			return nil
-		default:
-			return errors.New("it has a word that is none of machine, login, password, account, macdef and default")
-		}
+		} // another word, such as port, is skipped, as by curl
 	}
 }
 

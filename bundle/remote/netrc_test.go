@@ -36,8 +36,9 @@ func TestParseNetrc(t *testing.T) {
 		"words as values":         {"machine a.example login machine password default\n", "a.example", "machine:default", ""},
 		"a macro":                 {"macdef init\nmachine a.example login x password y\nbye\n\nmachine a.example login u password p\n", "a.example", "u:p", ""},
 		"a macro without an end":  {"machine a.example login u password p\nmacdef init\nmachine b", "a.example", "u:p", ""},
-		"an unknown word":         {"machine a.example login u password secret word\nmachine b.example login u password p\n", "b.example", "", "line 1"},
-		"before a mistake":        {"machine a.example login u password p\nmachine b.example\nsecret\n", "a.example", "u:p", "line 3"},
+		"an unknown word":         {"machine a.example login u password secret word\nmachine b.example login u password p\n", "b.example", "u:p", ""},
+		"words of other tools":    {"machine x.example login a password b port 993 protocol imap\nmachine a.example user z login u password p\n", "a.example", "u:p", ""},
+		"before a mistake":        {"machine a.example login u password p\nmachine b.example\n\"secret\n", "a.example", "u:p", "line 3"},
 		"no value":                {"machine a.example login", "a.example", "", "value for login"},
 		"an unfinished quotation": {"machine a.example login u password \"secret\n", "a.example", "", "line 1"},
 		"nothing":                 {"", "a.example", "", ""},
@@ -60,8 +61,8 @@ func TestParseNetrc(t *testing.T) {
 
 func netrcSeeds() seeds.Of[string] {
 	return seeds.Of[string]{
-		Taken:   []string{"", "machine a login b password c", "macdef x\ny\n\n", "# x\n", "default login \"a\\\"b\"", "password \x00"},
-		Refused: []string{"\"", "machine", "x", "\"machine\" a \"b", "login a \u2028 b"},
+		Taken:   []string{"", "machine a login b password c", "macdef x\ny\n\n", "# x\n", "default login \"a\\\"b\"", "password \x00", "x", "login a \u2028 b"},
+		Refused: []string{"\"", "machine", "\"machine\" a \"b"},
 	}
 }
 
@@ -136,7 +137,7 @@ func TestNetrc(t *testing.T) {
 		"the wrong password":    {netrc: "machine 127.0.0.1 login user password wrong-one\n", path: "/file", says: []string{"401", host, "$NETRC", `user "user"`}},
 		"forbidden":             {netrc: good, path: "/forbidden", says: []string{"403", host, "$NETRC", `user "user"`}},
 		"no file":               {path: "/file", says: []string{"401", host, "there is no file $NETRC"}},
-		"a bad file":            {netrc: "machine 127.0.0.1 user " + canary, path: "/file", says: []string{"401", host, "$NETRC", "line 1"}},
+		"a bad file":            {netrc: "machine 127.0.0.1 login user password \"" + canary, path: "/file", says: []string{"401", host, "$NETRC", "line 1"}},
 		"default":               {netrc: "default login user password " + canary, path: "/file", says: []string{"401", "$NETRC"}},
 		"plain http not named":  {netrc: good, path: "/file", https: true, says: []string{"--plain-http"}},
 	} {

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -42,13 +43,14 @@ type logins struct {
 	hashes  map[string][]byte // by name
 	cost    int               // the highest of the hashes
 	compare func(hash, password []byte) error
+	gate    chan struct{} // bounds how many comparisons run at a time
 
 	mu    sync.Mutex
 	known map[[32]byte]bool // logins that were good, hashed: bcrypt is slow on purpose
 }
 
 func newLogins(hashes map[string][]byte) *logins {
-	l := &logins{hashes: hashes, cost: bcrypt.MinCost, compare: bcrypt.CompareHashAndPassword, known: map[[32]byte]bool{}}
+	l := &logins{hashes: hashes, cost: bcrypt.MinCost, compare: bcrypt.CompareHashAndPassword, gate: make(chan struct{}, runtime.GOMAXPROCS(0)), known: map[[32]byte]bool{}}
 	for _, h := range hashes {
 		l.cost = max(l.cost, costOf(h))
 	}
@@ -239,6 +241,8 @@ func (l *logins) good(name, password string) bool {
 	if len(password) > maxPassword {
 		return false
 	}
+	l.gate <- struct{}{}
+	defer func() { <-l.gate }()
 	hash, exists := l.hashes[name]
 	if !exists {
 		hash = dummyHash(l.cost)
