@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"syscall"
+	"time"
 )
 
 // WriteFile replaces the file at path as a whole and durably: after a power cut
@@ -49,10 +51,62 @@ func TempName(path string) string {
 	return dir + "." + base + ".new"
 }
 
-// ReadFile reads a file of at most limit bytes, whatever it says of its size: a
-// device may never end. The error wraps ErrLimit or is the file system's.
-func ReadFile(path string, limit int64) (data []byte, err error) {
-	f, err := os.Open(path)
+// ReadFile reads a file of at most limit bytes, or a pipe that a program writes to. It
+// never waits without end, and never opens a device. Errors wrap ErrLimit, ErrNotFile, or
+// are the file system's.
+func ReadFile(path string, limit int64) ([]byte, error) {
+	return readFile(path, limit, pipeWait)
+}
+
+// pipeWait is how long a program may take to write to a pipe: it may ask for a password.
+const pipeWait = 2 * time.Minute
+
+// OpenRegular opens a regular file for reading, also through links. It does not wait for
+// the other end of a pipe. Errors wrap ErrNotFile, or are the file system's.
+func OpenRegular(path string) (*os.File, error) {
+	f, mode, err := openReadable(path)
+	if err == nil && !mode.IsRegular() {
+		return nil, errors.Join(notFile(path, mode), f.Close())
+	}
+	return f, err
+}
+
+// openReadable opens a regular file or a pipe for reading, without waiting. Opening a
+// device can change its state, so the kind of file is checked before and after.
+func openReadable(path string) (*os.File, fs.FileMode, error) {
+	fi, err := os.Stat(path)
+	if err == nil {
+		err = checkReadable(path, fi.Mode())
+	}
+	if err != nil {
+		return nil, 0, err
+	}
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, 0, err
+	}
+	if fi, err = f.Stat(); err == nil {
+		err = checkReadable(path, fi.Mode())
+	}
+	if err != nil {
+		return nil, 0, errors.Join(err, f.Close())
+	}
+	return f, fi.Mode(), nil
+}
+
+func checkReadable(path string, mode fs.FileMode) error {
+	if mode.IsRegular() || mode&fs.ModeType == fs.ModeNamedPipe {
+		return nil
+	}
+	return notFile(path, mode)
+}
+
+func notFile(path string, mode fs.FileMode) error {
+	return fmt.Errorf("%s is %s: %w", path, kindOf(mode), ErrNotFile)
+}
+
+func readFile(path string, limit int64, wait time.Duration) (data []byte, err error) {
+	f, mode, err := openReadable(path)
 	if err != nil {
 		return nil, err
 	}
@@ -61,15 +115,60 @@ func ReadFile(path string, limit int64) (data []byte, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if fi.Size() <= limit {
-		if data, err = io.ReadAll(io.LimitReader(f, limit+1)); err != nil {
-			return nil, err
+	tooLong := fmt.Errorf("%w: %s has more than %d bytes", ErrLimit, path, limit)
+	if fi.Size() > limit {
+		return nil, tooLong
+	}
+	var r io.Reader = f
+	if !mode.IsRegular() {
+		r = newPipe(f, wait)
+	}
+	data, err = io.ReadAll(io.LimitReader(r, limit+1))
+	if err == nil && int64(len(data)) > limit {
+		return nil, tooLong
+	}
+	return data, err
+}
+
+// pipe reads a pipe that was opened without waiting. Until a program opens the other end,
+// such a pipe is at its end.
+type pipe struct {
+	*os.File
+	opened time.Time // by when a program has to have opened the other end
+	end    time.Time // by when everything has to be read
+	begun  bool      // something was read
+}
+
+// writerWait is how long a program may take to open the other end of a pipe.
+const writerWait = time.Second
+
+func newPipe(f *os.File, wait time.Duration) *pipe {
+	now := time.Now()
+	return &pipe{File: f, opened: now.Add(min(wait, writerWait)), end: now.Add(wait)}
+}
+
+func (p *pipe) Read(data []byte) (int, error) {
+	// Where pipes have no deadlines, Read returns EAGAIN.
+	if err := p.SetReadDeadline(p.end); err != nil && !errors.Is(err, os.ErrNoDeadline) {
+		return 0, err
+	}
+	for {
+		n, err := p.File.Read(data)
+		waiting := errors.Is(err, syscall.EAGAIN)
+		unopened := errors.Is(err, io.EOF) && !p.begun
+		switch now := time.Now(); {
+		case n > 0:
+			p.begun = true
+			return n, nil
+		case unopened && now.After(p.opened):
+			return 0, fmt.Errorf("%s is a pipe that no program writes to: %w", p.Name(), ErrNotFile)
+		case errors.Is(err, os.ErrDeadlineExceeded), waiting && now.After(p.end):
+			return 0, fmt.Errorf("%s is a pipe that its writer did not close within %s: %w", p.Name(), pipeWait, ErrNotFile)
+		case !waiting && !unopened:
+			return n, err
 		}
+		time.Sleep(10 * time.Millisecond)
 	}
-	if fi.Size() > limit || int64(len(data)) > limit {
-		return nil, fmt.Errorf("%w: %s has more than %d bytes", ErrLimit, path, limit)
-	}
-	return data, nil
 }
 
 // SyncDir makes the names in a directory durable. Windows has no such call and

@@ -336,7 +336,7 @@ func readFile(path string, limit int64) ([]byte, error) {
 	if fi.Size() > limit {
 		return nil, fmt.Errorf("%w: %s has %s bytes, at most %d are read", ErrInvalid, path, strconv.FormatInt(fi.Size(), 10), limit)
 	}
-	return os.ReadFile(path)
+	return bundle.ReadFile(path, limit)
 }
 
 func readDocument(path string) ([]byte, error) { return readFile(path, maxDocument) }

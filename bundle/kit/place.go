@@ -60,7 +60,7 @@ func (p *Program) CheckPlace(dir, bundleName string) error {
 }
 
 func isProgram(path string) (bool, error) {
-	f, err := os.Open(path)
+	f, err := bundle.OpenRegular(path)
 	if err != nil {
 		return false, err
 	}
@@ -81,7 +81,7 @@ func endsLike(path, text string) (bool, error) {
 }
 
 func readSmall(path string) ([]byte, error) {
-	f, err := os.Open(path)
+	f, err := bundle.OpenRegular(path)
 	if err != nil {
 		return nil, err
 	}

@@ -38,7 +38,7 @@ func Open(path string, platform bundle.Platform) (p *Program, err error) {
 	if platform.OS != "linux" {
 		return nil, fmt.Errorf("%w: the bundle is for %s, and only a Linux program can go with it; leave away --with-installer", ErrProgram, platform)
 	}
-	f, err := os.Open(path)
+	f, err := bundle.OpenRegular(path)
 	if err != nil {
 		return nil, err
 	}

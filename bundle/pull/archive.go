@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path"
 	"regexp"
 	"strings"
@@ -52,7 +51,7 @@ type archive struct {
 // has to be harmless there. Errors wrap bundle.ErrFormat,
 // bundle.ErrLimit or bundle.ErrPolicy.
 func inspectPlugin(ctx context.Context, name string, platforms []bundle.Platform) (m PluginManifest, err error) {
-	f, err := os.Open(name)
+	f, err := bundle.OpenRegular(name)
 	if err != nil {
 		return m, err
 	}

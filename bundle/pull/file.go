@@ -27,7 +27,7 @@ type File string
 // Fetch copies the file. The error wraps bundle.ErrDigest if it is not what was
 // seen before.
 func (p File) Fetch(ctx context.Context, d bundle.Descriptor, w io.WriterAt, t *remote.Transfer) (err error) {
-	f, err := os.Open(string(p))
+	f, err := bundle.OpenRegular(string(p))
 	if err != nil {
 		return err
 	}
@@ -138,7 +138,7 @@ func (s *Source) file(ctx context.Context, w manifests.WantedFile, dir string) (
 		if w.As != bundle.AsTemplate || b.Content.Size > bundle.MaxTemplate { // too large is refused later
 			return b, nil
 		}
-		data, err := os.ReadFile(path)
+		data, err := bundle.ReadFile(path, bundle.MaxTemplate)
 		if err != nil {
 			return nil, err
 		}

@@ -134,7 +134,7 @@ func checkOpenPGP(path string, signature []byte, keys []manifests.Key) (by strin
 		}
 		ring, names = append(ring, list...), append(names, k.Name)
 	}
-	f, err := os.Open(path)
+	f, err := bundle.OpenRegular(path)
 	if err != nil {
 		return "", key, err
 	}
@@ -174,7 +174,7 @@ func readKeyRing(data []byte) (openpgp.EntityList, error) {
 
 // describe hashes a file.
 func describe(path, mediaType string) (d bundle.Descriptor, err error) {
-	f, err := os.Open(path)
+	f, err := bundle.OpenRegular(path)
 	if err != nil {
 		return d, err
 	}
@@ -275,12 +275,5 @@ func (s *Source) small(ctx context.Context, from string, limit int64) ([]byte, e
 		}
 		return page.Document(ctx, limit)
 	}
-	fi, err := os.Stat(from)
-	if err != nil {
-		return nil, err
-	}
-	if fi.Size() > limit {
-		return nil, fmt.Errorf("%w: %s has %d bytes, at most %d are allowed", bundle.ErrLimit, from, fi.Size(), limit)
-	}
-	return os.ReadFile(from)
+	return bundle.ReadFile(from, limit)
 }

@@ -74,7 +74,7 @@ func Replaceable(path string) error {
 	if !fi.Mode().IsRegular() {
 		return other
 	}
-	f, err := os.Open(path)
+	f, err := bundle.OpenRegular(path)
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
 // certificates are what Docker and podman are given for one host
@@ -64,7 +66,7 @@ func (c *certificates) read(dir string) error {
 		name := strings.TrimSuffix(e.Name(), kind)
 		switch {
 		case kind == ".crt":
-			pem, err := os.ReadFile(path)
+			pem, err := bundle.ReadFile(path, maxCertificates)
 			if err != nil {
 				return err
 			}
@@ -85,11 +87,11 @@ func (c *certificates) read(dir string) error {
 }
 
 func loadPair(certFile, keyFile string) (pair tls.Certificate, err error) {
-	cert, err := os.ReadFile(certFile)
+	cert, err := bundle.ReadFile(certFile, maxCertificates)
 	if err != nil {
 		return pair, err
 	}
-	key, err := os.ReadFile(keyFile)
+	key, err := bundle.ReadFile(keyFile, maxCertificates)
 	if err != nil {
 		return pair, err
 	}

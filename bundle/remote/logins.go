@@ -19,6 +19,8 @@ import (
 	"github.com/docker/cli/cli/config/types"
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
 // login is what a registry is asked with.
@@ -108,7 +110,7 @@ func (p loginPlace) load() (*configfile.ConfigFile, error) {
 	data := []byte(p.data)
 	if p.path != "" {
 		var err error
-		data, err = os.ReadFile(p.path)
+		data, err = bundle.ReadFile(p.path, maxCertificates)
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) { // a home of /dev/null
 			return nil, nil
 		}

@@ -13,6 +13,8 @@ import (
 	"runtime"
 	"strings"
 	"unicode"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
 // Web servers get logins from a netrc file, as from curl and the go command: Basic
@@ -70,7 +72,7 @@ func readNetrc(path string) *netrc {
 		return n
 	}
 	n.open = runtime.GOOS != "windows" && fi.Mode().Perm()&0o077 != 0
-	f, err := os.Open(path)
+	f, err := bundle.OpenRegular(path)
 	if err != nil {
 		n.err = err
 		return n

@@ -20,7 +20,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -32,6 +31,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"golang.org/x/net/http/httpproxy"
 	"golang.org/x/net/publicsuffix"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
 // ErrRegistry says that a registry could not be reached, refused, or sent
@@ -81,6 +82,10 @@ type Client struct {
 // ErrCAFile says that the file given for certificate authorities holds none.
 var ErrCAFile = errors.New("no certificate authority")
 
+// maxCertificates bounds a file of certificates or logins, in bytes: the authorities of a
+// whole system have 250 KB.
+const maxCertificates = 16 << 20
+
 // New returns a client. It takes the proxy (HTTPS_PROXY, HTTP_PROXY, NO_PROXY) and
 // the path of the file with logins (NETRC) from the environment as it is now. The error is about Options.CAFile: it wraps
 // ErrCAFile, or is the file system's.
@@ -90,7 +95,7 @@ func New(o Options) (*Client, error) {
 		roots = x509.NewCertPool()
 	}
 	if o.CAFile != "" {
-		pem, err := os.ReadFile(o.CAFile)
+		pem, err := bundle.ReadFile(o.CAFile, maxCertificates)
 		if err != nil {
 			return nil, err
 		}

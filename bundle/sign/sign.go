@@ -114,12 +114,12 @@ func Load(path string, password Password) (*Signer, error) {
 	if err != nil {
 		return nil, err
 	}
-	if fi.IsDir() {
-		return nil, fmt.Errorf("%w: %s is a directory", ErrKey, path)
-	}
 	data, err := bundle.ReadFile(path, maxKeyFile)
 	if errors.Is(err, bundle.ErrLimit) {
 		return nil, fmt.Errorf("%w: %s has more than %d bytes; that is no key", ErrKey, path, maxKeyFile)
+	}
+	if errors.Is(err, bundle.ErrNotFile) {
+		err = fmt.Errorf("%w: %w", ErrKey, err)
 	}
 	if err != nil {
 		return nil, err

@@ -222,7 +222,7 @@ func contentOf(p string) ([]byte, error) {
 		to, err := os.Readlink(p)
 		return []byte(to), err
 	}
-	return os.ReadFile(p)
+	return bundle.ReadFile(p, bundle.MaxRecord)
 }
 
 // forgetReplaced removes what is kept of the host's if it is in its place again: a

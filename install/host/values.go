@@ -36,7 +36,7 @@ func ReadValues(path string) (map[string]string, error) {
 	if !fi.Mode().IsRegular() || fi.Size() > maxValues {
 		return nil, fmt.Errorf("%w: %s is not a file of at most %d bytes", ErrValues, path, maxValues)
 	}
-	data, err := os.ReadFile(path)
+	data, err := bundle.ReadFile(path, maxValues)
 	if err != nil {
 		return nil, err
 	}

@@ -180,7 +180,7 @@ func SetAccount(path, name string, password []byte) (had bool, err error) {
 	if len(password) > maxPassword {
 		return false, fmt.Errorf("%w: a password has at most %d bytes", ErrAccounts, maxPassword)
 	}
-	old, err := os.ReadFile(path)
+	old, err := bundle.ReadFile(path, maxAccounts)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return false, err
 	}

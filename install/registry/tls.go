@@ -66,6 +66,9 @@ func LoadOrMake(root string, names []string) (cert tls.Certificate, made bool, e
 	return cert, made, nil
 }
 
+// maxCertificate bounds a file with a certificate and its chain, or with a key, in bytes.
+const maxCertificate = 1 << 20
+
 // LoadCertificate loads a certificate and its key, which others must not be able
 // to read.
 func LoadCertificate(certFile, keyFile string) (tls.Certificate, error) {
@@ -76,11 +79,19 @@ func LoadCertificate(certFile, keyFile string) (tls.Certificate, error) {
 	if filepath.Separator == '/' && fi.Mode().Perm()&0o077 != 0 {
 		return tls.Certificate{}, fmt.Errorf("%w: others can read %s (mode %04o); chmod 600 it", ErrCertificate, keyFile, fi.Mode().Perm())
 	}
-	c, err := tls.LoadX509KeyPair(certFile, keyFile)
+	cert, err := bundle.ReadFile(certFile, maxCertificate)
 	if err != nil {
-		return c, fmt.Errorf("%w: %w", ErrCertificate, err)
+		return tls.Certificate{}, fmt.Errorf("%w: %w", ErrCertificate, err)
 	}
-	return c, nil
+	key, err := bundle.ReadFile(keyFile, maxCertificate)
+	if err != nil {
+		return tls.Certificate{}, fmt.Errorf("%w: %w", ErrCertificate, err)
+	}
+	pair, err := tls.X509KeyPair(cert, key)
+	if err != nil {
+		return pair, fmt.Errorf("%w: %w", ErrCertificate, err)
+	}
+	return pair, nil
 }
 
 func (s SiteCertificate) make(names []string) error {

@@ -118,11 +118,10 @@ func (s Store) readKey(name string) (verify.Key, error) {
 
 // ReadKeyFile returns what is in a public key file, no more than a key can have.
 func ReadKeyFile(path string) ([]byte, error) {
-	fi, err := os.Stat(path)
-	if err == nil && fi.IsDir() {
-		return nil, fmt.Errorf("%w: %s is a directory; give the key itself", ErrUsage, path)
-	}
 	data, err := bundle.ReadFile(path, verify.MaxKeyFile)
+	if errors.Is(err, bundle.ErrNotFile) {
+		return nil, fmt.Errorf("%w: %w; give the key itself", ErrUsage, err)
+	}
 	if errors.Is(err, bundle.ErrLimit) {
 		return nil, fmt.Errorf("%w: %s is not a public key: it has more than %d bytes", ErrUsage, path, verify.MaxKeyFile)
 	}
