@@ -53,7 +53,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 	defer cancel(nil)
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	u := &ui{out: stdout, err: stderr, passwords: takePasswords()}
+	out := newOutput(stdout)
+	u := &ui{out: out, err: stderr, passwords: takePasswords()}
 	u.patience.Store(int64(patience))
 	go func() {
 		<-signals
@@ -76,6 +77,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 			return err
 		}
 		started = true
+		if printsResult := c.Flags().Lookup("json") != nil; printsResult && out.failed != nil {
+			return out.failed
+		}
 		return nil
 	}
 	root.SetArgs(args)
@@ -86,6 +90,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 	}
 	if err != nil && ctx.Err() != nil {
 		err = interruption(err)
+	}
+	if out.failed != nil && (err == nil || errors.Is(err, out.failed)) {
+		err = fmt.Errorf("writing to standard output: %v", out.failed) //nolint:errorlint // a full pipe is not a full disk
 	}
 	if err != nil {
 		u.fail(err)
