@@ -88,6 +88,9 @@ func NewReader(r io.ReaderAt, size int64, h *Head) (*Reader, error) {
 		return nil, err
 	}
 	if size > g.Size {
+		if p := b.padding(g.Size); p != nil {
+			return nil, p
+		}
 		if why := b.misfit(g.Size); why != "" {
 			return nil, fmt.Errorf("%w: %s; copy it again, or take away what does not belong", ErrFormat, why)
 		}
@@ -132,6 +135,7 @@ type boundedReader struct {
 type volumes interface {
 	where(off, n int64) string
 	misfit(want int64) string
+	last(size int64) (path string, keep int64)
 }
 
 // where says which volumes hold some bytes, where there are volumes.

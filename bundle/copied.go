@@ -1,0 +1,93 @@
+package bundle
+
+import (
+	"fmt"
+	"io"
+	"strings"
+)
+
+// PaddingError says that a bundle is followed by zeros, as copies from a tape or a raw
+// disc are. It is an ErrFormat.
+type PaddingError struct {
+	Bytes    int64  // that are too many
+	Path     string // of the file, or of the last part, that has them; may be empty
+	Keep     int64  // the size of that file without them, bytes
+	Verified bool   // whether the size comes from a bundle with a good signature
+
+	what string
+}
+
+// Error implements error.
+func (p *PaddingError) Error() string {
+	text := fmt.Sprintf("%v: %s, all zero, as in a copy from a tape or a raw disc", ErrFormat, p.what)
+	if !p.Verified {
+		return text + "; oob-bundle verify checks the signature and names the command that removes them"
+	}
+	path := p.Path
+	if path == "" {
+		path = "FILE"
+	}
+	return fmt.Sprintf("%s; the signature is good: run truncate -s %d %s", text, p.Keep, ShellWord(path))
+}
+
+// Unwrap returns ErrFormat.
+func (p *PaddingError) Unwrap() error { return ErrFormat }
+
+// maxPadding is how much is read to find out whether what follows a bundle is padding,
+// in bytes: tapes are padded to a record of at most 16 MiB.
+const maxPadding = 16 << 20
+
+// padding returns what follows the bundle of size bytes if it is zeros, or nil.
+func (b *boundedReader) padding(size int64) *PaddingError {
+	p := &PaddingError{Bytes: b.size - size, Keep: size, what: b.misfit(size)}
+	if p.what == "" {
+		p.what = fmt.Sprintf("%d bytes follow the end of the bundle", p.Bytes)
+	}
+	if v, ok := b.r.(volumes); ok {
+		if p.Path, p.Keep = v.last(size); p.Path == "" {
+			return nil
+		}
+	}
+	if p.Bytes > maxPadding {
+		return nil
+	}
+	tail := io.NewSectionReader(b.r, size, p.Bytes)
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := tail.Read(buf)
+		if strings.Trim(string(buf[:n]), "\x00") != "" {
+			return nil
+		}
+		if err == io.EOF { //nolint:errorlint // SectionReader returns it itself
+			return p
+		}
+		if err != nil {
+			return nil
+		}
+	}
+}
+
+// last returns the path of the last part, and how many of its bytes the first size bytes
+// of the bundle take; the path is empty if they take none.
+func (f *File) last(size int64) (string, int64) {
+	n := len(f.parts) - 1
+	before := int64(n) * f.each
+	if n > 0 && size <= before {
+		return "", 0
+	}
+	return f.parts[n].Name(), size - before
+}
+
+// ShellWord quotes a path for a command of a POSIX shell, where that is needed.
+func ShellWord(path string) string {
+	plain := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/._-+:@%,=", r)
+	}
+	if path != "" && strings.TrimLeftFunc(path, plain) == "" && path[0] != '-' {
+		return path
+	}
+	if strings.HasPrefix(path, "-") {
+		path = "./" + path
+	}
+	return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
+}
