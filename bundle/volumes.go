@@ -92,6 +92,11 @@ func OpenFile(path string, flag int) (*File, error) {
 		if n > 1 && errors.Is(err, fs.ErrNotExist) {
 			break
 		}
+		if errors.Is(err, fs.ErrNotExist) {
+			if similar := renamed(path); similar != nil {
+				err = similar
+			}
+		}
 		if err != nil {
 			return nil, errors.Join(err, f.Close())
 		}
@@ -120,6 +125,9 @@ func (f *File) add(p part) {
 
 // refuseLaterVolume tells who gives NAME.002, or NAME alone, what to give.
 func refuseLaterVolume(path string) error {
+	if n, command := renamedPart(path); n > 1 && command != "" {
+		return fmt.Errorf("%w: %s is part %d under another name; run %s", ErrPart, path, n, command)
+	}
 	first := VolumeName(path, 1)
 	if _, ok := volumeNumber(path); ok {
 		first = VolumeName(path[:len(path)-len(".001")], 1)
@@ -169,7 +177,11 @@ func (f *File) checkVolumes(base string) error {
 	}
 	// Glob shortens what it finds, so ./b.002 comes as b.002: names alone compare.
 	if len(later) > 0 && filepath.Base(slices.Max(later)) > filepath.Base(f.parts[n-1].Name()) {
-		return fmt.Errorf("%w: part %s is missing, and %s is there; put all parts into one directory", ErrFormat, VolumeName(base, n+1), slices.Max(later))
+		how := "put all parts into one directory"
+		if command := moves(base); command != "" {
+			how = "run " + command
+		}
+		return fmt.Errorf("%w: part %s is missing, and %s is there; %s", ErrFormat, VolumeName(base, n+1), slices.Max(later), how)
 	}
 	return nil
 }
@@ -336,8 +348,14 @@ func (f *File) where(off, n int64) string {
 // bytes, or at least so many, and have another number; of one file it says nothing.
 func (f *File) misfit(want int64) string {
 	base, ok := strings.CutSuffix(f.parts[0].Name(), ".001")
-	if !ok || f.each == 0 {
+	if !ok {
+		return f.misnamed(want)
+	}
+	if f.each == 0 {
 		return ""
+	}
+	if command := moves(base); command != "" && want > f.size {
+		return fmt.Sprintf("part %s is missing under that name; run %s", VolumeName(base, len(f.parts)+1), command)
 	}
 	n := len(f.parts)
 	last := f.parts[n-1]
@@ -354,6 +372,17 @@ func (f *File) misfit(want int64) string {
 	default:
 		return fmt.Sprintf("part %s has %d bytes, %d too many", last.Name(), last.size, last.size-rest)
 	}
+}
+
+// misnamed returns how to rename a first part whose name others have changed, so that it
+// was taken for a whole bundle.
+func (f *File) misnamed(want int64) string {
+	path := f.parts[0].Name()
+	_, command := renamedPart(path)
+	if command == "" || want <= f.size {
+		return ""
+	}
+	return fmt.Sprintf("%s is a part under another name; run %s", path, command)
 }
 
 func kindOf(m os.FileMode) string {

@@ -1,0 +1,101 @@
+package bundle
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+)
+
+// What browsers, file managers and discs add to a name.
+var (
+	discVersion = regexp.MustCompile(`;[0-9]{1,5}$`) // ISO 9660, 7.5.1
+	addedType   = regexp.MustCompile(`(?i)(\.[0-9]{3}|\.tar)\.(txt|bin|dat|tmp|part|download|crdownload|file)$`)
+	copyMark    = regexp.MustCompile(`(?i)( - copy| copy)?[ _]?\(([0-9]+|copy( [0-9]+)?|another copy)\)|( - copy| copy)( [0-9]+)?`)
+)
+
+// originalName returns a file name without what others add to it.
+func originalName(name string) string {
+	name = discVersion.ReplaceAllString(name, "")
+	name = addedType.ReplaceAllString(name, "$1")
+	return strings.TrimSuffix(copyMark.ReplaceAllString(name, ""), ".")
+}
+
+// maxMoves bounds the files that a message names.
+const maxMoves = 20
+
+// moves returns the shell commands that give parts of the bundle at base the names that
+// they must have, for those of which a file with a similar name is beside it.
+func moves(base string) string {
+	dir, name := filepath.Split(base)
+	entries, err := os.ReadDir(filepath.Clean(dir + "."))
+	if err != nil {
+		return ""
+	}
+	var commands []string
+	taken := map[string]bool{}
+	for _, e := range entries {
+		original := originalName(e.Name())
+		if _, ok := volumeNumber(original); !ok || !e.Type().IsRegular() {
+			continue
+		}
+		stem, number := original[:len(original)-len(".001")], original[len(original)-len(".001"):]
+		target := name + number
+		if !strings.EqualFold(stem, originalName(name)) || e.Name() == target || taken[target] {
+			continue
+		}
+		if _, err := os.Lstat(dir + target); err == nil || len(commands) == maxMoves {
+			continue
+		}
+		taken[target] = true
+		commands = append(commands, moveCommand(dir+e.Name(), dir+target))
+	}
+	return strings.Join(commands, " && ")
+}
+
+func moveCommand(from, to string) string {
+	return fmt.Sprintf("mv %s %s", ShellWord(from), ShellWord(to))
+}
+
+// similarFile returns the command that gives the one file with a similar name the name
+// path, or "".
+func similarFile(path string) string {
+	dir, name := filepath.Split(path)
+	entries, err := os.ReadDir(filepath.Clean(dir + "."))
+	if err != nil {
+		return ""
+	}
+	for _, e := range entries {
+		if e.Type().IsRegular() && e.Name() != name && strings.EqualFold(originalName(e.Name()), originalName(name)) {
+			return moveCommand(dir+e.Name(), path)
+		}
+	}
+	return ""
+}
+
+// renamed returns an error that names the files under which the missing bundle at path, or
+// its parts, are there, or nil.
+func renamed(path string) error {
+	base := strings.TrimSuffix(path, ".001")
+	command := moves(base)
+	if command == "" {
+		command = similarFile(path)
+	}
+	if command == "" {
+		return nil
+	}
+	return fmt.Errorf("%w: %s does not exist, and a file with a similar name does; run %s", ErrPart, path, command)
+}
+
+// renamedPart returns how to rename the file at path and the parts beside it, if its name
+// is that of a part with an addition; n is the number of the part.
+func renamedPart(path string) (n int, command string) {
+	dir, name := filepath.Split(path)
+	original := originalName(name)
+	n, ok := volumeNumber(original)
+	if !ok || original == name {
+		return 0, ""
+	}
+	return n, moves(dir + original[:len(original)-len(".001")])
+}
