@@ -3,6 +3,7 @@ package bundle
 import (
 	"fmt"
 	"io"
+	"math"
 	"strings"
 )
 
@@ -76,6 +77,22 @@ func (f *File) last(size int64) (string, int64) {
 		return "", 0
 	}
 	return f.parts[n].Name(), size - before
+}
+
+// cutBy tells what cuts files at the given size, if anything is known for that: some
+// programs stop at the last whole block below it.
+func cutBy(size int64) string {
+	const block = 64 << 10
+	what := ""
+	switch {
+	case size > fat32Max-block && size <= fat32Max:
+		what = "FAT32 file systems cut files at 4 GiB"
+	case size > math.MaxInt32-block && size <= math.MaxInt32:
+		what = "old programs and file systems cut files at 2 GiB"
+	default:
+		return ""
+	}
+	return fmt.Sprintf("; %s: use another file system (exFAT, ext4, NTFS), or let create write parts with --volume-size %d", what, size/4096*4096)
 }
 
 // ShellWord quotes a path for a command of a POSIX shell, where that is needed.

@@ -157,7 +157,7 @@ func (b *boundedReader) cutShort(want int64) error {
 	if why := b.misfit(want); why != "" {
 		return fmt.Errorf("%w: incomplete: %s", ErrFormat, why)
 	}
-	return fmt.Errorf("%w: incomplete: the file has %d bytes where at least %d are needed", ErrFormat, b.size, want)
+	return fmt.Errorf("%w: incomplete: the file has %d bytes where at least %d are needed%s", ErrFormat, b.size, want, cutBy(b.size))
 }
 
 func (b *boundedReader) read(off, n int64) ([]byte, error) {

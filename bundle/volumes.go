@@ -374,17 +374,6 @@ func (f *File) misfit(want int64) string {
 	}
 }
 
-// misnamed returns how to rename a first part whose name others have changed, so that it
-// was taken for a whole bundle.
-func (f *File) misnamed(want int64) string {
-	path := f.parts[0].Name()
-	_, command := renamedPart(path)
-	if command == "" || want <= f.size {
-		return ""
-	}
-	return fmt.Sprintf("%s is a part under another name; run %s", path, command)
-}
-
 func kindOf(m os.FileMode) string {
 	switch {
 	case m.IsDir():
