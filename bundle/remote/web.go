@@ -70,7 +70,7 @@ func (c *Client) Page(rawURL string) (*Page, error) {
 func (c *Client) warnOfNetrc(n *netrc) {
 	if n.open {
 		c.warned.Do(func() {
-			c.options.Warn("%s has a login and other users can read it; run chmod 600 %s", n.path, n.path)
+			c.options.Warn("%s has a login and other users can read it; %s", n.path, bundle.ModeAdvice(n.path, "chmod 600", "umask=077"))
 		})
 	}
 }

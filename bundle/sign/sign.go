@@ -128,7 +128,8 @@ func Load(path string, password Password) (*Signer, error) {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	if runtime.GOOS != "windows" && fi.Mode().Perm()&0o077 != 0 {
-		return nil, fmt.Errorf("%s is a private key and %w (mode %04o); run chmod 600 %s", path, ErrReadable, fi.Mode().Perm(), path)
+		advice := bundle.ModeAdvice(path, "chmod 600", "umask=077")
+		return nil, fmt.Errorf("%s is a private key and %w (mode %04o); %s", path, ErrReadable, fi.Mode().Perm(), advice)
 	}
 	s, err := decode(data, password)
 	if err != nil {

@@ -77,7 +77,8 @@ func LoadCertificate(certFile, keyFile string) (tls.Certificate, error) {
 		return tls.Certificate{}, err
 	}
 	if filepath.Separator == '/' && fi.Mode().Perm()&0o077 != 0 {
-		return tls.Certificate{}, fmt.Errorf("%w: others can read %s (mode %04o); chmod 600 it", ErrCertificate, keyFile, fi.Mode().Perm())
+		advice := bundle.ModeAdvice(keyFile, "chmod 600", "umask=077")
+		return tls.Certificate{}, fmt.Errorf("%w: others can read %s (mode %04o); %s", ErrCertificate, keyFile, fi.Mode().Perm(), advice)
 	}
 	cert, err := bundle.ReadFile(certFile, maxCertificate)
 	if err != nil {

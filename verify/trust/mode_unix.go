@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
 // RefuseWritable reports with ErrWritable whether another user than the superuser and the
@@ -50,7 +52,8 @@ func RefuseWritable(path string) error {
 		// In a sticky directory others can make names, but not replace those of another user.
 		shared := fi.Mode()&fs.ModeSticky != 0 && len(rest) > 0
 		if fi.Mode().Perm()&0o022 != 0 && !shared {
-			return fmt.Errorf("%s is not to be trusted: %w (mode %04o); run chmod go-w %s", at, ErrWritable, fi.Mode().Perm(), at)
+			advice := bundle.ModeAdvice(at, "chmod go-w", "umask=022")
+			return fmt.Errorf("%s is not to be trusted: %w (mode %04o); %s", at, ErrWritable, fi.Mode().Perm(), advice)
 		}
 		if len(rest) == 0 {
 			return nil
@@ -72,7 +75,8 @@ func owned(path string, fi fs.FileInfo) error {
 	if !ok || st.Uid == 0 || int(st.Uid) == os.Geteuid() || st.Uid == overflowUser && inUserNamespace() {
 		return nil
 	}
-	return fmt.Errorf("%s is not to be trusted: %w (it belongs to user %d); use a directory below one of root, or run chown root %s", path, ErrWritable, st.Uid, path)
+	advice := bundle.ModeAdvice(path, "chown root", "uid=0")
+	return fmt.Errorf("%s is not to be trusted: %w (it belongs to user %d); use a directory below one of root, or %s", path, ErrWritable, st.Uid, advice)
 }
 
 // overflowUser is whom files of users belong to that a user namespace does not know, among

@@ -1,0 +1,12 @@
+package bundle
+
+import "golang.org/x/sys/unix"
+
+// fileSystemOf returns the number of the file system that holds path, or 0.
+func fileSystemOf(path string) uint32 {
+	var s unix.Statfs_t
+	if unix.Statfs(path, &s) != nil {
+		return 0
+	}
+	return uint32(s.Type) //nolint:gosec // it has 32 bits, also where the field has more
+}
