@@ -84,6 +84,10 @@ func ParseKey(data []byte) (Key, error) {
 	if len(data) > MaxKeyFile {
 		return Key{}, fmt.Errorf("a public key does not have %d bytes", len(data))
 	}
+	data, err := bundle.PlainText(data)
+	if err != nil {
+		return Key{}, err
+	}
 	block, rest := pem.Decode(data)
 	switch {
 	case block == nil && bytes.Contains(data, []byte("-----BEGIN PUBLIC KEY-----")):

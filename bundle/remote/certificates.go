@@ -66,7 +66,7 @@ func (c *certificates) read(dir string) error {
 		name := strings.TrimSuffix(e.Name(), kind)
 		switch {
 		case kind == ".crt":
-			pem, err := bundle.ReadFile(path, maxCertificates)
+			pem, err := readPEM(path)
 			if err != nil {
 				return err
 			}
@@ -86,12 +86,23 @@ func (c *certificates) read(dir string) error {
 	return nil
 }
 
+func readPEM(path string) ([]byte, error) {
+	data, err := bundle.ReadFile(path, maxCertificates)
+	if err != nil {
+		return nil, err
+	}
+	if data, err = bundle.PlainText(data); err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrRegistry, path, err)
+	}
+	return data, nil
+}
+
 func loadPair(certFile, keyFile string) (pair tls.Certificate, err error) {
-	cert, err := bundle.ReadFile(certFile, maxCertificates)
+	cert, err := readPEM(certFile)
 	if err != nil {
 		return pair, err
 	}
-	key, err := bundle.ReadFile(keyFile, maxCertificates)
+	key, err := readPEM(keyFile)
 	if err != nil {
 		return pair, err
 	}

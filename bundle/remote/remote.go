@@ -99,6 +99,9 @@ func New(o Options) (*Client, error) {
 		if err != nil {
 			return nil, err
 		}
+		if pem, err = bundle.PlainText(pem); err != nil {
+			return nil, fmt.Errorf("%w: %s: %w", ErrCAFile, o.CAFile, err)
+		}
 		if !roots.AppendCertsFromPEM(pem) {
 			return nil, fmt.Errorf("%w: %s holds no PEM certificate", ErrCAFile, o.CAFile)
 		}

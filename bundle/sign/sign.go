@@ -124,6 +124,9 @@ func Load(path string, password Password) (*Signer, error) {
 	if err != nil {
 		return nil, err
 	}
+	if data, err = bundle.PlainText(data); err != nil {
+		return nil, fmt.Errorf("%s: %w: %w", path, ErrKey, err)
+	}
 	if err := checkPEM(data); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}

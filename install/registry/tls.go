@@ -80,19 +80,30 @@ func LoadCertificate(certFile, keyFile string) (tls.Certificate, error) {
 		advice := bundle.ModeAdvice(keyFile, "chmod 600", "umask=077")
 		return tls.Certificate{}, fmt.Errorf("%w: others can read %s (mode %04o); %s", ErrCertificate, keyFile, fi.Mode().Perm(), advice)
 	}
-	cert, err := bundle.ReadFile(certFile, maxCertificate)
+	cert, err := readPEM(certFile)
 	if err != nil {
-		return tls.Certificate{}, fmt.Errorf("%w: %w", ErrCertificate, err)
+		return tls.Certificate{}, err
 	}
-	key, err := bundle.ReadFile(keyFile, maxCertificate)
+	key, err := readPEM(keyFile)
 	if err != nil {
-		return tls.Certificate{}, fmt.Errorf("%w: %w", ErrCertificate, err)
+		return tls.Certificate{}, err
 	}
 	pair, err := tls.X509KeyPair(cert, key)
 	if err != nil {
 		return pair, fmt.Errorf("%w: %w", ErrCertificate, err)
 	}
 	return pair, nil
+}
+
+func readPEM(path string) ([]byte, error) {
+	data, err := bundle.ReadFile(path, maxCertificate)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrCertificate, err)
+	}
+	if data, err = bundle.PlainText(data); err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrCertificate, path, err)
+	}
+	return data, nil
 }
 
 func (s SiteCertificate) make(names []string) error {
