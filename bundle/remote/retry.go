@@ -287,7 +287,7 @@ func advice(host, denied string, err error) (hint string, better error) {
 	case errors.As(err, &wrongHost):
 		return "; call it by a name that its certificate has, or correct the certificate", &hidden{err, otherNames(wrongHost)}
 	case errors.As(err, &badCert) && badCert.Reason == x509.Expired:
-		hint = "; check this machine's clock too"
+		return notValidNow(badCert.Cert, time.Now(), err)
 	case refusedCertificate(err):
 		hint = fmt.Sprintf("; it requires a client certificate that it knows: put client.cert and client.key into ~/.config/containers/certs.d/%s", host)
 	case oldTLS(err):
@@ -298,6 +298,21 @@ func advice(host, denied string, err error) (hint string, better error) {
 		return fmt.Sprintf("; if that is meant, allow it with --plain-http %s", host), errors.New("it speaks plain http, without encryption")
 	}
 	return hint, err
+}
+
+// notValidNow words the error of a certificate whose dates do not fit to the clock.
+func notValidNow(cert *x509.Certificate, now time.Time, err error) (hint string, worded error) {
+	const day = "2006-01-02"
+	today := now.UTC().Format(day)
+	if cert == nil {
+		return "; check this machine's clock too", err
+	}
+	if now.Before(cert.NotBefore) {
+		text := fmt.Sprintf("its certificate is not valid before %s, and the clock of this machine is at %s", cert.NotBefore.UTC().Format(day), today)
+		return "; set the clock", &hidden{err, text}
+	}
+	text := fmt.Sprintf("its certificate was valid until %s, and the clock of this machine is at %s", cert.NotAfter.UTC().Format(day), today)
+	return "; renew the certificate, or set the clock if that is wrong", &hidden{err, text}
 }
 
 // otherNames says for whom a certificate is that is not for the host.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -214,6 +215,9 @@ func (u *ui) serve(ctx context.Context, f serveFlags) error {
 	}
 	scheme := "http"
 	if cert != nil {
+		if problem := registry.DateProblem(cert.Leaf, time.Now()); problem != "" {
+			u.warn("clients will refuse this registry: %s", problem)
+		}
 		scheme = "https"
 		l = tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{*cert}, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}})
 	}

@@ -38,7 +38,7 @@ func CertificateOf(root string) SiteCertificate {
 // Clocks on isolated networks lie: a certificate that is made today has to be
 // good on a machine that believes it is another year.
 var (
-	validFrom  = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
+	validFrom  = time.Unix(0, 0).UTC() // where a clock without a battery starts
 	validUntil = time.Date(2099, 12, 31, 23, 59, 59, 0, time.UTC)
 )
 
@@ -64,6 +64,22 @@ func LoadOrMake(root string, names []string) (cert tls.Certificate, made bool, e
 		}
 	}
 	return cert, made, nil
+}
+
+// DateProblem tells what is wrong with the dates of a certificate at the given time of this
+// machine's clock, or returns "". Clients compare them with their own clocks.
+func DateProblem(cert *x509.Certificate, now time.Time) string {
+	const day = "2006-01-02"
+	today := now.UTC().Format(day)
+	switch {
+	case cert == nil:
+		return ""
+	case now.Before(cert.NotBefore):
+		return fmt.Sprintf("the certificate is not valid before %s, and the clock of this machine is at %s; set the clock", cert.NotBefore.UTC().Format(day), today)
+	case now.After(cert.NotAfter):
+		return fmt.Sprintf("the certificate was valid until %s, and the clock of this machine is at %s; renew it, or set the clock", cert.NotAfter.UTC().Format(day), today)
+	}
+	return ""
 }
 
 // maxCertificate bounds a file with a certificate and its chain, or with a key, in bytes.
