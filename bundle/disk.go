@@ -46,7 +46,7 @@ func NeedAll(demands ...Demand) error {
 		if err != nil {
 			return err
 		}
-		system, err := fileSystemOf(dir)
+		system, err := deviceOf(dir)
 		if err != nil {
 			return err
 		}

@@ -31,8 +31,8 @@ func RoomAt(dir string) (Room, error) {
 	return r, nil
 }
 
-// fileSystemOf names the file system that holds a directory.
-func fileSystemOf(dir string) (string, error) {
+// deviceOf names the file system that holds a directory.
+func deviceOf(dir string) (string, error) {
 	fi, err := os.Stat(dir)
 	if err != nil {
 		return "", err

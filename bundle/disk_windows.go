@@ -49,5 +49,5 @@ func linksOf(*os.File) (uint64, error) { return 1, nil }
 // OwnerOf returns 0: access lists decide on Windows.
 func OwnerOf(string) (uint32, error) { return 0, nil }
 
-// fileSystemOf names the volume that holds a directory, which is absolute.
-func fileSystemOf(dir string) (string, error) { return filepath.VolumeName(dir), nil }
+// deviceOf names the volume that holds a directory, which is absolute.
+func deviceOf(dir string) (string, error) { return filepath.VolumeName(dir), nil }

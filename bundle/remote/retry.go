@@ -308,10 +308,10 @@ func notValidNow(cert *x509.Certificate, now time.Time, err error) (hint string,
 		return "; check this machine's clock too", err
 	}
 	if now.Before(cert.NotBefore) {
-		text := fmt.Sprintf("its certificate is not valid before %s, and the clock of this machine is at %s", cert.NotBefore.UTC().Format(day), today)
+		text := fmt.Sprintf("its certificate is not yet valid: it begins on %s, and the clock of this machine is at %s", cert.NotBefore.UTC().Format(day), today)
 		return "; set the clock", &hidden{err, text}
 	}
-	text := fmt.Sprintf("its certificate was valid until %s, and the clock of this machine is at %s", cert.NotAfter.UTC().Format(day), today)
+	text := fmt.Sprintf("its certificate has expired: it was valid until %s, and the clock of this machine is at %s", cert.NotAfter.UTC().Format(day), today)
 	return "; renew the certificate, or set the clock if that is wrong", &hidden{err, text}
 }
 
