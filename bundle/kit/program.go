@@ -39,6 +39,9 @@ func Open(path string, platform bundle.Platform) (p *Program, err error) {
 		return nil, fmt.Errorf("%w: the bundle is for %s, and only a Linux program can go with it; leave away --with-installer", ErrProgram, platform)
 	}
 	f, err := bundle.OpenRegular(path)
+	if errors.Is(err, bundle.ErrNotFile) {
+		err = fmt.Errorf("%w: %w", ErrProgram, err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -50,9 +53,6 @@ func Open(path string, platform bundle.Platform) (p *Program, err error) {
 	fi, err := f.Stat()
 	if err != nil {
 		return nil, err
-	}
-	if !fi.Mode().IsRegular() {
-		return nil, fmt.Errorf("%w: %s is not a file", ErrProgram, path)
 	}
 	version, err := check(f, platform)
 	if err != nil {
