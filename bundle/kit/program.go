@@ -40,7 +40,7 @@ func Open(path string, platform bundle.Platform) (p *Program, err error) {
 	}
 	f, err := bundle.OpenRegular(path)
 	if errors.Is(err, bundle.ErrNotFile) {
-		err = fmt.Errorf("%w: %w", ErrProgram, err)
+		err = fmt.Errorf("%w: %s is not a file", ErrProgram, path)
 	}
 	if err != nil {
 		return nil, err
