@@ -1,6 +1,7 @@
 package bundle
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -59,11 +60,11 @@ func (b *boundedReader) padding(size int64) *PaddingError {
 		if strings.Trim(string(buf[:n]), "\x00") != "" {
 			return nil
 		}
-		if err == io.EOF { //nolint:errorlint // SectionReader returns it itself
+		if errors.Is(err, io.EOF) {
 			return p
 		}
 		if err != nil {
-			return nil
+			return nil //nolint:nilerr // what cannot be read is not known to be padding
 		}
 	}
 }
@@ -83,7 +84,7 @@ func (f *File) last(size int64) (string, int64) {
 // programs stop at the last whole block below it.
 func cutBy(size int64) string {
 	const block = 64 << 10
-	what := ""
+	var what string
 	switch {
 	case size > fat32Max-block && size <= fat32Max:
 		what = "FAT32 file systems cut files at 4 GiB"

@@ -207,7 +207,7 @@ func splitKey(text string) (key, value string, ok bool) {
 	if text == "" || strings.ContainsRune("&*!|>%@`?[]{},#-<:\t", rune(text[0])) {
 		return "", "", false
 	}
-	end := 0
+	var end int
 	if text[0] == '"' || text[0] == '\'' {
 		end = closingQuote(text)
 		if end < 0 || yaml.Load([]byte(text[:end]), &key) != nil {

@@ -117,7 +117,9 @@ func (e *External) checkTypes(ctx context.Context, repo string) error {
 }
 
 // Space returns nothing: a push needs no local disk, and registries do not report free space.
-func (e *External) Space([]bundle.Descriptor, int) (bundle.Demand, error) { return bundle.Demand{}, nil }
+func (e *External) Space([]bundle.Descriptor, int) (bundle.Demand, error) {
+	return bundle.Demand{}, nil
+}
 
 // Ready begins an upload to each repository and gives it up. The error names all
 // that refuse, and wraps remote.ErrRegistry. If Expect was called, it also asks whether
