@@ -50,7 +50,7 @@ func (c *change) forth(ctx context.Context, j *Journal) error {
 			continue
 		}
 		now, err := c.target.Resolve(ctx, m.Repository, m.Tag)
-		if err == nil && now != m.To {
+		if err == nil && (now != m.To || m.To == "") { // a removal may be half done
 			err = c.move(ctx, j, m)
 		}
 		if err != nil {

@@ -27,6 +27,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
 	"github.com/oob-bundle/oob-bundle/bundle/bundletest/trace"
+	"github.com/oob-bundle/oob-bundle/install"
 )
 
 var (
@@ -239,6 +240,12 @@ func (w *faultWorld) tree() string {
 				return err
 			}
 			data, err := os.ReadFile(path)
+			if name == "site/state.json.old" { // how often the state was written is not always the same
+				if err := bundle.DecodeRecord(data, new(install.State)); err != nil {
+					return err
+				}
+				data = nil
+			}
 			data = installedAt.ReplaceAll(data, nil)
 			data = startedAt.ReplaceAll(data, nil)
 			data = []byte(replace.Replace(string(data)))
