@@ -89,39 +89,46 @@ func (m *merges) original(base string, n int) string {
 }
 
 // undoAll returns the content of a file without the patches of m and of the releases
-// before it, or as it is if other programs have changed it since.
-func (m *merges) undoAll(base, file string, content []byte) []byte {
-	earlier := m.undo(base, file, content)
-	if bytes.Equal(earlier, content) {
-		return content
+// before it, or as it is if other programs have changed it since. Errors are the file
+// system's.
+func (m *merges) undoAll(base, file string, content []byte) ([]byte, error) {
+	earlier, err := m.undo(base, file, content)
+	if err != nil || bytes.Equal(earlier, content) {
+		return content, err
 	}
 	original, err := bundle.ReadFile(m.original(base, m.first(m.data, file)), bundle.MaxTemplate)
-	if err != nil { // made by a version that kept only the content before each patch
-		return earlier
+	if errors.Is(err, fs.ErrNotExist) { // made by a version that kept only the content before each patch
+		return earlier, nil
 	}
-	return original
+	return original, err
 }
 
 // undo returns the content of a file without the patches of m, or as it is if other
-// programs have changed it since.
-func (m *merges) undo(base, file string, content []byte) []byte {
+// programs have changed it since, or what was kept is lost. Errors are the file system's.
+func (m *merges) undo(base, file string, content []byte) ([]byte, error) {
 	for n, merge := range slices.Backward(m.list) {
 		if merge.File != file {
 			continue
 		}
 		earlier, err := bundle.ReadFile(m.kept(base, n), bundle.MaxTemplate)
-		if err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
-		patch, err := m.patch(merge.Patch)
 		if err != nil {
+			return nil, err
+		}
+		patch, err := m.patch(merge.Patch)
+		if errors.Is(err, fs.ErrNotExist) {
 			continue
+		}
+		if err != nil {
+			return nil, err
 		}
 		if patched, err := patchFile(merge, earlier, patch); err == nil && bytes.Equal(patched, content) {
 			content = earlier
 		}
 	}
-	return content
+	return content, nil
 }
 
 // merged is one file of a data directory before and after a change of release.
@@ -166,7 +173,7 @@ func planMerges(base string, from, to *merges, undo bool) ([]merged, error) {
 }
 
 func planFile(base string, f merged, from, to *merges, undo bool) (*merged, error) {
-	inFrom, inTo := from.first(f.data, f.file) >= 0, to.first(f.data, f.file) >= 0
+	inTo := to.first(f.data, f.file) >= 0
 	info, err := f.read()
 	if err != nil {
 		if !inTo { // what is not a file any more has nothing to undo
@@ -175,22 +182,12 @@ func planFile(base string, f merged, from, to *merges, undo bool) (*merged, erro
 		return nil, err
 	}
 	f.keep, f.mode = map[string][]byte{}, 0o600
-	content := f.was
-	if inTo {
-		content = to.undo(base, f.file, content)
-		repeated := !bytes.Equal(content, f.was)
-		original := content
-		if inFrom {
-			original = from.undoAll(base, f.file, content)
-			if undo {
-				content = to.undo(base, f.file, from.undo(base, f.file, content))
-			}
-		}
-		if !undo && !repeated {
-			f.keep[to.original(base, to.first(f.data, f.file))] = original
-		}
-	} else if inFrom {
-		content = from.undoAll(base, f.file, content)
+	content, original, err := f.undone(base, from, to, undo)
+	if err != nil {
+		return nil, err
+	}
+	if original != nil {
+		f.keep[to.original(base, to.first(f.data, f.file))] = original
 	}
 	f.remove = len(content) == 0
 	secret := false
@@ -231,6 +228,39 @@ func planFile(base string, f merged, from, to *merges, undo bool) (*merged, erro
 	}
 	f.changed = f.remove || !bytes.Equal(f.was, f.will) || f.mode != info.Mode().Perm()
 	return &f, nil
+}
+
+// undone returns the content to which the patches of to are applied, and what is kept as the
+// original content, or nil where that is kept already.
+func (f *merged) undone(base string, from, to *merges, undo bool) (content, original []byte, err error) {
+	inFrom, inTo := from.first(f.data, f.file) >= 0, to.first(f.data, f.file) >= 0
+	content = f.was
+	if !inTo {
+		if inFrom {
+			content, err = from.undoAll(base, f.file, content)
+		}
+		return content, nil, err
+	}
+	if content, err = to.undo(base, f.file, content); err != nil {
+		return nil, nil, err
+	}
+	repeated := !bytes.Equal(content, f.was) // an interrupted run has applied them
+	original = append([]byte{}, content...)
+	if inFrom {
+		if original, err = from.undoAll(base, f.file, content); err != nil {
+			return nil, nil, err
+		}
+	}
+	if inFrom && undo {
+		content, err = from.undo(base, f.file, content)
+		if err == nil {
+			content, err = to.undo(base, f.file, content)
+		}
+	}
+	if undo || repeated {
+		return content, nil, err
+	}
+	return content, append([]byte{}, original...), err
 }
 
 // read reads the file as it is now.
@@ -299,7 +329,8 @@ func (f *merged) write() (err error) {
 // it is, because taking a change back must not fail, and what was kept for from is removed.
 func switchMerges(base string, from, to *merges, undo bool) error {
 	plan, err := planMerges(base, from, to, undo)
-	if err != nil && !undo {
+	cannot := errors.Is(err, ErrData) || errors.Is(err, ErrValues) // and will not, however often it is tried
+	if err != nil && (!undo || !cannot) {
 		return err
 	}
 	for _, f := range plan {

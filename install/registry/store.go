@@ -66,10 +66,14 @@ func (s *store) tidy() error {
 			return err
 		}
 	}
-	if fi, err := os.Lstat(s.dir); err == nil && fi.IsDir() {
-		_ = os.Remove(s.dir) // it is no file's place, whoever has something in it
+	fi, err := os.Lstat(s.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
-	return nil
+	if err == nil && fi.IsDir() {
+		_ = os.Remove(s.dir) // unless it is not empty
+	}
+	return err
 }
 
 // file returns the place of a path on the disk.
