@@ -43,9 +43,9 @@ func full() Page {
 			Blobs:      17, Bytes: 5_123_456, FileBytes: 5_234_567,
 			Shares: Shares{Images: 4_000_000, Shared: 1_000_000, Charts: 12_000, Plugins: 99_000, Files: 456, Evidence: 4_000, Documents: 8_000},
 			SBOMs: []SBOM{
-				{Digest: digest("own"), Size: 4_321, Format: "CycloneDX 1.6", Packages: 5, Unknown: 5},
-				{Of: "registry.example.com/team/web:2", Digest: digest("spdx"), Size: 54_321, Format: "SPDX 2.3", Packages: 40, Unknown: 2, Licenses: []License{{"MIT", 30}, {"Apache-2.0", 8}}},
-				{Of: "docker.io/library/postgres:17", Digest: digest("broken"), Size: 1, Problem: "it cannot be read"},
+				{Digest: digest("own"), Size: 4_321, Format: "CycloneDX JSON"},
+				{Of: "registry.example.com/team/web:2", Digest: digest("spdx"), Size: 54_321, Format: "SPDX JSON"},
+				{Of: "docker.io/library/postgres:17", Digest: digest("odd"), Size: 1, Format: "text/plain"},
 			},
 			Host: &bundle.Host{
 				Values: []bundle.Value{{Name: "domain"}}, Secrets: []bundle.Secret{{Name: "database", Length: 32}},

@@ -5,6 +5,7 @@
 package record
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -17,7 +18,7 @@ import (
 )
 
 // Summary is everything that is told about a bundle. Its JSON is a contract:
-// fields are added, never renamed.
+// fields are never renamed.
 type Summary struct {
 	Verified   bool               `json:"verified"` // always false: nobody checked anything here
 	Bundle     About              `json:"bundle"`
@@ -32,7 +33,7 @@ type Summary struct {
 	Bytes      int64              `json:"bytes"`     // of the blobs
 	FileBytes  int64              `json:"fileBytes"` // of the bundle as a whole
 	Shares     Shares             `json:"shares"`
-	SBOMs      []SBOM             `json:"sboms"` // that the bundle carries, its own first
+	SBOMs      []SBOM             `json:"sboms"` // the bundle's own first, then upstream's
 	Host       *bundle.Host       `json:"host,omitempty"`
 	Changes    *Changes           `json:"changes,omitempty"` // since another bundle, where one is given
 
@@ -135,7 +136,7 @@ func AboutOf(identity bundle.Digest, i bundle.Info) About {
 }
 
 // Read describes the bundle in file, of which nothing has to be trusted. What
-// payload it looks into (image configs, SBOMs) is left out where it is damaged.
+// payload it looks into (image configs, its own SBOM) is left out where it is damaged.
 // Errors are those of bundle.ReadHead, bundle.NewReader and bundle.ParseSlot.
 func Read(file io.ReaderAt, size int64) (*Summary, error) {
 	head, err := bundle.ReadHead(file, size)
@@ -190,7 +191,9 @@ func Describe(r *bundle.Reader, signatures []bundle.Signature) (*Summary, error)
 	if s.Shares, err = d.shares(s); err != nil {
 		return nil, err
 	}
-	s.SBOMs = d.sboms()
+	if s.SBOMs, err = d.sboms(); err != nil {
+		return nil, err
+	}
 	return s, d.failed
 }
 
@@ -319,6 +322,16 @@ func (d *describer) platform(c bundle.Descriptor) string {
 	}
 	d.platforms[m.Config.Digest] = said // many references may share it
 	return said
+}
+
+// configPlatform reads the platform out of an image's config (image-spec,
+// config.md).
+func configPlatform(config []byte) (bundle.Platform, error) {
+	var p bundle.Platform
+	if err := json.Unmarshal(config, &p); err != nil {
+		return p, err
+	}
+	return bundle.ParsePlatform(p.String())
 }
 
 // typeOf words the kind of a piece of evidence.

@@ -154,6 +154,11 @@ func printSummary(w io.Writer, s *record.Summary) {
 	for _, f := range s.Files {
 		fmt.Fprintf(w, "  file      %q %s, %s bytes\n", f.Path, f.Mode, commas(f.Size))
 	}
+	for _, b := range s.SBOMs {
+		if b.Of != "" {
+			fmt.Fprintf(w, "  sbom      %q %q %s\n", b.Of, b.Format, b.Digest)
+		}
+	}
 	fmt.Fprintf(w, "  content   %d blobs, %s bytes\n", s.Blobs, commas(s.Bytes))
 	if s.Changes != nil {
 		printNews(w, s.Changes)

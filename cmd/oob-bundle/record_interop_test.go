@@ -5,7 +5,6 @@ package main
 import (
 	"bytes"
 	"encoding/json"
-	"fmt"
 	"hash/fnv"
 	"html"
 	"math/rand/v2"
@@ -60,26 +59,6 @@ func exampleLayers(ref bundle.Reference, platform string) []v1.Layer {
 		}
 	}
 	return []v1.Layer{layer(base+platform, bases[base]), layer(ref.String()+platform, size)}
-}
-
-// exampleSBOM lists as many packages as such an image may have.
-func exampleSBOM(ref bundle.Reference) []byte {
-	h := fnv.New32a()
-	h.Write([]byte(ref.Name))
-	licenses := []string{"MIT", "Apache-2.0", "BSD-3-Clause", "GPL-2.0-or-later", "LGPL-2.1-only", "NOASSERTION", "MPL-2.0", "ISC"}
-	type entry struct {
-		Name     string `json:"name"`
-		Declared string `json:"licenseDeclared"`
-	}
-	var packages []entry
-	for n := range 30 + int(h.Sum32()%220) {
-		packages = append(packages, entry{fmt.Sprint("package-", n), licenses[(n*n+n/7)%len(licenses)]})
-	}
-	data, err := json.Marshal(map[string]any{"spdxVersion": "SPDX-2.3", "name": ref.String(), "packages": packages})
-	if err != nil {
-		panic(err)
-	}
-	return data
 }
 
 // example makes two bundles of the out-of-band architecture, and the pages of the

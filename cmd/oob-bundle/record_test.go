@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"html"
 	"os"
 	"path/filepath"
@@ -46,15 +47,24 @@ func collect(v any, names map[string]bool, found func(name string, value any)) {
 	}
 }
 
+func exampleSBOM(ref bundle.Reference) []byte {
+	return fmt.Appendf(nil, `{"spdxVersion":"SPDX-2.3","name":%q}`, ref)
+}
+
 // TestRecordSaysAll: what inspect --json says of names, digests and sizes stands
 // on the page, for a whole architecture.
 func TestRecordSaysAll(t *testing.T) {
 	s := newSite(t)
+	s.up.SBOM = exampleSBOM
 	s.stock("application", manifests.Choice{Deployment: "compose", Platforms: []bundle.Platform{{OS: "linux", Architecture: "amd64"}}})
 	file, args := s.create("application", "--deployment", "compose", "--platform", "linux/amd64")
 	s.must(args...)
 	page := filepath.Join(s.dir, "page.html")
 	data := s.must("inspect", file, "--json", "--html", page)
+	sbom := regexp.MustCompile(`(?m)^  sbom      "docker\.io/library/postgres:[^"]+" "SPDX JSON" sha256:[0-9a-f]{64}$`)
+	if text := s.must("inspect", file); !sbom.MatchString(text) {
+		t.Errorf("inspect does not list the SBOM of postgres:\n%s", text)
+	}
 	var doc any
 	if err := json.Unmarshal([]byte(data), &doc); err != nil {
 		t.Fatal(err)
@@ -66,7 +76,7 @@ func TestRecordSaysAll(t *testing.T) {
 		}
 		text := pageText(html)
 		n := 0
-		names := map[string]bool{"reference": true, "digest": true, "archive": true, "size": true, "bytes": true, "fileBytes": true, "fingerprint": true, "id": true, "version": true, "path": true, "mode": true, "packages": true, "created": true}
+		names := map[string]bool{"reference": true, "digest": true, "archive": true, "size": true, "bytes": true, "fileBytes": true, "fingerprint": true, "id": true, "version": true, "path": true, "mode": true, "format": true, "created": true}
 		collect(doc, names, func(name string, value any) {
 			want, ok := value.(string)
 			if x, isNumber := value.(float64); isNumber {
