@@ -29,7 +29,7 @@ func architecturesCommand(u *ui) *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&f.deployment, "deployment", "", "show only this `FORM`: compose, linux or kubernetes")
-	c.Flags().StringVar(&f.lock, "lock", "", "lock `FILE` of it, from which sizes are taken")
+	c.Flags().StringVar(&f.lock, "lock", "", "lock `FILE` of the architecture, to show sizes")
 	u.jsonFlag(c)
 	return c
 }

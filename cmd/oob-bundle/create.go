@@ -35,15 +35,15 @@ func (f *resolveFlags) add(c *cobra.Command) {
 	c.Flags().StringArrayVar(&f.platforms, "platform", nil, "carry this `OS/ARCH`, such as linux/arm64; may be repeated (default the manifest's first, or linux on this machine's architecture)")
 	c.Flags().StringVar(&f.deployment, "deployment", "", "`FORM` of the deployment: compose, linux or kubernetes (default the manifest's first)")
 	c.Flags().StringArrayVar(&f.with, "with", nil, "carry this optional `COMPONENT` too; may be repeated")
-	c.Flags().StringArrayVar(&f.without, "without", nil, "leave out this `COMPONENT`, which the site has; may be repeated")
+	c.Flags().StringArrayVar(&f.without, "without", nil, "leave out this `COMPONENT`, because the site has it; may be repeated")
 	c.Flags().StringArrayVar(&f.set, "set", nil, "change a value, `KEY=VALUE`, such as versions.mattermost=11.10.0; may be repeated")
-	c.Flags().BoolVar(&f.withoutReferrers, "without-referrers", false, "leave upstream's signatures, attestations and SBOMs behind")
-	c.Flags().StringVar(&f.channel, "channel", "", "`NAME` of the line of succession, in which no bundle may go back (default NAME/DEPLOYMENT/PLATFORM)")
-	c.Flags().Int64Var(&f.sequence, "sequence", 0, "place `N` in the channel (default the creation time in Unix seconds)")
-	c.Flags().StringArrayVar(&f.mirrors, "mirror", nil, "`FROM=TO`: fetch what registry or web server FROM has from TO, HOST[:PORT][/PREFIX]; may be repeated")
-	c.Flags().StringArrayVar(&f.plainHTTP, "plain-http", nil, "speak to `HOST[:PORT]` without TLS; may be repeated")
+	c.Flags().BoolVar(&f.withoutReferrers, "without-referrers", false, "leave out upstream's signatures, attestations and SBOMs")
+	c.Flags().StringVar(&f.channel, "channel", "", "update channel `NAME`: a host refuses a bundle older than the newest it has installed from the same channel (default NAME/DEPLOYMENT/PLATFORM)")
+	c.Flags().Int64Var(&f.sequence, "sequence", 0, "sequence number `N` in the channel (default the creation time in Unix seconds)")
+	c.Flags().StringArrayVar(&f.mirrors, "mirror", nil, "`FROM=TO`: fetch from TO (HOST[:PORT][/PREFIX]) instead of the registry or web server FROM; may be repeated")
+	c.Flags().StringArrayVar(&f.plainHTTP, "plain-http", nil, "use plain HTTP for `HOST[:PORT]`; may be repeated")
 	c.Flags().StringVar(&f.caFile, "ca-file", "", "PEM `FILE` with further certificate authorities")
-	c.Flags().IntVar(&f.jobs, "jobs", 8, "`N` connections at a time")
+	c.Flags().IntVar(&f.jobs, "jobs", 8, "number `N` of parallel connections")
 }
 
 type createFlags struct {
@@ -63,10 +63,12 @@ func createCommand(u *ui) *cobra.Command {
 	var f createFlags
 	c := &cobra.Command{
 		Use:   "create ARCHITECTURE|MANIFEST.yaml --key KEY",
-		Short: "Pull what a reference architecture or a manifest names into one signed file",
-		Long: `The architectures are listed by oob-bundle architectures. Blobs arrive in FILE.partial
-and get their name when the file is complete. If a run is interrupted, run the
-same command again: it goes on where the first one stopped.`,
+		Short: "Pull images, charts, plugins and files into one signed bundle",
+		Long: `ARCHITECTURE is a reference architecture, as oob-bundle architectures lists them;
+MANIFEST.yaml is a manifest of your own.
+
+The bundle is written to FILE.partial and renamed when it is complete. If a run
+is interrupted, run the same command again: it resumes.`,
 		Example: `  oob-bundle create out-of-band --key oob.key
   oob-bundle create ddil --key oob.key --deployment compose --with ollama
   oob-bundle create app.yaml --key oob.key --reuse old.oob.tar --volume-size 4GB
@@ -75,12 +77,12 @@ same command again: it goes on where the first one stopped.`,
 		RunE: func(c *cobra.Command, args []string) error { return u.create(c, args[0], f) },
 	}
 	f.add(c)
-	c.Flags().StringVar(&f.key, "key", "", "private `KEY` that signs (needed)")
+	c.Flags().StringVar(&f.key, "key", "", "private `KEY` to sign with (required)")
 	c.Flags().StringVarP(&f.output, "output", "o", "", "`FILE` to write (default NAME_VERSION_OS-ARCH.oob.tar)")
-	c.Flags().StringVar(&f.lock, "lock", "", "make the bundle of this lock `FILE` again")
-	c.Flags().StringArrayVar(&f.reuse, "reuse", nil, "earlier `BUNDLE` whose blobs need not be fetched; may be repeated")
+	c.Flags().StringVar(&f.lock, "lock", "", "make the same bundle again from this lock `FILE`")
+	c.Flags().StringArrayVar(&f.reuse, "reuse", nil, "take blobs from this earlier `BUNDLE` instead of fetching them; may be repeated")
 	c.Flags().StringVar(&f.volumeSize, "volume-size", "", "write FILE.001, FILE.002 ... of at most `SIZE` bytes, such as 4294967295, 4.7GB or 25GB")
-	c.Flags().StringVar(&f.installer, "with-installer", "", "put this program beside the bundle, or the one at `PATH` where the bundle is for another platform, with its signature and a page to read first")
+	c.Flags().StringVar(&f.installer, "with-installer", "", "put an installer beside the bundle: this program, or the one at `PATH` for another platform, with its signature and instructions")
 	c.Flags().Lookup("with-installer").NoOptDefVal = ownProgram
 	u.jsonFlag(c)
 	return c

@@ -21,7 +21,7 @@ func inspectCommand(u *ui) *cobra.Command {
 	var f inspectFlags
 	c := &cobra.Command{
 		Use:   "inspect BUNDLE",
-		Short: "Show what is inside, without claiming that it can be trusted",
+		Short: "Show the content of a bundle without verifying it",
 		Example: `  oob-bundle inspect /media/disk/app.oob.tar
   oob-bundle inspect app.oob.tar --html app.html --against old.oob.tar
   oob-bundle inspect /media/disk/app.oob.tar --sbom >app.cdx.json`,
@@ -39,10 +39,10 @@ func inspectCommand(u *ui) *cobra.Command {
 			return u.inspect(args[0], f)
 		},
 	}
-	c.Flags().StringVar(&f.html, "html", "", "write the transfer record, a page to print, to `FILE`; replaces only an older one")
-	c.Flags().StringVar(&f.against, "against", "", "say what is new since another `BUNDLE`")
-	c.Flags().BoolVar(&f.sbom, "sbom", false, "print the list of the content that the bundle carries (CycloneDX)")
-	c.Flags().BoolVar(&f.provenance, "provenance", false, "print the statement of how it was made that it carries (in-toto, SLSA)")
+	c.Flags().StringVar(&f.html, "html", "", "write the transfer record, a page to print, to `FILE`; replaces only an older record")
+	c.Flags().StringVar(&f.against, "against", "", "report what is new since another `BUNDLE`")
+	c.Flags().BoolVar(&f.sbom, "sbom", false, "print the SBOM of the bundle: a list of its content (CycloneDX)")
+	c.Flags().BoolVar(&f.provenance, "provenance", false, "print the provenance of the bundle: how it was made (in-toto, SLSA)")
 	u.jsonFlag(c)
 	return c
 }

@@ -18,8 +18,8 @@ func keyCommand(u *ui) *cobra.Command {
 	generate := &cobra.Command{
 		Use:   "generate",
 		Short: "Make a key pair in cosign's formats: PREFIX.key and PREFIX.pub",
-		Long: `The private key is encrypted with a password. Files that exist are never written over. The password is asked for,
-or taken from OOB_BUNDLE_PASSWORD or COSIGN_PASSWORD.`,
+		Long: `The private key is encrypted with a password. The command asks for it, or takes it
+from OOB_BUNDLE_PASSWORD or COSIGN_PASSWORD. Existing files are never overwritten.`,
 		Example: "  oob-bundle key generate\n  oob-bundle key generate --output-prefix officer",
 		Args:    none,
 		RunE:    func(c *cobra.Command, _ []string) error { return u.generateKey(c.Context(), prefix) },

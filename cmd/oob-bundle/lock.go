@@ -22,9 +22,11 @@ func lockCommand(u *ui) *cobra.Command {
 	var f lockFlags
 	c := &cobra.Command{
 		Use:   "lock ARCHITECTURE|MANIFEST.yaml",
-		Short: "Resolve everything to digests, without fetching a layer",
-		Long: `Prints the lock. Plugins and charts are fetched, since they have to be looked into,
-and not kept. With --diff, what would be different from an earlier lock.`,
+		Short: "Resolve all references to digests, without fetching layers",
+		Long: `lock prints a lock file: the digests and versions that create would use now. With
+--diff it prints the differences from an earlier lock file instead.
+
+Plugins and charts are downloaded to read what they contain, and are not kept.`,
 		Example: `  oob-bundle lock out-of-band -o out-of-band.lock.yaml
   oob-bundle lock out-of-band --diff out-of-band.lock.yaml`,
 		Args: needs("ARCHITECTURE|MANIFEST.yaml"),

@@ -191,8 +191,8 @@ func rootCommand(u *ui) *cobra.Command {
 	c.Example = `  oob-bundle create app.yaml --key oob.key  # on the connected side
   oob-bundle verify FILE --key oob.pub      # on the isolated side: is it good?
   oob-bundle install FILE --key oob.pub     # the same, and put it in place`
-	c.Long = `One signed file goes across. Nothing of it is believed before its signature is
-good, and a run that was interrupted goes on when it is started again.`
+	c.Long = `A bundle is one signed file. The isolated side uses nothing of it before the
+signature is verified. An interrupted run resumes when the same command is run again.`
 	c.SilenceUsage, c.SilenceErrors, c.Version = true, true, buildVersion()
 	c.SetOut(u.out) // before cobra adds commands of its own, which keep it
 	c.SetErr(u.err)
@@ -217,5 +217,5 @@ func (u *ui) jsonFlag(c *cobra.Command) {
 }
 
 func rootFlag(c *cobra.Command, root *string) {
-	c.Flags().StringVar(root, "root", install.DefaultRoot, "`DIR` with registry, trust and state of this host")
+	c.Flags().StringVar(root, "root", install.DefaultRoot, "`ROOT`, the directory with registry, trust and state of this host")
 }

@@ -28,7 +28,7 @@ type serveFlags struct {
 }
 
 func registryCommand(u *ui) *cobra.Command {
-	c := group("registry", "The registry of this host")
+	c := group("registry", "Serve and maintain the registry of this host")
 	c.Example = "  oob-bundle registry serve"
 	c.AddCommand(serveCommand(u), unitCommand(u), accountCommand(u), gcCommand(u))
 	return c
@@ -38,14 +38,14 @@ func serveCommand(u *ui) *cobra.Command {
 	var f serveFlags
 	c := &cobra.Command{
 		Use:   "serve",
-		Short: "Offer what is installed to container engines, read-only",
-		Long: `To this host alone it may speak plain http and ask nobody who they are. On other addresses it wants TLS
-and accounts, unless --insecure says that others on the network may pull without a
-login, and, without TLS, read and alter what is on its way.
+		Short: "Serve what is installed to container engines, read-only",
+		Long: `On a loopback address, the registry serves plain HTTP and requires no login. Any
+other address requires TLS and accounts. --insecure lifts that: others on the
+network can then pull without a login and, without TLS, read and alter the traffic.
 
---tls makes a certificate for this site once and keeps it below the root; give its
-ca.crt to the clients (/etc/docker/certs.d/HOST:PORT/ca.crt, and the same below
-/etc/containers/certs.d). The key of the authority that signed it is not kept.`,
+--tls makes a certificate for this site once and keeps it below ROOT. Give its
+ca.crt to the clients, as /etc/docker/certs.d/HOST:PORT/ca.crt or at the same place
+below /etc/containers/certs.d. The key of the authority that signed it is not kept.`,
 		Example: `  oob-bundle registry serve
   oob-bundle registry account puller
   oob-bundle registry serve --listen 0.0.0.0:5000 --tls --name registry.site \
@@ -60,12 +60,12 @@ ca.crt to the clients (/etc/docker/certs.d/HOST:PORT/ca.crt, and the same below
 func (f *serveFlags) add(c *cobra.Command) {
 	rootFlag(c, &f.root)
 	c.Flags().StringVar(&f.listen, "listen", registry.DefaultListen, "address and port, `HOST:PORT`")
-	c.Flags().BoolVar(&f.tls, "tls", false, "speak TLS with a certificate made on this site")
+	c.Flags().BoolVar(&f.tls, "tls", false, "serve TLS with a certificate made on this site")
 	c.Flags().StringArrayVar(&f.names, "name", nil, "host `NAME` or address for which the certificate of --tls is made; may be repeated (default this host's name, and the address of --listen)")
-	c.Flags().StringVar(&f.cert, "tls-cert", "", "speak TLS with the certificate in `FILE` (PEM, with its chain)")
-	c.Flags().StringVar(&f.key, "tls-key", "", "its private key, `FILE` (PEM)")
-	c.Flags().StringVar(&f.accounts, "accounts", "", "`FILE` of those who may pull, as oob-bundle registry account and htpasswd -B write it")
-	c.Flags().BoolVar(&f.insecure, "insecure", false, "listen on other addresses than loopback although TLS or accounts are missing")
+	c.Flags().StringVar(&f.cert, "tls-cert", "", "serve TLS with the certificate in `FILE` (PEM, with its chain)")
+	c.Flags().StringVar(&f.key, "tls-key", "", "`FILE` with the private key of --tls-cert (PEM)")
+	c.Flags().StringVar(&f.accounts, "accounts", "", "`FILE` with the accounts that may pull, as written by oob-bundle registry account or htpasswd -B")
+	c.Flags().BoolVar(&f.insecure, "insecure", false, "listen on addresses other than loopback without TLS or accounts")
 }
 
 func unitCommand(u *ui) *cobra.Command {
@@ -73,7 +73,7 @@ func unitCommand(u *ui) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "unit",
 		Short: "Print a systemd unit that serves the registry",
-		Long:  "It runs oob-bundle registry serve with the flags that are given here.",
+		Long:  "The unit runs oob-bundle registry serve with the flags given here.",
 		Example: `  oob-bundle registry unit >/etc/systemd/system/oob-bundle-registry.service
   systemctl daemon-reload
   systemctl enable --now oob-bundle-registry`,
@@ -256,9 +256,9 @@ func accountCommand(u *ui) *cobra.Command {
 	var remove bool
 	c := &cobra.Command{
 		Use:   "account NAME",
-		Short: "Set the password of somebody who may pull",
-		Long: `It is kept in the file accounts below the root. The password is asked for, or is
-OOB_BUNDLE_ACCOUNT_PASSWORD.`,
+		Short: "Set the password of an account that may pull",
+		Long: `Accounts are kept in the file accounts below ROOT. The command asks for the
+password, or takes it from OOB_BUNDLE_ACCOUNT_PASSWORD.`,
 		Example: "  oob-bundle registry account puller",
 		Args:    needs("NAME"),
 		RunE:    func(c *cobra.Command, args []string) error { return u.account(c.Context(), root, args[0], remove) },

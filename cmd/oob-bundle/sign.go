@@ -17,14 +17,14 @@ func signCommand(u *ui) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "sign BUNDLE --key KEY",
 		Short: "Add a signature to a bundle, in place",
-		Long: `Verify the bundle first: a signature says
-that you stand for it. If a run is interrupted, run it again: it completes what
-the first one began.`,
+		Long: `Verify the bundle before you sign it: your signature vouches for its content.
+
+If a run is interrupted, run the same command again: it completes the signature.`,
 		Example: "  oob-bundle verify app.oob.tar --key builder.pub\n  oob-bundle sign app.oob.tar --key officer.key",
 		Args:    needs("BUNDLE"),
 		RunE:    func(c *cobra.Command, args []string) error { return u.sign(c.Context(), args[0], key) },
 	}
-	c.Flags().StringVar(&key, "key", "", "private `KEY` that signs (needed)")
+	c.Flags().StringVar(&key, "key", "", "private `KEY` to sign with (required)")
 	u.jsonFlag(c)
 	return c
 }

@@ -17,7 +17,7 @@ import (
 )
 
 func trustCommand(u *ui) *cobra.Command {
-	c := group("trust", "Keep the keys and rules by which this host judges bundles")
+	c := group("trust", "Manage the trusted keys and the policy of this host")
 	c.Example = "  oob-bundle trust add oob.pub\n  oob-bundle trust list"
 	c.AddCommand(trustAddCommand(u), trustListCommand(u), trustRemoveCommand(u), trustPolicyCommand(u))
 	return c
@@ -157,7 +157,7 @@ func trustPolicyCommand(u *ui) *cobra.Command {
 	var minimum []string
 	c := &cobra.Command{
 		Use:     "policy",
-		Short:   "Set how many keys must sign, and from which sequence on bundles are accepted",
+		Short:   "Set how many keys must sign, and the lowest sequence accepted",
 		Example: "  oob-bundle trust policy --threshold 2\n  oob-bundle trust policy --min-sequence app/linux/amd64=1767225600",
 		Args:    none,
 		RunE: func(c *cobra.Command, _ []string) error {

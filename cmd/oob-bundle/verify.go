@@ -57,9 +57,10 @@ func verifyCommand(u *ui) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "verify BUNDLE [--key PUB]...",
 		Short: "Check signatures, policy and every byte of a bundle",
-		Long: `It writes nothing and needs no network. That a bundle is good does not say that this
-host takes it: whether it is older than what is installed, or for another channel's
-names, install finds out (and install --dry-run says so).`,
+		Long: `verify writes nothing and needs no network.
+
+This host may still refuse a good bundle, because a newer one is installed or
+because another channel owns its names. install --dry-run reports that.`,
 		Example: "  oob-bundle verify /media/disk/app.oob.tar --key oob.pub",
 		Args:    needs("BUNDLE"),
 		RunE:    func(c *cobra.Command, args []string) error { return u.verify(c, args[0], f) },
