@@ -54,7 +54,7 @@ type createFlags struct {
 }
 
 // ownProgram is what --with-installer means without a path.
-const ownProgram = "this program"
+const ownProgram = "self"
 
 // minVolume is the smallest part of a bundle that anybody can mean, in bytes.
 const minVolume = 64 << 10
@@ -82,7 +82,7 @@ is interrupted, run the same command again: it resumes.`,
 	c.Flags().StringVar(&f.lock, "lock", "", "make the same bundle again from this lock `FILE`")
 	c.Flags().StringArrayVar(&f.reuse, "reuse", nil, "take blobs from this earlier `BUNDLE` instead of fetching them; may be repeated")
 	c.Flags().StringVar(&f.volumeSize, "volume-size", "", "write FILE.001, FILE.002 ... of at most `SIZE` bytes, such as 4294967295, 4.7GB or 25GB")
-	c.Flags().StringVar(&f.installer, "with-installer", "", "put an installer beside the bundle: this program, or the one at `PATH` for another platform, with its signature and instructions")
+	c.Flags().StringVar(&f.installer, "with-installer", "", "put an installer beside the bundle: this program (self), or the one at `PATH` for another platform, with its signature and instructions")
 	c.Flags().Lookup("with-installer").NoOptDefVal = ownProgram
 	u.jsonFlag(c)
 	return c

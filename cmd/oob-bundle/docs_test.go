@@ -44,6 +44,18 @@ func explained() []*cobra.Command {
 	return all
 }
 
+// helpText is what --help prints.
+func helpText(c *cobra.Command) string {
+	var b strings.Builder
+	c.InitDefaultHelpFlag()
+	c.InitDefaultVersionFlag()
+	c.SetOut(&b)
+	if err := c.Help(); err != nil {
+		return err.Error()
+	}
+	return b.String()
+}
+
 // TestHelp holds the order of help texts and their width.
 func TestHelp(t *testing.T) {
 	if n := len(explained()); n < 25 {
@@ -134,12 +146,12 @@ func commandPage(c *cobra.Command) string {
 
 // commandText is the page of a command.
 func commandText(c *cobra.Command) string {
-	helpText(c) // adds --help
+	helpText(c) // adds --help and the flags of all commands
 	var b strings.Builder
 	fmt.Fprintf(&b, "# %s\n\n%s.\n\n```sh\n%s\n```\n\n", c.CommandPath(), c.Short, strings.ReplaceAll(strings.TrimRight(c.Example[2:], "\n"), "\n  ", "\n"))
-	fmt.Fprintf(&b, "Usage: `%s`\n", useLine(c))
+	fmt.Fprintf(&b, "Usage: `%s`\n", c.UseLine())
 	if c.Long != "" {
-		fmt.Fprintf(&b, "\n%s", fill(c.Long, 100))
+		fmt.Fprintf(&b, "\n%s\n", c.Long)
 	}
 	for _, g := range c.Groups() {
 		fmt.Fprintf(&b, "\n## %s\n\n", strings.TrimSuffix(g.Title, ":"))
@@ -149,7 +161,7 @@ func commandText(c *cobra.Command) string {
 		b.WriteString("\n## Commands\n\n")
 		linkList(&b, c, "")
 	}
-	fmt.Fprintf(&b, "\n## Flags\n\n```\n%s```\n", flagList(c))
+	fmt.Fprintf(&b, "\n## Flags\n\n```\n%s```\n", c.Flags().FlagUsagesWrapped(helpWidth))
 	if c.HasParent() {
 		b.WriteString("\n[All commands](README.md) · [exit codes](../exit-codes.md)\n")
 	} else {

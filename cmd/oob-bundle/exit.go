@@ -88,7 +88,7 @@ func exitHelp() string {
 	var b strings.Builder
 	b.WriteString("Exit status:\n")
 	for _, s := range exitRows() {
-		b.WriteString(hang(fmt.Sprintf("  %d", s.code), s.meaning, 7))
+		fmt.Fprintf(&b, "  %-4d %s\n", s.code, wrap(s.meaning, helpWidth-7, "       "))
 	}
 	return b.String()
 }

@@ -158,9 +158,10 @@ func noEmptyFlags(c *cobra.Command) (err error) {
 
 // group is a command that only holds others.
 func group(use, short string) *cobra.Command {
-	return &cobra.Command{Use: use, Short: short, SuggestionsMinimumDistance: 2, Args: oneOfThese, RunE: func(c *cobra.Command, _ []string) error {
-		return c.Help()
-	}}
+	return &cobra.Command{
+		Use: use + " COMMAND", DisableFlagsInUseLine: true, Short: short, SuggestionsMinimumDistance: 2, Args: oneOfThese,
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
 }
 
 // oneOfThese refuses an argument of a command that only holds others: if it were
