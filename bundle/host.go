@@ -181,18 +181,24 @@ func (h *Host) Check(files []HostFile) error {
 // overlap returns a file that is merged into although it is also a directory: a declared
 // one, or one on the way to another file or directory, which is returned too.
 func (h *Host) overlap() (file, other string) {
+	files := map[string]bool{}
 	var paths []string
-	for _, d := range h.Directories {
-		paths = append(paths, strings.ToLower(d.Path))
-	}
-	directories := len(paths)
 	for _, m := range h.Merges {
-		paths = append(paths, strings.ToLower(m.File))
+		p := strings.ToLower(m.File)
+		files[p] = true
+		paths = append(paths, p)
 	}
-	for _, f := range paths[directories:] {
-		for i, p := range paths {
-			if i < directories && p == f || strings.HasPrefix(p, f+"/") {
-				return f, p
+	for _, d := range h.Directories {
+		p := strings.ToLower(d.Path)
+		if files[p] {
+			return p, p
+		}
+		paths = append(paths, p)
+	}
+	for _, p := range paths {
+		for end := strings.LastIndexByte(p, '/'); end > 0; end = strings.LastIndexByte(p[:end], '/') {
+			if files[p[:end]] {
+				return p[:end], p
 			}
 		}
 	}

@@ -2,7 +2,9 @@ package bundle_test
 
 import (
 	"errors"
+	"fmt"
 	"testing"
+	"time"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
@@ -55,5 +57,54 @@ func TestHostCheck(t *testing.T) {
 				t.Errorf("%v", err)
 			}
 		})
+	}
+}
+
+// TestHostCheckOfManyMerges: the time grows with the number of paths, not with its square.
+// 100,000 paths compared with one another take minutes.
+func TestHostCheckOfManyMerges(t *testing.T) {
+	var h bundle.Host
+	for n := range 100_000 {
+		h.Merges = append(h.Merges, bundle.Merge{File: fmt.Sprintf("dir%d/deep/file", n), Patch: "p"})
+		h.Directories = append(h.Directories, bundle.Directory{Path: fmt.Sprintf("dir%d/other", n)})
+	}
+	files := []bundle.HostFile{{Path: "p"}}
+	start := time.Now()
+	if err := h.Check(files); err != nil {
+		t.Error(err)
+	}
+	h.Merges = append(h.Merges, bundle.Merge{File: "DIR99999", Patch: "p"})
+	if err := h.Check(files); !errors.Is(err, bundle.ErrFormat) {
+		t.Errorf("a file that is a directory: %v", err)
+	}
+	if took := time.Since(start); took > 20*time.Second {
+		t.Errorf("it took %s", took)
+	}
+}
+
+func TestHostCheckOfOverlappingPaths(t *testing.T) {
+	for name, c := range map[string]struct {
+		directories, merged []string
+		ok                  bool
+	}{
+		"apart":                           {[]string{"a", "b/c"}, []string{"a/x", "b/c/x", "d"}, true},
+		"the same file twice":             {nil, []string{"a/x", "a/x"}, true},
+		"the same beginning":              {[]string{"ab/c"}, []string{"a", "ab/d"}, true},
+		"a declared directory":            {[]string{"a"}, []string{"a"}, false},
+		"in other case":                   {[]string{"A/b"}, []string{"a/B"}, false},
+		"on the way to a directory":       {[]string{"a/b/c"}, []string{"a"}, false},
+		"on the way to a file":            {nil, []string{"a/b", "a/b/c/d"}, false},
+		"on the way to a file, in a case": {nil, []string{"a/B/x", "a/b"}, false},
+	} {
+		var h bundle.Host
+		for _, d := range c.directories {
+			h.Directories = append(h.Directories, bundle.Directory{Path: d})
+		}
+		for _, f := range c.merged {
+			h.Merges = append(h.Merges, bundle.Merge{File: f, Patch: "p"})
+		}
+		if err := h.Check([]bundle.HostFile{{Path: "p"}}); (err == nil) != c.ok {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
