@@ -22,7 +22,7 @@ func (o *Options) followLock() error {
 	if l.Manifest != o.Manifest.Digest {
 		return mismatch("manifest", string(l.Manifest), string(o.Manifest.Digest))
 	}
-	if now := o.Now; !now.IsZero() && l.Created.After(now.Add(clockError)) {
+	if now := o.Now; now.After(firstRelease) && l.Created.After(now.Add(clockError)) {
 		return fmt.Errorf("%w: it was created on %s, and this machine's clock shows %s; set the clock, or make a new lock", manifests.ErrMismatch, l.Created.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
 	}
 	var locked []bundle.Platform
@@ -76,6 +76,10 @@ func (o *Options) followLock() error {
 
 // clockError is by how much the clocks of two builders may differ.
 const clockError = 24 * time.Hour
+
+// firstRelease is before any lock was made: a clock that is behind it is wrong, and cannot
+// tell what is in the future.
+var firstRelease = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // words writes a list for people.
 func words(list []string) string {

@@ -119,7 +119,7 @@ func TestOddHosts(t *testing.T) {
 			{"nothing in the environment", `exec env -i OOB_BUNDLE_PASSWORD= "$@"`, 0},
 			{"no directory for temporary files", `TMPDIR=/nowhere exec "$@"`, 0},
 			{"32 files", `ulimit -n 32; exec "$@"`, 0},
-			{"stdout is closed", `exec "$@" >&-`, 0}, // Go's runtime opens /dev/null in its place
+			{"stdout is closed", `("$@" >&-); code=$?; "$@" && exit $code`, 1}, // found before any work, so the same command then does it
 			{"stdout is full", `exec "$@" >/dev/full`, 1},
 			{"stderr is closed", `exec "$@" 2>&-`, 0},
 			{"stdin is closed", `exec "$@" <&-`, 0},
