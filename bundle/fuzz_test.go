@@ -22,7 +22,7 @@ func TestSeeds(t *testing.T) {
 	seeds.Count(t, "FuzzDeployment", deploymentSeeds(), 2, 28, 0, fuzzDeployment)
 	seeds.Count(t, "FuzzIndex", indexSeeds(), 2, 19, 0, fuzzIndex)
 	seeds.Count(t, "FuzzManifest", manifestSeeds(), 4, 20, 0, fuzzManifest)
-	seeds.Count(t, "FuzzPath", pathSeeds(), 5, 20, 0, fuzzPath)
+	seeds.Count(t, "FuzzPath", pathSeeds(), 6, 21, 0, fuzzPath)
 	seeds.Count(t, "FuzzReader", readerSeeds(t), 2, 8, 0, fuzzReader(worked().file(t)))
 	seeds.Count(t, "FuzzReference", referenceSeeds(), 12, 14, 2, fuzzReference)
 	seeds.Count(t, "FuzzSlot", slotSeeds(t), 4, 9, 0, fuzzSlot)
@@ -368,16 +368,16 @@ func fuzzReference(t *testing.T, s string) bool {
 
 func pathSeeds() seeds.Of[string] {
 	return seeds.Of[string]{
-		Taken: []string{"a", "etc/nginx/nginx.conf", "..a", "/etc/systemd/system/web.service", "/etc/rancher/k3s/registries.yaml"},
+		Taken: []string{"a", "etc/nginx/nginx.conf", "..a", "/etc/systemd/system/web.service", "/etc/rancher/k3s/registries.yaml", strings.Repeat("a", 255) + "/b"},
 		Refused: []string{
-			"", ".", "..", "../a", "a/..", "a/../b", "a//b", "./a", "a/", "/a", `a\b`, "C:a", "a\nb", "ü", "a?", strings.Repeat("a", 1025),
+			"", ".", "..", "../a", "a/..", "a/../b", "a//b", "./a", "a/", "/a", `a\b`, "C:a", "a\nb", "ü", "a?", strings.Repeat("a", 256), strings.Repeat("a/", 512) + "a",
 			"/etc/systemd/system/", "/etc/systemd/system/../../passwd", "/etc/systemd/systemx/a", "/etc/rancher/k3s/registries.yaml/a",
 		},
 	}
 }
 
-// FuzzPath: what may be a path of the host stays below its directory, as the
-// standard library judges it, and nothing else that does is refused.
+// FuzzPath: an accepted path stays below its directory, as the standard library judges it,
+// and every path that does is accepted if a file system can have its names.
 func FuzzPath(f *testing.F) {
 	for _, s := range pathSeeds().All() {
 		f.Add(s)
@@ -388,8 +388,10 @@ func FuzzPath(f *testing.F) {
 func fuzzPath(t *testing.T, s string) bool {
 	h := bundle.Host{Directories: []bundle.Directory{{Path: s}}}
 	accepted := h.Check(nil) == nil
-	plain := len(s) <= 1024 && strings.IndexFunc(s, func(r rune) bool { return r < ' ' || r > '~' || strings.ContainsRune(`\:*?"<>|`, r) }) < 0
-	want := plain && fs.ValidPath(s) && filepath.IsLocal(s) && path.Clean(s) == s && s != "."
+	printable := strings.IndexFunc(s, func(r rune) bool { return r < ' ' || r > '~' || strings.ContainsRune(`\:*?"<>|`, r) }) < 0
+	tooLong := func(name string) bool { return len(name) > 255 }
+	short := len(s) <= 1024 && !slices.ContainsFunc(strings.Split(s, "/"), tooLong)
+	want := printable && short && fs.ValidPath(s) && filepath.IsLocal(s) && path.Clean(s) == s && s != "."
 	if accepted != want {
 		t.Fatalf("%q: taken is %v", s, accepted)
 	}
