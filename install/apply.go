@@ -5,12 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"slices"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/install/host"
+	"github.com/oob-bundle/oob-bundle/install/ledger"
 )
 
 // ErrIncomplete says that the installation has begun to switch and did not
@@ -22,7 +22,7 @@ const writers = 4
 
 // Result is what Apply did.
 type Result struct {
-	Receipt *Receipt
+	Receipt *ledger.Receipt
 	Nothing bool // everything was in place already
 	Release *host.About
 	Notes   []string // what is left to the operator
@@ -43,7 +43,7 @@ func (p *Plan) Apply(ctx context.Context, watch bundle.Watch) (*Result, error) {
 		if err := p.present(ctx, repos[1:]); err != nil {
 			return nil, err
 		}
-		return p.applyFiles(ctx)
+		return p.applyFiles(ctx, repos)
 	}
 	stored, err := p.store(ctx, repos, watch)
 	if err != nil {
@@ -58,11 +58,7 @@ func (p *Plan) Apply(ctx context.Context, watch bundle.Watch) (*Result, error) {
 	if err := p.takeBack(ctx); err != nil {
 		return nil, err
 	}
-	moves, err := p.moves(ctx, repos, stored)
-	if err != nil {
-		return nil, err
-	}
-	return p.finish(ctx, moves, stored)
+	return p.finish(ctx, repos, stored)
 }
 
 // present asks whether the target has every blob where hosts will pull it. What is in
@@ -89,7 +85,7 @@ func (p *Plan) present(ctx context.Context, repos []*repository) error {
 }
 
 // applyFiles is Apply where the target has all the content: files alone.
-func (p *Plan) applyFiles(ctx context.Context) (*Result, error) {
+func (p *Plan) applyFiles(ctx context.Context, repos []*repository) (*Result, error) {
 	s := &stored{partial: map[string]bool{}}
 	for _, i := range p.images {
 		if i.Partial && i.Tag != "" {
@@ -103,11 +99,11 @@ func (p *Plan) applyFiles(ctx context.Context) (*Result, error) {
 	if err := p.takeBack(ctx); err != nil {
 		return nil, err
 	}
-	return p.finish(ctx, []TagMove{}, s)
+	return p.finish(ctx, repos, s)
 }
 
 // finish stages the files and switches.
-func (p *Plan) finish(ctx context.Context, moves []TagMove, stored *stored) (*Result, error) {
+func (p *Plan) finish(ctx context.Context, repos []*repository, stored *stored) (*Result, error) {
 	if p.Options.Again { // everything else is good now
 		drift, err := p.release.Repair(ctx)
 		if err != nil {
@@ -128,13 +124,11 @@ func (p *Plan) finish(ctx context.Context, moves []TagMove, stored *stored) (*Re
 			return nil, err
 		}
 	}
-	var others []TagMove
-	if p.journal == nil {
-		if others, err = p.dropped(ctx, moves); err != nil {
-			return nil, err
-		}
+	wanted, err := p.wanted(ctx, repos, stored)
+	if err != nil {
+		return nil, err
 	}
-	receipt, err := p.switchOver(ctx, moves, others, stored, current, next)
+	receipt, err := p.switchOver(ctx, wanted, stored, current, next)
 	if err != nil {
 		return nil, err
 	}
@@ -150,11 +144,17 @@ func currentRelease(root, name string) (*host.About, error) {
 	return host.ReadRelease(root, name, id)
 }
 
-// already reports whether the bundle is installed as it stands.
+// installed returns the deployment of this name and target, which has no releases if it is
+// not installed.
+func (p *Plan) installed() ledger.Deployment {
+	return p.ledger.Deployments[ledger.Key(p.Bundle.Info.Name, p.Target.Name())]
+}
+
+// already returns a result if the bundle is installed as it stands, or nil.
 func (p *Plan) already(ctx context.Context) (*Result, error) {
-	info := p.Bundle.Info
-	have, ok := p.state.Deployments[deploymentKey(info.Name, p.Target.Name())]
-	if !ok || p.Options.Again || p.journal != nil || have.Identity != p.Bundle.Identity || have.Release != p.release.ID || have.Channel != info.Channel {
+	info, d := p.Bundle.Info, p.installed()
+	have := d.Current()
+	if p.Options.Again || p.journal != nil || have.Identity != p.Bundle.Identity || have.ID != p.release.ID || have.Channel != info.Channel {
 		return nil, nil
 	}
 	release, err := currentRelease(p.Options.Root, info.Name)
@@ -162,33 +162,26 @@ func (p *Plan) already(ctx context.Context) (*Result, error) {
 		return nil, nil //nolint:nilerr // it is put in place again
 	}
 	if !p.Options.TakeOver {
-		release.Links = p.state.OwnLinks(release)
+		release.Links = OwnLinks(p.ledger, release)
 	}
 	if drift, err := host.CheckLinks(p.Options.Root, release); err != nil || len(drift) > 0 {
 		return nil, err
 	}
-	receipt, err := ReadReceipt(p.Options.Root, have.Receipt)
-	if err != nil {
-		return nil, nil //nolint:nilerr // a lost receipt is written again
+	if len(p.ledger.Tags(d, have.ID)) == 0 && !have.InPlace { // the record of them is lost
+		return nil, nil
 	}
-	for _, i := range receipt.Images {
-		image, ok := p.image(i.Upstream)
-		if !ok || image.Tag == "" {
-			continue
-		}
-		d, err := p.Target.Resolve(ctx, image.Repository, image.Tag)
-		if err != nil {
+	for _, t := range Published(p.ledger, d) {
+		_, repo, tag, _ := t.Place.Split()
+		now, err := p.Target.Resolve(ctx, repo, tag)
+		if err != nil || now != t.Value {
 			return nil, err
-		}
-		if d != i.Digest {
-			return nil, nil
 		}
 	}
 	// A signature that was added since is to be found there too.
-	channel := p.state.Channels[info.Channel]
-	if d, _, _ := p.slot(); !p.Options.InPlace && channel.Identity == have.Identity && channel.Highest == have.Identity {
+	channel := p.ledger.Channels[info.Channel]
+	if slot, _, _ := p.slot(); !p.Options.InPlace && channel.Identity == have.Identity && channel.Highest == have.Identity {
 		newest, err := p.Target.Resolve(ctx, p.central, channelTag(info.Channel))
-		if err != nil || newest != d.Digest {
+		if err != nil || newest != slot.Digest {
 			return nil, err
 		}
 	}
@@ -196,41 +189,34 @@ func (p *Plan) already(ctx context.Context) (*Result, error) {
 	if err != nil || root != p.Bundle.Identity {
 		return nil, err
 	}
-	return &Result{Receipt: receipt, Release: release, Nothing: true}, nil
-}
-
-func (p *Plan) image(reference string) (bundle.Image, bool) {
-	i := slices.IndexFunc(p.images, func(i bundle.Image) bool { return i.Reference == reference })
-	if i < 0 {
-		return bundle.Image{}, false
-	}
-	return p.images[i], true
+	receipt, err := p.ledger.Receipt(p.Options.Root, d, have, release)
+	return &Result{Receipt: receipt, Release: release, Nothing: true}, err
 }
 
 // again reports whether the plan makes the release that is installed.
 func (p *Plan) again() bool {
-	have, ok := p.state.Deployments[deploymentKey(p.Bundle.Info.Name, p.Target.Name())]
-	return ok && p.release != nil && have.Release == p.release.ID
+	return p.release != nil && p.installed().Current().ID == p.release.ID
 }
 
 func (p *Plan) change() *change {
-	return &change{root: p.Options.Root, state: p.state, target: p.Target, warn: p.Options.Warn, modest: p.again() && !p.Options.TakeOver}
+	return &change{root: p.Options.Root, ledger: p.ledger, target: p.Target, warn: p.Options.Warn, yielding: p.again() && !p.Options.TakeOver}
 }
 
-// takeBack undoes what another change, which never finished, has switched; one that the
-// state already knows has switched everything, and is finished.
+// takeBack ends a change that another run left unfinished, except for this installation.
 func (p *Plan) takeBack(ctx context.Context) error {
 	j := p.journal
-	if j == nil || j.Action == actionInstall && j.Identity == p.Bundle.Identity && j.Release == p.release.ID {
+	switch {
+	case j == nil:
 		return nil
-	}
-	if j.Action != actionInstall {
-		return j.Unfinished(p.Options.Root)
+	case j.Action != ledger.ActionInstall:
+		return Unfinished(p.Options.Root, j)
+	case j.Identity == p.Bundle.Identity && j.Release == p.release.ID && !j.Recorded(p.ledger):
+		return nil
 	}
 	if err := p.change().settle(ctx, j); err != nil {
 		return err
 	}
-	p.journal = nil // the record of its sequence stays, and it stays welcome
+	p.journal = nil // the record of its sequence stays, and it may still be installed
 	return nil
 }
 
@@ -246,7 +232,7 @@ func (p *Plan) Repair(ctx context.Context, watch bundle.Watch) ([]host.Drift, er
 	case about == nil:
 		p.drift = append(p.drift, host.Drift{Path: filepath.Join(host.Base(p.Options.Root, p.Bundle.Info.Name), "current"), What: "link"})
 	default:
-		about.Links = p.state.OwnLinks(about)
+		about.Links = OwnLinks(p.ledger, about)
 		if p.drift, err = host.CheckLinks(p.Options.Root, about); err != nil {
 			return nil, err
 		}

@@ -5,7 +5,7 @@ import (
 
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
-	"github.com/oob-bundle/oob-bundle/install"
+	"github.com/oob-bundle/oob-bundle/install/ledger"
 )
 
 // TestNamesThatDifferInCase: tags, channels and names of values may, and what the
@@ -26,7 +26,7 @@ func TestNamesThatDifferInCase(t *testing.T) {
 		if !w.must(w.install(file)).Nothing {
 			t.Error("the second time it did something")
 		}
-		if _, err := install.ReadState(w.root); err != nil {
+		if _, err := ledger.Read(w.root); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -1,31 +1,31 @@
 package install
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/install/host"
+	"github.com/oob-bundle/oob-bundle/install/ledger"
 )
 
-// keptReleases is how many earlier releases a deployment keeps, to go back to.
-const keptReleases = 2
-
-// change switches a deployment from one state to another: tags first, then the
-// release. Every step may be repeated.
+// change switches a deployment from one ledger to the next: tags first, then the release.
+// Every step may be repeated.
 type change struct {
 	root   string
-	state  *State
+	ledger *ledger.Ledger // before the change, or after it where it was recorded
 	target Target
-	leave  bool                             // the target is left alone
-	modest bool                             // so are places that others have by now
-	warn   func(format string, args ...any) // nil means that nobody wants to know
+	// yielding leaves a path to another deployment that has it by now.
+	yielding bool
+	warn     func(format string, args ...any) // or nil
 }
 
 // tell passes on what the operator should know.
@@ -35,44 +35,91 @@ func (c *change) tell(format string, args ...any) {
 	}
 }
 
-// begin writes down what is going to be switched.
-func (c *change) begin(j *Journal) error { return host.WriteRecord(journalPath(c.root, j.Registry), j) }
+// moves returns the tags that have to move to get to the next ledger, in the order in which
+// they are switched. Forced tags are moved whatever they are; of the others, those that
+// somebody else has moved since this host put them are left alone. Own are the forced ones.
+func (c *change) moves(ctx context.Context, next *ledger.Ledger, forced map[ledger.Place]bool) (own, others []ledger.TagMove, err error) {
+	from := map[ledger.Place]bundle.Digest{}
+	to := map[ledger.Place]bundle.Digest{}
+	for p, is := range forced {
+		if is {
+			to[p] = next.Value(p)
+		}
+	}
+	for _, m := range ledger.Diff(c.ledger, next, c.target.Name()) {
+		from[m.Place], to[m.Place] = m.From, m.To
+	}
+	for p := range to {
+		_, repository, tag, _ := p.Split()
+		now, err := c.target.Resolve(ctx, repository, tag)
+		if err != nil {
+			return nil, nil, err
+		}
+		move := ledger.TagMove{Repository: repository, Tag: tag, From: now, To: to[p]}
+		switch {
+		case forced[p]:
+			own = append(own, move)
+		case now == from[p]:
+			others = append(others, move)
+		}
+	}
+	slices.SortFunc(own, inOrder)
+	slices.SortFunc(others, inOrder)
+	return own, others, nil
+}
 
-// forth carries out what the journal says. Tags that are right already are left alone: a
-// registry with immutable tags refuses to put one a second time. The error wraps
-// ErrRefused if the target does not let a tag move.
-func (c *change) forth(ctx context.Context, j *Journal) error {
-	for _, m := range slices.Concat(j.Tags, j.Others) {
+// inOrder sorts tags by when they move: first those that exist, which a registry may refuse
+// to move; then new ones; then the channels', by which other hosts learn of a bundle; and
+// last those that are removed.
+func inOrder(a, b ledger.TagMove) int {
+	rank := func(m ledger.TagMove) int {
+		switch {
+		case m.To == "":
+			return 3
+		case strings.HasPrefix(m.Repository, CentralRepository("")) && strings.HasPrefix(m.Tag, "channel-"):
+			return 2
+		case m.From != "" && m.From != m.To:
+			return 0
+		}
+		return 1
+	}
+	return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a.Repository, b.Repository), cmp.Compare(a.Tag, b.Tag))
+}
+
+// apply does what the journal says. A tag that is right already is put all the same: an
+// earlier run may have written it in part. A registry with immutable tags may refuse that.
+// The error wraps ErrRefused if the target does not let a tag move.
+func (c *change) apply(ctx context.Context, j *ledger.Journal) error {
+	for n, m := range slices.Concat(j.Tags, j.Others) {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
 		if m.From == m.To {
 			continue
 		}
+		put := c.point
+		if j.Action == ledger.ActionInstall && n < len(j.Tags) { // what an installation puts has to be there
+			put = c.target.Tag
+		}
 		now, err := c.target.Resolve(ctx, m.Repository, m.Tag)
-		if err == nil && (now != m.To || m.To == "") { // a removal may be half done
-			err = c.move(ctx, j, m)
+		if err == nil {
+			err = put(ctx, m.Repository, m.Tag, m.To)
+		}
+		if errors.Is(err, ErrRefused) && now == m.To {
+			continue
 		}
 		if err != nil {
 			return fmt.Errorf("tagging %s:%s: %w", m.Repository, m.Tag, err)
 		}
 	}
-	if err := c.release(j.Name, j.From, j.Release, j.Action != actionInstall); err != nil {
+	if err := c.release(j.Name, j.From, j.Release, j.Action != ledger.ActionInstall); err != nil {
 		return err
 	}
 	return c.target.Sync()
 }
 
-// move moves one tag. What an installation puts must be there; anything else may be gone.
-func (c *change) move(ctx context.Context, j *Journal, m TagMove) error {
-	if j.Action == actionInstall && indexTag(j.Others, m) < 0 {
-		return c.target.Tag(ctx, m.Repository, m.Tag, m.To)
-	}
-	return c.point(ctx, m.Repository, m.Tag, m.To)
-}
-
-// back undoes what the journal says, as far as it has been carried out.
-func (c *change) back(ctx context.Context, j *Journal) error {
+// revert undoes what the journal says, as far as it was done.
+func (c *change) revert(ctx context.Context, j *ledger.Journal) error {
 	for _, m := range slices.Concat(j.Tags, j.Others) {
 		now, err := c.target.Resolve(ctx, m.Repository, m.Tag)
 		if err != nil {
@@ -91,45 +138,55 @@ func (c *change) back(ctx context.Context, j *Journal) error {
 	return c.target.Sync()
 }
 
-// settle ends a change that another run left unfinished: one that the state has recorded
-// is completed, any other is undone.
-func (c *change) settle(ctx context.Context, j *Journal) error {
-	d, ok := c.state.Deployments[deploymentKey(j.Name, j.Registry)]
-	if ok && j.Action != actionUninstall && d.Identity == j.Identity && d.Release == j.Release {
-		if err := c.forth(ctx, j); err != nil {
-			return err
-		}
-		if err := c.forget(ctx, c.state, j.Name); err != nil {
-			return err
-		}
-	} else if err := c.back(ctx, j); err != nil {
-		return err
+// point points a tag to what it was. If the registry does not have that any more, because
+// untagged content was collected, the tag is removed.
+func (c *change) point(ctx context.Context, repo, tag string, to bundle.Digest) error {
+	err := c.target.Tag(ctx, repo, tag, to)
+	if to != "" && errors.Is(err, ErrMissing) {
+		c.tell("%s:%s was %s before, which %s does not have any more; the tag is removed", repo, tag, to, c.target.Address())
+		err = c.target.Tag(ctx, repo, tag, "")
 	}
-	return removeJournal(c.root, j.Registry)
+	return err
 }
 
-// carryOut is forth for a change that is refused as a whole: where the target does not let
-// a tag move, what has been moved is moved back and the journal is removed. The error
+// settle ends a change that another run left unfinished: one that the ledger has recorded
+// is completed, any other is undone.
+func (c *change) settle(ctx context.Context, j *ledger.Journal) error {
+	if j.Action != ledger.ActionUninstall && j.Recorded(c.ledger) {
+		if err := c.apply(ctx, j); err != nil {
+			return err
+		}
+		if err := c.tidy(j.Name); err != nil {
+			return err
+		}
+	} else if err := c.revert(ctx, j); err != nil {
+		return err
+	}
+	return j.Remove(c.root)
+}
+
+// carryOut is apply for a change that is refused as a whole: if the target does not let a
+// tag move, the tags that were moved are moved back and the journal is removed. The error
 // wraps bundle.ErrPolicy then, and ErrIncomplete otherwise.
-func (c *change) carryOut(ctx context.Context, j *Journal) error {
-	err := c.forth(ctx, j)
+func (c *change) carryOut(ctx context.Context, j *ledger.Journal) error {
+	err := c.apply(ctx, j)
 	if err == nil {
 		return nil
 	}
 	if !errors.Is(err, ErrRefused) {
 		return unfinished(j.Action, err)
 	}
-	if undone := c.back(ctx, j); undone != nil {
+	if undone := c.revert(ctx, j); undone != nil {
 		return unfinished(j.Action, errors.Join(err, undone))
 	}
-	if removed := removeJournal(c.root, j.Registry); removed != nil {
+	if removed := j.Remove(c.root); removed != nil {
 		return unfinished(j.Action, errors.Join(err, removed))
 	}
 	return fmt.Errorf("%w: %w; everything is as it was. Let the registry's rules for immutable tags leave these out, or use another --registry HOST/PREFIX", bundle.ErrPolicy, err)
 }
 
-// release makes another release of a deployment current; "" is none. Undo says that
-// the one it was is taken back, with what it has merged into files of others.
+// release makes another release of a deployment current; "" is none. Undo says that the
+// one it was is taken back, with what it has merged into files of others.
 func (c *change) release(name, from, to string, undo bool) error {
 	before, err := c.about(name, from)
 	if err != nil {
@@ -140,21 +197,21 @@ func (c *change) release(name, from, to string, undo bool) error {
 	case err != nil:
 		return err
 	case to != "" && after == nil:
-		return fmt.Errorf("%w: release %s of %s is not there any more", ErrNotInstalled, to, name)
+		return fmt.Errorf("%w: release %s of %s is not there any more", ledger.ErrNotInstalled, to, name)
 	}
-	if (undo || c.modest) && after != nil { // what is put back takes nothing from those that have it by now
-		after.Links = c.state.OwnLinks(after)
+	if (undo || c.yielding) && after != nil { // what is put back takes nothing from those that have it by now
+		after.Links = OwnLinks(c.ledger, after)
 	}
 	switch {
 	case before != nil || after != nil:
 		return host.Switch(c.root, name, before, after, undo)
 	case from != "":
-		return host.RemoveLost(c.root, name, c.state.paths(name))
+		return host.RemoveLost(c.root, name, c.ledger.Paths(name))
 	}
 	return nil
 }
 
-// about reads a release, or nil if it is "", or nobody knows any more what it is.
+// about reads a release; nil if the ID is "" or the release's record is lost.
 func (c *change) about(name, id string) (*host.About, error) {
 	if id == "" {
 		return nil, nil
@@ -166,110 +223,66 @@ func (c *change) about(name, id string) (*host.About, error) {
 	return a, err
 }
 
-// forget drops the receipts that the state names no more, with what only they kept:
-// tags, which become what they were before, and releases. An interrupted run leaves
-// such receipts, and the next change finds them. Where one that is named cannot be
-// read nobody knows what it keeps, and nothing is dropped.
-func (c *change) forget(ctx context.Context, s *State, name string) error {
-	if err := c.dropLost(s); err != nil {
-		return err
-	}
-	var keep []string // releases of the deployment, with any target
-	named, names, bundles, claimed := map[string]bool{}, map[string]bool{}, map[bundle.Digest]bool{}, claims{}
-	for _, d := range s.installed() {
-		names[d.Name] = true
-		for _, r := range append([]string{d.Receipt}, d.Before...) {
-			receipt, err := ReadReceipt(c.root, r)
-			if err != nil && !host.Lost(err) {
+// OwnLinks returns the links of a release in whose places no other deployment has its own.
+func OwnLinks(l *ledger.Ledger, a *host.About) []bundle.Link {
+	return slices.DeleteFunc(slices.Clone(a.Links), func(link bundle.Link) bool {
+		owner, ok := l.Owner(ledger.Path(filepath.Join(a.HostRoot, link.Path)))
+		return ok && owner.Name != a.Name
+	})
+}
+
+// tidy removes the releases of a deployment that the ledger does not have, and makes the
+// receipts those of the others. What was started last stays: programs have its files open.
+func (c *change) tidy(name string) error {
+	var keep []string
+	receipts := map[string]bool{}
+	for _, d := range c.ledger.Sorted() {
+		if d.Name != name {
+			continue
+		}
+		for _, r := range d.Releases {
+			keep = append(keep, r.ID)
+			receipts[ledger.ReceiptName(name, d.Registry, r.ID)] = true
+			if err := c.writeReceipt(d, r); err != nil {
 				return err
-			}
-			if err != nil {
-				c.tell("%v; until that is put right nothing of earlier releases is removed", err)
-				return nil
-			}
-			named[r] = true
-			if d.Name == name {
-				keep = append(keep, receipt.Release)
-			}
-			if receipt.Registry != c.target.Address() {
-				continue
-			}
-			bundles[receipt.Bundle.Digest] = true
-			if r == d.Receipt {
-				claimed.add(s, d, receipt)
-			}
-			for _, t := range receipt.Tags {
-				claimed.keep(t.Repository+":"+t.Tag, t.To)
-			}
-			for _, i := range receipt.Images { // where another host has put them there are no tags of our own
-				claimed.keep(strings.TrimPrefix(i.Reference, receipt.Registry+"/"), i.Digest)
 			}
 		}
 	}
-	entries, err := os.ReadDir(filepath.Dir(receiptPath(c.root, "x")))
+	entries, err := os.ReadDir(filepath.Dir(ledger.ReceiptPath(c.root, "x")))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
+	own := regexp.MustCompile("^" + regexp.QuoteMeta(name) + "-[0-9a-f]{16}-[0-9a-f]{8}[.]json$")
 	for _, e := range entries {
-		if named[e.Name()] || filepath.Ext(e.Name()) != ".json" || strings.HasPrefix(e.Name(), ".") {
-			continue
-		}
-		receipt, err := ReadReceipt(c.root, e.Name())
-		if err != nil && !host.Lost(err) {
-			return err
-		}
-		if err != nil {
-			c.tell("%v; no installation needs this receipt, and what it kept cannot be removed", err)
-			continue
-		}
-		if receipt.Registry != c.target.Address() {
-			continue
-		}
-		if other := receipt.Bundle.Name; other != name && !names[other] {
-			current, err := host.Current(c.root, other)
-			if err != nil {
+		if own.MatchString(e.Name()) && !receipts[e.Name()] {
+			if err := os.Remove(ledger.ReceiptPath(c.root, e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return err
 			}
-			if current != "" { // the state was lost, and does not know it yet
-				continue
-			}
-		}
-		if !c.leave {
-			if err := c.giveUp(ctx, receipt, bundles, claimed); err != nil {
-				return err
-			}
-		}
-		if err := os.Remove(receiptPath(c.root, e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
 		}
 	}
 	started, err := host.ReadStarted(c.root, name)
 	if err != nil {
 		return err
 	}
-	if started != nil { // programs have its files open
+	if started != nil {
 		keep = append(keep, started.Release)
 	}
 	return host.Prune(c.root, name, keep)
 }
 
-// dropLost takes earlier releases out of the state whose receipts are gone: nothing
-// can go back to them.
-func (c *change) dropLost(s *State) error {
-	changed := false
-	for key, d := range s.Deployments {
-		d.Before = slices.DeleteFunc(slices.Clone(d.Before), func(r string) bool {
-			_, err := os.Lstat(receiptPath(c.root, r))
-			return errors.Is(err, fs.ErrNotExist)
-		})
-		if len(d.Before) == len(s.Deployments[key].Before) {
-			continue
-		}
-		c.tell("receipts of earlier releases of %s are gone: a rollback cannot go back to these any more", d.Name)
-		s.Deployments[key], changed = d, true
+// writeReceipt writes the receipt of a release that has lost it.
+func (c *change) writeReceipt(d ledger.Deployment, r ledger.Release) error {
+	path := ledger.ReceiptPath(c.root, ledger.ReceiptName(d.Name, d.Registry, r.ID))
+	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
-	if !changed {
-		return nil
+	about, err := c.about(d.Name, r.ID)
+	if err != nil || about == nil {
+		return err
 	}
-	return s.write(c.root)
+	receipt, err := c.ledger.Receipt(c.root, d, r, about)
+	if err != nil {
+		return err
+	}
+	return host.WriteRecord(path, receipt)
 }

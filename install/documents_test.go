@@ -13,6 +13,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
 	"github.com/oob-bundle/oob-bundle/install"
 	"github.com/oob-bundle/oob-bundle/install/host"
+	"github.com/oob-bundle/oob-bundle/install/ledger"
 	"github.com/oob-bundle/oob-bundle/verify/trust"
 )
 
@@ -64,7 +65,7 @@ func TestHostileRecords(t *testing.T) {
 	receipt := onlyFile(t, filepath.Join(w.root, "receipts", "rich-"+r.Release.ID+"-*.json"))
 	installing := func() error { _, err := w.install(next); return err }
 	rebuilt := func() error { // nothing of a damaged state is used
-		state, err := install.ReadState(w.root)
+		state, err := ledger.Read(w.root)
 		if err == nil && (state.Channels["rich"].Sequence != 8 || len(state.Deployments) != 1 || len(state.Channels) != 1) {
 			t.Errorf("rebuilt: %+v", state)
 		}
@@ -77,7 +78,7 @@ func TestHostileRecords(t *testing.T) {
 		free []string
 	}{
 		{"state", filepath.Join(w.root, "state.json"), `"sequence":8`, rebuilt, nil},
-		{"receipt", receipt, `"sequence":7`, func() error { _, err := install.ReadReceipt(w.root, filepath.Base(receipt)); return err }, nil},
+		{"receipt", receipt, `"sequence":7`, func() error { _, err := ledger.ReadReceipt(w.root, filepath.Base(receipt)); return err }, nil},
 		{"journal", onlyFile(t, filepath.Join(w.root, "journal", "*.json")), `"sequence":8`, installing, nil},
 		{"policy", filepath.Join(w.root, "trust", "policy.json"), `"threshold":1`, func() error { _, err := store.Policy(); return err }, nil},
 		{"secrets", filepath.Join(w.root, "deployments", "rich", "secrets.json"), "", installing, []string{"a key in another case", "a key, and again in another case", "an empty key"}},

@@ -23,6 +23,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle/create"
 	"github.com/oob-bundle/oob-bundle/bundle/remote"
 	"github.com/oob-bundle/oob-bundle/install"
+	"github.com/oob-bundle/oob-bundle/install/ledger"
 	"github.com/oob-bundle/oob-bundle/install/registry"
 	"github.com/oob-bundle/oob-bundle/verify"
 )
@@ -257,7 +258,7 @@ func TestSequences(t *testing.T) {
 		t.Errorf("another bundle of the same sequence is no older one: %v", err)
 	}
 	w.must(w.install(one, allowDowngrade))
-	if state, err := install.ReadState(w.root); err != nil || state.Channels["demo/linux/amd64"].Sequence != 1 {
+	if state, err := ledger.Read(w.root); err != nil || state.Channels["demo/linux/amd64"].Sequence != 1 {
 		t.Errorf("after going back: %+v, %v", state, err)
 	}
 	w.must(w.install(otherTwo))
@@ -439,7 +440,7 @@ func TestInterruptedAnywhere(t *testing.T) {
 				}
 			}
 			w.must(w.install(then))
-			if j, err := install.ReadJournals(w.root); len(j) > 0 || err != nil {
+			if j, err := ledger.ReadJournals(w.root); len(j) > 0 || err != nil {
 				t.Fatalf("step %d, then %s: the journal is still there: %v, %v", step, name, j, err)
 			}
 			switch name {
@@ -622,7 +623,7 @@ func TestNewerState(t *testing.T) {
 	w := newWorld(t)
 	file := w.bundle("demo", 1, w.push("team/app:1", "one"))
 	w.must(w.install(file))
-	for _, newer := range []string{`{"apiVersion":"oobbundle.dev/v2","kind":"State"}`, `{"apiVersion":"oobbundle.dev/v2","kind":"State","more":1}`, `{"apiVersion":"oobbundle.dev/v1","kind":"Ledger"}`} {
+	for _, newer := range []string{`{"apiVersion":"oobbundle.dev/v2","kind":"State"}`, `{"apiVersion":"oobbundle.dev/v2","kind":"State","more":1}`, `{"apiVersion":"oobbundle.dev/v1","kind":"Register"}`} {
 		bundletest.Write(t, filepath.Join(w.root, "state.json"), []byte(newer), 0o644)
 		if _, err := w.install(file); !errors.Is(err, bundle.ErrNewer) {
 			t.Errorf("%s: %v", newer, err)
@@ -647,7 +648,7 @@ func TestTagsOfEarlierReleases(t *testing.T) {
 			t.Errorf("%s: it is there: %v; %v", ref, ok, tags)
 		}
 	}
-	state, err := install.ReadState(w.root)
+	state, err := ledger.Read(w.root)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
 	"github.com/oob-bundle/oob-bundle/install"
 	"github.com/oob-bundle/oob-bundle/install/host"
+	"github.com/oob-bundle/oob-bundle/install/ledger"
 	"github.com/oob-bundle/oob-bundle/install/registry"
 )
 
@@ -59,7 +60,7 @@ func TestKilledAtItsEnd(t *testing.T) {
 	}); !errors.Is(err, fails) {
 		t.Fatal(err)
 	}
-	state, err := install.ReadState(w.root)
+	state, err := ledger.Read(w.root)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,15 +68,15 @@ func TestKilledAtItsEnd(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if current, err := host.Current(w.root, "demo"); err != nil || d.Version == "" || current != d.Release {
-		t.Errorf("current is %q, and the state says %q: %v", current, d.Release, err)
+	if current, err := host.Current(w.root, "demo"); err != nil || d.Current().Version == "" || current != d.Current().ID {
+		t.Errorf("current is %q, and the state says %q: %v", current, d.Current().ID, err)
 	}
 	for tag, digest := range want {
 		if got := w.tags()[tag]; got != digest {
 			t.Errorf("%s is %q, not %q", tag, got, digest)
 		}
 	}
-	if j, err := install.ReadJournals(w.root); len(j) > 0 || err != nil {
+	if j, err := ledger.ReadJournals(w.root); len(j) > 0 || err != nil {
 		t.Errorf("the journal is still there: %v, %v", j, err)
 	}
 	w.must(w.install(three))
@@ -105,7 +106,7 @@ func TestCollectAfterKill(t *testing.T) {
 		if !plug.fired {
 			t.Fatalf("it never came to switching: %v", err)
 		}
-		if j, err := install.ReadJournals(w.root); err != nil {
+		if j, err := ledger.ReadJournals(w.root); err != nil {
 			t.Fatal(err)
 		} else if len(j) > 0 {
 			t.Logf("%d steps before it switches", step)
@@ -138,7 +139,7 @@ func TestCollectAfterKill(t *testing.T) {
 // tagged returns the short identity of what is installed.
 func tagged(t *testing.T, root string) string {
 	t.Helper()
-	state, err := install.ReadState(root)
+	state, err := ledger.Read(root)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,5 +147,5 @@ func tagged(t *testing.T, root string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return d.Identity.Short()
+	return d.Current().Identity.Short()
 }

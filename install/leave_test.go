@@ -10,6 +10,7 @@ import (
 
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/install"
+	"github.com/oob-bundle/oob-bundle/install/ledger"
 	"github.com/oob-bundle/oob-bundle/install/registry"
 )
 
@@ -28,14 +29,14 @@ func (r refusing) Tag(ctx context.Context, repo, tag string, to bundle.Digest) e
 }
 
 // refused returns the site of an installed deployment whose registry takes so many tags.
-func (w *world) refused(name string, left int) (s install.Site, d install.Installed, asked *int) {
+func (w *world) refused(name string, left int) (s install.Site, d ledger.Deployment, asked *int) {
 	w.t.Helper()
 	asked = new(int)
 	e, err := registry.OpenEmbedded(w.t.Context(), w.root)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	state, err := install.ReadState(w.root)
+	state, err := ledger.Read(w.root)
 	if err == nil {
 		d, err = state.Find(name, "")
 	}
@@ -67,8 +68,8 @@ func TestLeave(t *testing.T) {
 	if _, err := install.Uninstall(t.Context(), s, d); !errors.Is(err, install.ErrIncomplete) {
 		t.Fatal(err)
 	}
-	journals, err := install.ReadJournals(w.root)
-	if err != nil || len(journals) != 1 || journals[0].Command(install.DefaultRoot) != "oob-bundle uninstall bbb --leave-registry" {
+	journals, err := ledger.ReadJournals(w.root)
+	if err != nil || len(journals) != 1 || install.Command(install.DefaultRoot, journals[0]) != "oob-bundle uninstall bbb --leave-registry" {
 		t.Errorf("%v %v", journals, err)
 	}
 	s.Leave, s.Switched = false, nil
@@ -173,29 +174,28 @@ func TestDroppedAndStopped(t *testing.T) {
 	}
 }
 
-// TestEarlierLost: a rollback passes over a release whose receipt is damaged.
+// TestEarlierLost: a rollback passes over a release whose files are lost, and needs no receipt.
 func TestEarlierLost(t *testing.T) {
 	w := newWorld(t)
 	for n := range int64(3) {
 		w.must(w.install(w.bundle("demo", n+1, w.push("team/app:1", fmt.Sprint(n)))))
 	}
-	state, err := install.ReadState(w.root)
+	l, err := ledger.Read(w.root)
 	if err != nil {
 		t.Fatal(err)
 	}
-	d, err := state.Find("demo", "")
-	if err != nil || len(d.Before) != 2 || os.Truncate(filepath.Join(w.root, "receipts", d.Before[0]), 0) != nil {
+	d, err := l.Find("demo", "")
+	if err != nil || len(d.Releases) != 3 || os.RemoveAll(filepath.Join(w.root, "receipts")) != nil {
 		t.Fatal(d, err)
 	}
-	first, err := install.ReadReceipt(w.root, d.Before[1])
-	if err != nil {
+	if err := os.Truncate(filepath.Join(w.root, "deployments/demo/releases", d.Releases[1].ID, "release.json"), 0); err != nil {
 		t.Fatal(err)
 	}
 	w.undo("demo", rollback)
-	if state, err = install.ReadState(w.root); err != nil {
+	if l, err = ledger.Read(w.root); err != nil {
 		t.Fatal(err)
 	}
-	if d, err = state.Find("demo", ""); err != nil || d.Release != first.Release {
-		t.Errorf("%+v %v", d, err)
+	if now, err := l.Find("demo", ""); err != nil || now.Current().ID != d.Releases[2].ID {
+		t.Errorf("%+v %v", now, err)
 	}
 }

@@ -6,12 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/install/host"
+	"github.com/oob-bundle/oob-bundle/install/ledger"
 	"github.com/oob-bundle/oob-bundle/verify"
 )
 
@@ -72,8 +74,8 @@ type Plan struct {
 	Target  Target
 	Options Options
 
-	state   *State
-	journal *Journal
+	ledger  *ledger.Ledger
+	journal *ledger.Journal
 	images  []bundle.Image
 	central string // the repository that gets the whole tree
 	release *host.Release
@@ -119,20 +121,20 @@ func CentralRepository(name string) string { return "oob-bundle/" + name }
 // bundle.ErrPolicy, bundle.ErrSpace, host.ErrValues, fs.ErrPermission, or are the
 // target's.
 func NewPlan(ctx context.Context, v *verify.Verified, target Target, o Options) (*Plan, error) {
-	state, err := ReadState(o.Root)
+	l, err := ledger.Read(o.Root)
 	if err != nil {
 		return nil, err
 	}
-	if state.Rebuilt != nil {
-		o.Warn("%v; what is installed is known from receipts and releases", state.Rebuilt)
+	if l.Rebuilt != nil {
+		o.Warn("%v; what is installed is known from receipts and releases", l.Rebuilt)
 	}
-	journal, err := readJournal(journalPath(o.Root, target.Name()))
+	journal, err := ledger.ReadJournal(o.Root, target.Name())
 	if err != nil {
 		return nil, err
 	}
 	p := &Plan{
 		Bundle: v, Target: target, Options: o,
-		state: state, journal: journal, images: v.Deployment.Images, central: CentralRepository(v.Info.Name),
+		ledger: l, journal: journal, images: v.Deployment.Images, central: CentralRepository(v.Info.Name),
 	}
 	if err := p.checkSequence(ctx); err != nil {
 		return nil, err
@@ -153,31 +155,36 @@ func (p *Plan) checkHost() error {
 	if err != nil || p.Options.TakeOver || p.again() { // what others have by now is left to them
 		return err
 	}
-	var mine []string
+	var problems []error
+	var hosts []string
 	for _, path := range foreign {
-		if owner, ok := p.state.Owners["path "+path]; !ok || owner.Channel != p.Bundle.Info.Channel {
-			mine = append(mine, path)
+		owner, ok := p.ledger.Owner(ledger.Path(path))
+		switch {
+		case !ok:
+			hosts = append(hosts, path)
+		case owner.Name != p.Bundle.Info.Name:
+			problems = append(problems, fmt.Errorf("%w: %s belongs to %s (channel %q); --take-over gives it to %s", bundle.ErrPolicy, path, owner.Name, owner.Current().Channel, p.Bundle.Info.Name))
 		}
 	}
-	if len(mine) > 0 {
-		return fmt.Errorf("%w: the host has something of its own at %s; --take-over keeps it aside and puts it back with uninstall", bundle.ErrPolicy, strings.Join(mine, ", "))
+	if len(hosts) > 0 {
+		problems = append(problems, fmt.Errorf("%w: the host has something of its own at %s; --take-over keeps it aside and puts it back with uninstall", bundle.ErrPolicy, strings.Join(hosts, ", ")))
 	}
-	return nil
+	return errors.Join(problems...)
 }
 
 // checkSequence refuses to go back, by what this host knows and by what the
 // target's own verified root says.
 func (p *Plan) checkSequence(ctx context.Context) error {
 	info := p.Bundle.Info
-	if slices.Contains(p.state.Unknown, info.Name) && !p.Options.AllowDowngrade {
-		return fmt.Errorf("%w: %s is installed, and the records that show which sequence it has are lost; put state.json or receipts/ back from a backup, or install the newest bundle with --allow-downgrade", bundle.ErrPolicy, info.Name)
+	if slices.Contains(p.ledger.Unknown, info.Name) && !p.Options.AllowDowngrade {
+		return fmt.Errorf("%w: %s is installed, and the records that show which sequence it has are lost; restore state.json or receipts/ from a backup, or install the newest bundle with --allow-downgrade", bundle.ErrPolicy, info.Name)
 	}
-	if known, ok := p.state.Channels[info.Channel]; ok {
+	if known, ok := p.ledger.Channels[info.Channel]; ok {
 		if err := p.checkAgainst(known, "on this host"); err != nil {
 			return err
 		}
 	}
-	if p.Options.InPlace && p.state.Channels[info.Channel].Identity == p.Bundle.Identity {
+	if p.Options.InPlace && p.ledger.Channels[info.Channel].Identity == p.Bundle.Identity {
 		return nil // this host has it, however far others are; nothing is stored or tagged
 	}
 	head, err := p.Target.Root(ctx, p.central, channelTag(info.Channel))
@@ -192,12 +199,12 @@ func (p *Plan) checkSequence(ctx context.Context) error {
 	if found.Channel != info.Channel {
 		return nil
 	}
-	return p.checkAgainst(Channel{Sequence: found.Sequence, Identity: head.Identity(), Pending: p.state.Channels[info.Channel].Pending}, "on "+p.Target.Name())
+	return p.checkAgainst(ledger.Channel{Sequence: found.Sequence, Identity: head.Identity(), Pending: p.ledger.Channels[info.Channel].Pending}, "on "+p.Target.Name())
 }
 
 // checkAgainst compares the bundle with how far its channel is known to be. What
 // is installed, or was begun, is never refused.
-func (p *Plan) checkAgainst(known Channel, where string) error {
+func (p *Plan) checkAgainst(known ledger.Channel, where string) error {
 	info, identity := p.Bundle.Info, p.Bundle.Identity
 	switch {
 	case identity == known.Identity || identity == known.Pending || identity == known.Highest || info.Sequence > known.Sequence:
@@ -213,63 +220,59 @@ func (p *Plan) checkAgainst(known Channel, where string) error {
 		bundle.ErrPolicy, where, info.Channel, info.Sequence, known.Sequence)
 }
 
-// checkOwners refuses to change what another channel installed. A tag that
-// means the same already is not changed.
+// checkOwners refuses to change what another channel installed. A tag that means the same
+// already is not changed.
 func (p *Plan) checkOwners(ctx context.Context) error {
+	info := p.Bundle.Info
 	if p.Options.TakeOver {
 		return nil
 	}
-	for _, o := range p.owned() {
-		owner, ok := p.state.Owners[o.key]
-		if !ok || owner.Channel == p.Bundle.Info.Channel {
-			continue
-		}
-		if p.again() && strings.HasPrefix(o.key, "path ") {
-			continue // it is left to them
-		}
-		if o.tag == "" {
-			return fmt.Errorf("%w: %s belongs to channel %q, and this bundle is of channel %q; --take-over gives it to this one",
-				bundle.ErrPolicy, o.key, owner.Channel, p.Bundle.Info.Channel)
-		}
-		now, err := p.Target.Resolve(ctx, o.image.Repository, o.tag)
+	if channel, known := p.ledger.Names[info.Name]; known && channel != info.Channel {
+		taken, err := host.Keeps(p.Options.Root, info.Name)
 		if err != nil {
 			return err
 		}
-		if !meansSame(o.image, now) {
-			return fmt.Errorf("%w: %s/%s:%s belongs to %s (channel %q), and this bundle of channel %q would change it; --take-over allows that",
-				bundle.ErrPolicy, p.Target.Address(), o.image.Repository, o.tag, owner.Deployment, owner.Channel, p.Bundle.Info.Channel)
+		if taken || p.ledger.Has(info.Name) {
+			return fmt.Errorf("%w: deployment %s belongs to channel %q, and this bundle is of channel %q; --take-over gives it to this one", bundle.ErrPolicy, info.Name, channel, info.Channel)
+		}
+	}
+	for _, i := range p.images {
+		for _, tag := range p.tagNames(i) {
+			owner, ok := p.foreignOwner(i.Repository, tag)
+			if !ok {
+				continue
+			}
+			now, err := p.Target.Resolve(ctx, i.Repository, tag)
+			if err != nil {
+				return err
+			}
+			if !meansSame(i, now) {
+				return fmt.Errorf("%w: %s/%s:%s belongs to %s (channel %q), and this bundle of channel %q would change it; --take-over allows that",
+					bundle.ErrPolicy, p.Target.Address(), i.Repository, tag, owner.Name, owner.Current().Channel, info.Channel)
+			}
 		}
 	}
 	return nil
 }
 
-// owned is something that the bundle will own.
-type owned struct {
-	key   string // of State.Owners
-	tag   string // empty for the deployment's name and for paths
-	image bundle.Image
+// foreignOwner returns the deployment of another channel that has a tag, if one does.
+func (p *Plan) foreignOwner(repo, tag string) (ledger.Deployment, bool) {
+	owner, ok := p.ledger.Owner(p.place(repo, tag))
+	return owner, ok && owner.Current().Channel != p.Bundle.Info.Channel
 }
 
-func (p *Plan) owned() []owned {
-	list := []owned{{key: "deployment " + p.Bundle.Info.Name}}
-	if p.release != nil {
-		for _, l := range p.release.Links() {
-			list = append(list, owned{key: "path " + l})
-		}
+func (p *Plan) place(repo, tag string) ledger.Place { return ledger.Tag(p.Target.Name(), repo, tag) }
+
+// tagNames returns the tags that an image may get.
+func (p *Plan) tagNames(i bundle.Image) []string {
+	if i.Tag == "" {
+		return nil
 	}
-	for _, i := range p.images {
-		if i.Tag == "" {
-			continue
-		}
-		list = append(list, owned{p.tagKey(i.Repository, i.Tag), i.Tag, i})
-		for name := range p.platformTags(i) {
-			list = append(list, owned{p.tagKey(i.Repository, name), name, i})
-		}
-	}
-	return list
+	return append(sortedKeys(p.platformTags(i)), i.Tag)
 }
 
-func (p *Plan) tagKey(repo, tag string) string { return tagKey(p.Target.Name(), repo, tag) }
+// sortedKeys returns the keys of a map in their order.
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
 
 // Done reports whether the bundle is installed as it stands, and Apply has nothing
 // to do.
@@ -385,6 +388,25 @@ func retentionTag(identity bundle.Digest, n int) string {
 		t += "-" + strconv.Itoa(n+1)
 	}
 	return t
+}
+
+// Retaining returns the tags of a release that only keep its content from being collected.
+func Retaining(l *ledger.Ledger, d ledger.Deployment, r ledger.Release) []ledger.Placed {
+	return slices.DeleteFunc(l.Tags(d, r.ID), func(t ledger.Placed) bool {
+		_, _, tag, _ := t.Place.Split()
+		return !strings.HasPrefix(tag, retentionTag(r.Identity, 0))
+	})
+}
+
+// Published returns the tags of a deployment's current release by which people find images,
+// except those that another deployment has by now.
+func Published(l *ledger.Ledger, d ledger.Deployment) []ledger.Placed {
+	retaining := retentionTag(d.Current().Identity, 0)
+	return slices.DeleteFunc(l.Tags(d, d.Current().ID), func(t ledger.Placed) bool {
+		_, repo, tag, _ := t.Place.Split()
+		owner, _ := l.Owner(t.Place)
+		return repo == CentralRepository(d.Name) || strings.HasPrefix(tag, retaining) || owner.Key() != d.Key()
+	})
 }
 
 // siteReference is how an image is called on the site.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/install/host"
+	"github.com/oob-bundle/oob-bundle/install/ledger"
 )
 
 // preflight finds everything that stands in the way of the installation, at once
@@ -17,7 +18,7 @@ func (p *Plan) preflight(ctx context.Context) error {
 	var problems []error
 	release, err := host.New(p.Bundle, host.Site{
 		Root: o.Root, HostRoot: o.HostRoot, FirstHostRoot: o.FirstHostRoot, Registry: p.Target.Address(), PlainHTTP: o.PlainHTTP, Start: o.Start, Values: o.Values,
-		Installed: p.state.Deployments[deploymentKey(p.Bundle.Info.Name, p.Target.Name())].Release,
+		Installed: p.installed().Current().ID,
 	})
 	if err == nil {
 		p.release = release
@@ -50,11 +51,11 @@ func (p *Plan) preflight(ctx context.Context) error {
 // checkApart looks where other deployments keep their data.
 func (p *Plan) checkApart() error {
 	var problems []error
-	for _, d := range p.state.installed() {
+	for _, d := range p.ledger.Sorted() {
 		if d.Name == p.Bundle.Info.Name {
 			continue
 		}
-		other, err := host.ReadRelease(p.Options.Root, d.Name, d.Release)
+		other, err := host.ReadRelease(p.Options.Root, d.Name, d.Current().ID)
 		if err == nil {
 			err = p.release.CheckApart(other)
 		} else if host.Lost(err) {
@@ -70,10 +71,10 @@ func (p *Plan) checkApart() error {
 // name is installed in.
 func (p *Plan) checkElsewhere() error {
 	name, target := p.Bundle.Info.Name, p.Target.Name()
-	if _, ok := p.state.Deployments[deploymentKey(name, target)]; ok {
+	if _, ok := p.ledger.Deployments[ledger.Key(name, target)]; ok {
 		return nil
 	}
-	for _, d := range p.state.installed() {
+	for _, d := range p.ledger.Sorted() {
 		if d.Name != name {
 			continue
 		}

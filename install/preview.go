@@ -7,18 +7,19 @@ import (
 
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/install/host"
+	"github.com/oob-bundle/oob-bundle/install/ledger"
 )
 
 // Preview is a Plan for people and programs: what Apply would do.
 type Preview struct {
-	Bundle   ReceiptBundle  `json:"bundle"`
-	Registry string         `json:"registry"`
-	Release  string         `json:"release"`
-	Images   []PreviewImage `json:"images"`
-	Tags     []TagMove      `json:"tags"` // those that move
-	Files    []host.Change  `json:"files"`
-	Links    []string       `json:"links"`    // absolute paths outside of the root
-	Services []string       `json:"services"` // that --start would start or restart
+	Bundle   ledger.Bundle    `json:"bundle"`
+	Registry string           `json:"registry"`
+	Release  string           `json:"release"`
+	Images   []PreviewImage   `json:"images"`
+	Tags     []ledger.TagMove `json:"tags"` // those that move
+	Files    []host.Change    `json:"files"`
+	Links    []string         `json:"links"`    // absolute paths outside of the root
+	Services []string         `json:"services"` // that --start would start or restart
 	// Blobs and bytes that are not in the registry yet, and the bytes of the files.
 	NewBlobs  int   `json:"newBlobs"`
 	NewBytes  int64 `json:"newBytes"`
@@ -38,9 +39,9 @@ type PreviewImage struct {
 func (p *Plan) Preview(ctx context.Context) (*Preview, error) {
 	info := p.Bundle.Info
 	out := &Preview{
-		Bundle:   ReceiptBundle{Digest: p.Bundle.Identity, Name: info.Name, Version: info.Version, Channel: info.Channel, Sequence: info.Sequence},
+		Bundle:   ledger.Bundle{Digest: p.Bundle.Identity, Name: info.Name, Version: info.Version, Channel: info.Channel, Sequence: info.Sequence},
 		Registry: p.Target.Address(), Release: p.release.ID, FileBytes: p.release.Size(),
-		Images: []PreviewImage{}, Tags: []TagMove{}, Files: []host.Change{}, Links: []string{}, Services: p.release.Services(),
+		Images: []PreviewImage{}, Tags: []ledger.TagMove{}, Files: []host.Change{}, Links: []string{}, Services: p.release.Services(),
 	}
 	repos, err := p.repositories()
 	if err != nil {
@@ -61,11 +62,21 @@ func (p *Plan) Preview(ctx context.Context) (*Preview, error) {
 		s.partial[i.Reference] = true // what most targets do; the others get a tag per platform
 	}
 	s.slot, _, _ = p.slot()
-	moves, err := p.moves(ctx, repos, s)
+	wanted, err := p.wanted(ctx, repos, s)
 	if err != nil {
 		return nil, err
 	}
-	for _, m := range moves {
+	var moves []ledger.TagMove
+	for _, w := range wanted {
+		_, repo, tag, ok := w.Place.Split()
+		if !ok {
+			continue
+		}
+		m := ledger.TagMove{Repository: repo, Tag: tag, From: w.Found, To: w.Value}
+		if w.Yields {
+			m.To = w.Found
+		}
+		moves = append(moves, m)
 		if !p.Options.InPlace && m.From != m.To && m.Repository != p.central && !strings.HasPrefix(m.Tag, "oob-") { // those are for programs
 			out.Tags = append(out.Tags, m)
 		}

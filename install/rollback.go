@@ -6,192 +6,177 @@ import (
 	"fmt"
 
 	"github.com/oob-bundle/oob-bundle/install/host"
+	"github.com/oob-bundle/oob-bundle/install/ledger"
 )
 
 // Site is an installation's surroundings, for changes that need no bundle.
 type Site struct {
 	Root   string
 	Target Target
-	Warn   func(format string, args ...any) // nil means that nobody wants to know
-	// Leave says that an uninstallation asks nothing of the target, and changes nothing
+	Warn   func(format string, args ...any) // or nil
+	// Leave says that an uninstallation asks nothing of the target and changes nothing
 	// there: it is gone, or others need what is there.
 	Leave bool
 	// Switched is called when tags and files are switched, and Last when an
 	// uninstallation has removed everything of its own; both before the change counts
 	// as finished. Nil does nothing.
 	Switched, Last func(ctx context.Context) error
-	// TakenBack is an unfinished change that was undone before this one, or nil.
-	TakenBack *Journal
 }
 
-func (s *Site) change(state *State) *change {
-	return &change{root: s.Root, state: state, target: s.Target, warn: s.Warn, leave: s.Leave}
+func (s *Site) change(l *ledger.Ledger) *change {
+	return &change{root: s.Root, ledger: l, target: s.Target, warn: s.Warn}
 }
 
-// pending returns the journal of the target if it is of this deployment and
-// action, and refuses if it is of another change.
-func (s *Site) pending(d Installed, action string) (*Journal, error) {
-	j, err := readJournal(journalPath(s.Root, s.Target.Name()))
+// open reads the ledger, and the journal of the target if it is of this deployment and
+// action. It refuses if it is of another change.
+func (s *Site) open(name, action string) (*ledger.Ledger, *ledger.Journal, error) {
+	l, err := ledger.Read(s.Root)
+	if err != nil {
+		return nil, nil, err
+	}
+	j, err := ledger.ReadJournal(s.Root, s.Target.Name())
 	if err != nil || j == nil {
-		return nil, err
+		return l, nil, err
 	}
-	if j.Action != action || j.Name != d.Name {
-		return nil, j.Unfinished(s.Root)
+	if j.Action != action || j.Name != name {
+		return nil, nil, Unfinished(s.Root, j)
 	}
-	return j, nil
+	return l, j, nil
 }
 
 // TakeBack ends the unfinished installation or rollback of a deployment, if there is one
-// for the target: it is undone, or completed if the state has recorded it. It returns the
+// for the target: it is undone, or completed if the ledger has recorded it. It returns the
 // journal, or nil. Errors are the target's or the file system's.
-func TakeBack(ctx context.Context, s Site, name string) (*Journal, error) {
-	state, err := ReadState(s.Root)
+func TakeBack(ctx context.Context, s Site, name string) (*ledger.Journal, error) {
+	l, err := ledger.Read(s.Root)
 	if err != nil {
 		return nil, err
 	}
-	j, err := readJournal(journalPath(s.Root, s.Target.Name()))
-	if err != nil || j == nil || j.Name != name || j.Action == actionUninstall {
+	j, err := ledger.ReadJournal(s.Root, s.Target.Name())
+	if err != nil || j == nil || j.Name != name || j.Action == ledger.ActionUninstall {
 		return nil, err
 	}
-	return j, s.change(state).settle(ctx, j)
+	return j, s.change(l).settle(ctx, j)
 }
 
-// Earlier returns the release that a rollback of d goes back to. Errors wrap
-// ErrNotInstalled.
-func Earlier(root string, d Installed) (*host.About, error) {
-	receipt, _, err := d.earlier(root)
+// Earlier returns the release that a rollback of d returns to: the newest whose files are
+// there, or that of a rollback which did not finish. Errors wrap ledger.ErrNotInstalled, or
+// are the file system's.
+func Earlier(root string, d ledger.Deployment) (*host.About, error) {
+	j, err := ledger.ReadJournal(root, d.Registry)
 	if err != nil {
 		return nil, err
 	}
-	return host.ReadRelease(root, d.Name, receipt.Release)
-}
-
-// earlier returns the newest of the receipts that a rollback can go back to, and where it
-// stands in Before: those that are lost or damaged are passed over, as in Kept.
-func (d Installed) earlier(root string) (*Receipt, int, error) {
-	for n, name := range d.Before {
-		r, err := ReadReceipt(root, name)
+	if j != nil && j.Action == ledger.ActionRollback && j.Name == d.Name {
+		return host.ReadRelease(root, d.Name, j.Release)
+	}
+	for _, r := range d.Releases[min(1, len(d.Releases)):] {
+		about, err := host.ReadRelease(root, d.Name, r.ID)
 		if err == nil || !host.Lost(err) {
-			return r, n, err
+			return about, err
 		}
 	}
-	return nil, 0, fmt.Errorf("%w before %s %s that could be put back", ErrNotInstalled, d.Name, d.Version)
+	return nil, fmt.Errorf("%w before %s %s that could be put back", ledger.ErrNotInstalled, d.Name, d.Current().Version)
 }
 
 // CanRollback reports why Rollback would refuse, before anything is stopped for it.
-func CanRollback(ctx context.Context, s Site, d Installed) error {
-	state, err := ReadState(s.Root)
-	if err != nil {
-		return err
-	}
-	j, err := s.pending(d, actionRollback)
+func CanRollback(ctx context.Context, s Site, d ledger.Deployment) error {
+	l, j, err := s.open(d.Name, ledger.ActionRollback)
 	if err != nil || j != nil {
 		return err
 	}
-	then, _, err := d.earlier(s.Root)
-	if err != nil {
-		return err
-	}
-	_, err = s.rollbackJournal(ctx, state, d, then)
+	_, err = s.rollbackJournal(ctx, l, d)
 	return err
 }
 
-// Rollback puts the release before the current one back: tags and files. What
-// programs have written since, such as a database, is theirs. Errors wrap
-// ErrNotInstalled, ErrIncomplete, or are the target's or the file system's.
-func Rollback(ctx context.Context, s Site, d Installed) (*Receipt, error) {
-	state, err := ReadState(s.Root)
+// Rollback returns to the release before the current one: tags and files. What programs
+// have written since, such as a database, stays as it is. Errors wrap
+// ledger.ErrNotInstalled, ErrIncomplete, or are the target's or the file system's.
+func Rollback(ctx context.Context, s Site, d ledger.Deployment) (*ledger.Receipt, error) {
+	l, j, err := s.open(d.Name, ledger.ActionRollback)
 	if err != nil {
 		return nil, err
 	}
-	j, err := s.pending(d, actionRollback)
-	if err != nil {
-		return nil, err
-	}
-	if j != nil {
-		d = *j.Deployment
-	}
-	then, at, err := d.earlier(s.Root)
-	if err != nil {
-		return nil, err
-	}
-	c := s.change(state)
 	if j == nil {
-		if j, err = s.rollbackJournal(ctx, state, d, then); err != nil {
+		if j, err = s.rollbackJournal(ctx, l, d); err != nil {
 			return nil, err
 		}
-		if err := c.begin(j); err != nil {
+		if err := j.Write(s.Root); err != nil {
 			return nil, err
 		}
 	}
-	if err := c.carryOut(ctx, j); err != nil {
-		return nil, err
-	}
-	d.Identity, d.Version, d.Release, d.Receipt, d.Before = then.Bundle.Digest, then.Bundle.Version, then.Release, d.Before[at], d.Before[at+1:]
-	d.Channel = then.Bundle.Channel // it was another's if the name was taken over
-	state.Deployments[deploymentKey(d.Name, d.Registry)] = d
-	if err := state.settleOwners(s.Root); err != nil {
-		return nil, unfinished(actionRollback, err)
-	}
-	channel := state.Channels[d.Channel] // the sequence stays: a rollback is no downgrade
-	channel.Identity = d.Identity
-	state.Channels[d.Channel] = channel
-	if err := state.write(s.Root); err != nil {
-		return nil, unfinished(actionRollback, err)
-	}
-	if s.Switched != nil {
-		if err := s.Switched(ctx); err != nil {
-			return nil, unfinished(actionRollback, err)
+	if !j.Recorded(l) {
+		if err := s.change(l).carryOut(ctx, j); err != nil {
+			return nil, err
+		}
+		l = l.Back(l.Deployments[d.Key()], j.Release)
+		if err := l.Write(s.Root); err != nil {
+			return nil, unfinished(j.Action, err)
 		}
 	}
-	// The journal goes last: without it the same command would go back once more.
-	if err := c.forget(ctx, state, d.Name); err != nil {
-		return nil, unfinished(actionRollback, err)
+	receipt, err := s.receipt(l, l.Deployments[d.Key()])
+	if err == nil && s.Switched != nil {
+		err = s.Switched(ctx)
 	}
-	if err := removeJournal(s.Root, s.Target.Name()); err != nil {
-		return nil, unfinished(actionRollback, err)
+	if err == nil {
+		err = s.change(l).tidy(d.Name)
 	}
-	return then, nil
+	if err == nil { // the journal goes last: without it the same command would go back once more
+		err = j.Remove(s.Root)
+	}
+	if err != nil {
+		return nil, unfinished(j.Action, err)
+	}
+	return receipt, nil
 }
 
-// rollbackJournal says what changes when the release of an earlier receipt is put back:
-// its tags, and those that only the current one has, which become what they were.
-func (s *Site) rollbackJournal(ctx context.Context, state *State, d Installed, then *Receipt) (*Journal, error) {
-	now, err := ReadReceipt(s.Root, d.Receipt)
+// receipt returns the receipt of the current release of a deployment.
+func (s *Site) receipt(l *ledger.Ledger, d ledger.Deployment) (*ledger.Receipt, error) {
+	about, err := host.ReadRelease(s.Root, d.Name, d.Current().ID)
 	if err != nil {
 		return nil, err
 	}
-	j := newJournal(actionRollback, s.Target.Name())
-	j.Identity, j.Name, j.Version, j.Channel, j.Sequence = then.Bundle.Digest, d.Name, then.Bundle.Version, then.Bundle.Channel, then.Bundle.Sequence
+	return l.Receipt(s.Root, d, d.Current(), about)
+}
+
+// rollbackJournal returns what changes when the release before the current one is put back.
+func (s *Site) rollbackJournal(ctx context.Context, l *ledger.Ledger, d ledger.Deployment) (*ledger.Journal, error) {
+	about, err := Earlier(s.Root, d)
+	if err != nil {
+		return nil, err
+	}
+	then, ok := d.Release(about.ID)
+	if !ok {
+		return nil, fmt.Errorf("%w: release %s of %s is not recorded", ledger.ErrNotInstalled, about.ID, d.Name)
+	}
 	current, err := host.Current(s.Root, d.Name) // which may be of another target
 	if err != nil {
 		return nil, err
 	}
 	if current == "" { // the link to it is lost
-		current = d.Release
+		current = d.Current().ID
 	}
-	if err := s.checkData(d.Name, current, then.Release); err != nil {
+	if err := s.checkData(d.Name, current, then.ID); err != nil {
 		return nil, err
 	}
-	j.Release, j.From, j.Deployment = then.Release, current, &d
-	if len(now.Tags) == 0 { // another host has filled the registry with what is current
-		j.Tags = []TagMove{}
-		return j, nil
-	}
-	var moves []TagMove
-	for _, t := range then.Tags {
-		moves = append(moves, TagMove{Repository: t.Repository, Tag: t.Tag, To: t.To})
-	}
-	for _, t := range now.Tags {
-		if indexTag(then.Tags, t) < 0 {
-			moves = append(moves, TagMove{Repository: t.Repository, Tag: t.Tag, To: t.From})
+	j := ledger.NewJournal(ledger.ActionRollback, s.Target.Name())
+	j.Identity, j.Name, j.Version, j.Channel, j.Sequence = then.Identity, d.Name, then.Version, then.Channel, then.Sequence
+	j.Release, j.From = then.ID, current
+	next := l.Back(d, then.ID)
+	forced := map[ledger.Place]bool{}
+	if !d.Current().InPlace { // or another host filled the registry with it
+		for _, t := range l.Tags(d, then.ID) {
+			forced[t.Place] = next.Value(t.Place) == t.Value
+		}
+		for _, t := range l.Tags(d, d.Current().ID) {
+			delete(forced, t.Place)
 		}
 	}
-	j.Tags, err = s.moving(ctx, state, d, moves, now.Tags, then)
+	j.Tags, j.Others, err = s.change(l).moves(ctx, next, forced)
 	return j, err
 }
 
-// checkData refuses to go back to a release with another data directory, in which there is
+// checkData refuses to return to a release with another data directory, in which there is
 // nothing, or that could not merge into what is there.
 func (s *Site) checkData(name, from, to string) error {
 	c := s.change(nil)

@@ -14,19 +14,20 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
 	"github.com/oob-bundle/oob-bundle/bundle/create"
 	"github.com/oob-bundle/oob-bundle/install"
+	"github.com/oob-bundle/oob-bundle/install/ledger"
 	"github.com/oob-bundle/oob-bundle/install/registry"
 )
 
 // undo rolls a deployment back, or uninstalls it, and collects what nobody needs.
-func (w *world) undo(name string, do func(context.Context, install.Site, install.Installed) error) {
+func (w *world) undo(name string, do func(context.Context, install.Site, ledger.Deployment) error) {
 	w.t.Helper()
 	if err := w.tryUndo(name, do); err != nil {
 		w.t.Fatal(err)
 	}
 }
 
-func (w *world) tryUndo(name string, do func(context.Context, install.Site, install.Installed) error) error {
-	state, err := install.ReadState(w.root)
+func (w *world) tryUndo(name string, do func(context.Context, install.Site, ledger.Deployment) error) error {
+	state, err := ledger.Read(w.root)
 	if err != nil {
 		return err
 	}
@@ -41,12 +42,12 @@ func (w *world) tryUndo(name string, do func(context.Context, install.Site, inst
 	return do(w.t.Context(), install.Site{Root: w.root, Target: e, Warn: w.t.Logf}, d)
 }
 
-func uninstall(ctx context.Context, s install.Site, d install.Installed) error {
+func uninstall(ctx context.Context, s install.Site, d ledger.Deployment) error {
 	_, err := install.Uninstall(ctx, s, d)
 	return err
 }
 
-func rollback(ctx context.Context, s install.Site, d install.Installed) error {
+func rollback(ctx context.Context, s install.Site, d ledger.Deployment) error {
 	_, err := install.Rollback(ctx, s, d)
 	return err
 }

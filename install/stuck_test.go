@@ -14,6 +14,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
 	"github.com/oob-bundle/oob-bundle/install"
+	"github.com/oob-bundle/oob-bundle/install/ledger"
 	"github.com/oob-bundle/oob-bundle/install/registry"
 )
 
@@ -170,15 +171,15 @@ func TestLeavingAnUnfinishedChange(t *testing.T) {
 			if err != nil || j == nil {
 				t.Fatalf("step %d: %v, %v", step, j, err)
 			}
-			if journals, err := install.ReadJournals(w.root); err != nil || len(journals) > 0 {
+			if journals, err := ledger.ReadJournals(w.root); err != nil || len(journals) > 0 {
 				t.Fatalf("step %d: %v, %v", step, journals, err)
 			}
-			state, err := install.ReadState(w.root)
+			state, err := ledger.Read(w.root)
 			if err != nil {
 				t.Fatal(err)
 			}
 			d, err := state.Find("hosted", "")
-			if err == nil && d.Version == "1.0.0" && !first { // it was taken back, or completed
+			if err == nil && d.Current().Version == "1.0.0" && !first { // it was taken back, or completed
 				if got := w.tags(); len(got) < len(tags) {
 					t.Errorf("step %d: the tags are %v and were %v", step, got, tags)
 				}
@@ -308,7 +309,7 @@ func TestStateRebuilt(t *testing.T) {
 			w.must(w.install(file[200])) // what is installed is welcome
 			w.undo("demo", rollback)
 			w.must(w.install(file[250]))
-			if state, err := install.ReadState(w.root); err != nil || state.Rebuilt != nil {
+			if state, err := ledger.Read(w.root); err != nil || state.Rebuilt != nil {
 				t.Errorf("afterwards: %v, %v", state.Rebuilt, err)
 			}
 			w.undo("demo", uninstall)

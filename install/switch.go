@@ -1,25 +1,88 @@
 package install
 
 import (
-	"cmp"
 	"context"
 	"errors"
-	"maps"
-	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/install/host"
+	"github.com/oob-bundle/oob-bundle/install/ledger"
 )
 
-// moves lists the tags in the order in which they are switched.
-func (p *Plan) moves(ctx context.Context, repos []*repository, s *stored) ([]TagMove, error) {
-	list := []TagMove{{Repository: p.central, Tag: retentionTag(p.Bundle.Identity, 0), To: p.Bundle.Identity}}
-	add := func(repo, name string, to bundle.Digest) {
-		list = append(list, TagMove{Repository: repo, Tag: name, To: to})
+// wanted lists the places that the release needs, each once, with what they are now.
+func (p *Plan) wanted(ctx context.Context, repos []*repository, s *stored) ([]ledger.Wanted, error) {
+	list := p.filled()
+	if list == nil {
+		list = p.wantedTags(repos, s)
+		for i := range list {
+			_, repo, tag, _ := list[i].Place.Split()
+			var err error
+			if list[i].Found, err = p.Target.Resolve(ctx, repo, tag); err != nil {
+				return nil, err
+			}
+		}
+		p.disown(list)
 	}
+	images := map[ledger.Place]bundle.Image{}
+	for _, i := range p.images {
+		for _, name := range p.tagNames(i) {
+			images[p.place(i.Repository, name)] = i
+		}
+	}
+	for i := range list {
+		_, repo, tag, _ := list[i].Place.Split()
+		_, foreign := p.foreignOwner(repo, tag)
+		list[i].Yields = foreign && !p.Options.TakeOver && meansSame(images[list[i].Place], list[i].Found)
+	}
+	for _, path := range p.release.Links() {
+		owner, taken := p.ledger.Owner(ledger.Path(path))
+		list = append(list, ledger.Wanted{Place: ledger.Path(path), Yields: taken && owner.Name != p.Bundle.Info.Name && !p.Options.TakeOver})
+	}
+	return list, nil
+}
+
+// filled returns the tags that this host itself put, or was going to put: those of a run
+// that did not finish, or of the release that is put right from the registry. It returns nil
+// if there are none.
+func (p *Plan) filled() (list []ledger.Wanted) {
+	if p.journal != nil {
+		for _, m := range p.journal.Tags {
+			list = append(list, ledger.Wanted{Place: p.place(m.Repository, m.Tag), Value: m.To, Found: m.From})
+		}
+		return list
+	}
+	d := p.installed()
+	if have, known := d.Release(p.release.ID); p.Options.InPlace && known && !have.InPlace {
+		for _, t := range p.ledger.Tags(d, have.ID) {
+			list = append(list, ledger.Wanted{Place: t.Place, Value: t.Value, Found: t.Value})
+		}
+	}
+	return list
+}
+
+// wantedTags lists the tags that the release needs.
+func (p *Plan) wantedTags(repos []*repository, s *stored) (list []ledger.Wanted) {
+	add := func(repo, name string, to bundle.Digest) {
+		list = append(list, ledger.Wanted{Place: p.place(repo, name), Value: to})
+	}
+	if !p.Options.InPlace {
+		p.addRetention(repos, s, add)
+		add(p.central, channelTag(p.Bundle.Info.Channel), s.slot.Digest)
+	}
+	for _, r := range repos[1:] {
+		for _, t := range r.tags {
+			p.addTag(t, r.name, s, add)
+		}
+	}
+	return list
+}
+
+// addRetention adds the tags that keep content from being collected: of the root, and of
+// what each repository has.
+func (p *Plan) addRetention(repos []*repository, s *stored, add func(repo, name string, to bundle.Digest)) {
+	add(p.central, retentionTag(p.Bundle.Identity, 0), p.Bundle.Identity)
 	for _, r := range repos[1:] {
 		retain := slices.Clone(r.retain)
 		for _, i := range r.partial { // signatures of the index are found by its digest
@@ -34,42 +97,21 @@ func (p *Plan) moves(ctx context.Context, repos []*repository, s *stored) ([]Tag
 			add(r.name, retentionTag(p.Bundle.Identity, n), d)
 		}
 	}
-	for _, r := range repos[1:] {
-		for _, t := range r.tags {
-			p.addTag(t, r.name, s, add)
-		}
-	}
-	add(p.central, channelTag(p.Bundle.Info.Channel), s.slot.Digest)
-	theirs := map[string]bundle.Image{} // tags of other channels
-	for _, o := range p.owned() {
-		if owner, ok := p.state.Owners[o.key]; ok && o.tag != "" && owner.Channel != p.Bundle.Info.Channel && !p.Options.TakeOver {
-			theirs[o.key] = o.image
-		}
-	}
-	for i := range list {
-		m := &list[i]
-		var err error
-		if m.From, err = p.Target.Resolve(ctx, m.Repository, m.Tag); err != nil {
-			return nil, err
-		}
-		if image, ok := theirs[p.tagKey(m.Repository, m.Tag)]; ok && meansSame(image, m.From) {
-			m.To = m.From // it has more platforms, or fewer
-		}
-	}
-	slices.SortStableFunc(list, func(a, b TagMove) int { return cmp.Compare(p.order(a), p.order(b)) })
-	return list, nil
 }
 
-// order returns when a tag moves: first those that exist, which a registry may refuse to
-// move; last the one by which other hosts learn of the bundle.
-func (p *Plan) order(m TagMove) int {
-	switch {
-	case m.Repository == p.central && m.Tag == channelTag(p.Bundle.Info.Channel):
-		return 2
-	case m.From != "" && m.From != m.To:
-		return 0
+// disown takes tags for new that an installation of this bundle left, of which this host has
+// no record any more: nobody else writes to a registry below the root.
+func (p *Plan) disown(list []ledger.Wanted) {
+	root := p.place(p.central, retentionTag(p.Bundle.Identity, 0))
+	left := slices.ContainsFunc(list, func(w ledger.Wanted) bool { return w.Place == root && w.Found == w.Value })
+	if !left || p.Target.Shared() || len(p.ledger.Claims[root]) > 0 {
+		return
 	}
-	return 1
+	for i, w := range list {
+		if w.Found == w.Value && len(p.ledger.Claims[w.Place]) == 0 {
+			list[i].Found = ""
+		}
+	}
 }
 
 // meansSame reports whether a tag that leads to d is the image: all of it, or one of its
@@ -83,8 +125,12 @@ func meansSame(i bundle.Image, d bundle.Digest) bool {
 // took it; if not, the tag is the first platform's and each has one of its own.
 func (p *Plan) addTag(t tag, repo string, s *stored, add func(repo, name string, to bundle.Digest)) {
 	several := t.image.Partial && len(t.image.Manifests) > 1
-	if several && s.partial[t.image.Reference] {
+	switch {
+	case p.Options.InPlace && t.image.Partial && s.partial[t.image.Reference], several && s.partial[t.image.Reference]:
 		add(repo, t.name, t.image.Digest)
+		return
+	case p.Options.InPlace:
+		add(repo, t.name, t.digest)
 		return
 	}
 	names := p.platformTags(t.image)
@@ -94,152 +140,77 @@ func (p *Plan) addTag(t tag, repo string, s *stored, add func(repo, name string,
 	add(repo, t.name, t.digest)
 }
 
-// switchOver is the part that cannot be left half done: journal and sequence
-// first, then the tags and the release, then the record of what is installed.
-// Errors wrap ErrIncomplete, or bundle.ErrPolicy where nothing was changed.
-func (p *Plan) switchOver(ctx context.Context, moves, others []TagMove, s *stored, current string, next *host.About) (*Receipt, error) {
-	info, identity := p.Bundle.Info, p.Bundle.Identity
-	j := p.journal
+// switchOver is the part that cannot be left half done: journal and sequence first, then
+// the tags and the release, then the ledger. Errors wrap ErrIncomplete, or bundle.ErrPolicy
+// where nothing was changed.
+func (p *Plan) switchOver(ctx context.Context, wanted []ledger.Wanted, s *stored, current string, about *host.About) (*ledger.Receipt, error) {
+	next := p.next(wanted, s, about)
+	j, c := p.journal, p.change()
 	if j == nil {
-		j = newJournal(actionInstall, p.Target.Name())
-		j.Identity, j.Name, j.Version, j.Channel, j.Sequence = identity, info.Name, info.Version, info.Channel, info.Sequence
-		j.Release, j.Tags, j.Others = next.ID, moves, others
-		j.From = current
-	}
-	receipt, err := p.switchBy(ctx, j, s, next)
-	if err != nil && !errors.Is(err, ErrIncomplete) && !errors.Is(err, ErrRefused) {
-		err = unfinished(actionInstall, err)
-	}
-	return receipt, err
-}
-
-// switchBy carries out a journal, which is written first unless it is there.
-func (p *Plan) switchBy(ctx context.Context, j *Journal, s *stored, next *host.About) (*Receipt, error) {
-	info, identity := p.Bundle.Info, p.Bundle.Identity
-	c := p.change()
-	if p.journal == nil {
-		if err := c.begin(j); err != nil {
+		var err error
+		if j, err = p.newJournal(ctx, c, next, wanted); err != nil {
 			return nil, err
 		}
+		j.From, j.Release = current, about.ID
+		if err := j.Write(p.Options.Root); err != nil {
+			return nil, unfinished(j.Action, err)
+		}
 	}
-	before, known := p.state.Channels[info.Channel]
-	channel := before
-	// Before anything is switched: a power cut is no way back. An older bundle
-	// that is put back after a newer one was begun leaves the record alone.
-	if info.Sequence >= channel.Sequence || p.Options.AllowDowngrade {
-		channel.Sequence, channel.Highest, channel.Pending = info.Sequence, identity, identity
-	}
-	p.state.Channels[info.Channel] = channel
-	if err := p.state.write(p.Options.Root); err != nil {
-		return nil, err
+	before := p.ledger.Channels[p.Bundle.Info.Channel]
+	channel := p.raised(before)
+	// Before anything is switched: a power cut is no way back.
+	if err := p.setChannel(channel); err != nil {
+		return nil, unfinished(j.Action, err)
 	}
 	if err := c.carryOut(ctx, j); err != nil {
 		if errors.Is(err, ErrRefused) && !errors.Is(err, ErrIncomplete) {
-			err = errors.Join(err, p.resetChannel(before, known))
+			err = errors.Join(err, p.setChannel(before))
 		}
 		return nil, err
 	}
-	key := deploymentKey(info.Name, p.Target.Name())
-	old, upgrade := p.state.Deployments[key]
-	receipt := p.receipt(slices.Clone(j.Tags), s, next)
-	name := receiptName(info.Name, p.Target.Name(), next.ID)
-	if p.Options.InPlace { // it is put right from the registry, and had put the tags there itself
-		if was, err := ReadReceipt(p.Options.Root, name); err == nil {
-			receipt.Tags = was.Tags
-		} else if !host.Lost(err) {
-			return nil, err
-		}
-	}
-	if err := receipt.inherit(p.Options.Root, p.state, p.Target, old); err != nil {
-		return nil, err
-	}
-	if err := host.WriteRecord(receiptPath(p.Options.Root, name), receipt); err != nil {
-		return nil, err
-	}
-	channel.Identity = identity
-	if channel.Pending == identity {
+	channel.Identity = p.Bundle.Identity
+	if channel.Pending == p.Bundle.Identity {
 		channel.Pending = ""
 	}
-	p.state.Channels[info.Channel] = channel
-	fresh := Installed{
-		Name: info.Name, Channel: info.Channel, Identity: identity, Version: info.Version,
-		Registry: p.Target.Name(), Release: next.ID, Receipt: name, Before: old.Before,
+	next.Channels[p.Bundle.Info.Channel] = channel
+	receipt, err := p.record(next, about)
+	if err == nil {
+		c.ledger = next
+		err = c.tidy(p.Bundle.Info.Name)
 	}
-	if upgrade && old.Receipt != name {
-		fresh.Before = slices.Insert(slices.Clone(old.Before), 0, old.Receipt)
+	if err == nil {
+		err = j.Remove(p.Options.Root)
 	}
-	fresh.Before = slices.DeleteFunc(fresh.Before, func(r string) bool { return r == name })
-	fresh.Before = fresh.Before[:min(len(fresh.Before), keptReleases)]
-	p.state.Deployments[key] = fresh
-	p.own()
-	if err := p.state.settleOwners(p.Options.Root); err != nil {
-		return nil, err
-	}
-	if err := p.state.write(p.Options.Root); err != nil {
-		return nil, err
-	}
-	if err := c.forget(ctx, p.state, info.Name); err != nil {
-		return nil, err
-	}
-	return receipt, removeJournal(p.Options.Root, p.Target.Name())
+	return receipt, unfinished(j.Action, err)
 }
 
-// resetChannel takes back the record of a sequence that was not installed.
-func (p *Plan) resetChannel(before Channel, known bool) error {
-	if known {
-		p.state.Channels[p.Bundle.Info.Channel] = before
-	} else {
-		delete(p.state.Channels, p.Bundle.Info.Channel)
-	}
-	return p.state.write(p.Options.Root)
-}
-
-// own records whose the tags, paths and the name are now.
-func (p *Plan) own() {
+// next returns the ledger after the installation.
+func (p *Plan) next(wanted []ledger.Wanted, s *stored, about *host.About) *ledger.Ledger {
 	info := p.Bundle.Info
-	mine := map[string]bool{}
-	for _, o := range p.owned() {
-		mine[o.key] = true
+	r := ledger.Release{
+		ID: about.ID, Identity: p.Bundle.Identity, Version: info.Version, Channel: info.Channel, Sequence: info.Sequence,
+		Installed: time.Now().UTC().Format(time.RFC3339), Signers: []string{}, Address: p.Target.Address(), InPlace: p.Options.InPlace && p.filled() == nil, Images: []ledger.Image{},
 	}
-	tags := "tag " + p.Target.Name() + " "
-	self := Owner{Channel: info.Channel, Deployment: info.Name}
-	maps.DeleteFunc(p.state.Owners, func(key string, owner Owner) bool {
-		return owner.Deployment == info.Name && (strings.HasPrefix(key, tags) || strings.HasPrefix(key, "path ")) && !mine[key]
-	})
-	for key := range mine {
-		if other, ok := p.state.Owners[key]; !ok || other.Channel == info.Channel || p.Options.TakeOver {
-			p.state.Owners[key] = self
-		}
-	}
-}
-
-func (p *Plan) receipt(moves []TagMove, s *stored, release *host.About) *Receipt {
-	info := p.Bundle.Info
-	r := &Receipt{
-		APIVersion: bundle.APIVersion, Kind: "Receipt", Registry: p.Target.Address(),
-		Bundle:  ReceiptBundle{Digest: p.Bundle.Identity, Name: info.Name, Version: info.Version, Channel: info.Channel, Sequence: info.Sequence},
-		Signers: []string{}, Images: []ReceiptImage{}, Files: []ReceiptFile{},
-		Release: release.ID, Tags: moves, Installed: time.Now().UTC().Format(time.RFC3339),
-	}
-	for _, f := range release.Files {
-		r.Files = append(r.Files, ReceiptFile{Path: filepath.Join(p.release.Dir, filepath.FromSlash(f.Path)), Mode: f.Mode, SHA256: f.SHA256})
+	have, known := p.installed().Release(r.ID)
+	if known && p.again() { // it is put right
+		r.Installed = have.Installed
 	}
 	for _, sig := range p.Bundle.Signatures {
 		if sig.Trusted {
 			r.Signers = append(r.Signers, sig.Fingerprint.String())
 		}
 	}
-	to := map[string]bundle.Digest{}
-	for _, m := range moves {
-		to[m.Repository+":"+m.Tag] = m.To
+	values := map[ledger.Place]bundle.Digest{}
+	for _, w := range wanted {
+		values[w.Place] = w.Value
+		if w.Yields {
+			values[w.Place] = w.Found // it has more platforms, or fewer
+		}
 	}
 	for _, i := range p.images {
-		image := ReceiptImage{Upstream: i.Reference, Digest: i.Manifests[0], Manifests: i.Manifests}
-		if d, ok := to[i.Repository+":"+i.Tag]; ok {
+		image := ledger.Image{Upstream: i.Reference, Digest: i.Manifests[0], Manifests: i.Manifests}
+		if d, ok := values[p.place(i.Repository, i.Tag)]; ok {
 			image.Digest = d
-		}
-		if p.Options.InPlace && i.Partial && s.partial[i.Reference] { // another host has put the index there
-			image.Digest = i.Digest
 		}
 		image.Reference = p.siteReference(i, image.Digest)
 		if i.Partial {
@@ -247,5 +218,54 @@ func (p *Plan) receipt(moves []TagMove, s *stored, release *host.About) *Receipt
 		}
 		r.Images = append(r.Images, image)
 	}
-	return r
+	return p.ledger.With(info.Name, p.Target.Name(), r, wanted)
+}
+
+// newJournal returns what the installation changes.
+func (p *Plan) newJournal(ctx context.Context, c *change, next *ledger.Ledger, wanted []ledger.Wanted) (*ledger.Journal, error) {
+	info := p.Bundle.Info
+	j := ledger.NewJournal(ledger.ActionInstall, p.Target.Name())
+	j.Identity, j.Name, j.Version, j.Channel, j.Sequence = p.Bundle.Identity, info.Name, info.Version, info.Channel, info.Sequence
+	forced := map[ledger.Place]bool{}
+	for _, w := range wanted {
+		if _, _, _, tag := w.Place.Split(); tag {
+			forced[w.Place] = true
+		}
+	}
+	var err error
+	if j.Tags, j.Others, err = c.moves(ctx, next, forced); p.Options.InPlace {
+		j.Tags = []ledger.TagMove{} // another host has put them
+	}
+	return j, err
+}
+
+// raised returns the record of the channel with the bundle's sequence. An older bundle that
+// is put back after a newer one was begun leaves it as it is.
+func (p *Plan) raised(c ledger.Channel) ledger.Channel {
+	if p.Bundle.Info.Sequence >= c.Sequence || p.Options.AllowDowngrade {
+		c.Sequence, c.Highest, c.Pending = p.Bundle.Info.Sequence, p.Bundle.Identity, p.Bundle.Identity
+	}
+	return c
+}
+
+// setChannel records how far the channel has come. The zero value removes the record.
+func (p *Plan) setChannel(c ledger.Channel) error {
+	if p.ledger.Channels[p.Bundle.Info.Channel] = c; c == (ledger.Channel{}) {
+		delete(p.ledger.Channels, p.Bundle.Info.Channel)
+	}
+	return p.ledger.Write(p.Options.Root)
+}
+
+// record writes the ledger that has the installation, and before it the receipt.
+func (p *Plan) record(next *ledger.Ledger, about *host.About) (*ledger.Receipt, error) {
+	root := p.Options.Root
+	d := next.Deployments[ledger.Key(p.Bundle.Info.Name, p.Target.Name())]
+	receipt, err := next.Receipt(root, d, d.Current(), about)
+	if err != nil {
+		return nil, err
+	}
+	if err := host.WriteRecord(ledger.ReceiptPath(root, ledger.ReceiptName(d.Name, d.Registry, about.ID)), receipt); err != nil {
+		return nil, err
+	}
+	return receipt, next.Write(root)
 }

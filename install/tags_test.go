@@ -8,11 +8,11 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/oob-bundle/oob-bundle/bundle/create"
 	"github.com/oob-bundle/oob-bundle/install"
+	"github.com/oob-bundle/oob-bundle/install/ledger"
 	"github.com/oob-bundle/oob-bundle/install/registry"
 )
 
@@ -74,10 +74,10 @@ func TestSharedTags(t *testing.T) {
 }
 
 // change is undo of what may not be there to undo.
-func (w *world) change(name string, do func(context.Context, install.Site, install.Installed) error) {
+func (w *world) change(name string, do func(context.Context, install.Site, ledger.Deployment) error) {
 	w.t.Helper()
 	err := w.tryUndo(name, do)
-	if err != nil && !errors.Is(err, install.ErrNotInstalled) {
+	if err != nil && !errors.Is(err, ledger.ErrNotInstalled) {
 		w.t.Error(err)
 	}
 }
@@ -93,34 +93,31 @@ func (w *world) collect() {
 	}
 }
 
-// settled reports whether every tag that an installed deployment has, has an owner, and is
-// what that one says.
+// settled reports whether every tag that a release needs is what the ledger says, and every
+// tag of the registry is one that a release needs.
 func (w *world) settled() bool {
 	w.t.Helper()
-	state, err := install.ReadState(w.root)
+	l, err := ledger.Read(w.root)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	for _, d := range state.Deployments {
-		r, err := install.ReadReceipt(w.root, d.Receipt)
-		if err != nil {
-			w.t.Fatal(err)
+	tags := w.tags()
+	for p := range l.Claims {
+		_, repository, tag, ok := p.Split()
+		if !ok {
+			continue
 		}
-		for _, m := range r.Tags {
-			if _, ok := state.Owners["tag "+d.Registry+" "+m.Repository+":"+m.Tag]; !ok && m.Repository != install.CentralRepository(d.Name) && !strings.HasPrefix(m.Tag, "oob-") {
-				w.t.Errorf("%s:%s of %s is nobody's", m.Repository, m.Tag, d.Name)
-				return false
-			}
+		name := repository + ":" + tag
+		if at := tags[name]; at != string(l.Value(p)) {
+			w.t.Errorf("%s is %s and has to be %s", name, at, l.Value(p))
+			return false
 		}
-		for _, m := range append(state.OwnTags(d, r), r.Retaining()...) {
-			at, err := registry.TagBelow(w.root, m.Repository, m.Tag)
-			if err != nil || at != m.To {
-				w.t.Errorf("%s of %s is %s (%v)", m.Repository+":"+m.Tag, d.Name, at, err)
-				return false
-			}
-		}
+		delete(tags, name)
 	}
-	return true
+	for name := range tags {
+		w.t.Errorf("no release needs %s", name)
+	}
+	return len(tags) == 0
 }
 
 // TestTagBefore: what a tag was before the first of several deployments had it comes back

@@ -15,6 +15,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle/sign"
 	"github.com/oob-bundle/oob-bundle/install"
 	"github.com/oob-bundle/oob-bundle/install/host"
+	"github.com/oob-bundle/oob-bundle/install/ledger"
 	"github.com/oob-bundle/oob-bundle/install/registry"
 	"github.com/oob-bundle/oob-bundle/install/service"
 	"github.com/oob-bundle/oob-bundle/manifests"
@@ -54,10 +55,10 @@ func exitTable() []exitStatus {
 		}, nil},
 		{4, "signature missing, wrong, or by a key that is not trusted", []error{bundle.ErrSignature}, nil},
 		{7, "a source or the target registry could not be reached, refused, or sent something wrong", []error{remote.ErrRegistry, install.ErrMissing}, nil},
-		{1, "a failure not listed below", []error{install.ErrState, service.ErrUnusable}, nil},
+		{1, "a failure not listed below", []error{host.ErrState, service.ErrUnusable}, nil},
 		{3, "damaged, or not a bundle", []error{bundle.ErrOther, bundle.ErrFormat, bundle.ErrDigest, bundle.ErrLimit}, nil},
 		{2, "usage", []error{
-			errUsage, manifests.ErrInvalid, trust.ErrUsage, sign.ErrKey, kit.ErrProgram, bundle.ErrPart, bundle.ErrNotFile, registry.ErrNothingInstalled, registry.ErrCertificate, registry.ErrAccounts, host.ErrValues, install.ErrNotInstalled, service.ErrNoRuntime, remote.ErrCAFile, fs.ErrNotExist, fs.ErrExist, syscall.ENOTDIR, syscall.EISDIR,
+			errUsage, manifests.ErrInvalid, trust.ErrUsage, sign.ErrKey, kit.ErrProgram, bundle.ErrPart, bundle.ErrNotFile, registry.ErrNothingInstalled, registry.ErrCertificate, registry.ErrAccounts, host.ErrValues, ledger.ErrNotInstalled, service.ErrNoRuntime, remote.ErrCAFile, fs.ErrNotExist, fs.ErrExist, syscall.ENOTDIR, syscall.EISDIR,
 		}, nil},
 		{0, "done", nil, nil},
 	}

@@ -27,7 +27,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
 	"github.com/oob-bundle/oob-bundle/bundle/bundletest/trace"
-	"github.com/oob-bundle/oob-bundle/install"
+	"github.com/oob-bundle/oob-bundle/install/ledger"
 )
 
 var (
@@ -241,7 +241,7 @@ func (w *faultWorld) tree() string {
 			}
 			data, err := os.ReadFile(path)
 			if name == "site/state.json.old" { // how often the state was written is not always the same
-				if err := bundle.DecodeRecord(data, new(install.State)); err != nil {
+				if err := bundle.DecodeRecord(data, new(ledger.Ledger)); err != nil {
 					return err
 				}
 				data = nil

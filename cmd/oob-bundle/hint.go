@@ -9,7 +9,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/bundle/remote"
 	"github.com/oob-bundle/oob-bundle/bundle/sign"
-	"github.com/oob-bundle/oob-bundle/install"
+	"github.com/oob-bundle/oob-bundle/install/host"
 	"github.com/oob-bundle/oob-bundle/install/operate"
 	"github.com/oob-bundle/oob-bundle/verify"
 )
@@ -37,7 +37,7 @@ func hint(err error) string {
 		return "A bundle that another host has installed into a registry is called oci://REGISTRY/oob-bundle/NAME."
 	case errors.Is(err, verify.ErrNoKeys):
 		return "Give the public key of whoever made the bundle with --key, or keep it with oob-bundle trust add."
-	case errors.Is(err, bundle.ErrOther), errors.Is(err, install.ErrState), errors.As(err, &padded): // the message says it
+	case errors.Is(err, bundle.ErrOther), errors.Is(err, host.ErrState), errors.As(err, &padded): // the message says it
 	case b != nil && errors.Is(err, bundle.ErrSignature):
 		return "Make sure that this is the file you were sent and that the key is its maker's; nothing of it was used."
 	case b != nil && errors.Is(err, bundle.ErrDigest):

@@ -68,18 +68,17 @@ func (u *ui) rollback(ctx context.Context, name string, f undoFlags) error {
 	if err != nil {
 		return err
 	}
-	d := r.Installed
 	switch {
 	case r.Receipt == nil:
-		return u.result(d, func(w io.Writer) {
-			fmt.Fprintf(w, "The installation of %s %s is taken back; no other release of it was installed\n", d.Name, d.Version)
+		return u.result(r, func(w io.Writer) {
+			fmt.Fprintf(w, "The installation of %s %s is taken back; no other release of it was installed\n", r.Name, r.Version)
 		})
 	case r.TakenBack:
 		return u.result(r.Receipt, func(w io.Writer) {
-			fmt.Fprintf(w, "%s is %s, as before\n  identity  %s\n", d.Name, r.Receipt.Bundle.Version, r.Receipt.Bundle.Digest)
+			fmt.Fprintf(w, "%s is %s, as before\n  identity  %s\n", r.Name, r.Receipt.Bundle.Version, r.Receipt.Bundle.Digest)
 		})
 	}
 	return u.result(r.Receipt, func(w io.Writer) {
-		fmt.Fprintf(w, "%s is %s again\n  identity  %s\n", d.Name, r.Receipt.Bundle.Version, r.Receipt.Bundle.Digest)
+		fmt.Fprintf(w, "%s is %s again\n  identity  %s\n", r.Name, r.Receipt.Bundle.Version, r.Receipt.Bundle.Digest)
 	})
 }

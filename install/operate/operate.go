@@ -12,6 +12,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/bundle/remote"
 	"github.com/oob-bundle/oob-bundle/install"
+	"github.com/oob-bundle/oob-bundle/install/ledger"
 	"github.com/oob-bundle/oob-bundle/install/registry"
 	"github.com/oob-bundle/oob-bundle/install/service"
 )
@@ -52,10 +53,10 @@ func (o *Operator) manager(timeout time.Duration) *service.Manager {
 	return service.New(o.Root, o.Unencrypted, timeout, o.Note)
 }
 
-// warnRebuilt reports a state that had to be rebuilt.
-func (o *Operator) warnRebuilt(state *install.State) {
-	if state.Rebuilt != nil {
-		o.Warn("%v; what is installed is known from receipts and releases", state.Rebuilt)
+// warnRebuilt reports a ledger that had to be rebuilt.
+func (o *Operator) warnRebuilt(l *ledger.Ledger) {
+	if l.Rebuilt != nil {
+		o.Warn("%v; what is installed is known from receipts and releases", l.Rebuilt)
 	}
 }
 

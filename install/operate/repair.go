@@ -13,6 +13,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/install"
 	"github.com/oob-bundle/oob-bundle/install/host"
+	"github.com/oob-bundle/oob-bundle/install/ledger"
 	"github.com/oob-bundle/oob-bundle/install/registry"
 	"github.com/oob-bundle/oob-bundle/verify"
 )
@@ -51,7 +52,7 @@ func (o *Operator) Repair(ctx context.Context, s Source) (result *RepairResult, 
 			return nil, err
 		}
 	}
-	tags, err := tagDrift(o.Root, r.state, r.installed, r.kept, nil)
+	tags, err := tagDrift(o.Root, r.ledger, r.installed)
 	if err != nil {
 		return nil, err
 	}
@@ -67,7 +68,7 @@ func (o *Operator) Repair(ctx context.Context, s Source) (result *RepairResult, 
 		}
 		r.out.Files = append(r.out.Files, files...)
 	}
-	left, err := tagDrift(o.Root, r.state, r.installed, r.kept, nil)
+	left, err := tagDrift(o.Root, r.ledger, r.installed)
 	if err != nil {
 		return nil, err
 	}
@@ -89,32 +90,29 @@ type repair struct {
 	*Operator
 	*opened
 	name      string // of the bundle, in messages
-	state     *install.State
-	installed install.Installed
-	kept      []*install.Receipt
+	ledger    *ledger.Ledger
+	installed ledger.Deployment
 	embedded  *registry.Embedded // or nil
 	out       *RepairResult
 }
 
 // find finds out which release the bundle is of.
 func (r *repair) find() (err error) {
-	if r.state, err = install.ReadState(r.Root); err != nil {
+	if r.ledger, err = ledger.Read(r.Root); err != nil {
 		return err
 	}
-	r.warnRebuilt(r.state)
+	r.warnRebuilt(r.ledger)
 	v := r.verified
-	if r.installed, err = r.state.Find(v.Info.Name, r.target.Name()); err != nil {
+	if r.installed, err = r.ledger.Find(v.Info.Name, r.target.Name()); err != nil {
 		return err
 	}
-	if r.kept, err = r.installed.Kept(r.Root); err != nil && !host.Lost(err) { // what is lost is written again
-		return err
-	}
+	now := r.installed.Current()
 	r.embedded, _ = r.target.(*registry.Embedded)
-	r.out.Earlier = r.installed.Identity != v.Identity
-	known := slices.ContainsFunc(r.kept, func(k *install.Receipt) bool { return k.Bundle.Digest == v.Identity })
+	r.out.Earlier = now.Identity != v.Identity
+	known := slices.ContainsFunc(r.installed.Releases, func(k ledger.Release) bool { return k.Identity == v.Identity })
 	if r.out.Earlier && (r.embedded == nil || !known) {
 		return fmt.Errorf("%w: %s %s is installed from %s, and this bundle is %s; repair needs the same one, or that of a release which rollback can go back to, and install changes to another",
-			bundle.ErrPolicy, r.installed.Name, r.installed.Version, r.installed.Identity, v.Identity)
+			bundle.ErrPolicy, r.installed.Name, now.Version, now.Identity, v.Identity)
 	}
 	return nil
 }
@@ -126,7 +124,7 @@ func (r *repair) plan(ctx context.Context) (*install.Plan, error) {
 	if err != nil {
 		return nil, OfBundle(r.name, err)
 	}
-	if plan.Release() != r.installed.Release {
+	if plan.Release() != r.installed.Current().ID {
 		return nil, fmt.Errorf("%w: with these values %s would be another release than the one that is installed; leave --values and --host-root away, repeat --plain-http as it was given, or use install", bundle.ErrPolicy, r.installed.Name)
 	}
 	return plan, nil
@@ -138,7 +136,7 @@ func (r *repair) registry(ctx context.Context) error {
 		return nil
 	}
 	if r.out.Earlier {
-		if err := retainAgain(ctx, r.embedded, r.Root, r.kept, r.verified); err != nil {
+		if err := r.retainAgain(ctx); err != nil {
 			return err
 		}
 	}
@@ -150,16 +148,13 @@ func (r *repair) others() error {
 	if len(r.out.Others) == 0 {
 		return nil
 	}
-	others, err := otherBundles(r.Root, r.state, r.target, r.verified.Identity)
-	if err != nil {
-		return err
-	}
+	others := otherBundles(r.ledger, r.target, r.verified.Identity)
 	return fmt.Errorf("%w: %s came with another bundle and must be put right; run repair with the one that brought them: %s", ErrDrift, count(len(r.out.Others), "blob"), strings.Join(others, ", "))
 }
 
 // closeSecrets makes the passwords of the site nobody else's to read again.
-func closeSecrets(root string, d install.Installed, out *RepairResult) error {
-	about, err := host.ReadRelease(root, d.Name, d.Release)
+func closeSecrets(root string, d ledger.Deployment, out *RepairResult) error {
+	about, err := host.ReadRelease(root, d.Name, d.Current().ID)
 	if err != nil {
 		return err
 	}
@@ -181,7 +176,8 @@ func closeSecrets(root string, d install.Installed, out *RepairResult) error {
 
 // retainAgain makes the tags again that keep what an earlier release needs. A check
 // reaches only what tags lead to, so this comes before it.
-func retainAgain(ctx context.Context, e *registry.Embedded, root string, kept []*install.Receipt, v *verify.Verified) error {
+func (r *repair) retainAgain(ctx context.Context) error {
+	e, v := r.embedded, r.verified
 	added := install.Added(v)
 	var all []bundle.Descriptor
 	for _, m := range v.Blobs() {
@@ -190,18 +186,19 @@ func retainAgain(ctx context.Context, e *registry.Embedded, root string, kept []
 	if err := e.Prepare(ctx, all); err != nil {
 		return err
 	}
-	for _, r := range kept {
-		if r.Bundle.Digest != v.Identity {
+	for _, release := range r.installed.Releases {
+		if release.Identity != v.Identity {
 			continue
 		}
-		for _, t := range r.Retaining() {
-			at, err := registry.TagBelow(root, t.Repository, t.Tag)
-			if err == nil && at != t.To {
-				err = e.Tag(ctx, t.Repository, t.Tag, t.To)
+		for _, t := range install.Retaining(r.ledger, r.installed, release) {
+			_, repository, tag, _ := t.Place.Split()
+			at, err := registry.TagBelow(r.Root, repository, tag)
+			if err == nil && at != t.Value {
+				err = e.Tag(ctx, repository, tag, t.Value)
 			}
 			if errors.Is(err, install.ErrMissing) {
-				if err = storeTree(ctx, v, e, t.Repository, added, t.To); err == nil {
-					err = e.Tag(ctx, t.Repository, t.Tag, t.To)
+				if err = storeTree(ctx, v, e, repository, added, t.Value); err == nil {
+					err = e.Tag(ctx, repository, tag, t.Value)
 				}
 			}
 			if err != nil {
@@ -318,22 +315,15 @@ func storeAgain(ctx context.Context, v *verify.Verified, e *registry.Embedded, d
 }
 
 // otherBundles names the bundles besides one that have something on a target.
-func otherBundles(root string, state *install.State, target install.Target, except bundle.Digest) ([]string, error) {
+func otherBundles(l *ledger.Ledger, target install.Target, except bundle.Digest) []string {
 	var list []string
-	for _, d := range state.Deployments {
-		if d.Registry != target.Name() {
-			continue
-		}
-		kept, err := d.Kept(root)
-		if err != nil {
-			return nil, err
-		}
-		for _, r := range kept {
-			if r.Bundle.Digest != except {
-				list = append(list, fmt.Sprintf("%s %s (%s)", r.Bundle.Name, r.Bundle.Version, r.Bundle.Digest))
+	for _, d := range l.Sorted() {
+		for _, r := range d.Releases {
+			if d.Registry == target.Name() && r.Identity != except {
+				list = append(list, fmt.Sprintf("%s %s (%s)", d.Name, r.Version, r.Identity))
 			}
 		}
 	}
 	slices.Sort(list)
-	return slices.Compact(list), nil
+	return slices.Compact(list)
 }

@@ -7,8 +7,10 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/install"
 	"github.com/oob-bundle/oob-bundle/install/host"
+	"github.com/oob-bundle/oob-bundle/install/ledger"
 	"github.com/oob-bundle/oob-bundle/install/service"
 )
 
@@ -18,88 +20,105 @@ type Change struct {
 	Registry string // where several of the name are installed, or ""
 }
 
+// subject is the deployment that a change is about.
+type subject struct {
+	ledger.Deployment
+	// takenBack is a change to it that another run left unfinished, and that was ended.
+	takenBack bool
+	// first says that this was its first installation: nothing of it is recorded.
+	first bool
+}
+
 // site opens what a change without a bundle needs: the lock, and the target of a
-// deployment that is installed or that an unfinished change was about.
-func (o *Operator) site(ctx context.Context, change Change, action string) (d install.Installed, s install.Site, release func() error, err error) {
+// deployment that is installed or that an unfinished change is about.
+func (o *Operator) site(ctx context.Context, change Change, action string) (d subject, s install.Site, release func() error, err error) {
 	lock, err := install.Acquire(o.Root)
 	if err != nil {
 		return d, s, nil, err
 	}
-	fail := func(err error) (install.Installed, install.Site, func() error, error) {
+	if d, err = o.subject(ctx, change, action); err == nil {
+		s.Root, s.Warn = o.Root, o.Warn
+		s.Target, err = o.openTarget(ctx, d.Registry, d.Name)
+	}
+	if err != nil {
 		return d, s, nil, errors.Join(err, lock.Release())
-	}
-	state, err := install.ReadState(o.Root)
-	if err != nil {
-		return fail(err)
-	}
-	o.warnRebuilt(state)
-	taken, err := o.takeBack(ctx, change, action)
-	if err != nil {
-		return fail(err)
-	}
-	if taken != nil {
-		if state, err = install.ReadState(o.Root); err != nil {
-			return fail(err)
-		}
-		s.TakenBack, change = taken, Change{taken.Name, taken.Registry}
-	}
-	pending, err := install.Pending(o.Root, action, change.Name, change.Registry)
-	switch {
-	case err != nil:
-		return fail(err)
-	case pending != nil:
-		d = *pending
-	default:
-		if d, err = state.Find(change.Name, change.Registry); taken != nil && errors.Is(err, install.ErrNotInstalled) { // it was the first one
-			d = install.Installed{Name: taken.Name, Version: taken.Version, Identity: taken.Identity, Channel: taken.Channel, Registry: taken.Registry}
-		} else if err != nil {
-			return fail(notYet(o.Root, change.Name, err))
-		}
-	}
-	s.Root, s.Warn = o.Root, o.Warn
-	if s.Target, err = o.openTarget(ctx, d.Registry, d.Name); err != nil {
-		return fail(err)
 	}
 	return d, s, lock.Release, nil
 }
 
-// takeBack takes back another change of the deployment that did not finish, so that
-// rollback and uninstall never depend on finishing it. It returns the journal, or nil.
-func (o *Operator) takeBack(ctx context.Context, change Change, action string) (*install.Journal, error) {
-	journals, err := install.ReadJournals(o.Root)
+// subject finds the deployment, and ends another unfinished change to it.
+func (o *Operator) subject(ctx context.Context, change Change, action string) (d subject, err error) {
+	l, err := ledger.Read(o.Root)
 	if err != nil {
-		return nil, err
+		return d, err
 	}
+	o.warnRebuilt(l)
+	journals, err := ledger.ReadJournals(o.Root)
+	if err != nil {
+		return d, err
+	}
+	var unfinished *ledger.Journal
 	for _, j := range journals {
-		if j.Action == action || change.Name != "" && j.Name != change.Name || change.Registry != "" && j.Registry != change.Registry {
+		if change.Name != "" && j.Name != change.Name || change.Registry != "" && j.Registry != change.Registry {
 			continue
 		}
-		target, err := o.openTarget(ctx, j.Registry, j.Name)
-		if err != nil {
-			return nil, err
+		if d.takenBack, err = o.takeBack(ctx, j, action); err != nil {
+			return d, err
 		}
-		taken, err := install.TakeBack(ctx, install.Site{Root: o.Root, Target: target, Warn: o.Warn}, j.Name)
-		if err != nil {
-			return nil, fmt.Errorf("taking back the unfinished %s of %s %s: %w", j.Action, j.Name, j.Version, err)
-		}
-		if taken != nil {
-			o.Note("The %s of %s %s, which did not finish, is taken back", j.Action, j.Name, j.Version)
-			return taken, nil
+		if d.takenBack || j.Action == action {
+			unfinished, change = j, Change{j.Name, j.Registry}
+			break
 		}
 	}
-	return nil, nil
+	if d.takenBack {
+		if l, err = ledger.Read(o.Root); err != nil {
+			return d, err
+		}
+	}
+	d.Deployment, err = l.Find(change.Name, change.Registry)
+	switch {
+	case err == nil || !errors.Is(err, ledger.ErrNotInstalled):
+		return d, err
+	case unfinished == nil:
+		return d, notYet(o.Root, change.Name, err)
+	}
+	d.first = d.takenBack
+	d.Deployment = ledger.Deployment{Name: unfinished.Name, Registry: unfinished.Registry, Releases: []ledger.Release{{
+		ID: unfinished.From, Version: unfinished.Version, Identity: unfinished.Identity, Channel: unfinished.Channel,
+	}}}
+	return d, nil
+}
+
+// takeBack takes back another change of a deployment that did not finish, so that rollback
+// and uninstall never depend on finishing it. It reports whether there was one.
+func (o *Operator) takeBack(ctx context.Context, j *ledger.Journal, action string) (bool, error) {
+	if j.Action == action {
+		return false, nil
+	}
+	target, err := o.openTarget(ctx, j.Registry, j.Name)
+	if err != nil {
+		return false, err
+	}
+	taken, err := install.TakeBack(ctx, install.Site{Root: o.Root, Target: target, Warn: o.Warn}, j.Name)
+	if err != nil {
+		return false, fmt.Errorf("taking back the unfinished %s of %s %s: %w", j.Action, j.Name, j.Version, err)
+	}
+	if taken != nil {
+		o.Note("The %s of %s %s, which did not finish, is taken back", j.Action, j.Name, j.Version)
+	}
+	return taken != nil, nil
 }
 
 // notYet returns, where nothing is installed, the error of an unfinished change of the
 // name, or err.
 func notYet(root, name string, err error) error {
-	journals, journalErr := install.ReadJournals(root)
-	if journalErr != nil || !errors.Is(err, install.ErrNotInstalled) {
+	journals, journalErr := ledger.ReadJournals(root)
+	if journalErr != nil || !errors.Is(err, ledger.ErrNotInstalled) {
 		return err
 	}
 	for _, j := range journals {
 		if name == "" || j.Name == name {
-			return j.Unfinished(root)
+			return install.Unfinished(root, j)
 		}
 	}
 	return err
@@ -113,32 +132,37 @@ type RollbackOptions struct {
 	Restore      bool // with Start: put back the dump from before the newer release
 }
 
-// RollbackResult is what Rollback did.
+// RollbackResult is what Rollback did, to the release that was current or was taken back.
 type RollbackResult struct {
-	Installed install.Installed // what is installed now, or what was taken back
-	Receipt   *install.Receipt  // of the release that is current now, or nil if there is none
-	TakenBack bool              // an unfinished installation was taken back, and nothing more
+	Name     string        `json:"name"`
+	Channel  string        `json:"channel"`
+	Identity bundle.Digest `json:"identity"`
+	Version  string        `json:"version"`
+	Registry string        `json:"registry"`
+
+	Receipt   *ledger.Receipt `json:"-"` // of the release that is current now, or nil if there is none
+	TakenBack bool            `json:"-"` // an unfinished installation was taken back, and nothing more
 }
 
 // Rollback puts the release before the current one back; an unfinished installation is
 // taken back instead. Errors are those of install.Rollback and of package service.
 func (o *Operator) Rollback(ctx context.Context, opt RollbackOptions) (result *RollbackResult, err error) {
-	d, site, release, err := o.site(ctx, opt.Change, "rollback")
+	d, site, release, err := o.site(ctx, opt.Change, ledger.ActionRollback)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, release()) }()
-	if site.TakenBack != nil {
+	if d.takenBack {
 		return o.takenBack(ctx, d, opt)
 	}
-	older, err := install.Earlier(o.Root, d)
+	older, err := install.Earlier(o.Root, d.Deployment)
 	if err != nil {
 		return nil, notYet(o.Root, d.Name, err)
 	}
-	if err := install.CanRollback(ctx, site, d); err != nil {
+	if err := install.CanRollback(ctx, site, d.Deployment); err != nil {
 		return nil, err
 	}
-	r := &rollback{Operator: o, opt: opt, installed: d, older: older, manager: o.manager(opt.StartTimeout)}
+	r := &rollback{Operator: o, opt: opt, installed: d.Deployment, older: older, manager: o.manager(opt.StartTimeout)}
 	if err := r.find(); err != nil {
 		return nil, err
 	}
@@ -152,7 +176,7 @@ func (o *Operator) Rollback(ctx context.Context, opt RollbackOptions) (result *R
 		o.Warn("the database in %s is as %s %s left it; if that migrated it, %s %s may not understand it, and --start --restore-database puts the dump from before back",
 			older.Data, r.running.Name, r.running.Version, older.Name, older.Version)
 	}
-	receipt, err := install.Rollback(ctx, site, d)
+	receipt, err := install.Rollback(ctx, site, d.Deployment)
 	if err != nil {
 		return nil, err
 	}
@@ -160,14 +184,16 @@ func (o *Operator) Rollback(ctx context.Context, opt RollbackOptions) (result *R
 		o.Warn("what was started last is %s %s, and stays so until %s %s is started: oob-bundle install BUNDLE --start, with the bundle of that one",
 			r.running.Name, r.running.Version, older.Name, older.Version)
 	}
-	return &RollbackResult{Installed: d, Receipt: receipt}, nil
+	result = d.result()
+	result.Receipt = receipt
+	return result, nil
 }
 
 // rollback is one that has begun.
 type rollback struct {
 	*Operator
 	opt       RollbackOptions
-	installed install.Installed
+	installed ledger.Deployment
 	older     *host.About // that is put back
 	manager   *service.Manager
 	running   *host.About // that was started last, or nil
@@ -219,19 +245,29 @@ func (r *rollback) start(ctx context.Context) error {
 	return nil
 }
 
+func (d subject) result() *RollbackResult {
+	now := d.Current()
+	return &RollbackResult{Name: d.Name, Channel: now.Channel, Identity: now.Identity, Version: now.Version, Registry: d.Registry}
+}
+
 // takenBack ends a rollback that had only to take back an unfinished installation.
-func (o *Operator) takenBack(ctx context.Context, d install.Installed, opt RollbackOptions) (*RollbackResult, error) {
-	result := &RollbackResult{Installed: d, TakenBack: true}
-	if d.Receipt == "" { // it was the first one
+func (o *Operator) takenBack(ctx context.Context, d subject, opt RollbackOptions) (*RollbackResult, error) {
+	now := d.Current()
+	result := d.result()
+	result.TakenBack = true
+	if d.first {
 		return result, nil
 	}
-	var err error
-	if result.Receipt, err = install.ReadReceipt(o.Root, d.Receipt); err != nil || !opt.Start {
-		return result, err
-	}
-	about, err := host.ReadRelease(o.Root, d.Name, d.Release)
+	l, err := ledger.Read(o.Root)
 	if err != nil {
 		return nil, err
+	}
+	about, err := host.ReadRelease(o.Root, d.Name, now.ID)
+	if err != nil {
+		return nil, err
+	}
+	if result.Receipt, err = l.Receipt(o.Root, d.Deployment, now, about); err != nil || !opt.Start {
+		return result, err
 	}
 	manager := o.manager(opt.StartTimeout)
 	if err := pullImages(ctx, manager, o.Root, d.Registry != Embedded, about); err != nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/install"
 	"github.com/oob-bundle/oob-bundle/install/host"
+	"github.com/oob-bundle/oob-bundle/install/ledger"
 	"github.com/oob-bundle/oob-bundle/install/registry"
 	"github.com/oob-bundle/oob-bundle/install/service"
 )
@@ -151,15 +152,15 @@ func (l *launch) after(ctx context.Context, next *host.About) error {
 // back stops a release that did not come up, and starts the one before with the
 // database as it was.
 func (l *launch) back(ctx context.Context, next *host.About) error {
-	state, err := install.ReadState(l.Root)
+	installed, err := ledger.Read(l.Root)
 	if err != nil {
 		return err
 	}
-	d, err := state.Find(next.Name, l.target.Name())
+	d, err := installed.Find(next.Name, l.target.Name())
 	if err != nil {
 		return err
 	}
-	if len(d.Before) == 0 {
+	if len(d.Releases) == 1 {
 		return errors.Join(l.manager.Stop(ctx, next), errors.New("no release before it is here any more, so there is none to go back to: it is stopped, and still installed"))
 	}
 	dump, err := l.manager.Before(next)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -13,6 +12,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/install"
 	"github.com/oob-bundle/oob-bundle/install/host"
+	"github.com/oob-bundle/oob-bundle/install/ledger"
 	"github.com/oob-bundle/oob-bundle/install/registry"
 )
 
@@ -28,22 +28,22 @@ type Status struct {
 
 // DeploymentStatus is one deployment.
 type DeploymentStatus struct {
-	Name      string                 `json:"name"`
-	Version   string                 `json:"version"`
-	Digest    bundle.Digest          `json:"digest"`
-	Channel   string                 `json:"channel"`
-	Sequence  int64                  `json:"sequence"` // of the channel
-	Signers   []string               `json:"signers"`
-	Registry  string                 `json:"registry"`
-	Installed string                 `json:"installed"` // RFC 3339, by this host's clock
-	Release   string                 `json:"release"`
-	Current   bool                   `json:"current"` // its files are those that are in use
-	Directory string                 `json:"directory"`
-	Started   string                 `json:"started"` // release that was started last and not stopped, or ""
-	Before    []string               `json:"before"`  // versions that a rollback can go back to, the newest first
-	Images    []install.ReceiptImage `json:"images"`
-	Files     []install.ReceiptFile  `json:"files"`
-	Drift     []host.Drift           `json:"drift"`
+	Name      string         `json:"name"`
+	Version   string         `json:"version"`
+	Digest    bundle.Digest  `json:"digest"`
+	Channel   string         `json:"channel"`
+	Sequence  int64          `json:"sequence"` // of the channel
+	Signers   []string       `json:"signers"`
+	Registry  string         `json:"registry"`
+	Installed string         `json:"installed"` // RFC 3339, by this host's clock
+	Release   string         `json:"release"`
+	Current   bool           `json:"current"` // its files are those that are in use
+	Directory string         `json:"directory"`
+	Started   string         `json:"started"` // release that was started last and not stopped, or ""
+	Before    []string       `json:"before"`  // versions that a rollback can go back to, the newest first
+	Images    []ledger.Image `json:"images"`
+	Files     []ledger.File  `json:"files"`
+	Drift     []host.Drift   `json:"drift"`
 }
 
 // PendingStatus is a change that did not finish.
@@ -65,28 +65,28 @@ type StatusOptions struct {
 // Status describes what is installed. The result is complete also with an error that wraps
 // ErrDrift, or install.ErrIncomplete with Check.
 func (o *Operator) Status(ctx context.Context, opt StatusOptions) (*Status, error) {
-	state, err := install.ReadState(o.Root)
+	l, err := ledger.Read(o.Root)
 	if err != nil {
 		return nil, err
 	}
-	journals, err := install.ReadJournals(o.Root)
+	journals, err := ledger.ReadJournals(o.Root)
 	if err != nil {
 		return nil, err
 	}
-	o.warnRebuilt(state)
-	if len(state.Unknown) > 0 {
-		return nil, fmt.Errorf("%w: %s is installed, and neither state.json nor a receipt describes it; put them back from a backup, or install its newest bundle again with --allow-downgrade", install.ErrState, strings.Join(state.Unknown, ", "))
+	o.warnRebuilt(l)
+	if len(l.Unknown) > 0 {
+		return nil, fmt.Errorf("%w: %s is installed, and neither state.json nor a receipt describes it; put them back from a backup, or install its newest bundle again with --allow-downgrade", host.ErrState, strings.Join(l.Unknown, ", "))
 	}
 	out := &Status{Deployments: []DeploymentStatus{}, Pending: []PendingStatus{}, Damaged: []registry.Damage{}, Unchecked: []string{}, Checked: opt.Check}
-	for _, key := range slices.Sorted(maps.Keys(state.Deployments)) {
-		d, err := o.describeInstalled(ctx, state, state.Deployments[key], opt.Check)
+	for _, d := range l.Sorted() {
+		status, err := o.describeInstalled(ctx, l, d, opt.Check)
 		if err != nil {
 			return nil, err
 		}
-		out.Deployments = append(out.Deployments, d)
+		out.Deployments = append(out.Deployments, status)
 	}
 	for _, j := range journals {
-		out.Pending = append(out.Pending, PendingStatus{j.Action, j.Name, j.Version, j.Identity, j.Registry, j.Started.Format("2006-01-02T15:04:05Z"), j.Command(o.Root)})
+		out.Pending = append(out.Pending, PendingStatus{j.Action, j.Name, j.Version, j.Identity, j.Registry, j.Started.Format("2006-01-02T15:04:05Z"), install.Command(o.Root, j)})
 	}
 	if out.Storing, err = registry.Storing(o.Root); err != nil {
 		return nil, err
@@ -100,7 +100,7 @@ func (o *Operator) Status(ctx context.Context, opt StatusOptions) (*Status, erro
 	}
 	out.Unchecked = append(out.Unchecked, out.elsewhere()...)
 	if opt.Check && len(journals) > 0 {
-		return out, journals[0].Unfinished(o.Root)
+		return out, install.Unfinished(o.Root, journals[0])
 	}
 	if n := out.Drift(); n > 0 {
 		return out, fmt.Errorf("%w in %s; oob-bundle repair BUNDLE puts that right", ErrDrift, count(n, "place"))
@@ -109,20 +109,17 @@ func (o *Operator) Status(ctx context.Context, opt StatusOptions) (*Status, erro
 }
 
 // describeInstalled describes one deployment.
-func (o *Operator) describeInstalled(ctx context.Context, state *install.State, d install.Installed, check bool) (DeploymentStatus, error) {
-	receipt, err := install.ReadReceipt(o.Root, d.Receipt)
-	if err != nil {
-		return DeploymentStatus{}, err
-	}
+func (o *Operator) describeInstalled(ctx context.Context, l *ledger.Ledger, d ledger.Deployment, check bool) (DeploymentStatus, error) {
+	now := d.Current()
 	current, err := host.Current(o.Root, d.Name)
 	if err != nil {
 		return DeploymentStatus{}, err
 	}
 	out := DeploymentStatus{
-		Name: d.Name, Version: d.Version, Digest: d.Identity, Channel: d.Channel, Sequence: state.Channels[d.Channel].Sequence,
-		Signers: receipt.Signers, Registry: d.Registry, Installed: receipt.Installed, Release: d.Release, Current: current == d.Release,
+		Name: d.Name, Version: now.Version, Digest: now.Identity, Channel: now.Channel, Sequence: l.Channels[now.Channel].Sequence,
+		Signers: now.Signers, Registry: d.Registry, Installed: now.Installed, Release: now.ID, Current: current == now.ID,
 		Directory: filepath.Join(host.Base(o.Root, d.Name), "current"), Before: []string{},
-		Images: receipt.Images, Files: receipt.Files, Drift: []host.Drift{},
+		Images: now.Images, Files: []ledger.File{}, Drift: []host.Drift{},
 	}
 	started, err := host.ReadStarted(o.Root, d.Name)
 	if err != nil {
@@ -131,57 +128,70 @@ func (o *Operator) describeInstalled(ctx context.Context, state *install.State, 
 	if started != nil {
 		out.Started = started.Release
 	}
-	kept, err := d.Kept(o.Root)
-	if err != nil {
+	for _, earlier := range d.Releases[1:] {
+		out.Before = append(out.Before, earlier.Version)
+	}
+	about, err := host.ReadRelease(o.Root, d.Name, now.ID)
+	lost := errors.Is(err, fs.ErrNotExist)
+	if err != nil && !lost {
 		return out, err
 	}
-	for _, earlier := range kept[1:] {
-		out.Before = append(out.Before, earlier.Bundle.Version)
+	if !lost {
+		if out.Files, err = ledger.Files(o.Root, about); err != nil {
+			return out, err
+		}
 	}
 	if !check {
 		return out, nil
 	}
-	if out.Drift, err = tagDrift(o.Root, state, d, kept, out.Drift); err != nil {
+	tags, err := tagDrift(o.Root, l, d)
+	if err != nil {
 		return out, err
 	}
-	about, err := host.ReadRelease(o.Root, d.Name, d.Release)
-	if errors.Is(err, fs.ErrNotExist) {
-		out.Drift = append(out.Drift, host.Drift{Path: filepath.Join(host.Base(o.Root, d.Name), "releases", d.Release), What: "missing"})
+	out.Drift = append(out.Drift, tags...)
+	if lost {
+		out.Drift = append(out.Drift, host.Drift{Path: filepath.Join(host.Base(o.Root, d.Name), "releases", now.ID), What: "missing"})
 		return out, nil
 	}
-	if err != nil {
-		return out, err
-	}
-	drift, err := host.Check(ctx, o.Root, about)
-	if err != nil {
-		return out, err
-	}
-	out.Drift = append(out.Drift, drift...)
-	if drift, err = host.CheckSecrets(o.Root, about); err != nil {
-		return out, err
-	}
-	out.Drift = append(out.Drift, drift...)
-	switch {
-	case out.Current:
-		about.Links = state.OwnLinks(about)
-		drift, err = host.CheckLinks(o.Root, about)
-		out.Drift = append(out.Drift, drift...)
-	case !slices.ContainsFunc(slices.Collect(maps.Values(state.Deployments)), func(x install.Installed) bool { return x.Name == d.Name && x.Release == current }):
-		out.Drift = append(out.Drift, host.Drift{Path: out.Directory, What: "link"}) // it leads to no release that is installed
-	}
+	files, err := o.fileDrift(ctx, l, d, about, current)
+	out.Drift = append(out.Drift, files...)
 	return out, err
 }
 
-// tagDrift adds the tags to a list that are lost, or lead to something else than they were
-// put at.
-func tagDrift(root string, state *install.State, d install.Installed, kept []*install.Receipt, list []host.Drift) ([]host.Drift, error) {
-	for _, r := range kept {
-		lost, err := lostTags(root, d, r)
+// fileDrift lists what has changed of the files, passwords and links of a release. Current
+// is the release that is in use.
+func (o *Operator) fileDrift(ctx context.Context, l *ledger.Ledger, d ledger.Deployment, about *host.About, current string) ([]host.Drift, error) {
+	list, err := host.Check(ctx, o.Root, about)
+	if err != nil {
+		return list, err
+	}
+	secrets, err := host.CheckSecrets(o.Root, about)
+	if err != nil {
+		return list, err
+	}
+	list = append(list, secrets...)
+	if about.ID == current {
+		about.Links = install.OwnLinks(l, about)
+		links, err := host.CheckLinks(o.Root, about)
+		return append(list, links...), err
+	}
+	installed := func(x ledger.Deployment) bool { return x.Name == d.Name && x.Current().ID == current }
+	if !slices.ContainsFunc(l.Sorted(), installed) { // it leads to no release that is installed
+		list = append(list, host.Drift{Path: filepath.Join(host.Base(o.Root, d.Name), "current"), What: "link"})
+	}
+	return list, nil
+}
+
+// tagDrift lists the tags of a deployment in the registry below the root that are lost, or
+// lead to something else than they have to.
+func tagDrift(root string, l *ledger.Ledger, d ledger.Deployment) (list []host.Drift, err error) {
+	for _, r := range d.Releases {
+		lost, err := lostTags(root, l, d, r)
 		if err != nil {
 			return list, err
 		}
-		if r.Release == d.Release && d.Registry == Embedded {
-			moved, err := elsewhere(root, state.OwnTags(d, r))
+		if r.ID == d.Current().ID && d.Registry == Embedded {
+			moved, err := elsewhere(root, install.Published(l, d))
 			if err != nil {
 				return list, err
 			}
@@ -194,28 +204,29 @@ func tagDrift(root string, state *install.State, d install.Installed, kept []*in
 	return list, nil
 }
 
-// lostTags lists the tags that keep a release in the registry below root, and are not
+// lostTags lists the tags that keep a release in the registry below the root and are not
 // there any more, although what they kept may be: repair with the release's bundle makes
-// them again. A release that rollback can go back to counts as long as its root is there.
-func lostTags(root string, d install.Installed, r *install.Receipt) (list []string, err error) {
+// them again. A release that rollback can return to counts as long as its root is there.
+func lostTags(root string, l *ledger.Ledger, d ledger.Deployment, r ledger.Release) (list []string, err error) {
 	if d.Registry != Embedded {
 		return nil, nil
 	}
-	if r.Release != d.Release && !registry.HasBelow(root, install.CentralRepository(d.Name), r.Bundle.Digest) {
+	if r.ID != d.Current().ID && !registry.HasBelow(root, install.CentralRepository(d.Name), r.Identity) {
 		return nil, nil
 	}
-	return elsewhere(root, r.Retaining())
+	return elsewhere(root, install.Retaining(l, d, r))
 }
 
-// elsewhere lists the tags that do not lead to where they were put.
-func elsewhere(root string, tags []install.TagMove) (list []string, err error) {
+// elsewhere lists the tags that do not lead to where they have to.
+func elsewhere(root string, tags []ledger.Placed) (list []string, err error) {
 	for _, t := range tags {
-		at, err := registry.TagBelow(root, t.Repository, t.Tag)
+		_, repository, tag, _ := t.Place.Split()
+		at, err := registry.TagBelow(root, repository, tag)
 		if err != nil {
 			return nil, err
 		}
-		if at != t.To {
-			list = append(list, t.Repository+":"+t.Tag)
+		if at != t.Value {
+			list = append(list, repository+":"+tag)
 		}
 	}
 	return list, nil
@@ -224,23 +235,18 @@ func elsewhere(root string, tags []install.TagMove) (list []string, err error) {
 // refuseLost refuses to remove what no tag leads to where tags are lost: what they kept
 // would go with it.
 func (o *Operator) refuseLost() error {
-	state, err := install.ReadState(o.Root)
+	l, err := ledger.Read(o.Root)
 	if err != nil {
 		return err
 	}
-	for _, key := range slices.Sorted(maps.Keys(state.Deployments)) {
-		d := state.Deployments[key]
-		kept, err := d.Kept(o.Root)
-		if err != nil {
-			return err
-		}
-		for _, r := range kept {
-			lost, err := lostTags(o.Root, d, r)
+	for _, d := range l.Sorted() {
+		for _, r := range d.Releases {
+			lost, err := lostTags(o.Root, l, d, r)
 			if err != nil {
 				return err
 			}
 			if len(lost) > 0 {
-				return fmt.Errorf("%w: the registry has lost %s of %s %s, and what these keep would be removed; run oob-bundle repair with its bundle first", ErrDrift, count(len(lost), "tag"), d.Name, r.Bundle.Version)
+				return fmt.Errorf("%w: the registry has lost %s of %s %s, and what these keep would be removed; run oob-bundle repair with its bundle first", ErrDrift, count(len(lost), "tag"), d.Name, r.Version)
 			}
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/install"
 	"github.com/oob-bundle/oob-bundle/install/host"
+	"github.com/oob-bundle/oob-bundle/install/ledger"
 	"github.com/oob-bundle/oob-bundle/install/registry"
 	"github.com/oob-bundle/oob-bundle/install/service"
 )
@@ -39,7 +40,7 @@ var ErrOwnRegistry = errors.New("--leave-registry is for a registry of the site;
 // Uninstall stops and removes a deployment. Errors are those of install.Uninstall and of
 // package service, or ErrOwnRegistry.
 func (o *Operator) Uninstall(ctx context.Context, opt UninstallOptions) (result *UninstallResult, err error) {
-	d, site, release, err := o.site(ctx, opt.Change, "uninstall")
+	d, site, release, err := o.site(ctx, opt.Change, ledger.ActionUninstall)
 	if err != nil {
 		return nil, err
 	}
@@ -48,40 +49,40 @@ func (o *Operator) Uninstall(ctx context.Context, opt UninstallOptions) (result 
 		return nil, ErrOwnRegistry
 	}
 	site.Leave = opt.LeaveRegistry
-	first := d.Receipt == "" // its first installation was taken back
-	if !first {
-		if err := install.CanUninstall(ctx, site, d); err != nil {
+	if !d.first {
+		if err := install.CanUninstall(ctx, site, d.Deployment); err != nil {
 			return nil, err
 		}
 	}
-	if site.Switched, err = o.stop(ctx, d); err != nil {
+	if site.Switched, err = o.stop(ctx, d.Deployment); err != nil {
 		return nil, err
 	}
-	result = &UninstallResult{Name: d.Name, Version: d.Version, Digest: d.Identity, Channel: d.Channel, Left: []string{}}
+	now := d.Current()
+	result = &UninstallResult{Name: d.Name, Version: now.Version, Digest: now.Identity, Channel: now.Channel, Left: []string{}}
 	site.Last = func(ctx context.Context) (err error) {
 		result.Removed, err = o.collectUnneeded(ctx, site.Target)
 		return err
 	}
 	remove := install.Uninstall
-	if first {
+	if d.first {
 		remove = install.RemoveStaged
 	}
-	left, err := remove(ctx, site, d)
+	left, err := remove(ctx, site, d.Deployment)
 	if err != nil {
 		return nil, err
 	}
 	result.Left = append(result.Left, left...)
-	state, err := install.ReadState(o.Root)
+	l, err := ledger.Read(o.Root)
 	if err != nil {
 		return nil, err
 	}
-	result.Sequence = state.Channels[d.Channel].Sequence
+	result.Sequence = l.Channels[now.Channel].Sequence
 	return result, nil
 }
 
 // stop stops what runs of a deployment. It returns what has to be called when its files are
 // gone, or nil.
-func (o *Operator) stop(ctx context.Context, d install.Installed) (forget func(context.Context) error, err error) {
+func (o *Operator) stop(ctx context.Context, d ledger.Deployment) (forget func(context.Context) error, err error) {
 	manager := o.manager(time.Minute)
 	running, lost := manager.Running(d.Name)
 	both, err := o.elsewhere(d)
@@ -95,7 +96,7 @@ func (o *Operator) stop(ctx context.Context, d install.Installed) (forget func(c
 		}
 		return func(context.Context) error { return host.ForgetStarted(o.Root, d.Name) }, nil
 	}
-	if running == nil || both && !o.ours(d, running) {
+	if running == nil || both && !ours(d, running) {
 		return nil, nil
 	}
 	if err := manager.Finish(ctx, running); err != nil { // what is left of it is to be of one release
@@ -116,24 +117,19 @@ func forgetRunning(ctx context.Context, manager *service.Manager, running *host.
 }
 
 // elsewhere reports whether the same name is installed with another registry, too.
-func (o *Operator) elsewhere(d install.Installed) (bool, error) {
-	state, err := install.ReadState(o.Root)
+func (o *Operator) elsewhere(d ledger.Deployment) (bool, error) {
+	l, err := ledger.Read(o.Root)
 	if err != nil {
 		return false, err
 	}
-	for _, other := range state.Deployments {
-		if other.Name == d.Name && other.Registry != d.Registry {
-			return true, nil
-		}
-	}
-	return false, nil
+	other := func(x ledger.Deployment) bool { return x.Name == d.Name && x.Registry != d.Registry }
+	return slices.ContainsFunc(l.Sorted(), other), nil
 }
 
-// ours reports whether a release is of what is installed with this registry, as far as
-// its receipts know.
-func (o *Operator) ours(d install.Installed, a *host.About) bool {
-	kept, err := d.Kept(o.Root)
-	return d.Release == a.ID || err == nil && slices.ContainsFunc(kept, func(r *install.Receipt) bool { return r.Release == a.ID })
+// ours reports whether a release is of what is installed with this registry.
+func ours(d ledger.Deployment, a *host.About) bool {
+	_, ok := d.Release(a.ID)
+	return ok
 }
 
 // collectUnneeded removes from the registry below the root what no tag leads to. What
@@ -167,13 +163,13 @@ func (o *Operator) Collect(ctx context.Context) (removed registry.Collected, err
 		return removed, err
 	}
 	defer func() { err = errors.Join(err, lock.Release()) }()
-	journals, err := install.ReadJournals(o.Root)
+	journals, err := ledger.ReadJournals(o.Root)
 	if err != nil {
 		return removed, err
 	}
 	for _, j := range journals {
 		if j.Registry == Embedded {
-			return removed, j.Unfinished(o.Root)
+			return removed, install.Unfinished(o.Root, j)
 		}
 	}
 	e, err := registry.OpenEmbedded(ctx, o.Root)

@@ -11,7 +11,7 @@ import (
 
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/bundle/remote"
-	"github.com/oob-bundle/oob-bundle/install"
+	"github.com/oob-bundle/oob-bundle/install/ledger"
 )
 
 // Heads returns the root of a bundle that was installed into the registry, with each of
@@ -82,7 +82,7 @@ func fetchSlot(ctx context.Context, r *remote.Repository, ref bundle.Descriptor)
 const maxSlots = 50
 
 // OnlyChannel returns the tag of the only channel of a repository. Errors wrap
-// remote.ErrRegistry, or install.ErrNotInstalled if there are several.
+// remote.ErrRegistry, or ledger.ErrNotInstalled if there are several.
 func (e *External) OnlyChannel(ctx context.Context, repo string) (string, error) {
 	r, err := e.repository(ctx, repo)
 	if err != nil {
@@ -108,7 +108,7 @@ func (e *External) OnlyChannel(ctx context.Context, repo string) (string, error)
 		}
 		list = append(list, "\n  :"+tag+"  "+e.describe(ctx, repo, tag))
 	}
-	return "", fmt.Errorf("%w as the only bundle: %s/%s has those of %d channels; say which with one of the tags%s", install.ErrNotInstalled, e.Address(), repo, len(tags), strings.Join(list, ""))
+	return "", fmt.Errorf("%w as the only bundle: %s/%s has those of %d channels; say which with one of the tags%s", ledger.ErrNotInstalled, e.Address(), repo, len(tags), strings.Join(list, ""))
 }
 
 // maxDescribed bounds the channels that are described in an error: each takes requests.

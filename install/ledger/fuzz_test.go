@@ -1,4 +1,4 @@
-package install
+package ledger
 
 import (
 	"bytes"
@@ -19,37 +19,48 @@ import (
 // TestSeeds counts what the fuzz target begins with, and what becomes of it.
 func TestSeeds(t *testing.T) {
 	seeds.Targets(t, "FuzzState")
-	seeds.Count(t, "FuzzState", stateSeeds(), 12, 28, 0, fuzzState(t.TempDir()))
+	seeds.Count(t, "FuzzState", stateSeeds(), 15, 35, 0, fuzzState(t.TempDir()))
 }
 
 // stateDocument is one of the documents below the root.
 type stateDocument struct {
-	kind byte // modulo 4: state, receipt, journal, release
+	kind byte // modulo 5: ledger, receipt, journal, release, state
 	data []byte
 }
 
 func stateSeeds() seeds.Of[stateDocument] {
 	digest := bundle.DigestOf([]byte("x"))
-	installed := Installed{Name: "demo", Channel: "demo", Identity: digest, Version: "1", Registry: "embedded", Release: "0123456789abcdef", Receipt: "demo-0123456789abcdef-00000000.json", Before: []string{"r.json"}}
 	moves := []TagMove{{Repository: "docker.io/library/nginx", Tag: "1", From: digest, To: digest}}
+	images := []Image{{Reference: "a/b:1", Upstream: "docker.io/library/nginx:1", Digest: digest, Index: digest, IndexStored: true, Manifests: []bundle.Digest{digest}}}
+	release := Release{ID: releaseID, Identity: digest, Version: "1", Channel: "demo", Sequence: 7, Installed: "2026-01-02T03:04:05Z", Signers: []string{}, Address: "127.0.0.1:5000", Images: images}
+	earlier := release
+	earlier.ID, earlier.InPlace = "fedcba9876543210", true
+	channels := map[string]Channel{"demo": {Sequence: 1 << 62, Identity: digest, Highest: digest, Pending: digest}}
+	place := Tag("embedded", "docker.io/library/nginx", "1")
+	found := installed{Name: "demo", Channel: "demo", Identity: digest, Version: "1", Registry: "embedded", Release: releaseID, Receipt: "r.json", Before: []string{"r.json"}}
 	documents := []any{
-		State{
-			APIVersion: bundle.APIVersion, Kind: "State", Channels: map[string]Channel{"demo": {Sequence: 1 << 62, Identity: digest, Highest: digest, Pending: digest}},
-			Owners: map[string]Owner{"deployment demo": {"demo", "demo"}}, Deployments: map[string]Installed{"demo embedded": installed},
+		Ledger{
+			APIVersion: bundle.APIVersion, Kind: "Ledger", Channels: channels, Names: map[string]string{"demo": "demo"},
+			Deployments: map[string]Deployment{"demo embedded": {Name: "demo", Registry: "embedded", Releases: []Release{release, earlier}}},
+			Claims:      map[Place][]Claim{place: {{"demo embedded", releaseID, digest}}, Path("/etc/a"): {{"demo embedded", releaseID, ""}}}, Before: map[Place]bundle.Digest{place: ""},
 		},
 		Receipt{
-			APIVersion: bundle.APIVersion, Kind: "Receipt", Bundle: ReceiptBundle{digest, "demo", "1", "demo", 7}, Signers: []string{bundle.Fingerprint{1}.String()}, Registry: "127.0.0.1:5000",
-			Images: []ReceiptImage{{Reference: "a/b:1", Upstream: "docker.io/library/nginx:1", Digest: digest, Index: digest, IndexStored: true, Manifests: []bundle.Digest{digest}}},
-			Files:  []ReceiptFile{{"/var/lib/x", "0644", digest}}, Release: "0123456789abcdef", Tags: moves, Installed: "2026-01-02T03:04:05Z",
+			APIVersion: bundle.APIVersion, Kind: "Receipt", Bundle: Bundle{digest, "demo", "1", "demo", 7}, Signers: []string{bundle.Fingerprint{1}.String()}, Registry: "127.0.0.1:5000",
+			Images: images,
+			Files:  []File{{"/var/lib/x", "0644", digest}}, Release: "0123456789abcdef", Tags: moves, Installed: "2026-01-02T03:04:05Z",
 		},
 		Journal{
-			APIVersion: bundle.APIVersion, Kind: "Journal", Action: actionRollback, Identity: digest, Name: "demo", Version: "1", Channel: "demo", Sequence: 7, Registry: "embedded",
-			Started: time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC), Release: "0123456789abcdef", From: "fedcba9876543210", Tags: moves, Deployment: &installed,
+			APIVersion: bundle.APIVersion, Kind: "Journal", Action: ActionRollback, Identity: digest, Name: "demo", Version: "1", Channel: "demo", Sequence: 7, Registry: "embedded",
+			Started: time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC), Release: "0123456789abcdef", From: "fedcba9876543210", Tags: moves, Deployment: &found,
 		},
 		host.About{
 			APIVersion: bundle.APIVersion, Kind: "Release", ID: releaseID, Identity: digest, Name: "demo", Version: "1", Form: "compose", Registry: "127.0.0.1:5000", Data: "/data",
 			Values: map[string]string{"domain": "a"}, Images: []string{"a"}, Health: []string{"http://127.0.0.1"}, Links: []bundle.Link{{Path: "/etc/nginx/conf.d/a", File: "a"}},
 			Merges: []bundle.Merge{{File: "a", Patch: "b"}}, Database: &bundle.Database{Service: "db"}, Postgres: "17", Files: []host.File{{Path: "a", Mode: "0644", SHA256: digest}},
+		},
+		state{
+			APIVersion: bundle.APIVersion, Kind: "State", Channels: channels,
+			Owners: map[string]owner{"deployment demo": {"demo", "demo"}}, Deployments: map[string]installed{"demo embedded": found},
 		},
 	}
 	var s seeds.Of[stateDocument]
@@ -72,6 +83,9 @@ func stateSeeds() seeds.Of[stateDocument] {
 	return s
 }
 
+// stateKind is the kind of a state from before there were ledgers.
+const stateKind = 4
+
 const releaseID = "0123456789abcdef"
 
 // FuzzState: what this host wrote down is written again to the same bytes, others
@@ -87,7 +101,7 @@ func FuzzState(f *testing.F) {
 func fuzzState(root string) func(t *testing.T, in stateDocument) bool {
 	const journalName, receipt, name = "j.json", "r.json", "demo"
 	paths := []string{
-		statePath(root), receiptPath(root, receipt), filepath.Join(root, "journal", journalName), filepath.Join(host.Base(root, name), "releases", releaseID, "release.json"),
+		path(root), ReceiptPath(root, receipt), filepath.Join(root, "journal", journalName), filepath.Join(host.Base(root, name), "releases", releaseID, "release.json"), path(root),
 	}
 	for _, p := range paths {
 		if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
@@ -96,8 +110,8 @@ func fuzzState(root string) func(t *testing.T, in stateDocument) bool {
 	}
 	read := func(kind int) (any, error) {
 		switch kind {
-		case 0:
-			return readStateFile(statePath(root))
+		case 0, stateKind:
+			return read(root, path(root))
 		case 1:
 			return ReadReceipt(root, receipt)
 		case 2:
@@ -126,7 +140,9 @@ func fuzzState(root string) func(t *testing.T, in stateDocument) bool {
 			}
 			return false
 		}
-		same(t, kind, in.data, got)
+		if _, was := bundle.KindOf(in.data); was != "State" { // which is read as a ledger
+			same(t, kind, in.data, got)
+		}
 		written, err := bundle.Encode(got)
 		if err != nil {
 			t.Fatal(err)
