@@ -68,6 +68,33 @@ func (c *change) moves(ctx context.Context, next *ledger.Ledger, forced map[ledg
 	return own, others, nil
 }
 
+// complete adds to the journal of another run the tags that have to move besides, if any:
+// programs that kept a State moved those of earlier releases later.
+func (c *change) complete(ctx context.Context, j *ledger.Journal, next *ledger.Ledger) error {
+	d := next.Deployments[ledger.Key(j.Name, j.Registry)]
+	forced := map[ledger.Place]bool{}
+	if j.Action == ledger.ActionInstall { // these are in the journal, or another host has put them
+		for _, t := range next.Tags(d, d.Current().ID) {
+			forced[t.Place] = true
+		}
+	}
+	_, others, err := c.moves(ctx, next, forced)
+	if err != nil {
+		return err
+	}
+	have := len(j.Others)
+	for _, m := range others {
+		same := func(x ledger.TagMove) bool { return x.Repository == m.Repository && x.Tag == m.Tag }
+		if !slices.ContainsFunc(j.Tags, same) && !slices.ContainsFunc(j.Others, same) {
+			j.Others = append(j.Others, m)
+		}
+	}
+	if len(j.Others) == have {
+		return nil
+	}
+	return j.Write(c.root)
+}
+
 // inOrder sorts tags by when they move: first those that exist, which a registry may refuse
 // to move; then new ones; then the channels', by which other hosts learn of a bundle; and
 // last those that are removed.

@@ -97,7 +97,8 @@ func Rollback(ctx context.Context, s Site, d ledger.Deployment) (*ledger.Receipt
 	if err != nil {
 		return nil, err
 	}
-	if j == nil {
+	begun := j != nil
+	if !begun {
 		if j, err = s.rollbackJournal(ctx, l, d); err != nil {
 			return nil, err
 		}
@@ -106,10 +107,11 @@ func Rollback(ctx context.Context, s Site, d ledger.Deployment) (*ledger.Receipt
 		}
 	}
 	if !j.Recorded(l) {
-		if err := s.change(l).carryOut(ctx, j); err != nil {
+		next := l.Back(l.Deployments[d.Key()], j.Release)
+		if err := s.switchOver(ctx, l, next, j, begun); err != nil {
 			return nil, err
 		}
-		l = l.Back(l.Deployments[d.Key()], j.Release)
+		l = next
 		if err := l.Write(s.Root); err != nil {
 			return nil, unfinished(j.Action, err)
 		}
@@ -128,6 +130,17 @@ func Rollback(ctx context.Context, s Site, d ledger.Deployment) (*ledger.Receipt
 		return nil, unfinished(j.Action, err)
 	}
 	return receipt, nil
+}
+
+// switchOver carries a journal out, also one that another run has begun.
+func (s *Site) switchOver(ctx context.Context, l, next *ledger.Ledger, j *ledger.Journal, begun bool) error {
+	c := s.change(l)
+	if begun && !j.Leave {
+		if err := c.complete(ctx, j, next); err != nil {
+			return unfinished(j.Action, err)
+		}
+	}
+	return c.carryOut(ctx, j)
 }
 
 // receipt returns the receipt of the current release of a deployment.

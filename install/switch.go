@@ -155,6 +155,8 @@ func (p *Plan) switchOver(ctx context.Context, wanted []ledger.Wanted, s *stored
 		if err := j.Write(p.Options.Root); err != nil {
 			return nil, unfinished(j.Action, err)
 		}
+	} else if err := c.complete(ctx, j, next); err != nil {
+		return nil, unfinished(j.Action, err)
 	}
 	before := p.ledger.Channels[p.Bundle.Info.Channel]
 	channel := p.raised(before)

@@ -30,7 +30,8 @@ func Uninstall(ctx context.Context, s Site, d ledger.Deployment) (left []string,
 		return nil, err
 	}
 	data := outside(s.Root, d.Name)
-	if j == nil {
+	begun := j != nil
+	if !begun {
 		if j, err = s.uninstallJournal(ctx, l, d); err != nil {
 			return nil, err
 		}
@@ -44,10 +45,11 @@ func Uninstall(ctx context.Context, s Site, d ledger.Deployment) (left []string,
 		}
 	}
 	if !j.Recorded(l) {
-		if err := s.change(l).carryOut(ctx, j); err != nil {
+		next := l.Without(l.Deployments[d.Key()])
+		if err := s.switchOver(ctx, l, next, j, begun); err != nil {
 			return nil, err
 		}
-		l = l.Without(l.Deployments[d.Key()])
+		l = next
 		if err := l.Write(s.Root); err != nil {
 			return nil, unfinished(j.Action, err)
 		}
