@@ -93,7 +93,10 @@ func cutBy(size int64) string {
 	default:
 		return ""
 	}
-	return fmt.Sprintf("; %s: use another file system (exFAT, ext4, NTFS), or let create write parts with --volume-size %d", what, size/4096*4096)
+	return fmt.Sprintf(
+		"; %s: use another file system (exFAT, ext4, NTFS), or let create write parts with --volume-size %d",
+		what, size/4096*4096,
+	)
 }
 
 // ShellWord quotes a path for a command of a POSIX shell, where that is needed.

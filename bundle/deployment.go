@@ -248,7 +248,8 @@ func (d *Deployment) checkContent(g *Geometry, unnamed []Digest, references map[
 		if strings.HasPrefix(f.Path, ".") || strings.EqualFold(f.Path, ReleaseFile) {
 			return bad("%q is a name that an installation uses itself; give the file another path", f.Path)
 		}
-		if !slices.Contains([]string{"", AsTemplate, AsArchive, AsImages}, f.As) || f.Strip < 0 || f.Strip > 8 || f.Strip > 0 && f.As != AsArchive {
+		if !slices.Contains([]string{"", AsTemplate, AsArchive, AsImages}, f.As) || f.Strip < 0 || f.Strip > 8 ||
+			f.Strip > 0 && f.As != AsArchive {
 			return bad("what %q is (%q) is not known", f.Path, f.As)
 		}
 		if f.Size < 0 {

@@ -86,8 +86,11 @@ func (r Room) need(dir string, bytes, files, largest int64) error {
 	}
 	switch {
 	case largest > r.MaxFile:
-		return fmt.Errorf("%w: the file has %d bytes, and the file system of %s holds files of at most %d bytes (it is FAT32); write volumes with --volume-size %d, or choose another place",
-			ErrSpace, largest, dir, r.MaxFile, r.MaxFile/4096*4096)
+		return fmt.Errorf(
+			"%w: the file has %d bytes, and the file system of %s holds files of at most %d bytes (it is FAT32); write volumes "+
+				"with --volume-size %d, or choose another place",
+			ErrSpace, largest, dir, r.MaxFile, r.MaxFile/4096*4096,
+		)
 	case bytes > r.Bytes:
 		return fmt.Errorf("%w: %d more bytes are needed in %s and %d are free; make room for %d bytes, or choose another place",
 			ErrSpace, bytes, dir, r.Bytes, bytes-r.Bytes)
@@ -100,7 +103,10 @@ func (r Room) need(dir string, bytes, files, largest int64) error {
 // tooLarge words the error of a file system that refuses a size.
 func tooLarge(path string, size int64, err error) error {
 	if errors.Is(err, syscall.EFBIG) {
-		return fmt.Errorf("%w: %s would have %d bytes, more than its file system or this user's limit (ulimit -f) allows; write volumes with --volume-size", ErrSpace, path, size)
+		return fmt.Errorf(
+			"%w: %s would have %d bytes, more than its file system or this user's limit (ulimit -f) allows; write volumes with --volume-size",
+			ErrSpace, path, size,
+		)
 	}
 	return err
 }

@@ -17,7 +17,9 @@ var errNoCopy = errors.New("not copied by the kernel")
 func copyRange(to *os.File, toOff int64, from *os.File, fromOff, n int64) (int64, error) {
 	done, err := unix.CopyFileRange(int(from.Fd()), &fromOff, int(to.Fd()), &toOff, int(n), 0)
 	switch {
-	case errors.Is(err, unix.EXDEV), errors.Is(err, unix.ENOSYS), errors.Is(err, unix.EINVAL), errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EPERM):
+	case errors.Is(err, unix.EXDEV),
+		errors.Is(err, unix.ENOSYS), errors.Is(err, unix.EINVAL), errors.Is(err, unix.EOPNOTSUPP),
+		errors.Is(err, unix.EPERM):
 		return 0, errNoCopy
 	case err != nil:
 		return 0, &os.PathError{Op: "copy", Path: to.Name(), Err: err}

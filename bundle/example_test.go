@@ -45,7 +45,10 @@ func (c *content) image(ref string, layers ...bundle.Descriptor) bundle.Descript
 	for i, l := range layers {
 		list[i] = string(encode(l))
 	}
-	d := c.blob(bundle.TypeOCIManifest, `{"schemaVersion":2,"mediaType":"`+bundle.TypeOCIManifest+`","config":`+string(encode(config))+`,"layers":[`+strings.Join(list, ",")+`]}`)
+	d := c.blob(
+		bundle.TypeOCIManifest,
+		`{"schemaVersion":2,"mediaType":"`+bundle.TypeOCIManifest+`","config":`+string(encode(config))+`,"layers":[`+strings.Join(list, ",")+`]}`,
+	)
 	c.add(ref, d)
 	return d
 }

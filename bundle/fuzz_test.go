@@ -177,10 +177,19 @@ type manifestInput struct {
 func manifestSeeds() seeds.Of[manifestInput] {
 	c := worked()
 	image := c.blobs[c.roots[0].Digest]
-	index := []byte(`{"schemaVersion":2,"mediaType":"` + bundle.TypeOCIIndex + `","manifests":[{"mediaType":"` + bundle.TypeOCIManifest + `","digest":"` + someDigest +
-		`","size":1,"platform":{"architecture":"arm","os":"linux","variant":"v7"}}],"annotations":{"A":"1","b":"2"},"unknown":[null,1e3]}`)
+	index := []byte(
+		`{"schemaVersion":2,"mediaType":"` + bundle.TypeOCIIndex + `","manifests":[{"mediaType":"` + bundle.TypeOCIManifest + `","digest":"` + someDigest +
+			`","size":1,"platform":{"architecture":"arm","os":"linux","variant":"v7"}}],"annotations":{"A":"1","b":"2"},"unknown":[null,1e3]}`,
+	)
 	minimal := []byte(`{"schemaVersion":2,"manifests":[{"mediaType":"a","digest":"` + someDigest + `","size":1}]}`)
-	withSubject := []byte(strings.Replace(string(image), `"config":`, `"subject":{"mediaType":"a","digest":"`+someDigest+`","size":1},"artifactType":"b/c","config":`, 1))
+	withSubject := []byte(
+		strings.Replace(
+			string(image),
+			`"config":`,
+			`"subject":{"mediaType":"a","digest":"`+someDigest+`","size":1},"artifactType":"b/c","config":`,
+			1,
+		),
+	)
 	s := seeds.Of[manifestInput]{Taken: []manifestInput{{image, false}, {index, true}, {minimal, true}, {withSubject, false}}}
 	for _, data := range altered(image,
 		`"schemaVersion":2`, `"schemaVersion":1`,
@@ -317,8 +326,20 @@ func referenceSeeds() seeds.Of[string] {
 			"linux/amd64", "linux/arm64/v8", "linux/arm", "linux/arm/v6", bundle.Fingerprint{1}.String(),
 		},
 		Refused: []string{
-			"", "A", "a:", "a:b:c", "a b", "a/../b", "http://a/b", "a@sha512:" + strings.Repeat("0", 128), "a@sha256:00", strings.Repeat("a", 300), "Linux/amd64",
-			"linux/amd64/v1/x/", "SHA256:" + strings.Repeat("A", 42) + "B", "sha256:" + strings.Repeat("A", 64) + "@",
+			"",
+			"A",
+			"a:",
+			"a:b:c",
+			"a b",
+			"a/../b",
+			"http://a/b",
+			"a@sha512:" + strings.Repeat("0", 128),
+			"a@sha256:00",
+			strings.Repeat("a", 300),
+			"Linux/amd64",
+			"linux/amd64/v1/x/",
+			"SHA256:" + strings.Repeat("A", 42) + "B",
+			"sha256:" + strings.Repeat("A", 64) + "@",
 		},
 	}
 }
@@ -368,10 +389,35 @@ func fuzzReference(t *testing.T, s string) bool {
 
 func pathSeeds() seeds.Of[string] {
 	return seeds.Of[string]{
-		Taken: []string{"a", "etc/nginx/nginx.conf", "..a", "/etc/systemd/system/web.service", "/etc/rancher/k3s/registries.yaml", strings.Repeat("a", 255) + "/b"},
+		Taken: []string{
+			"a",
+			"etc/nginx/nginx.conf",
+			"..a",
+			"/etc/systemd/system/web.service",
+			"/etc/rancher/k3s/registries.yaml",
+			strings.Repeat("a", 255) + "/b",
+		},
 		Refused: []string{
-			"", ".", "..", "../a", "a/..", "a/../b", "a//b", "./a", "a/", "/a", `a\b`, "C:a", "a\nb", "ü", "a?", strings.Repeat("a", 256), strings.Repeat("a/", 512) + "a",
-			"/etc/systemd/system/", "/etc/systemd/system/../../passwd", "/etc/systemd/systemx/a", "/etc/rancher/k3s/registries.yaml/a",
+			"",
+			".",
+			"..",
+			"../a",
+			"a/..",
+			"a/../b",
+			"a//b",
+			"./a",
+			"a/",
+			"/a",
+			`a\b`,
+			"C:a",
+			"a\nb",
+			"ü",
+			"a?",
+			strings.Repeat("a", 256), strings.Repeat("a/", 512) + "a",
+			"/etc/systemd/system/",
+			"/etc/systemd/system/../../passwd",
+			"/etc/systemd/systemx/a",
+			"/etc/rancher/k3s/registries.yaml/a",
 		},
 	}
 }
@@ -430,7 +476,16 @@ func rich() *content {
 		c.roots = append(c.roots, d)
 		return d.Digest
 	}
-	archive, sig, key := c.blob(bundle.TypePluginArchive, "archive"), c.blob(bundle.TypePluginSignature, "signature"), c.blob(bundle.TypePluginKey, "key")
+	archive, sig, key := c.blob(
+		bundle.TypePluginArchive,
+		"archive",
+	), c.blob(
+		bundle.TypePluginSignature,
+		"signature",
+	), c.blob(
+		bundle.TypePluginKey,
+		"key",
+	)
 	c.doc.Plugins = []bundle.Plugin{{
 		ID: "com.example.demo", Version: "1.2.3", Name: "demo-1.2.3.tar.gz", Archive: archive.Digest, Signature: sig.Digest, Key: key.Digest,
 		Manifest: artifact(bundle.TypePlugin, archive, sig, key),
@@ -442,15 +497,29 @@ func rich() *content {
 			strip = 1
 		}
 		c.doc.Files = append(c.doc.Files, bundle.HostFile{
-			Path: name, Mode: "0644", As: as, Strip: strip, Platform: "linux/amd64", Manifest: artifact(bundle.TypeFile, content), Digest: content.Digest, Size: content.Size,
+			Path:     name,
+			Mode:     "0644",
+			As:       as,
+			Strip:    strip,
+			Platform: "linux/amd64",
+			Manifest: artifact(bundle.TypeFile, content),
+			Digest:   content.Digest,
+			Size:     content.Size,
 		})
 	}
 	slices.SortFunc(c.doc.Files, func(a, b bundle.HostFile) int { return strings.Compare(a.Path, b.Path) })
 	c.doc.Form, c.doc.Versions, c.doc.Settings = "compose", map[string]string{"web": "1"}, map[string]string{"a": "b"}
-	c.doc.Charts = []bundle.Chart{{Name: "hello", Version: "1", Repository: "https://e.example", Reference: "docker.io/library/hello:1", Digest: someDigest}}
-	c.doc.Components = []bundle.Component{{Name: "web", Images: []string{"docker.io/library/hello:1"}, Plugins: []string{"com.example.demo"}, Files: []string{"patch.json"}}}
+	c.doc.Charts = []bundle.Chart{
+		{Name: "hello", Version: "1", Repository: "https://e.example", Reference: "docker.io/library/hello:1", Digest: someDigest},
+	}
+	c.doc.Components = []bundle.Component{
+		{Name: "web", Images: []string{"docker.io/library/hello:1"}, Plugins: []string{"com.example.demo"}, Files: []string{"patch.json"}},
+	}
 	c.doc.Host = &bundle.Host{
-		Values:      []bundle.Value{{Name: "domain", Kind: "host", Required: true, About: "Name of the site"}, {Name: "quadlet", Kind: "flag", Default: "false"}},
+		Values: []bundle.Value{
+			{Name: "domain", Kind: "host", Required: true, About: "Name of the site"},
+			{Name: "quadlet", Kind: "flag", Default: "false"},
+		},
 		Secrets:     []bundle.Secret{{Name: "adminPassword", Length: 32}},
 		Directories: []bundle.Directory{{Path: "web", Owner: "101:101", Mode: "0750"}},
 		Merges:      []bundle.Merge{{File: "web/config.json", Patch: "patch.json"}},
@@ -526,7 +595,9 @@ func fuzzDeployment(t *testing.T, data []byte) bool {
 	}
 	lenient(t, data, &d)
 	if err := d.Check(geometry); err != nil {
-		if newer := d.APIVersion != bundle.APIVersion && strings.HasPrefix(d.APIVersion, "oobbundle.dev/"); errors.Is(err, bundle.ErrNewer) != newer || errors.Is(err, bundle.ErrFormat) == newer {
+		if newer := d.APIVersion != bundle.APIVersion &&
+			strings.HasPrefix(d.APIVersion, "oobbundle.dev/"); errors.Is(err, bundle.ErrNewer) != newer ||
+			errors.Is(err, bundle.ErrFormat) == newer {
 			t.Fatalf("refused for another reason: %v", err)
 		}
 		return false
@@ -541,7 +612,8 @@ func fuzzDeployment(t *testing.T, data []byte) bool {
 	seen := map[string]bool{}
 	for _, x := range d.Files {
 		low := strings.ToLower(x.Path)
-		if !below("/release", filepath.Join("/release", x.Path)) || seen[low] || len(x.Mode) != 4 || x.Mode[0] != '0' || x.Strip < 0 || x.Strip > 8 {
+		if !below("/release", filepath.Join("/release", x.Path)) || seen[low] || len(x.Mode) != 4 || x.Mode[0] != '0' || x.Strip < 0 ||
+			x.Strip > 8 {
 			t.Fatalf("%+v in %q", x, data)
 		}
 		seen[low] = true

@@ -145,9 +145,18 @@ func TestRefused(t *testing.T) {
 		{"more manifests than can be held", func(c *content) {
 			for i := range bundle.MaxManifests/bundle.MaxManifest + 1 {
 				text := fmt.Sprintf("%d", i) + strings.Repeat("x", bundle.MaxManifest-1000)
-				c.add(fmt.Sprintf("example.com/a:%d", i), c.blob(bundle.TypeOCIIndex, `{"schemaVersion":2,"manifests":[],"annotations":{"a":"`+text+`"}}`))
+				c.add(
+					fmt.Sprintf("example.com/a:%d", i),
+					c.blob(bundle.TypeOCIIndex, `{"schemaVersion":2,"manifests":[],"annotations":{"a":"`+text+`"}}`),
+				)
 			}
-			c.add("example.com/b:1", c.blob(bundle.TypeOCIIndex, `{"schemaVersion":2,"manifests":[],"annotations":{"a":"`+strings.Repeat("y", bundle.MaxManifest-1000)+`"}}`))
+			c.add(
+				"example.com/b:1",
+				c.blob(
+					bundle.TypeOCIIndex,
+					`{"schemaVersion":2,"manifests":[],"annotations":{"a":"`+strings.Repeat("y", bundle.MaxManifest-1000)+`"}}`,
+				),
+			)
 		}, bundle.ErrLimit, "the manifests have more than"},
 	}
 	for _, test := range tests {
@@ -182,7 +191,12 @@ func TestRoots(t *testing.T) {
 		{"a byte order mark", `{"schemaVersion"`, "\ufeff{\"schemaVersion\"", bundle.ErrFormat},
 		{"another artifact", bundle.TypeBundle, "application/vnd.example", bundle.ErrFormat},
 		{"a newer format", bundle.TypeBundle, "application/vnd.oobbundle.bundle.v2", bundle.ErrNewer},
-		{"an unknown annotation of ours", `"annotations":{"dev.oobbundle.channel"`, `"annotations":{"dev.oobbundle.base":"x","dev.oobbundle.channel"`, bundle.ErrNewer},
+		{
+			"an unknown annotation of ours",
+			`"annotations":{"dev.oobbundle.channel"`,
+			`"annotations":{"dev.oobbundle.base":"x","dev.oobbundle.channel"`,
+			bundle.ErrNewer,
+		},
 		{"an unknown annotation on a descriptor", `"annotations":{"org`, `"annotations":{"dev.oobbundle.base":"x","org`, bundle.ErrNewer},
 		{"a sequence with a sign", `sequence":"7"`, `sequence":"+7"`, bundle.ErrFormat},
 		{"a sequence beyond", `sequence":"7"`, `sequence":"9223372036854775808"`, bundle.ErrFormat},

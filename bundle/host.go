@@ -133,7 +133,8 @@ func (h *Host) Check(files []HostFile) error {
 	has := func(p string) bool { return plain[p] }
 	names, flags := map[string]bool{}, map[string]bool{}
 	for _, v := range h.Values {
-		if !valueName.MatchString(v.Name) || names[v.Name] || !slices.Contains(ValueKinds, v.Kind) || strings.ContainsFunc(v.About+v.Default+v.Example, notText) {
+		if !valueName.MatchString(v.Name) || names[v.Name] || !slices.Contains(ValueKinds, v.Kind) ||
+			strings.ContainsFunc(v.About+v.Default+v.Example, notText) {
 			return bad("the value %q (%q) is there twice, or is none", v.Name, v.Kind)
 		}
 		if v.Name == ValueData && (v.Kind != "directory" || v.Default != "") {
@@ -172,7 +173,8 @@ func (h *Host) Check(files []HostFile) error {
 			return bad("%q is to be linked at %q", l.File, l.Path)
 		}
 	}
-	if d := h.Database; d != nil && (!plainName.MatchString(d.Service) || !validPath(d.Directory) || !plainName.MatchString(d.User) || !plainName.MatchString(d.Name)) {
+	if d := h.Database; d != nil &&
+		(!plainName.MatchString(d.Service) || !validPath(d.Directory) || !plainName.MatchString(d.User) || !plainName.MatchString(d.Name)) {
 		return bad("the database %q", d.Name)
 	}
 	return nil

@@ -214,7 +214,12 @@ func (x *Index) info() (Info, error) {
 	a := x.Annotations
 	i := Info{Name: a[AnnotationName], Version: a[AnnotationVersion], Channel: a[AnnotationChannel]}
 	var err error
-	if i.Sequence, err = strconv.ParseInt(a[AnnotationSequence], 10, 64); err != nil || a[AnnotationSequence] != strconv.FormatInt(i.Sequence, 10) {
+	if i.Sequence, err = strconv.ParseInt(
+		a[AnnotationSequence],
+		10,
+		64,
+	); err != nil ||
+		a[AnnotationSequence] != strconv.FormatInt(i.Sequence, 10) {
 		return i, fmt.Errorf("%w: index.json has the sequence %q", ErrFormat, a[AnnotationSequence])
 	}
 	if i.Created, err = time.Parse(time.RFC3339, a[AnnotationCreated]); err != nil {

@@ -157,7 +157,10 @@ func ParseManifest(d Descriptor, data []byte) (*Manifest, error) {
 func (m *Manifest) checkIndex() error {
 	for _, c := range m.Manifests {
 		if !IsManifest(c.MediaType) {
-			return fmt.Errorf("%w: manifest %s lists %s of the type %q, which is not a manifest; registries refuse such an index", ErrFormat, m.Descriptor.Digest, c.Digest, c.MediaType)
+			return fmt.Errorf(
+				"%w: manifest %s lists %s of the type %q, which is not a manifest; registries refuse such an index",
+				ErrFormat, m.Descriptor.Digest, c.Digest, c.MediaType,
+			)
 		}
 	}
 	return nil
@@ -173,8 +176,11 @@ func (m *Manifest) checkStorable() error {
 				ErrFormat, m.Descriptor.Digest, c.Digest, c.MediaType)
 		}
 		if m.Descriptor.MediaType == TypeDockerManifest && c.MediaType == typeDockerForeign && len(c.URLs) == 0 {
-			return fmt.Errorf("%w: manifest %s has the foreign layer %s without a URL, which registries refuse; push the image again with its layers (for Docker: allow-nondistributable-artifacts)",
-				ErrPolicy, m.Descriptor.Digest, c.Digest)
+			return fmt.Errorf(
+				"%w: manifest %s has the foreign layer %s without a URL, which registries refuse; push the image again with its "+
+					"layers (for Docker: allow-nondistributable-artifacts)",
+				ErrPolicy, m.Descriptor.Digest, c.Digest,
+			)
 		}
 	}
 	return nil

@@ -261,11 +261,15 @@ func (b *boundedReader) refuseOther() error {
 	case bytes.HasPrefix(start, []byte("-----BEGIN ")):
 		return looks("a key or a certificate; give the bundle, which is an uncompressed tar")
 	case strings.HasPrefix(text, "<!doctype") || strings.HasPrefix(text, "<html"):
-		return looks("a web page: the transfer record that lies beside a bundle, or what a proxy or a sign-in sent instead of it; give the bundle itself")
+		return looks(
+			"a web page: the transfer record that lies beside a bundle, or what a proxy or a sign-in sent instead of it; give the bundle itself",
+		)
 	case strings.HasPrefix(text, "apiversion: oobbundle.dev"):
 		return looks("the lock file that lies beside a bundle, or a manifest; give the bundle itself")
 	case !bytes.HasPrefix(start, append([]byte(NameLayout), 0)):
-		return looks("something else, its first member is not " + NameLayout + "; give the bundle, or the first part of one that was cut into parts")
+		return looks(
+			"something else, its first member is not " + NameLayout + "; give the bundle, or the first part of one that was cut into parts",
+		)
 	}
 	return nil
 }

@@ -51,7 +51,10 @@ func ParseReference(s string) (Reference, error) {
 	}
 	// Registries refuse longer names (distribution/reference, RepositoryNameTotalLengthMax).
 	if name := r.SiteRepository(); len(name) > MaxName {
-		return Reference{}, fmt.Errorf("%q would be the repository %q on a site, which has %d bytes; registries take at most %d", s, name, len(name), MaxName)
+		return Reference{}, fmt.Errorf(
+			"%q would be the repository %q on a site, which has %d bytes; registries take at most %d",
+			s, name, len(name), MaxName,
+		)
 	}
 	// Docker tells a host by its capitals too; without them it must still be one.
 	if again, err := reference.ParseNormalizedNamed(r.String()); err != nil || reference.Domain(again) != r.Host {

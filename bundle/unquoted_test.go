@@ -12,8 +12,22 @@ import (
 // asked are values of all kinds.
 var asked = &bundle.Host{
 	Values: []bundle.Value{
-		{Name: "text"}, {Name: "other"}, {Name: "mail", Kind: "email"}, {Name: "port", Kind: "port"}, {Name: "host", Kind: "host"}, {Name: "flag", Kind: "flag"},
-		{Name: "name", Kind: "name"}, {Name: "number", Kind: "number"}, {Name: "registry", Kind: "registry"}, {Name: "file", Kind: "file"}, {Name: "directory", Kind: "directory"},
+		{
+			Name: "text",
+		},
+		{Name: "other"},
+		{Name: "mail", Kind: "email"},
+		{Name: "port", Kind: "port"},
+		{Name: "host", Kind: "host"},
+		{Name: "flag", Kind: "flag"},
+		{
+			Name: "name",
+			Kind: "name",
+		},
+		{Name: "number", Kind: "number"},
+		{Name: "registry", Kind: "registry"},
+		{Name: "file", Kind: "file"},
+		{Name: "directory", Kind: "directory"},
 	},
 	Merges: []bundle.Merge{{File: "etc/config", Patch: "patch"}},
 	Links: []bundle.Link{
@@ -58,29 +72,31 @@ func TestUnquoted(t *testing.T) {
 		`{{ $v := .Values.text }}{{ json $v }}`:                                            "",
 		`{{ $v := "" }}{{ if .Values.flag }}{{ $v = .Values.text }}{{ end }}{{ $v }}`:      "1 .Values.text",
 		`{{ $v := .Values.text }}{{ if .Values.flag }}{{ $v = json $v }}{{ end }}{{ $v }}`: "1 .Values.text",
-		`{{ $v := .Values.text }}{{ if .Values.flag }}{{ $v := "" }}{{ $v }}{{ end }}{{ json $v }}`:                                         "",
-		`{{ $v := "" }}{{ range plugins }}{{ $v }}{{ $v = $.Values.text }}{{ end }}`:                                                        "1 .Values.text",
-		`{{ $a := "" }}{{ $b := "" }}{{ range plugins }}{{ range plugins }}{{ $a }}{{ $a = $b }}{{ $b = $.Values.text }}{{ end }}{{ end }}`: "1 .Values.text",
-		`{{ if .Values.text }}a{{ else if eq .Values.text "x" }}{{ .Values.text }}{{ else }}{{ .Values.other }}{{ end }}`:                   "1 .Values.other, 1 .Values.text",
-		`{{ with .Values.text }}{{ . }}{{ else }}{{ .Values.other }}{{ end }}`:                                                              "1 .Values.other, 1 .Values.text",
-		`{{ with $v := .Values.text }}{{ json $v }}{{ end }}`:                                                                               "",
-		`{{ with .Values }}{{ .text }}{{ end }}`:                                                                                            "1 .Values.text",
-		`{{ range .Values }}{{ . }}{{ end }}`:                                                                                               "1 .Values",
-		`{{ range $k, $v := .Values }}{{ $k }}={{ json $v }}{{ end }}`:                                                                      "",
-		`{{ range $k, $v := .Secrets }}{{ $v }}{{ end }}`:                                                                                   "1 .Secrets",
-		`{{ range plugins }}{{ .Name }}{{ else }}{{ .Values.text }}{{ end }}`:                                                               "1 .Values.text",
-		"{{ define \"x\" }}\n{{ . }}{{ end }}{{ template \"x\" .Values.text }}":                                                             "2 .Values.text",
-		`{{ define "x" }}{{ json . }}{{ end }}{{ template "x" .Values.text }}`:                                                              "",
-		`{{ define "x" }}{{ .Values.text }}{{ end }}{{ template "x" . }}`:                                                                   "1 .Values.text",
-		`{{ define "x" }}{{ $.text }}{{ template "x" $ }}{{ end }}{{ template "x" .Values }}`:                                               "1 .Values.text",
-		`{{ define "x" }}{{ .Values.text }}{{ end }}`:                                                                                       "",
-		`{{ block "x" .Values.text }}{{ . }}{{ end }}`:                                                                                      "1 .Values.text",
-		`{{ printf "%s-%s" .Values.text .Values.other }}`:                                                                                   "1 .Values.other, 1 .Values.text",
-		`{{ json (printf "http://%s:%s/" .Values.text .Values.port) }}`:                                                                     "",
-		`{{ printf "%s" (json .Values.text) }}`:                                                                                             "1 .Values.text",
-		`{{ or .Values.text "none" }}`:                                                                                                      "1 .Values.text",
-		`{{ and .Values.flag (json .Values.text) }}`:                                                                                        "",
-		`{{ or (json .Values.text) .Values.other }}`:                                                                                        "1 .Values.other",
+		`{{ $v := .Values.text }}{{ if .Values.flag }}{{ $v := "" }}{{ $v }}{{ end }}{{ json $v }}`: "",
+		`{{ $v := "" }}{{ range plugins }}{{ $v }}{{ $v = $.Values.text }}{{ end }}`:                "1 .Values.text",
+		`{{ $a := "" }}{{ $b := "" }}{{ range plugins }}{{ range plugins }}{{ $a }}{{ $a = $b }}{{ $b = $.Values.text }}{{ ` +
+			`end }}{{ end }}`: "1 .Values.text",
+		`{{ if .Values.text }}a{{ else if eq .Values.text "x" }}{{ .Values.text }}{{ else }}{{ .Values.other }}{{ ` +
+			`end }}`: "1 .Values.other, 1 .Values.text",
+		`{{ with .Values.text }}{{ . }}{{ else }}{{ .Values.other }}{{ end }}`:                "1 .Values.other, 1 .Values.text",
+		`{{ with $v := .Values.text }}{{ json $v }}{{ end }}`:                                 "",
+		`{{ with .Values }}{{ .text }}{{ end }}`:                                              "1 .Values.text",
+		`{{ range .Values }}{{ . }}{{ end }}`:                                                 "1 .Values",
+		`{{ range $k, $v := .Values }}{{ $k }}={{ json $v }}{{ end }}`:                        "",
+		`{{ range $k, $v := .Secrets }}{{ $v }}{{ end }}`:                                     "1 .Secrets",
+		`{{ range plugins }}{{ .Name }}{{ else }}{{ .Values.text }}{{ end }}`:                 "1 .Values.text",
+		"{{ define \"x\" }}\n{{ . }}{{ end }}{{ template \"x\" .Values.text }}":               "2 .Values.text",
+		`{{ define "x" }}{{ json . }}{{ end }}{{ template "x" .Values.text }}`:                "",
+		`{{ define "x" }}{{ .Values.text }}{{ end }}{{ template "x" . }}`:                     "1 .Values.text",
+		`{{ define "x" }}{{ $.text }}{{ template "x" $ }}{{ end }}{{ template "x" .Values }}`: "1 .Values.text",
+		`{{ define "x" }}{{ .Values.text }}{{ end }}`:                                         "",
+		`{{ block "x" .Values.text }}{{ . }}{{ end }}`:                                        "1 .Values.text",
+		`{{ printf "%s-%s" .Values.text .Values.other }}`:                                     "1 .Values.other, 1 .Values.text",
+		`{{ json (printf "http://%s:%s/" .Values.text .Values.port) }}`:                       "",
+		`{{ printf "%s" (json .Values.text) }}`:                                               "1 .Values.text",
+		`{{ or .Values.text "none" }}`:                                                        "1 .Values.text",
+		`{{ and .Values.flag (json .Values.text) }}`:                                          "",
+		`{{ or (json .Values.text) .Values.other }}`:                                          "1 .Values.other",
 		`{{ print . }}`: "1 .Secrets, 1 .Values",
 		`{{ .Values }}`: "1 .Values",
 		`{{ . }}`:       "1 .Secrets, 1 .Values",
@@ -95,7 +111,8 @@ func TestUnquoted(t *testing.T) {
 		`{{ range $k, $v := environMap "MM" (file "x.json") }}{{ $k }}={{ json $v }}{{ end }}`: "",
 		`{{ .Values.nowhere }}`: "",
 		`{{ .Values.mail }}`:    "1 .Values.mail",
-		`{{ .Values.port }}{{ .Values.host }}{{ .Values.name }}{{ .Values.number }}{{ .Values.flag }}{{ .Values.registry }}{{ .Values.file }}{{ .Values.directory }}`: "",
+		`{{ .Values.port }}{{ .Values.host }}{{ .Values.name }}{{ .Values.number }}{{ .Values.flag }}{{ .Values.registry ` +
+			`}}{{ .Values.file }}{{ .Values.directory }}`: "",
 		`{{ .Values | index }}`: "1 .Values",
 		`plain`:                 "",
 		``:                      "",
@@ -141,7 +158,14 @@ func TestUnquotedLanguages(t *testing.T) {
 		}
 	}
 	// A path may have a space, which ends a word.
-	if got := unquoted(t, "a.service", "ExecStart=/bin/x {{ .Values.file }} {{ .Values.port }}"); !slices.Equal(got, []string{"1 .Values.file"}) {
+	if got := unquoted(
+		t,
+		"a.service",
+		"ExecStart=/bin/x {{ .Values.file }} {{ .Values.port }}",
+	); !slices.Equal(
+		got,
+		[]string{"1 .Values.file"},
+	) {
 		t.Error(got)
 	}
 	if _, err := asked.Unquoted("a.json", "{{ nowhere }}"); err == nil {

@@ -43,7 +43,10 @@ func (f *File) Unchanged() error {
 			return err
 		}
 		if fi.Size() != p.size {
-			return fmt.Errorf("%w: %s had %d bytes when it was opened and has %d now; wait until it is copied", ErrFormat, p.Name(), p.size, fi.Size())
+			return fmt.Errorf(
+				"%w: %s had %d bytes when it was opened and has %d now; wait until it is copied",
+				ErrFormat, p.Name(), p.size, fi.Size(),
+			)
 		}
 	}
 	return nil
@@ -139,7 +142,10 @@ func refuseLaterVolume(path string) error {
 	}
 	if n, ok := volumeNumber(path); ok && n > 1 {
 		if _, err := os.Lstat(path); err == nil {
-			return fmt.Errorf("%w: %s looks like part %d, and %s is not beside it; put all parts into one directory and give that one", ErrPart, path, n, first)
+			return fmt.Errorf(
+				"%w: %s looks like part %d, and %s is not beside it; put all parts into one directory and give that one",
+				ErrPart, path, n, first,
+			)
 		}
 	}
 	return nil // then it is not about volumes
@@ -160,15 +166,23 @@ func volumeNumber(path string) (int, bool) {
 func (f *File) checkVolumes(base string) error {
 	n := len(f.parts)
 	if last := f.parts[n-1]; n > 1 && last.size > f.each {
-		return fmt.Errorf("%w: part %s has %d bytes and the parts before it have %d: either they were cut short or it is of another bundle; copy them again",
-			ErrFormat, last.Name(), last.size, f.each)
+		return fmt.Errorf(
+			"%w: part %s has %d bytes and the parts before it have %d: either they were cut short or it is of another bundle; copy them again",
+			ErrFormat, last.Name(), last.size, f.each,
+		)
 	}
 	if last := f.parts[n-1]; n > 1 && last.size == 0 {
-		return fmt.Errorf("%w: part %s is empty, which no part is; copy it again, or remove it if it is not of this bundle", ErrFormat, last.Name())
+		return fmt.Errorf(
+			"%w: part %s is empty, which no part is; copy it again, or remove it if it is not of this bundle",
+			ErrFormat, last.Name(),
+		)
 	}
 	for i, p := range f.parts[:n-1] {
 		if p.size != f.each {
-			return fmt.Errorf("%w: part %s is short: it has %d of %d bytes; copy it again, or remove %s if that is of another bundle", ErrFormat, p.Name(), p.size, f.each, f.parts[i+1].Name())
+			return fmt.Errorf(
+				"%w: part %s is short: it has %d of %d bytes; copy it again, or remove %s if that is of another bundle",
+				ErrFormat, p.Name(), p.size, f.each, f.parts[i+1].Name(),
+			)
 		}
 	}
 	later, err := filepath.Glob(escapeGlob(base) + ".[0-9][0-9][0-9]")
@@ -258,13 +272,19 @@ func OpenOrCreate(path string) (*os.File, error) {
 	}
 	p, err := openRegular(path, os.O_RDWR)
 	if errors.Is(err, ErrNotFile) {
-		return nil, fmt.Errorf("%w: something else than a file is at %s, which this program makes itself; remove it, or choose another name with -o", ErrNotFile, path)
+		return nil, fmt.Errorf(
+			"%w: something else than a file is at %s, which this program makes itself; remove it, or choose another name with -o",
+			ErrNotFile, path,
+		)
 	}
 	if err != nil {
 		return nil, err
 	}
 	if names, err := linksOf(p.File); err != nil || names > 1 {
-		return nil, errors.Join(fmt.Errorf("%w: %s is a file that has other names too; remove it, or choose another name with -o", ErrNotFile, path), err, p.Close())
+		return nil, errors.Join(
+			fmt.Errorf("%w: %s is a file that has other names too; remove it, or choose another name with -o", ErrNotFile, path),
+			err, p.Close(),
+		)
 	}
 	return p.File, nil
 }

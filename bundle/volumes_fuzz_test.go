@@ -25,8 +25,23 @@ type volumesInput struct {
 
 func volumeSeeds() seeds.Of[volumesInput] {
 	return seeds.Of[volumesInput]{
-		Taken:   []volumesInput{{"b", []byte{5}}, {"b", []byte{5, 5, 3}}, {"b", []byte{0, 255}}, {`[a-z]*?\`, []byte{5, 5}}, {"b.001", []byte{5, 2}}, {"b.002", []byte{7}}},
-		Refused: []volumesInput{{"b", []byte{255, 5}}, {"b", []byte{5, 255, 5}}, {"b", []byte{4, 5}}, {"b", []byte{5, 4, 5}}, {"b", []byte{5, 5, 6}}, {"b", []byte{5, 0}}, {`[a-z]*?\`, []byte{5, 255, 5}}},
+		Taken: []volumesInput{
+			{"b", []byte{5}},
+			{"b", []byte{5, 5, 3}},
+			{"b", []byte{0, 255}},
+			{`[a-z]*?\`, []byte{5, 5}},
+			{"b.001", []byte{5, 2}},
+			{"b.002", []byte{7}},
+		},
+		Refused: []volumesInput{
+			{"b", []byte{255, 5}},
+			{"b", []byte{5, 255, 5}},
+			{"b", []byte{4, 5}},
+			{"b", []byte{5, 4, 5}},
+			{"b", []byte{5, 5, 6}},
+			{"b", []byte{5, 0}},
+			{`[a-z]*?\`, []byte{5, 255, 5}},
+		},
 	}
 }
 

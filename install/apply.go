@@ -75,7 +75,10 @@ func (p *Plan) present(ctx context.Context, repos []*repository) error {
 				}
 				has, err := p.Target.HasBlob(ctx, r.name, bundle.Descriptor{MediaType: m.Type, Digest: d, Size: m.Size})
 				if err == nil && !has {
-					err = fmt.Errorf("%w: blob %s of %s/%s; the host that has put the bundle there puts it right with oob-bundle repair", ErrMissing, d, p.Target.Address(), r.name)
+					err = fmt.Errorf(
+						"%w: blob %s of %s/%s; the host that has put the bundle there puts it right with oob-bundle repair",
+						ErrMissing, d, p.Target.Address(), r.name,
+					)
 				}
 				return err
 			})

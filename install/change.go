@@ -209,7 +209,10 @@ func (c *change) carryOut(ctx context.Context, j *ledger.Journal) error {
 	if removed := j.Remove(c.root); removed != nil {
 		return unfinished(j.Action, errors.Join(err, removed))
 	}
-	return fmt.Errorf("%w: %w; everything is as it was. Let the registry's rules for immutable tags leave these out, or use another --registry HOST/PREFIX", bundle.ErrPolicy, err)
+	return fmt.Errorf(
+		"%w: %w; everything is as it was. Let the registry's rules for immutable tags leave these out, or use another --registry HOST/PREFIX",
+		bundle.ErrPolicy, err,
+	)
 }
 
 // release makes another release of a deployment current; "" is none. Undo says that the

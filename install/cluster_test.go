@@ -87,7 +87,14 @@ func TestImagesOfClusters(t *testing.T) {
 					if err != nil || !strings.Contains(string(data), "@"+string(d)) {
 						t.Errorf("form %q: %s %s: %s, %v; want %s", form, name, path, data, err, d)
 					}
-					revision := filepath.Join(w.root, "registry/docker/registry/v2/repositories/docker.io/library", name, "_manifests/revisions/sha256", d.Hex(), "link")
+					revision := filepath.Join(
+						w.root,
+						"registry/docker/registry/v2/repositories/docker.io/library",
+						name,
+						"_manifests/revisions/sha256",
+						d.Hex(),
+						"link",
+					)
 					if _, err := os.Stat(revision); err != nil {
 						t.Errorf("form %q: %s: %v", form, name, err)
 					}

@@ -81,8 +81,20 @@ func TestHostileRecords(t *testing.T) {
 		{"receipt", receipt, `"sequence":7`, func() error { _, err := ledger.ReadReceipt(w.root, filepath.Base(receipt)); return err }, nil},
 		{"journal", onlyFile(t, filepath.Join(w.root, "journal", "*.json")), `"sequence":8`, installing, nil},
 		{"policy", filepath.Join(w.root, "trust", "policy.json"), `"threshold":1`, func() error { _, err := store.Policy(); return err }, nil},
-		{"secrets", filepath.Join(w.root, "deployments", "rich", "secrets.json"), "", installing, []string{"a key in another case", "a key, and again in another case", "an empty key"}},
-		{"release", filepath.Join(w.root, "deployments", "rich", "releases", r.Release.ID, "release.json"), "", func() error { _, err := host.ReadRelease(w.root, "rich", r.Release.ID); return err }, nil},
+		{
+			"secrets",
+			filepath.Join(w.root, "deployments", "rich", "secrets.json"),
+			"",
+			installing,
+			[]string{"a key in another case", "a key, and again in another case", "an empty key"},
+		},
+		{
+			"release",
+			filepath.Join(w.root, "deployments", "rich", "releases", r.Release.ID, "release.json"),
+			"",
+			func() error { _, err := host.ReadRelease(w.root, "rich", r.Release.ID); return err },
+			nil,
+		},
 	}
 	rows, passed := 0, 0
 	for _, d := range documents {

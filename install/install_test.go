@@ -43,7 +43,10 @@ func newWorld(t *testing.T) *world {
 
 // push puts an image whose content is the text under REPOSITORY:TAG.
 func (w *world) push(ref, text string) string {
-	return w.up.Push(w.t, ref, bundletest.Image("linux/amd64", bundletest.Layer(bundletest.File{Name: "app", Mode: 0o755, Data: []byte(text)})))
+	return w.up.Push(
+		w.t, ref,
+		bundletest.Image("linux/amd64", bundletest.Layer(bundletest.File{Name: "app", Mode: 0o755, Data: []byte(text)})),
+	)
 }
 
 // bundle makes a bundle of the references.
@@ -458,7 +461,8 @@ func TestInterruptedAnywhere(t *testing.T) {
 					t.Fatalf("step %d again: %v", step, err)
 				}
 				w.must(w.install(one))
-				if got := w.tags(); got[w.siteName(w.up.Host+"/team/app:1")] != oldTags[w.siteName(w.up.Host+"/team/app:1")] || got[w.siteName(w.up.Host+"/team/new:1")] != "" {
+				if got := w.tags(); got[w.siteName(w.up.Host+"/team/app:1")] != oldTags[w.siteName(w.up.Host+"/team/app:1")] ||
+					got[w.siteName(w.up.Host+"/team/new:1")] != "" {
 					t.Fatalf("step %d: %v", step, got)
 				}
 			}

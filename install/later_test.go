@@ -130,7 +130,10 @@ func TestCollectAfterKill(t *testing.T) {
 				t.Fatalf("step %d: %s is %q, not %q", step, tag, got, digest)
 			}
 		}
-		if !registry.HasBelow(w.root, install.CentralRepository("demo"), bundle.Digest(want[install.CentralRepository("demo")+":oob-"+tagged(t, w.root)])) {
+		if !registry.HasBelow(
+			w.root, install.CentralRepository("demo"),
+			bundle.Digest(want[install.CentralRepository("demo")+":oob-"+tagged(t, w.root)]),
+		) {
 			t.Fatalf("step %d: the root is gone", step)
 		}
 	}

@@ -134,7 +134,12 @@ func TestFinishedInPlace(t *testing.T) {
 	w := newWorld(t)
 	file := w.bundle("aaa", 1, w.push("team/app:1", "one"))
 	left := 3
-	if _, err := w.install(file, wrapped(func(x install.Target) install.Target { return refusing{x, &left, new(int)} })); !errors.Is(err, install.ErrIncomplete) {
+	if _, err := w.install(
+		file,
+		wrapped(func(x install.Target) install.Target { return refusing{x, &left, new(int)} }),
+	); !errors.Is(
+		err, install.ErrIncomplete,
+	) {
 		t.Fatal(err)
 	}
 	w.must(w.install(file, func(s *site) { s.InPlace = true }))
@@ -158,7 +163,11 @@ func TestDroppedAndStopped(t *testing.T) {
 		w.must(w.install(b1))
 		w.must(w.install(a1, takeOver))
 		left := stop
-		if _, err := w.install(a2, wrapped(func(x install.Target) install.Target { return refusing{x, &left, new(int)} })); err != nil && stop%2 == 0 {
+		if _, err := w.install(
+			a2,
+			wrapped(func(x install.Target) install.Target { return refusing{x, &left, new(int)} }),
+		); err != nil &&
+			stop%2 == 0 {
 			w.must(w.install(b1, takeOver))
 		}
 		w.must(w.install(a2, takeOver))

@@ -163,11 +163,17 @@ func (p *Plan) checkHost() error {
 		case !ok:
 			hosts = append(hosts, path)
 		case owner.Name != p.Bundle.Info.Name:
-			problems = append(problems, fmt.Errorf("%w: %s belongs to %s (channel %q); --take-over gives it to %s", bundle.ErrPolicy, path, owner.Name, owner.Current().Channel, p.Bundle.Info.Name))
+			problems = append(problems, fmt.Errorf(
+				"%w: %s belongs to %s (channel %q); --take-over gives it to %s",
+				bundle.ErrPolicy, path, owner.Name, owner.Current().Channel, p.Bundle.Info.Name,
+			))
 		}
 	}
 	if len(hosts) > 0 {
-		problems = append(problems, fmt.Errorf("%w: the host has something of its own at %s; --take-over keeps it aside and puts it back with uninstall", bundle.ErrPolicy, strings.Join(hosts, ", ")))
+		problems = append(problems, fmt.Errorf(
+			"%w: the host has something of its own at %s; --take-over keeps it aside and puts it back with uninstall",
+			bundle.ErrPolicy, strings.Join(hosts, ", "),
+		))
 	}
 	return errors.Join(problems...)
 }
@@ -177,7 +183,11 @@ func (p *Plan) checkHost() error {
 func (p *Plan) checkSequence(ctx context.Context) error {
 	info := p.Bundle.Info
 	if slices.Contains(p.ledger.Unknown, info.Name) && !p.Options.AllowDowngrade {
-		return fmt.Errorf("%w: %s is installed, and the records that show which sequence it has are lost; restore state.json or receipts/ from a backup, or install the newest bundle with --allow-downgrade", bundle.ErrPolicy, info.Name)
+		return fmt.Errorf(
+			"%w: %s is installed, and the records that show which sequence it has are lost; restore state.json or receipts/ "+
+				"from a backup, or install the newest bundle with --allow-downgrade",
+			bundle.ErrPolicy, info.Name,
+		)
 	}
 	if known, ok := p.ledger.Channels[info.Channel]; ok {
 		if err := p.checkAgainst(known, "on this host"); err != nil {
@@ -199,7 +209,10 @@ func (p *Plan) checkSequence(ctx context.Context) error {
 	if found.Channel != info.Channel {
 		return nil
 	}
-	return p.checkAgainst(ledger.Channel{Sequence: found.Sequence, Identity: head.Identity(), Pending: p.ledger.Channels[info.Channel].Pending}, "on "+p.Target.Name())
+	return p.checkAgainst(
+		ledger.Channel{Sequence: found.Sequence, Identity: head.Identity(), Pending: p.ledger.Channels[info.Channel].Pending},
+		"on "+p.Target.Name(),
+	)
 }
 
 // checkAgainst compares the bundle with how far its channel is known to be. What
@@ -210,14 +223,19 @@ func (p *Plan) checkAgainst(known ledger.Channel, where string) error {
 	case identity == known.Identity || identity == known.Pending || identity == known.Highest || info.Sequence > known.Sequence:
 		return nil
 	case info.Sequence == known.Sequence:
-		return fmt.Errorf("%w: channel %q has had another bundle with the same sequence %d %s (%s); create this one again with a higher --sequence",
-			bundle.ErrPolicy, info.Channel, info.Sequence, where, cmp.Or(known.Pending, known.Identity))
+		return fmt.Errorf(
+			"%w: channel %q has had another bundle with the same sequence %d %s (%s); create this one again with a higher --sequence",
+			bundle.ErrPolicy, info.Channel, info.Sequence, where, cmp.Or(known.Pending, known.Identity),
+		)
 	case p.Options.AllowDowngrade:
 		p.Options.Warn("going back on channel %q from sequence %d to %d, as --allow-downgrade says", info.Channel, known.Sequence, info.Sequence)
 		return nil
 	}
-	return fmt.Errorf("%[1]w: it is older than the newest that channel %[3]q has had %[2]s (sequence %[4]d, newest %[5]d); is it the right file? oob-bundle rollback goes back to the release before, and --allow-downgrade installs it all the same",
-		bundle.ErrPolicy, where, info.Channel, info.Sequence, known.Sequence)
+	return fmt.Errorf(
+		"%[1]w: it is older than the newest that channel %[3]q has had %[2]s (sequence %[4]d, newest %[5]d); is it the right "+
+			"file? oob-bundle rollback goes back to the release before, and --allow-downgrade installs it all the same",
+		bundle.ErrPolicy, where, info.Channel, info.Sequence, known.Sequence,
+	)
 }
 
 // checkOwners refuses to change what another channel installed. A tag that means the same
@@ -233,7 +251,10 @@ func (p *Plan) checkOwners(ctx context.Context) error {
 			return err
 		}
 		if taken || p.ledger.Has(info.Name) {
-			return fmt.Errorf("%w: deployment %s belongs to channel %q, and this bundle is of channel %q; --take-over gives it to this one", bundle.ErrPolicy, info.Name, channel, info.Channel)
+			return fmt.Errorf(
+				"%w: deployment %s belongs to channel %q, and this bundle is of channel %q; --take-over gives it to this one",
+				bundle.ErrPolicy, info.Name, channel, info.Channel,
+			)
 		}
 	}
 	for _, i := range p.images {

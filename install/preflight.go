@@ -17,8 +17,14 @@ func (p *Plan) preflight(ctx context.Context) error {
 	o := p.Options
 	var problems []error
 	release, err := host.New(p.Bundle, host.Site{
-		Root: o.Root, HostRoot: o.HostRoot, FirstHostRoot: o.FirstHostRoot, Registry: p.Target.Address(), PlainHTTP: o.PlainHTTP, Start: o.Start, Values: o.Values,
-		Installed: p.installed().Current().ID,
+		Root:          o.Root,
+		HostRoot:      o.HostRoot,
+		FirstHostRoot: o.FirstHostRoot,
+		Registry:      p.Target.Address(),
+		PlainHTTP:     o.PlainHTTP,
+		Start:         o.Start,
+		Values:        o.Values,
+		Installed:     p.installed().Current().ID,
 	})
 	if err == nil {
 		p.release = release
@@ -79,9 +85,16 @@ func (p *Plan) checkElsewhere() error {
 			continue
 		}
 		if !p.Options.Chosen {
-			return fmt.Errorf("%w: %s has been installed here with the registry %s so far; give --registry %[3]s, or --registry %[4]s if it is to be installed with that as well", bundle.ErrPolicy, name, d.Registry, target)
+			return fmt.Errorf(
+				"%w: %s has been installed here with the registry %s so far; give --registry %[3]s, or --registry %[4]s if it is "+
+					"to be installed with that as well",
+				bundle.ErrPolicy, name, d.Registry, target,
+			)
 		}
-		p.Options.Warn("%s has been installed here with the registry %s so far, and this is %s; the host runs what was installed last", name, d.Registry, target)
+		p.Options.Warn(
+			"%s has been installed here with the registry %s so far, and this is %s; the host runs what was installed last",
+			name, d.Registry, target,
+		)
 	}
 	return nil
 }

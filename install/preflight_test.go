@@ -47,7 +47,11 @@ func TestPreflight(t *testing.T) {
 		t.Fatal(err)
 	}
 	refs := []string{w.push("team/app:1", "app"), w.push("team/web:1", "web"), w.push("other/tool:1", "tool")}
-	text := "apiVersion: oobbundle.dev/v1\nkind: Manifest\nmetadata: {name: demo, version: 1.0.0}\ncomponents:\n  - name: all\n    images: [" + strings.Join(refs, ", ") + "]\n" +
+	text := "apiVersion: oobbundle.dev/v1\nkind: Manifest\nmetadata: {name: demo, version: 1.0.0}\ncomponents:\n  - name: " +
+		"all\n    images: [" + strings.Join(
+		refs,
+		", ",
+	) + "]\n" +
 		"    host: [{values: [{name: domain, kind: host, required: true, about: Name of the site}]}]\n"
 	m, err := manifests.Parse([]byte(text))
 	if err != nil {

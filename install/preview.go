@@ -39,9 +39,21 @@ type PreviewImage struct {
 func (p *Plan) Preview(ctx context.Context) (*Preview, error) {
 	info := p.Bundle.Info
 	out := &Preview{
-		Bundle:   ledger.Bundle{Digest: p.Bundle.Identity, Name: info.Name, Version: info.Version, Channel: info.Channel, Sequence: info.Sequence},
-		Registry: p.Target.Address(), Release: p.release.ID, FileBytes: p.release.Size(),
-		Images: []PreviewImage{}, Tags: []ledger.TagMove{}, Files: []host.Change{}, Links: []string{}, Services: p.release.Services(),
+		Bundle: ledger.Bundle{
+			Digest:   p.Bundle.Identity,
+			Name:     info.Name,
+			Version:  info.Version,
+			Channel:  info.Channel,
+			Sequence: info.Sequence,
+		},
+		Registry:  p.Target.Address(),
+		Release:   p.release.ID,
+		FileBytes: p.release.Size(),
+		Images:    []PreviewImage{},
+		Tags:      []ledger.TagMove{},
+		Files:     []host.Change{},
+		Links:     []string{},
+		Services:  p.release.Services(),
 	}
 	repos, err := p.repositories()
 	if err != nil {

@@ -139,7 +139,10 @@ func TestPartialIndex(t *testing.T) {
 		push := func(text string) string {
 			var images []v1.Image
 			for _, platform := range []string{"linux/amd64", "linux/arm64", "linux/s390x"} {
-				images = append(images, bundletest.Image(platform, bundletest.Layer(bundletest.File{Name: "app", Mode: 0o755, Data: []byte(platform + text)})))
+				images = append(
+					images,
+					bundletest.Image(platform, bundletest.Layer(bundletest.File{Name: "app", Mode: 0o755, Data: []byte(platform + text)})),
+				)
 			}
 			return w.up.Push(t, "team/app:stable", bundletest.Index(images...))
 		}

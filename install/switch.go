@@ -143,7 +143,9 @@ func (p *Plan) addTag(t tag, repo string, s *stored, add func(repo, name string,
 // switchOver is the part that cannot be left half done: journal and sequence first, then
 // the tags and the release, then the ledger. Errors wrap ErrIncomplete, or bundle.ErrPolicy
 // where nothing was changed.
-func (p *Plan) switchOver(ctx context.Context, wanted []ledger.Wanted, s *stored, current string, about *host.About) (*ledger.Receipt, error) {
+func (p *Plan) switchOver(
+	ctx context.Context, wanted []ledger.Wanted, s *stored, current string, about *host.About,
+) (*ledger.Receipt, error) {
 	next := p.next(wanted, s, about)
 	j, c := p.journal, p.change()
 	if j == nil {
@@ -190,8 +192,18 @@ func (p *Plan) switchOver(ctx context.Context, wanted []ledger.Wanted, s *stored
 func (p *Plan) next(wanted []ledger.Wanted, s *stored, about *host.About) *ledger.Ledger {
 	info := p.Bundle.Info
 	r := ledger.Release{
-		ID: about.ID, Identity: p.Bundle.Identity, Version: info.Version, Channel: info.Channel, Sequence: info.Sequence,
-		Installed: time.Now().UTC().Format(time.RFC3339), Signers: []string{}, Address: p.Target.Address(), InPlace: p.Options.InPlace && p.filled() == nil, Images: []ledger.Image{},
+		ID:       about.ID,
+		Identity: p.Bundle.Identity,
+		Version:  info.Version,
+		Channel:  info.Channel,
+		Sequence: info.Sequence,
+		Installed: time.Now().UTC().Format(
+			time.RFC3339,
+		),
+		Signers: []string{},
+		Address: p.Target.Address(),
+		InPlace: p.Options.InPlace && p.filled() == nil,
+		Images:  []ledger.Image{},
 	}
 	have, known := p.installed().Release(r.ID)
 	if known && p.again() { // it is put right

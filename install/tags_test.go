@@ -187,7 +187,12 @@ func TestNameTakenOver(t *testing.T) {
 	w.must(w.install(w.bundle("demo", 1, ref)))
 	other := w.push("team/other:1", "two")
 	for n := range int64(4) { // until the first release is forgotten
-		w.must(w.install(w.bundleWith("demo", []string{other}, func(o *create.Options) { o.Channel = "foreign"; seq := n + 1; o.Sequence = &seq }), takeOver))
+		w.must(
+			w.install(
+				w.bundleWith("demo", []string{other}, func(o *create.Options) { o.Channel = "foreign"; seq := n + 1; o.Sequence = &seq }),
+				takeOver,
+			),
+		)
 	}
 	if tags := w.tags(); tags[w.siteName(ref)] != "" {
 		t.Fatalf("the tag is still there: %v", tags)

@@ -22,7 +22,11 @@ import (
 	"github.com/oob-bundle/oob-bundle/install/registry"
 )
 
-var program = flag.String("program", "", "make testdata/state.tar.gz anew with this program, which has to be of commit e87f49c; needs root and chattr")
+var program = flag.String(
+	"program",
+	"",
+	"make testdata/state.tar.gz anew with this program, which has to be of commit e87f49c; needs root and chattr",
+)
 
 // stateAt is where the host of testdata/state.tar.gz was.
 const stateAt = "/srv/oob-state"
@@ -249,7 +253,20 @@ func makeState(t *testing.T) {
 		sh(t, "mv", kept, root)
 	}
 	run(false, in(root, "other", 1, "--take-over")...)
-	sh(t, "tar", "-C", stateAt, "--sort=name", "--mtime=2026-01-02", "--owner=0", "--group=0", "--exclude=lock", "-czf", "testdata/state.tar.gz", ".")
+	sh(
+		t,
+		"tar",
+		"-C",
+		stateAt,
+		"--sort=name",
+		"--mtime=2026-01-02",
+		"--owner=0",
+		"--group=0",
+		"--exclude=lock",
+		"-czf",
+		"testdata/state.tar.gz",
+		".",
+	)
 	if err := os.RemoveAll(stateAt); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		t.Fatal(err)
 	}

@@ -47,7 +47,10 @@ func Open(nameOrPath string) (*Manifest, error) {
 	if !slices.Contains(architectures, nameOrPath) {
 		m, err := Read(nameOrPath)
 		if err != nil && !strings.ContainsAny(nameOrPath, "./\\") {
-			return nil, choiceError("%q is neither a file nor one of the reference architectures, which are %s", nameOrPath, strings.Join(architectures, ", "))
+			return nil, choiceError(
+				"%q is neither a file nor one of the reference architectures, which are %s",
+				nameOrPath, strings.Join(architectures, ", "),
+			)
 		}
 		return m, err
 	}

@@ -38,7 +38,10 @@ func (m *Manifest) check() error {
 	}
 	for k, c := range m.resolved() {
 		if only := c.onlyFor(); len(m.Deployments) == 0 && only != nil && k < len(m.Components) {
-			problems = append(problems, m.Components[k].at.problem("%q is for --deployment %s; say which this document is for, such as deployments: [%s]", c.Name, strings.Join(only, " or "), only[0]))
+			problems = append(problems, m.Components[k].at.problem(
+				"%q is for --deployment %s; say which this document is for, such as deployments: [%s]",
+				c.Name, strings.Join(only, " or "), only[0],
+			))
 		}
 		for i, n := range c.Needs {
 			if m.component(n) == nil {

@@ -193,7 +193,10 @@ func (s *selector) plugin(here at, x Plugin, p *bundle.Platform, w *WantedCompon
 		s.problems = append(s.problems, here.of("sha256").problem("a plugin is signed or pinned; first-use is for files"))
 	}
 	if out.Signature == "" && out.SHA256 == "" && !strings.Contains(x.SHA256, "${") {
-		s.problems = append(s.problems, here.problem("the plugin %s has neither a signature nor sha256; one of them has to say that it is the right one", out.URL))
+		s.problems = append(
+			s.problems,
+			here.problem("the plugin %s has neither a signature nor sha256; one of them has to say that it is the right one", out.URL),
+		)
 	}
 	w.Plugins = append(w.Plugins, len(s.out.Plugins))
 	s.out.Plugins = append(s.out.Plugins, out)
@@ -217,7 +220,15 @@ func (s *selector) chart(here at, x Chart, w *WantedComponent) {
 }
 
 func (s *selector) file(here at, x File, p *bundle.Platform, w *WantedComponent, paths map[string]string) {
-	out := WantedFile{Path: s.expand(here.of("path"), x.Path, p).text, Mode: 0o644, As: x.As, Strip: x.Strip, Platform: p, SHA256: s.hash(here, x.SHA256, p), Size: x.Size}
+	out := WantedFile{
+		Path:     s.expand(here.of("path"), x.Path, p).text,
+		Mode:     0o644,
+		As:       x.As,
+		Strip:    x.Strip,
+		Platform: p,
+		SHA256:   s.hash(here, x.SHA256, p),
+		Size:     x.Size,
+	}
 	out.Source = s.source(here.of("source"), x.Source, p).text
 	if x.Mode != "" {
 		if _, err := fmt.Sscanf(x.Mode, "%o", &out.Mode); err != nil {
@@ -229,7 +240,10 @@ func (s *selector) file(here at, x File, p *bundle.Platform, w *WantedComponent,
 	}
 	low := strings.ToLower(out.Path) // there are sites where case does not count
 	if other, ok := paths[low]; ok {
-		s.problems = append(s.problems, here.of("path").problem("two files would be %s, this one and %s; let one component have it, and the other need that", out.Path, other))
+		s.problems = append(
+			s.problems,
+			here.of("path").problem("two files would be %s, this one and %s; let one component have it, and the other need that", out.Path, other),
+		)
 	}
 	paths[low] = out.Source
 	if out.SHA256 == firstUse {
@@ -253,7 +267,10 @@ func (s *selector) file(here at, x File, p *bundle.Platform, w *WantedComponent,
 // pinned refuses a hash that a document asks for and that nobody has given.
 func (s *selector) pinned(here at, what, asked, hash string) {
 	if asked != "" && hash == "" {
-		s.refused = append(s.refused, fmt.Errorf("%w: %s, line %d: %s is to be pinned by %s, which nothing says; give it with --set", bundle.ErrPolicy, here.name, here.line(), what, asked))
+		s.refused = append(s.refused, fmt.Errorf(
+			"%w: %s, line %d: %s is to be pinned by %s, which nothing says; give it with --set",
+			bundle.ErrPolicy, here.name, here.line(), what, asked,
+		))
 	}
 }
 
@@ -263,6 +280,9 @@ func (s *selector) unpinned(here at, out WantedFile) {
 		s.problems = append(s.problems, here.problem("%s needs sha256: a file that comes over the network is pinned", out.Source))
 		return
 	}
-	s.refused = append(s.refused, fmt.Errorf("%w: nothing says what %s has to be; give its hash with --set sha256.%s=HEX, or accept what the server sends now, and lock it, with --set sha256.%s=%s",
-		bundle.ErrPolicy, out.Source, out.Pin, out.Pin, firstUse))
+	s.refused = append(s.refused, fmt.Errorf(
+		"%w: nothing says what %s has to be; give its hash with --set sha256.%s=HEX, or accept what the server sends now, "+
+			"and lock it, with --set sha256.%s=%s",
+		bundle.ErrPolicy, out.Source, out.Pin, out.Pin, firstUse,
+	))
 }

@@ -58,7 +58,16 @@ func (s *selector) platformText(text string, p *bundle.Platform, e *expansion) s
 	if p == nil || !e.platform {
 		return text
 	}
-	return strings.NewReplacer("${os}", p.OS, "${arch}", p.Architecture, "${machine}", cmp.Or(machines[p.Architecture], p.Architecture)).Replace(text)
+	return strings.NewReplacer(
+		"${os}",
+		p.OS,
+		"${arch}",
+		p.Architecture,
+		"${machine}",
+		cmp.Or(machines[p.Architecture], p.Architecture),
+	).Replace(
+		text,
+	)
 }
 
 // each returns the platforms that an item is carried for: each one if its text
@@ -109,7 +118,10 @@ func (s *selector) checkURL(here at, text string, schemes ...string) {
 	case err != nil || u.Host == "" || !slices.Contains(schemes, u.Scheme):
 		s.problems = append(s.problems, here.problem("it is not a URL that begins with %s://", strings.Join(schemes, ":// or ")))
 	case u.User != nil:
-		s.problems = append(s.problems, here.problem("a login in a URL would end up in lock files and bundles; take it out, and write it into a netrc file, such as ~/.netrc"))
+		s.problems = append(
+			s.problems,
+			here.problem("a login in a URL would end up in lock files and bundles; take it out, and write it into a netrc file, such as ~/.netrc"),
+		)
 	}
 }
 

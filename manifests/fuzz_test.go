@@ -63,7 +63,19 @@ components:
     images: [busybox]
 `
 	return seeds.Of[[]byte]{
-		Taken: [][]byte{[]byte(good), []byte(host), []byte(choices), []byte(strings.Replace(good, "components:\n", "include: [\"catalogue:components.yaml\"]\ndeployments: [compose]\ncomponents:\n  - use: push-proxy\n", 1))},
+		Taken: [][]byte{
+			[]byte(good),
+			[]byte(host),
+			[]byte(choices),
+			[]byte(
+				strings.Replace(
+					good,
+					"components:\n",
+					"include: [\"catalogue:components.yaml\"]\ndeployments: [compose]\ncomponents:\n  - use: push-proxy\n",
+					1,
+				),
+			),
+		},
 		Refused: append(altered(good,
 			"kind: Manifest", "kind: Lock",
 			"oobbundle.dev/v1", "oobbundle.dev/v9",
@@ -134,7 +146,8 @@ func selected(t *testing.T, s *manifests.Selection) {
 	}
 	files := []bundle.HostFile{}
 	for _, w := range s.Files {
-		if !fs.ValidPath(w.Path) || !filepath.IsLocal(w.Path) || w.Mode > 0o777 || w.SHA256 == "" && !w.FirstUse && strings.Contains(w.Source, "://") {
+		if !fs.ValidPath(w.Path) || !filepath.IsLocal(w.Path) || w.Mode > 0o777 ||
+			w.SHA256 == "" && !w.FirstUse && strings.Contains(w.Source, "://") {
 			t.Fatalf("selected: %+v", w)
 		}
 		files = append(files, bundle.HostFile{Path: w.Path, As: w.As})
@@ -158,7 +171,9 @@ func fuzzSet(t *testing.T, data []byte, set string) {
 	if err != nil || !ok {
 		return
 	}
-	s, err := m.Select(manifests.Choice{Platforms: []bundle.Platform{{OS: "linux", Architecture: "amd64"}}, Set: map[string]string{key: value}})
+	s, err := m.Select(
+		manifests.Choice{Platforms: []bundle.Platform{{OS: "linux", Architecture: "amd64"}}, Set: map[string]string{key: value}},
+	)
 	if err != nil {
 		if !errors.Is(err, manifests.ErrInvalid) && !errors.Is(err, bundle.ErrPolicy) {
 			t.Fatalf("--set %q: %v", set, err)
@@ -171,17 +186,40 @@ func fuzzSet(t *testing.T, data []byte, set string) {
 func lockSeeds() seeds.Of[[]byte] {
 	digest := bundle.DigestOf([]byte("x"))
 	l := &manifests.Lock{
-		APIVersion: bundle.APIVersion, Kind: "Lock", Metadata: manifests.LockMetadata{Name: "demo", Version: "1.10"}, Program: "1.2",
-		Manifest: digest, Channel: "demo", Sequence: 1 << 60, Created: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Platforms: []string{"linux/amd64"},
-		Deployment: "compose", With: []string{"extra"}, Set: map[string]string{"versions.web": "1.10", "settings.on": "yes"}, Components: []string{"web"}, Versions: map[string]string{"web": "1e3"},
+		APIVersion: bundle.APIVersion,
+		Kind:       "Lock",
+		Metadata:   manifests.LockMetadata{Name: "demo", Version: "1.10"},
+		Program:    "1.2",
+		Manifest:   digest,
+		Channel:    "demo",
+		Sequence:   1 << 60,
+		Created:    time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
+		Platforms:  []string{"linux/amd64"},
+		Deployment: "compose",
+		With:       []string{"extra"},
+		Set:        map[string]string{"versions.web": "1.10", "settings.on": "yes"},
+		Components: []string{"web"},
+		Versions:   map[string]string{"web": "1e3"},
 		Images: []manifests.LockedImage{{
 			Reference: "docker.io/library/nginx:1.10", MediaType: bundle.TypeOCIIndex, Digest: digest, Size: 7, Total: 1 << 40,
 			Carried:   []manifests.LockedManifest{{Platform: "linux/amd64", Digest: digest, Size: 8}, {Digest: digest, Size: 9}},
 			Referrers: []manifests.LockedReferrer{{Tag: "sha256-0.sig", Digest: digest, Size: 3}}, Checks: []string{"a: b"},
 		}},
-		Charts:  []manifests.LockedChart{{Name: "acme", Version: "1.2.3", Repository: "https://charts.example.com", Reference: "charts.example.com/acme:1.2.3", Digest: digest, Size: 5, Check: "TLS"}},
-		Plugins: []manifests.LockedPlugin{{ID: "com.example.demo", Version: "1.2.3", Source: "x.tar.gz", Digest: digest, Size: 5, Checks: []string{"pinned"}}},
-		Files:   []manifests.LockedFile{{Source: "a", Path: "a", Mode: "0644", Digest: digest, Size: 0, Check: "local"}},
+		Charts: []manifests.LockedChart{
+			{
+				Name:       "acme",
+				Version:    "1.2.3",
+				Repository: "https://charts.example.com",
+				Reference:  "charts.example.com/acme:1.2.3",
+				Digest:     digest,
+				Size:       5,
+				Check:      "TLS",
+			},
+		},
+		Plugins: []manifests.LockedPlugin{
+			{ID: "com.example.demo", Version: "1.2.3", Source: "x.tar.gz", Digest: digest, Size: 5, Checks: []string{"pinned"}},
+		},
+		Files: []manifests.LockedFile{{Source: "a", Path: "a", Mode: "0644", Digest: digest, Size: 0, Check: "local"}},
 	}
 	data, err := l.Encode()
 	if err != nil {
@@ -244,7 +282,9 @@ func fuzzLock(dir string) func(t *testing.T, data []byte) bool {
 		if err != nil || !bytes.Equal(twice, written) {
 			t.Fatalf("%q is written as %q and then as %q: %v", data, written, twice, err)
 		}
-		if len(manifests.Diff(l, again)) > 0 || !reflect.DeepEqual(l.Set, again.Set) && len(l.Set)+len(again.Set) > 0 || l.Sequence != again.Sequence || !l.Created.Equal(again.Created) {
+		if len(manifests.Diff(l, again)) > 0 || !reflect.DeepEqual(l.Set, again.Set) && len(l.Set)+len(again.Set) > 0 ||
+			l.Sequence != again.Sequence ||
+			!l.Created.Equal(again.Created) {
 			t.Fatalf("%+v became %+v", l, again)
 		}
 		return true

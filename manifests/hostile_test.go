@@ -17,9 +17,18 @@ import (
 func TestHostileLocks(t *testing.T) {
 	digest := bundle.DigestOf([]byte("x"))
 	lock := manifests.Lock{
-		APIVersion: bundle.APIVersion, Kind: "Lock", Metadata: manifests.LockMetadata{Name: "demo", Version: "1"}, Program: "test", Manifest: digest, Channel: "demo", Sequence: 7,
-		Created: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Platforms: []string{"linux/amd64"},
-		Images: []manifests.LockedImage{{Reference: "docker.io/library/a:1", MediaType: bundle.TypeOCIManifest, Digest: digest, Size: 1234, Total: 5678}},
+		APIVersion: bundle.APIVersion,
+		Kind:       "Lock",
+		Metadata:   manifests.LockMetadata{Name: "demo", Version: "1"},
+		Program:    "test",
+		Manifest:   digest,
+		Channel:    "demo",
+		Sequence:   7,
+		Created:    time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
+		Platforms:  []string{"linux/amd64"},
+		Images: []manifests.LockedImage{
+			{Reference: "docker.io/library/a:1", MediaType: bundle.TypeOCIManifest, Digest: digest, Size: 1234, Total: 5678},
+		},
 	}
 	data, err := lock.Encode()
 	if err != nil {

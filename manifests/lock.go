@@ -272,8 +272,18 @@ func (l *Lock) choices() map[string]string {
 		set = append(set, k+"="+l.Set[k])
 	}
 	m := map[string]string{
-		"manifest": string(l.Manifest), "name": l.Metadata.Name, "version": l.Metadata.Version, "channel": l.Channel, "deployment": l.Deployment,
-		"platforms": strings.Join(l.Platforms, ","), "with": strings.Join(l.With, ","), "without": strings.Join(l.Without, ","), "set": strings.Join(set, ","),
+		"manifest":   string(l.Manifest),
+		"name":       l.Metadata.Name,
+		"version":    l.Metadata.Version,
+		"channel":    l.Channel,
+		"deployment": l.Deployment,
+		"platforms": strings.Join(
+			l.Platforms,
+			",",
+		),
+		"with":    strings.Join(l.With, ","),
+		"without": strings.Join(l.Without, ","),
+		"set":     strings.Join(set, ","),
 	}
 	if l.WithoutReferrers {
 		m["referrers"] = "left out"

@@ -26,7 +26,10 @@ func (s *selector) rules() {
 			}
 			for _, name := range r.Carry {
 				if !s.carried(name) {
-					s.refused = append(s.refused, fmt.Errorf("%w: %s has to be carried%s: %s; --with %s would fit", bundle.ErrPolicy, name, r.reason(), r.Because, name))
+					s.refused = append(
+						s.refused,
+						fmt.Errorf("%w: %s has to be carried%s: %s; --with %s would fit", bundle.ErrPolicy, name, r.reason(), r.Because, name),
+					)
 				}
 			}
 		}
@@ -62,7 +65,10 @@ func (s *selector) rule(r Rule, name string) {
 	if err == nil && c.Check(v) {
 		return
 	}
-	s.refused = append(s.refused, fmt.Errorf("%w: %s is %s and has to be %s%s: %s; %s", bundle.ErrPolicy, name, have, r.Require[name], r.reason(), r.Because, s.fitting(name, c)))
+	s.refused = append(s.refused, fmt.Errorf(
+		"%w: %s is %s and has to be %s%s: %s; %s",
+		bundle.ErrPolicy, name, have, r.Require[name], r.reason(), r.Because, s.fitting(name, c),
+	))
 }
 
 // fitting names a version that meets a constraint: one of the table, or the one
@@ -94,7 +100,10 @@ func (s *Selection) CheckPlugins(found []FoundPlugin) error {
 	ids := map[string]int{}
 	for i, f := range found {
 		if other, ok := ids[f.ID]; ok {
-			return fmt.Errorf("%w: %s and %s are both the plugin %s; leave one of them out", bundle.ErrPolicy, s.Plugins[other].URL, s.Plugins[i].URL, f.ID)
+			return fmt.Errorf(
+				"%w: %s and %s are both the plugin %s; leave one of them out",
+				bundle.ErrPolicy, s.Plugins[other].URL, s.Plugins[i].URL, f.ID,
+			)
 		}
 		ids[f.ID] = i
 		if err := s.checkServer(s.Plugins[i], f); err != nil {
@@ -107,7 +116,10 @@ func (s *Selection) CheckPlugins(found []FoundPlugin) error {
 		}
 		i := slices.IndexFunc(found, func(f FoundPlugin) bool { return f.ID == image.Follows.Plugin })
 		if i < 0 {
-			return fmt.Errorf("%w: the tag of %s follows the plugin %s, which is not carried", bundle.ErrPolicy, image.Reference, image.Follows.Plugin)
+			return fmt.Errorf(
+				"%w: the tag of %s follows the plugin %s, which is not carried",
+				bundle.ErrPolicy, image.Reference, image.Follows.Plugin,
+			)
 		}
 		if err := checkFollows(image, found[i]); err != nil {
 			return err
@@ -126,7 +138,10 @@ func (s *Selection) checkServer(p WantedPlugin, f FoundPlugin) error {
 	}
 	server, err := parseVersion(p.Server)
 	if err != nil {
-		return fmt.Errorf("%w: plugin %s needs a server of version %s or newer, and %q cannot be compared with that", bundle.ErrPolicy, f.ID, f.MinServer, p.Server)
+		return fmt.Errorf(
+			"%w: plugin %s needs a server of version %s or newer, and %q cannot be compared with that",
+			bundle.ErrPolicy, f.ID, f.MinServer, p.Server,
+		)
 	}
 	if !server.LessThan(least) {
 		return nil
@@ -156,7 +171,10 @@ func (s *Selection) checkServer(p WantedPlugin, f FoundPlugin) error {
 func checkFollows(image WantedImage, f FoundPlugin) error {
 	want, ok := f.Props[image.Follows.Prop].(string)
 	if !ok || want == "" {
-		return fmt.Errorf("%w: the tag of %s follows %s of plugin %s %s, which does not say it", bundle.ErrPolicy, image.Reference, image.Follows.Prop, f.ID, f.Version)
+		return fmt.Errorf(
+			"%w: the tag of %s follows %s of plugin %s %s, which does not say it",
+			bundle.ErrPolicy, image.Reference, image.Follows.Prop, f.ID, f.Version,
+		)
 	}
 	tag := image.Reference.Tag
 	if image.Follows.Rule == "equal" && tag == want {
@@ -175,7 +193,10 @@ func checkFollows(image WantedImage, f FoundPlugin) error {
 	if image.version != "" {
 		fit = fmt.Sprintf("--set versions.%s=%s would fit", image.version, want)
 	}
-	return fmt.Errorf("%w: %s does not fit: plugin %s %s asks for %s (%s); %s", bundle.ErrPolicy, image.Reference, f.ID, f.Version, how, image.Follows.Prop, fit)
+	return fmt.Errorf(
+		"%w: %s does not fit: plugin %s %s asks for %s (%s); %s",
+		bundle.ErrPolicy, image.Reference, f.ID, f.Version, how, image.Follows.Prop, fit,
+	)
 }
 
 // MatchImages reports whether a repository such as docker.io/library/nginx fits

@@ -66,7 +66,14 @@ func choiceError(format string, args ...any) error {
 }
 
 func (m *Manifest) newSelector(c Choice) (*selector, error) {
-	s := &selector{m: m, c: c, out: &Selection{Manifest: m.Digest}, keys: map[string][]byte{}, values: map[string]string{"name": m.Metadata.Name}, hashes: map[string]bool{}}
+	s := &selector{
+		m:      m,
+		c:      c,
+		out:    &Selection{Manifest: m.Digest},
+		keys:   map[string][]byte{},
+		values: map[string]string{"name": m.Metadata.Name},
+		hashes: map[string]bool{},
+	}
 	var err error
 	if s.out.Deployment, err = m.deployment(c.Deployment); err != nil {
 		return nil, err
@@ -107,7 +114,10 @@ func (s *selector) unknownHashes() error {
 	}
 	for _, key := range sortedKeys(s.c.Set) {
 		if name, ok := strings.CutPrefix(key, "sha256."); ok && !known[name] {
-			return choiceError("--set %s: nothing asks for that hash; those asked for are %s", key, cmp.Or(strings.Join(sortedKeys(known), ", "), "none"))
+			return choiceError(
+				"--set %s: nothing asks for that hash; those asked for are %s",
+				key, cmp.Or(strings.Join(sortedKeys(known), ", "), "none"),
+			)
 		}
 	}
 	return nil
@@ -141,7 +151,10 @@ func (m *Manifest) platforms(asked []bundle.Platform) ([]bundle.Platform, error)
 	}
 	for _, p := range asked {
 		if len(have) > 0 && !slices.ContainsFunc(have, runsOn(p)) {
-			return nil, fmt.Errorf("%w: %s is for %s, and %s is asked for with --platform", bundle.ErrPolicy, m.doc.name, strings.Join(m.Platforms, ", "), p)
+			return nil, fmt.Errorf(
+				"%w: %s is for %s, and %s is asked for with --platform",
+				bundle.ErrPolicy, m.doc.name, strings.Join(m.Platforms, ", "), p,
+			)
 		}
 	}
 	return asked, nil
@@ -169,7 +182,10 @@ func (s *selector) set() error {
 		case !ok || known == nil:
 			return choiceError("--set %s: say versions.NAME, settings.NAME, sha256.NAME or keys.NAME", key)
 		case known[name] == "":
-			return choiceError("--set %s: there is no %q among the %s, which are %s", key, name, group, cmp.Or(strings.Join(sortedKeys(known), ", "), "none"))
+			return choiceError(
+				"--set %s: there is no %q among the %s, which are %s",
+				key, name, group, cmp.Or(strings.Join(sortedKeys(known), ", "), "none"),
+			)
 		}
 		if value == "" || strings.Contains(value, "${") {
 			return choiceError("--set %s: %q is not a value", key, value)
@@ -183,7 +199,11 @@ func (s *selector) set() error {
 			continue
 		}
 		for k, v := range row.Versions {
-			if s.m.Versions[k] == "" || slices.ContainsFunc(s.m.Releases, func(own Releases) bool { return own.Of == r.Of }) { // what the author says himself stands above an included table
+			if s.m.Versions[k] == "" ||
+				slices.ContainsFunc(
+					s.m.Releases,
+					func(own Releases) bool { return own.Of == r.Of },
+				) { // what the author says himself stands above an included table
 				versions[k] = v
 			}
 		}
@@ -254,7 +274,10 @@ func (s *selector) choose() ([]Component, error) {
 	for _, name := range s.c.With {
 		c := byName[name]
 		if c == nil {
-			return nil, choiceError("--with %q: there is no such component; optional ones are %s", name, cmp.Or(strings.Join(optional, ", "), "none"))
+			return nil, choiceError(
+				"--with %q: there is no such component; optional ones are %s",
+				name, cmp.Or(strings.Join(optional, ", "), "none"),
+			)
 		}
 		if !s.applies(c.Deployments) {
 			return nil, choiceError("--with %q: it is for --deployment %s", name, strings.Join(c.Deployments, " or "))
@@ -321,7 +344,10 @@ func (s *selector) signatures() {
 	for _, m := range s.m.all() {
 		for _, v := range m.VerifyImages {
 			if host, _, _ := strings.Cut(v.Images, "/"); !strings.ContainsAny(host, ".:*$") && host != "localhost" {
-				s.problems = append(s.problems, v.at.of("images").problem("%q names no host; images are called in full here, such as docker.io/library/nginx or **", v.Images))
+				s.problems = append(
+					s.problems,
+					v.at.of("images").problem("%q names no host; images are called in full here, such as docker.io/library/nginx or **", v.Images),
+				)
 			}
 			s.out.VerifyImages = append(s.out.VerifyImages, WantedSignature{s.expand(v.at, v.Images, nil).text, s.keyList(v.at.of("keys"), v.Keys)})
 		}

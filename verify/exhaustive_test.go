@@ -19,7 +19,8 @@ import (
 
 // refusedAsDamaged reports whether err has exit class 3 or 4.
 func refusedAsDamaged(err error) bool {
-	return errors.Is(err, bundle.ErrFormat) || errors.Is(err, bundle.ErrDigest) || errors.Is(err, bundle.ErrLimit) || errors.Is(err, bundle.ErrSignature)
+	return errors.Is(err, bundle.ErrFormat) || errors.Is(err, bundle.ErrDigest) || errors.Is(err, bundle.ErrLimit) ||
+		errors.Is(err, bundle.ErrSignature)
 }
 
 // each calls f for 0 to n-1 on all processors, each worker with its own copy of
@@ -248,8 +249,14 @@ func TestLargeBlob(t *testing.T) {
 	layer := bundle.Descriptor{MediaType: "application/vnd.oci.image.layer.v1.tar", Digest: digest, Size: size}
 	d, blobs := bundle.NewArtifact("application/vnd.example.large", nil, layer)
 	document, err := bundle.Encode(bundle.Deployment{
-		APIVersion: bundle.APIVersion, Kind: "Deployment", Name: "large", Version: "1", Components: []bundle.Component{},
-		Images: []bundle.Image{{Reference: "example.com/large:1", Repository: "example.com/large", Tag: "1", Digest: d.Digest, Manifests: []bundle.Digest{d.Digest}}},
+		APIVersion: bundle.APIVersion,
+		Kind:       "Deployment",
+		Name:       "large",
+		Version:    "1",
+		Components: []bundle.Component{},
+		Images: []bundle.Image{
+			{Reference: "example.com/large:1", Repository: "example.com/large", Tag: "1", Digest: d.Digest, Manifests: []bundle.Digest{d.Digest}},
+		},
 	})
 	if err != nil {
 		t.Fatal(err)

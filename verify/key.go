@@ -91,7 +91,9 @@ func ParseKey(data []byte) (Key, error) {
 	block, rest := pem.Decode(data)
 	switch {
 	case block == nil && bytes.Contains(data, []byte("-----BEGIN PUBLIC KEY-----")):
-		return Key{}, errors.New("the key is not whole, or a character of it is wrong; compare it with the original to its last line, -----END PUBLIC KEY-----")
+		return Key{}, errors.New(
+			"the key is not whole, or a character of it is wrong; compare it with the original to its last line, -----END PUBLIC KEY-----",
+		)
 	case block == nil:
 		return Key{}, errors.New("no PEM block in it; a public key begins with -----BEGIN PUBLIC KEY-----")
 	case bytes.Contains([]byte(block.Type), []byte("PRIVATE KEY")):

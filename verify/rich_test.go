@@ -176,8 +176,12 @@ func TestUnknownSigner(t *testing.T) {
 	if err := check(file, trusting(a, b)); err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("%d changes of the line by a known key: none passes; %d of the line by an unknown one: %d pass, %d in the fingerprint and %d in the signature; all else (%d) is refused",
-		known, (second-first)*len(values), passed.Load(), inHint.Load(), inSignature.Load(), refused.Load()-int64(known))
+	t.Logf(
+		"%d changes of the line by a known key: none passes; %d of the line by an unknown one: %d pass, %d in the "+
+			"fingerprint and %d in the signature; all else (%d) is refused",
+		known, (second-first)*len(values), passed.Load(), inHint.Load(), inSignature.Load(),
+		refused.Load()-int64(known),
+	)
 }
 
 // otherSpellings counts the bytes of a base64 text that can be changed, one at a time,

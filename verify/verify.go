@@ -152,7 +152,10 @@ func checkSignatures(head *bundle.Head, policy Policy) ([]SignatureReport, error
 		if !ok {
 			for _, o := range policy.Keys {
 				if o.verify(head.Root, digest, s.Bytes) == nil {
-					return nil, fmt.Errorf("%w: line %d says that it is by %s, and it is by the trusted key %s: it was changed", bundle.ErrSignature, i+1, s.Key, o.Fingerprint)
+					return nil, fmt.Errorf(
+						"%w: line %d says that it is by %s, and it is by the trusted key %s: it was changed",
+						bundle.ErrSignature, i+1, s.Key, o.Fingerprint,
+					)
 				}
 			}
 			continue

@@ -83,9 +83,19 @@ func TestPolicy(t *testing.T) {
 		{"a question mark", byA, verify.Policy{Keys: []verify.Key{limited(a, "smal?/linux/amd64")}}, nil},
 		{"a dot is a dot", byA, verify.Policy{Keys: []verify.Key{limited(a, "smal./linux/amd64")}}, bundle.ErrPolicy},
 		{"another channel", byA, verify.Policy{Keys: []verify.Key{limited(a, "other/*")}}, bundle.ErrPolicy},
-		{"one key for the channel, two needed", byAB, verify.Policy{Keys: []verify.Key{a.Trusted, limited(b, "other")}, Threshold: 2}, bundle.ErrPolicy},
+		{
+			"one key for the channel, two needed",
+			byAB,
+			verify.Policy{Keys: []verify.Key{a.Trusted, limited(b, "other")}, Threshold: 2},
+			bundle.ErrPolicy,
+		},
 		{"the lowest sequence", byA, verify.Policy{Keys: trusting(a).Keys, MinSequence: map[string]int64{channel: 1767323045}}, nil},
-		{"below the lowest sequence", byA, verify.Policy{Keys: trusting(a).Keys, MinSequence: map[string]int64{channel: 1767323046}}, bundle.ErrPolicy},
+		{
+			"below the lowest sequence",
+			byA,
+			verify.Policy{Keys: trusting(a).Keys, MinSequence: map[string]int64{channel: 1767323046}},
+			bundle.ErrPolicy,
+		},
 		{"another channel's lowest sequence", byA, verify.Policy{Keys: trusting(a).Keys, MinSequence: map[string]int64{"other": 1 << 60}}, nil},
 	}
 	for _, test := range tests {
@@ -118,7 +128,10 @@ func TestKnownKeyWrongSignature(t *testing.T) {
 	if err := check(file, trusting(a, b)); !errors.Is(err, bundle.ErrSignature) {
 		t.Errorf("both known: %v", err)
 	}
-	if err := check(file, trusting(a)); !errors.Is(err, bundle.ErrSignature) || !strings.Contains(err.Error(), "and it is by the trusted key") {
+	if err := check(
+		file, trusting(a),
+	); !errors.Is(err, bundle.ErrSignature) ||
+		!strings.Contains(err.Error(), "and it is by the trusted key") {
 		t.Errorf("b unknown: %v", err)
 	}
 	list[1].Bytes = []byte("whatever")

@@ -81,7 +81,10 @@ func Write(tb testing.TB, path string, data []byte, mode os.FileMode) {
 // Manifest returns a parsed manifest of one component with the given images.
 func Manifest(tb testing.TB, name string, images ...string) *manifests.Manifest {
 	tb.Helper()
-	text := fmt.Sprintf("apiVersion: oobbundle.dev/v1\nkind: Manifest\nmetadata: {name: %s, version: 1.0.0}\ncomponents:\n  - name: all\n    images:\n", name)
+	text := fmt.Sprintf(
+		"apiVersion: oobbundle.dev/v1\nkind: Manifest\nmetadata: {name: %s, version: 1.0.0}\ncomponents:\n  - name: all\n    images:\n",
+		name,
+	)
 	for _, i := range images {
 		text += fmt.Sprintf("      - %q\n", i)
 	}

@@ -123,7 +123,10 @@ func (c *Content) Plugin(id, archive, signature string) {
 	a, s := c.Blob(bundle.TypePluginArchive, []byte(archive)), c.Blob(bundle.TypePluginSignature, []byte(signature))
 	d := c.artifact(bundle.TypePlugin, a, s)
 	c.Roots = append(c.Roots, d)
-	c.Doc.Plugins = append(c.Doc.Plugins, bundle.Plugin{ID: id, Version: "1.0.0", Name: id + "-1.0.0.tar.gz", Manifest: d.Digest, Archive: a.Digest, Signature: s.Digest})
+	c.Doc.Plugins = append(
+		c.Doc.Plugins,
+		bundle.Plugin{ID: id, Version: "1.0.0", Name: id + "-1.0.0.tar.gz", Manifest: d.Digest, Archive: a.Digest, Signature: s.Digest},
+	)
 }
 
 // Chart lists a Helm chart.
@@ -133,7 +136,10 @@ func (c *Content) Chart(repository, name, version, archive string) {
 	c.Blobs[d.Digest] = data
 	ref := repository + "/" + name + ":" + version
 	c.Add(ref, d)
-	c.Doc.Charts = append(c.Doc.Charts, bundle.Chart{Name: name, Version: version, Repository: "https://" + repository, Reference: ref, Digest: layer.Digest})
+	c.Doc.Charts = append(
+		c.Doc.Charts,
+		bundle.Chart{Name: name, Version: version, Repository: "https://" + repository, Reference: ref, Digest: layer.Digest},
+	)
 }
 
 // IndexJSON returns the bytes of index.json.

@@ -41,7 +41,10 @@ func Documents(tb testing.TB, good []byte, number string) []Hostile {
 	add("a doubled key", "{"+first+","+body)
 	add("a key in another case", "{"+folded+body[len(key):])
 	add("a key, and again in another case", "{"+folded+":"+strings.TrimPrefix(first, key+":")+","+body)
-	add("a key spelled with an escape, and again", `{"\u00`+fmt.Sprintf("%02x", key[1])+key[2:]+":"+strings.TrimPrefix(first, key+":")+","+body)
+	add(
+		"a key spelled with an escape, and again",
+		`{"\u00`+fmt.Sprintf("%02x", key[1])+key[2:]+":"+strings.TrimPrefix(first, key+":")+","+body,
+	)
 	add("a key with a letter that folds to another", `{"`+strings.Replace(key[1:], "s", "\u017f", 1)+`x":1,`+body)
 	add("an unknown field", `{"unknown":{"a":[1]},`+body)
 	add("an empty key", `{"":"",`+body)

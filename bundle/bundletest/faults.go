@@ -62,7 +62,10 @@ func Answers(status int, body string, headers ...string) func(*Host, http.Respon
 
 // Says answers with a status and an error as distribution-spec has them.
 func Says(status int, code, message string, headers ...string) func(*Host, http.ResponseWriter, *http.Request) {
-	return Answers(status, fmt.Sprintf(`{"errors":[{"code":%q,"message":%q}]}`, code, message), append(headers, "Content-Type", "application/json")...)
+	return Answers(
+		status,
+		fmt.Sprintf(`{"errors":[{"code":%q,"message":%q}]}`, code, message),
+		append(headers, "Content-Type", "application/json")...)
 }
 
 // WebPage is what a captive portal answers.
@@ -190,7 +193,8 @@ func (h *Host) port() int {
 	return n
 }
 
-const limitText = "You have reached your pull rate limit. You may increase the limit by authenticating and upgrading: https://www.docker.com/increase-rate-limit"
+const limitText = "You have reached your pull rate limit. You may increase the limit by authenticating and upgrading: " +
+	"https://www.docker.com/increase-rate-limit"
 
 // WayFaults are those of the way to a registry, and of what stands before it: they
 // are the same for whoever pulls and for whoever pushes.
@@ -208,9 +212,20 @@ func nameFaults() []Fault {
 	fails := Answer{Code: dnsmessage.RCodeServerFailure}
 	always := func(a Answer) func(testing.TB, *Host) Answer { return func(testing.TB, *Host) Answer { return a } }
 	list := []Fault{
-		{Name: "DNS: no such name", Class: remote.ErrRegistry, Says: []string{"$HOST", "no such host", "check the name"}, Answer: always(unknown)},
+		{
+			Name:   "DNS: no such name",
+			Class:  remote.ErrRegistry,
+			Says:   []string{"$HOST", "no such host", "check the name"},
+			Answer: always(unknown),
+		},
 		{Name: "DNS: the name server fails", Class: remote.ErrRegistry, Says: []string{"$HOST", "check the name"}, Answer: always(fails)},
-		{Name: "DNS: the name server is silent", Class: remote.ErrRegistry, Says: []string{"$HOST", "check the name"}, Answer: always(Answer{Silent: true}), Hurry: true},
+		{
+			Name:   "DNS: the name server is silent",
+			Class:  remote.ErrRegistry,
+			Says:   []string{"$HOST", "check the name"},
+			Answer: always(Answer{Silent: true}),
+			Hurry:  true,
+		},
 		{Name: "DNS: the name has no address", Class: remote.ErrRegistry, Says: []string{"$HOST", "check the name"}, Answer: always(Answer{})},
 		{Name: "IPv6 only", IPv6: true},
 	}
@@ -219,32 +234,83 @@ func nameFaults() []Fault {
 
 func tlsFaults() []Fault {
 	return []Fault{
-		{Name: "TLS: expired", Class: remote.ErrRegistry, Says: []string{"$HOST", "expired", "clock"}, TLS: certificate(func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) })},
-		{Name: "TLS: not yet valid", Class: remote.ErrRegistry, Says: []string{"$HOST", "not yet valid", "clock"}, TLS: certificate(func(c *x509.Certificate) {
-			c.NotBefore, c.NotAfter = time.Now().Add(time.Hour), time.Now().Add(2*time.Hour)
-		})},
-		{Name: "TLS: wrong host", Class: remote.ErrRegistry, Says: []string{"$HOST", "other.test", "by a name that its certificate has"}, TLS: certificate(func(c *x509.Certificate) { c.DNSNames = []string{"other.test"} })},
-		{Name: "TLS: for clients only", Class: remote.ErrRegistry, Says: []string{"$HOST", "key usage"}, TLS: certificate(func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} })},
-		{Name: "TLS: unknown authority", Class: remote.ErrRegistry, Says: []string{"$HOST", "unknown authority", "--ca-file"}, Options: func(_ *Host, o *remote.Options) { o.CAFile = "" }},
+		{
+			Name:  "TLS: expired",
+			Class: remote.ErrRegistry,
+			Says:  []string{"$HOST", "expired", "clock"},
+			TLS:   certificate(func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) }),
+		},
+		{
+			Name:  "TLS: not yet valid",
+			Class: remote.ErrRegistry,
+			Says:  []string{"$HOST", "not yet valid", "clock"},
+			TLS: certificate(func(c *x509.Certificate) {
+				c.NotBefore, c.NotAfter = time.Now().Add(time.Hour), time.Now().Add(2*time.Hour)
+			}),
+		},
+		{
+			Name:  "TLS: wrong host",
+			Class: remote.ErrRegistry,
+			Says:  []string{"$HOST", "other.test", "by a name that its certificate has"},
+			TLS:   certificate(func(c *x509.Certificate) { c.DNSNames = []string{"other.test"} }),
+		},
+		{
+			Name:  "TLS: for clients only",
+			Class: remote.ErrRegistry,
+			Says:  []string{"$HOST", "key usage"},
+			TLS:   certificate(func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} }),
+		},
+		{
+			Name:    "TLS: unknown authority",
+			Class:   remote.ErrRegistry,
+			Says:    []string{"$HOST", "unknown authority", "--ca-file"},
+			Options: func(_ *Host, o *remote.Options) { o.CAFile = "" },
+		},
 		{Name: "TLS: self-signed", Class: remote.ErrRegistry, Says: []string{"$HOST", "--ca-file"}, TLS: func(h *Host, c *tls.Config) {
 			a := newAuthority(h.Net.tb)
 			a.certificate.SerialNumber = big.NewInt(3)
 			c.Certificates = []tls.Certificate{a.issue(h.name, nil)}
 		}},
-		{Name: "TLS: 1.0", Class: remote.ErrRegistry, Says: []string{"$HOST", "before 1.2"}, TLS: func(_ *Host, c *tls.Config) { c.MinVersion, c.MaxVersion = tls.VersionTLS10, tls.VersionTLS10 }},
-		{Name: "TLS: 1.1", Class: remote.ErrRegistry, Says: []string{"$HOST", "before 1.2"}, TLS: func(_ *Host, c *tls.Config) { c.MinVersion, c.MaxVersion = tls.VersionTLS11, tls.VersionTLS11 }},
-		{Name: "TLS: wants a certificate of ours", Class: remote.ErrRegistry, Says: []string{"$HOST", "certificate required"}, TLS: func(_ *Host, c *tls.Config) { c.ClientAuth = tls.RequireAnyClientCert }},
-		{Name: "TLS: the handshake never ends", Class: remote.ErrRegistry, Says: []string{"$HOST", "TLS handshake timeout"}, Hurry: true, TLS: func(h *Host, _ *tls.Config) {
-			time.Sleep(2 * time.Second) // ten times what it is given
-		}},
-		{Name: "TLS: plain HTTP behind the port", Class: remote.ErrRegistry, Says: []string{"$HOST", "plain http", "--plain-http $HOST"}, Options: func(h *Host, o *remote.Options) {
-			s := httptest.NewServer(http.NotFoundHandler())
-			h.Net.tb.Cleanup(s.Close)
-			_, port, err := net.SplitHostPort(s.Listener.Addr().String())
-			must(err)
-			h.Net.Forward(h.port(), port)
-			h.Net.Name(h.name, Answer{Address: netip.AddrFrom4([4]byte{127, 0, 0, 4})})
-		}},
+		{
+			Name:  "TLS: 1.0",
+			Class: remote.ErrRegistry,
+			Says:  []string{"$HOST", "before 1.2"},
+			TLS:   func(_ *Host, c *tls.Config) { c.MinVersion, c.MaxVersion = tls.VersionTLS10, tls.VersionTLS10 },
+		},
+		{
+			Name:  "TLS: 1.1",
+			Class: remote.ErrRegistry,
+			Says:  []string{"$HOST", "before 1.2"},
+			TLS:   func(_ *Host, c *tls.Config) { c.MinVersion, c.MaxVersion = tls.VersionTLS11, tls.VersionTLS11 },
+		},
+		{
+			Name:  "TLS: wants a certificate of ours",
+			Class: remote.ErrRegistry,
+			Says:  []string{"$HOST", "certificate required"},
+			TLS:   func(_ *Host, c *tls.Config) { c.ClientAuth = tls.RequireAnyClientCert },
+		},
+		{
+			Name:  "TLS: the handshake never ends",
+			Class: remote.ErrRegistry,
+			Says:  []string{"$HOST", "TLS handshake timeout"},
+			Hurry: true,
+			TLS: func(h *Host, _ *tls.Config) {
+				time.Sleep(2 * time.Second) // ten times what it is given
+			},
+		},
+		{
+			Name:  "TLS: plain HTTP behind the port",
+			Class: remote.ErrRegistry,
+			Says:  []string{"$HOST", "plain http", "--plain-http $HOST"},
+			Options: func(h *Host, o *remote.Options) {
+				s := httptest.NewServer(http.NotFoundHandler())
+				h.Net.tb.Cleanup(s.Close)
+				_, port, err := net.SplitHostPort(s.Listener.Addr().String())
+				must(err)
+				h.Net.Forward(h.port(), port)
+				h.Net.Name(h.name, Answer{Address: netip.AddrFrom4([4]byte{127, 0, 0, 4})})
+			},
+		},
 	}
 }
 
@@ -289,28 +355,77 @@ func loginFaults() []Fault {
 		{Name: "401: no login, passwords each time", Class: remote.ErrRegistry, Says: nobody, Anonymous: true, Basic: true},
 		{Name: "401: wrong password", Class: remote.ErrRegistry, Says: append(somebody, "401", "incorrect username or password"), Wrong: true},
 		{Name: "401: wrong password, passwords each time", Class: remote.ErrRegistry, Says: append(somebody, "401"), Wrong: true, Basic: true},
-		{Name: "401: a token that does not help", Class: remote.ErrRegistry, Says: append(somebody, "401"), Mode: On(IsWork, Says(401, "UNAUTHORIZED", "authentication required", "WWW-Authenticate", `Bearer realm="https://registry.test/token"`))},
+		{
+			Name:  "401: a token that does not help",
+			Class: remote.ErrRegistry,
+			Says:  append(somebody, "401"),
+			Mode: On(
+				IsWork,
+				Says(401, "UNAUTHORIZED", "authentication required", "WWW-Authenticate", `Bearer realm="https://registry.test/token"`),
+			),
+		},
 		{Name: "401: without a challenge", Class: remote.ErrRegistry, Says: []string{"$HOST"}, Mode: On(IsAny, Answers(401, ""))},
-		{Name: "401: a challenge that nobody knows", Class: remote.ErrRegistry, Says: []string{"$HOST"}, Mode: On(IsAny, Answers(401, "", "WWW-Authenticate", `Negotiate`))},
-		{Name: "401: a challenge without a realm", Class: remote.ErrRegistry, Says: []string{"$HOST", "realm"}, Mode: On(IsAny, Answers(401, "", "WWW-Authenticate", `Bearer service="x"`))},
+		{
+			Name:  "401: a challenge that nobody knows",
+			Class: remote.ErrRegistry,
+			Says:  []string{"$HOST"},
+			Mode:  On(IsAny, Answers(401, "", "WWW-Authenticate", `Negotiate`)),
+		},
+		{
+			Name:  "401: a challenge without a realm",
+			Class: remote.ErrRegistry,
+			Says:  []string{"$HOST", "realm"},
+			Mode:  On(IsAny, Answers(401, "", "WWW-Authenticate", `Bearer service="x"`)),
+		},
 		{Name: "token: expires in the middle", Mode: revokes, After: met(4, 1000)},
-		{Name: "token: elsewhere", Class: remote.ErrRegistry, Says: []string{"$HOST", "another host, " + ElsewhereName}, Mode: On(IsAny, func(h *Host, w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm="https://%s/token"`, h.Elsewhere))
-			w.WriteHeader(http.StatusUnauthorized)
-		})},
-		{Name: "token: from https to http", Class: remote.ErrRegistry, Says: []string{"$HOST", "https"}, Mode: On(IsAny, func(h *Host, w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm="http://%s/token"`, h.Address))
-			w.WriteHeader(http.StatusUnauthorized)
-		})},
-		{Name: "token: its place redirects elsewhere", Class: remote.ErrRegistry, Says: []string{"$HOST"}, Mode: On(IsToken, Redirects(ToElsewhere))},
-		{Name: "token: none in the answer", Class: remote.ErrRegistry, Says: []string{"$HOST", "sends for a token"}, Mode: On(IsToken, Answers(200, `{"refresh_token":"canary-token-refresh"}`))},
+		{
+			Name:  "token: elsewhere",
+			Class: remote.ErrRegistry,
+			Says:  []string{"$HOST", "another host, " + ElsewhereName},
+			Mode: On(IsAny, func(h *Host, w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm="https://%s/token"`, h.Elsewhere))
+				w.WriteHeader(http.StatusUnauthorized)
+			}),
+		},
+		{
+			Name:  "token: from https to http",
+			Class: remote.ErrRegistry,
+			Says:  []string{"$HOST", "https"},
+			Mode: On(IsAny, func(h *Host, w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm="http://%s/token"`, h.Address))
+				w.WriteHeader(http.StatusUnauthorized)
+			}),
+		},
+		{
+			Name:  "token: its place redirects elsewhere",
+			Class: remote.ErrRegistry,
+			Says:  []string{"$HOST"},
+			Mode:  On(IsToken, Redirects(ToElsewhere)),
+		},
+		{
+			Name:  "token: none in the answer",
+			Class: remote.ErrRegistry,
+			Says:  []string{"$HOST", "sends for a token"},
+			Mode:  On(IsToken, Answers(200, `{"refresh_token":"canary-token-refresh"}`)),
+		},
 		{Name: "token: a web page", Class: remote.ErrRegistry, Says: []string{"$HOST", "sends for a token"}, Mode: WebPage(IsToken)},
 		{Name: "token: without end", Class: remote.ErrRegistry, Says: []string{"$HOST"}, Mode: On(IsToken, endless)},
 		{Name: "token: stalls", Class: remote.ErrRegistry, Says: []string{"$HOST", "too slow"}, Hurry: true, Mode: On(IsToken, Breaks(Stalls))},
 		{Name: "403", Class: remote.ErrRegistry, Says: append(somebody, "403", "no access"), Mode: On(IsWork, Says(403, "DENIED", "no access"))},
 		{Name: "403: it shows what it was sent", Class: remote.ErrRegistry, Says: somebody, Mode: On(IsWork, echo(403))},
-		{Name: "403: it shows what it was sent, passwords each time", Class: remote.ErrRegistry, Says: somebody, Mode: On(IsWork, echo(403)), Basic: true},
-		{Name: "500: it shows what it was sent at the login", Class: remote.ErrRegistry, Says: []string{"$HOST", "500"}, Mode: On(IsToken, echo(500))},
+		{
+			Name:  "403: it shows what it was sent, passwords each time",
+			Class: remote.ErrRegistry,
+			Says:  somebody,
+			Mode:  On(IsWork, echo(403)),
+			Basic: true,
+		},
+		{
+			Name:  "500: it shows what it was sent at the login",
+			Class: remote.ErrRegistry,
+			Says:  []string{"$HOST", "500"},
+			Mode:  On(IsToken, echo(500)),
+		},
 	}
 }
 
@@ -350,38 +465,97 @@ func busyFaults() []Fault {
 	list := []Fault{
 		{Name: "429: for a moment, in seconds", Mode: Times(1, wait("1"))},
 		{Name: "429: for a moment, as a date", Mode: Times(1, On(IsWork, date(time.Second)))},
-		{Name: "429: for ever, the text is shown", Class: remote.ErrRegistry, Says: append(limit, "log in for a higher limit"), Mode: wait(""), After: met(5, 5)},
+		{
+			Name:  "429: for ever, the text is shown",
+			Class: remote.ErrRegistry,
+			Says:  append(limit, "log in for a higher limit"),
+			Mode:  wait(""),
+			After: met(5, 5),
+		},
 		{Name: "429: for a day", Class: remote.ErrRegistry, Says: append(limit, "24h0m0s"), Mode: wait("86400"), After: met(1, 1)},
-		{Name: "429: for a day, as a date", Class: remote.ErrRegistry, Says: append(limit, "24h0m0s"), Mode: On(IsWork, date(24*time.Hour)), After: met(1, 1)},
-		{Name: "429: for longer than there is", Class: remote.ErrRegistry, Says: append(limit, "too long to wait"), Mode: wait("99999999999999999999999"), After: met(1, 1)},
-		{Name: "429: for a time that overflows", Class: remote.ErrRegistry, Says: append(limit, "too long to wait"), Mode: wait("18446744075"), After: met(1, 1)},
+		{
+			Name:  "429: for a day, as a date",
+			Class: remote.ErrRegistry,
+			Says:  append(limit, "24h0m0s"),
+			Mode:  On(IsWork, date(24*time.Hour)),
+			After: met(1, 1),
+		},
+		{
+			Name:  "429: for longer than there is",
+			Class: remote.ErrRegistry,
+			Says:  append(limit, "too long to wait"),
+			Mode:  wait("99999999999999999999999"),
+			After: met(1, 1),
+		},
+		{
+			Name:  "429: for a time that overflows",
+			Class: remote.ErrRegistry,
+			Says:  append(limit, "too long to wait"),
+			Mode:  wait("18446744075"),
+			After: met(1, 1),
+		},
 		{Name: "429: until yesterday", Mode: Times(1, On(IsWork, date(-24*time.Hour)))},
 		{Name: "429: for -1, and for nothing that is a time", Mode: Times(2, func(h *Host, w http.ResponseWriter, r *http.Request) bool {
 			return wait(map[bool]string{true: "-1", false: "soon"}[h.Hits.Load() == 0])(h, w, r)
 		})},
 		{Name: "429: at the login", Mode: Times(1, On(IsToken, Says(429, "TOOMANYREQUESTS", limitText, "Retry-After", "1")))},
-		{Name: "429: at the greeting, for a day", Class: remote.ErrRegistry, Says: append(limit, "24h0m0s"), Mode: On(IsPing, Says(429, "TOOMANYREQUESTS", limitText, "Retry-After", "86400")), After: met(1, 1)},
+		{
+			Name:  "429: at the greeting, for a day",
+			Class: remote.ErrRegistry,
+			Says:  append(limit, "24h0m0s"),
+			Mode:  On(IsPing, Says(429, "TOOMANYREQUESTS", limitText, "Retry-After", "86400")),
+			After: met(1, 1),
+		},
 	}
 	for _, code := range []int{500, 502, 503, 504} {
 		status := On(IsWork, Answers(code, "bad day"))
-		list = append(list,
+		list = append(
+			list,
 			Fault{Name: fmt.Sprintf("%d: three times", code), Mode: Times(3, status), After: met(3, 3)},
-			Fault{Name: fmt.Sprintf("%d: for ever", code), Class: remote.ErrRegistry, Says: []string{"$HOST", strconv.Itoa(code), "bad day"}, Mode: status, After: met(5, 5)},
+			Fault{
+				Name:  fmt.Sprintf("%d: for ever", code),
+				Class: remote.ErrRegistry,
+				Says:  []string{"$HOST", strconv.Itoa(code), "bad day"},
+				Mode:  status,
+				After: met(5, 5),
+			},
 		)
 	}
-	return append(list,
-		Fault{Name: "503: at the greeting", Class: remote.ErrRegistry, Says: []string{"$HOST", "503"}, Mode: On(IsPing, Answers(503, "<html>down for maintenance</html>", "Content-Type", "text/html"))},
+	return append(
+		list,
+		Fault{
+			Name:  "503: at the greeting",
+			Class: remote.ErrRegistry,
+			Says:  []string{"$HOST", "503"},
+			Mode:  On(IsPing, Answers(503, "<html>down for maintenance</html>", "Content-Type", "text/html")),
+		},
 		Fault{Name: "408: once", Mode: Times(1, On(IsWork, Answers(408, "")))},
-		Fault{Name: "418: what nobody expects", Class: remote.ErrRegistry, Says: []string{"$HOST", "418"}, Mode: On(IsWork, Answers(418, "short and stout"))},
-		Fault{Name: "500: with a body without end", Class: remote.ErrRegistry, Says: []string{"$HOST", "500"}, Mode: On(IsWork, func(h *Host, w http.ResponseWriter, r *http.Request) {
-			w.WriteHeader(http.StatusInternalServerError)
-			endless(h, w, r)
-		})},
-		Fault{Name: "500: with a body that stalls", Class: remote.ErrRegistry, Says: []string{"$HOST", "500"}, Hurry: true, Mode: On(IsWork, func(_ *Host, w http.ResponseWriter, r *http.Request) {
-			w.WriteHeader(http.StatusInternalServerError)
-			_ = http.NewResponseController(w).Flush()
-			Stalls(w, r)
-		})},
+		Fault{
+			Name:  "418: what nobody expects",
+			Class: remote.ErrRegistry,
+			Says:  []string{"$HOST", "418"},
+			Mode:  On(IsWork, Answers(418, "short and stout")),
+		},
+		Fault{
+			Name:  "500: with a body without end",
+			Class: remote.ErrRegistry,
+			Says:  []string{"$HOST", "500"},
+			Mode: On(IsWork, func(h *Host, w http.ResponseWriter, r *http.Request) {
+				w.WriteHeader(http.StatusInternalServerError)
+				endless(h, w, r)
+			}),
+		},
+		Fault{
+			Name:  "500: with a body that stalls",
+			Class: remote.ErrRegistry,
+			Says:  []string{"$HOST", "500"},
+			Hurry: true,
+			Mode: On(IsWork, func(_ *Host, w http.ResponseWriter, r *http.Request) {
+				w.WriteHeader(http.StatusInternalServerError)
+				_ = http.NewResponseController(w).Flush()
+				Stalls(w, r)
+			}),
+		},
 	)
 }
 
@@ -391,24 +565,52 @@ func silentFaults() []Fault {
 		{Name: "greeting: without end", Class: remote.ErrRegistry, Says: []string{"$HOST"}, Hurry: true, Mode: On(IsPing, babbles)},
 		{Name: "silent: at the login", Class: remote.ErrRegistry, Says: []string{"$HOST", "too slow"}, Hurry: true, Mode: On(IsToken, Hangs)},
 		{Name: "silent: at work", Class: remote.ErrRegistry, Says: []string{"$HOST", "too slow"}, Hurry: true, Mode: On(IsWork, Hangs)},
-		{Name: "silent: at work, HTTP/2", Class: remote.ErrRegistry, Says: []string{"$HOST", "too slow"}, Hurry: true, HTTP2: true, Mode: On(IsWork, Hangs)},
-		{Name: "headers: without end", Class: remote.ErrRegistry, Says: []string{"$HOST", "headers exceeded"}, Mode: On(IsWork, Raw(func(c net.Conn) {
-			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\n")
-			for i := 0; ; i++ {
-				if _, err := fmt.Fprintf(c, "X-%d: %s\r\n", i, strings.Repeat("x", 4000)); err != nil {
-					return
+		{
+			Name:  "silent: at work, HTTP/2",
+			Class: remote.ErrRegistry,
+			Says:  []string{"$HOST", "too slow"},
+			Hurry: true,
+			HTTP2: true,
+			Mode:  On(IsWork, Hangs),
+		},
+		{
+			Name:  "headers: without end",
+			Class: remote.ErrRegistry,
+			Says:  []string{"$HOST", "headers exceeded"},
+			Mode: On(IsWork, Raw(func(c net.Conn) {
+				_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\n")
+				for i := 0; ; i++ {
+					if _, err := fmt.Fprintf(c, "X-%d: %s\r\n", i, strings.Repeat("x", 4000)); err != nil {
+						return
+					}
 				}
-			}
-		}))},
-		{Name: "headers: a huge one", Class: remote.ErrRegistry, Says: []string{"$HOST", "headers exceeded"}, Mode: On(IsWork, Answers(200, "", "X-Huge", strings.Repeat("x", 600<<10)))},
-		{Name: "headers: one now and then", Class: remote.ErrRegistry, Says: []string{"$HOST", "too slow"}, Hurry: true, Mode: On(IsWork, Raw(func(c net.Conn) {
-			_, err := io.WriteString(c, "HTTP/1.1 200 OK\r\n")
-			for i := 0; err == nil; i++ {
-				_, err = fmt.Fprintf(c, "X-%d: y\r\n", i)
-				time.Sleep(20 * time.Millisecond)
-			}
-		}))},
-		{Name: "not HTTP", Class: remote.ErrRegistry, Says: []string{"$HOST", "malformed HTTP"}, Mode: On(IsWork, Raw(func(c net.Conn) { _, _ = io.WriteString(c, "SSH-2.0-OpenSSH_9.2\r\n") }))},
+			})),
+		},
+		{
+			Name:  "headers: a huge one",
+			Class: remote.ErrRegistry,
+			Says:  []string{"$HOST", "headers exceeded"},
+			Mode:  On(IsWork, Answers(200, "", "X-Huge", strings.Repeat("x", 600<<10))),
+		},
+		{
+			Name:  "headers: one now and then",
+			Class: remote.ErrRegistry,
+			Says:  []string{"$HOST", "too slow"},
+			Hurry: true,
+			Mode: On(IsWork, Raw(func(c net.Conn) {
+				_, err := io.WriteString(c, "HTTP/1.1 200 OK\r\n")
+				for i := 0; err == nil; i++ {
+					_, err = fmt.Fprintf(c, "X-%d: y\r\n", i)
+					time.Sleep(20 * time.Millisecond)
+				}
+			})),
+		},
+		{
+			Name:  "not HTTP",
+			Class: remote.ErrRegistry,
+			Says:  []string{"$HOST", "malformed HTTP"},
+			Mode:  On(IsWork, Raw(func(c net.Conn) { _, _ = io.WriteString(c, "SSH-2.0-OpenSSH_9.2\r\n") })),
+		},
 		{Name: "hangs up", Class: remote.ErrRegistry, Says: []string{"$HOST", "ended too early"}, Mode: On(IsWork, Raw(func(net.Conn) {}))},
 		{Name: "hangs up: once", Mode: Times(1, On(IsWork, Raw(func(net.Conn) {})))},
 		{Name: "HTTP/2: it works", HTTP2: true},
@@ -450,18 +652,35 @@ func proxyFaults() []Fault {
 	}
 	return []Fault{
 		{Name: "proxy: it works", Env: through(200), After: used(1)},
-		{Name: "proxy: 407", Class: remote.ErrRegistry, Says: []string{"$HOST", "proxy 127.0.0.1:", "407", "user and password into HTTPS_PROXY"}, Env: through(407), After: used(1)},
-		{Name: "proxy: CONNECT refused", Class: remote.ErrRegistry, Says: []string{"$HOST", "proxy 127.0.0.1:", "403", "name registry.test in NO_PROXY"}, Env: through(403), After: used(1)},
+		{
+			Name:  "proxy: 407",
+			Class: remote.ErrRegistry,
+			Says:  []string{"$HOST", "proxy 127.0.0.1:", "407", "user and password into HTTPS_PROXY"},
+			Env:   through(407),
+			After: used(1),
+		},
+		{
+			Name:  "proxy: CONNECT refused",
+			Class: remote.ErrRegistry,
+			Says:  []string{"$HOST", "proxy 127.0.0.1:", "403", "name registry.test in NO_PROXY"},
+			Env:   through(403),
+			After: used(1),
+		},
 		{Name: "proxy: 502", Class: remote.ErrRegistry, Says: []string{"$HOST", "proxy 127.0.0.1:", "502"}, Env: through(502), After: used(5)},
 		{Name: "proxy: NO_PROXY", After: used(0), Env: func(h *Host) map[string]string {
 			return map[string]string{"HTTPS_PROXY": h.Proxy(502), "NO_PROXY": "elsewhere.example," + HostName}
 		}},
-		{Name: "proxy: nothing there", Class: remote.ErrRegistry, Says: []string{"$HOST", "the proxy", "cannot be reached"}, Env: func(h *Host) map[string]string {
-			l, err := net.Listen("tcp", "127.0.0.1:0")
-			must(err)
-			defer shut(l)
-			return map[string]string{"HTTPS_PROXY": "http://someone:canary-proxy@" + l.Addr().String()}
-		}},
+		{
+			Name:  "proxy: nothing there",
+			Class: remote.ErrRegistry,
+			Says:  []string{"$HOST", "the proxy", "cannot be reached"},
+			Env: func(h *Host) map[string]string {
+				l, err := net.Listen("tcp", "127.0.0.1:0")
+				must(err)
+				defer shut(l)
+				return map[string]string{"HTTPS_PROXY": "http://someone:canary-proxy@" + l.Addr().String()}
+			},
+		},
 	}
 }
 

@@ -114,12 +114,21 @@ func ArtifactOf(mediaType string, data []byte, annotations map[string]string) v1
 // image with a digest.
 func CosignSignature(tb testing.TB, key *Key, d bundle.Digest) v1.Image {
 	tb.Helper()
-	payload := fmt.Appendf(nil, `{"critical":{"identity":{"docker-reference":""},"image":{"docker-manifest-digest":%q},"type":"cosign container image signature"},"optional":null}`, d)
+	payload := fmt.Appendf(
+		nil,
+		`{"critical":{"identity":{"docker-reference":""},"image":{"docker-manifest-digest":%q},"type":"cosign container `+
+			`image signature"},"optional":null}`,
+		d,
+	)
 	s, err := key.Signer.Sign(payload)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	return ArtifactOf("application/vnd.dev.cosign.simplesigning.v1+json", payload, map[string]string{"dev.cosignproject.cosign/signature": base64.StdEncoding.EncodeToString(s.Bytes)})
+	return ArtifactOf(
+		"application/vnd.dev.cosign.simplesigning.v1+json",
+		payload,
+		map[string]string{"dev.cosignproject.cosign/signature": base64.StdEncoding.EncodeToString(s.Bytes)},
+	)
 }
 
 // Index returns an OCI index of images, each with the platform of its config.

@@ -62,7 +62,10 @@ func Lines(tb testing.TB, root []byte) []Line {
 	}
 	both := func(name, text string) { add(key, name, text, false, false, "") }
 	spelled := func(name, text string) {
-		add(key, name, text, false, true, "it says the same, in another spelling; every byte of a bundle has one value, and cosign reads JSON as protobuf does")
+		add(
+			key, name, text, false, true,
+			"it says the same, in another spelling; every byte of a bundle has one value, and cosign reads JSON as protobuf does",
+		)
 	}
 	change := func(from, to string) string {
 		out := strings.Replace(plain, from, to, 1)
@@ -78,8 +81,16 @@ func Lines(tb testing.TB, root []byte) []Line {
 	both("text", "hello")
 	both("by a key that is not trusted", line(stranger, mustSign(stranger, root)))
 	both("by a key that is not trusted, with the trusted one's hint", line(key, mustSign(stranger, root)))
-	add(key, "by the trusted key, with another's hint", line(stranger, good.Bytes), false, true, "cosign takes the hint for a hint, and has one key anyway; here it finds the key, and a wrong one is a changed byte")
-	both("over another root, whose digest it says", strings.Replace(line(key, mustSign(key, []byte("{}"))), b64(digest[:]), b64(sumOf("{}")), 1))
+	add(
+		key,
+		"by the trusted key, with another's hint",
+		line(stranger, good.Bytes), false, true,
+		"cosign takes the hint for a hint, and has one key anyway; here it finds the key, and a wrong one is a changed byte",
+	)
+	both(
+		"over another root, whose digest it says",
+		strings.Replace(line(key, mustSign(key, []byte("{}"))), b64(digest[:]), b64(sumOf("{}")), 1),
+	)
 	both("over another root, with this one's digest", line(key, mustSign(key, []byte("{}"))))
 	both("over the digest instead of the root", line(key, mustSign(key, digest[:])))
 	both("an empty signature", line(key, nil))
@@ -98,7 +109,10 @@ func Lines(tb testing.TB, root []byte) []Line {
 	// Spelling.
 	spelled("a space", change(":{", ": {"))
 	spelled("a line break", change(`,"messageSignature"`, "\n,\"messageSignature\""))
-	spelled("fields exchanged", "{"+plain[strings.Index(plain, `"verificationMaterial"`):len(plain)-1]+`,"mediaType":"application/vnd.dev.sigstore.bundle.v0.3+json"}`)
+	spelled(
+		"fields exchanged",
+		"{"+plain[strings.Index(plain, `"verificationMaterial"`):len(plain)-1]+`,"mediaType":"application/vnd.dev.sigstore.bundle.v0.3+json"}`,
+	)
 	spelled("an escape", change("SHA2_256", `\u0053HA2_256`))
 	spelled("an enumeration's number", change(`"SHA2_256"`, "1"))
 	spelled("protobuf's names of fields", change("messageSignature", "message_signature"))
@@ -110,13 +124,27 @@ func Lines(tb testing.TB, root []byte) []Line {
 	both("a key in another case", change("mediaType", "MediaType"))
 	both("a second document behind it", plain+plain)
 	both("a signature that is no base64", change(b64(good.Bytes), "!"+b64(good.Bytes)))
-	add(key, "the old format of cosign", `{"base64Signature":"`+b64(good.Bytes)+`","cert":"","rekorBundle":null}`, false, true, "cosign still reads what it wrote before Sigstore had bundles")
+	add(
+		key,
+		"the old format of cosign",
+		`{"base64Signature":"`+b64(good.Bytes)+`","cert":"","rekorBundle":null}`,
+		false, true,
+		"cosign still reads what it wrote before Sigstore had bundles",
+	)
 
 	// Envelopes (DSSE): the same key, saying something else.
-	statement := fmt.Sprintf(`{"_type":"https://in-toto.io/Statement/v1","subject":[{"name":"index.json","digest":{"sha256":"%x"}}],"predicateType":"https://example.com/x","predicate":{}}`, digest)
+	statement := fmt.Sprintf(
+		`{"_type":"https://in-toto.io/Statement/v1","subject":[{"name":"index.json","digest":{"sha256":"%x"}}],"predicateType":"https://example.com/x","predicate":{}}`,
+		digest,
+	)
 	envelope := func(kind, payload string, signatures ...string) string {
-		return fmt.Sprintf(`{"mediaType":"application/vnd.dev.sigstore.bundle.v0.3+json","verificationMaterial":{"publicKey":{"hint":"%s"}},"dsseEnvelope":{"payload":"%s","payloadType":"%s","signatures":[%s]}}`,
-			b64(key.Trusted.Fingerprint[:]), b64([]byte(payload)), kind, strings.Join(signatures, ","))
+		return fmt.Sprintf(
+			`{"mediaType":"application/vnd.dev.sigstore.bundle.v0.3+json","verificationMaterial":{"publicKey":{"hint":"%s"}},"dsseEnvelope":{"payload":"%s","payloadType":"%s","signatures":[%s]}}`,
+			b64(key.Trusted.Fingerprint[:]),
+			b64([]byte(payload)),
+			kind,
+			strings.Join(signatures, ","),
+		)
 	}
 	pae := func(kind, payload string) []byte {
 		return fmt.Appendf(nil, "DSSEv1 %d %s %d %s", len(kind), kind, len(payload), payload)
@@ -125,21 +153,43 @@ func Lines(tb testing.TB, root []byte) []Line {
 	signed := func(k *Key, kind, payload string) string {
 		return `{"sig":"` + b64(mustSign(k, pae(kind, payload))) + `"}`
 	}
-	add(key, "an envelope about the root", envelope(inToto, statement, signed(key, inToto, statement)), false, true, "cosign takes an attestation for a signature; here the key signs index.json and nothing about it")
+	add(
+		key,
+		"an envelope about the root",
+		envelope(inToto, statement, signed(key, inToto, statement)), false, true,
+		"cosign takes an attestation for a signature; here the key signs index.json and nothing about it",
+	)
 	both("an envelope of the root", envelope("application/json", string(root), signed(key, "application/json", string(root))))
 	both("an envelope with another type than was signed", envelope(inToto, statement, signed(key, "application/json", statement)))
 	both("an envelope without a signature", envelope(inToto, statement))
 	both("an envelope with two signatures", envelope(inToto, statement, signed(key, inToto, statement), signed(stranger, inToto, statement)))
-	both("an envelope about something else", envelope(inToto, strings.Replace(statement, fmt.Sprintf("%x", digest), strings.Repeat("0", 64), 1), signed(key, inToto, statement)))
+	both(
+		"an envelope about something else",
+		envelope(inToto, strings.Replace(statement, fmt.Sprintf("%x", digest), strings.Repeat("0", 64), 1), signed(key, inToto, statement)),
+	)
 	both("an envelope's signature as one over the root", line(key, mustSign(key, pae(inToto, statement))))
 	both("an envelope and a signature", change(`"messageSignature"`, `"dsseEnvelope":{},"messageSignature"`))
 
 	// Certificates instead of a key.
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "x"}, NotBefore: time.Unix(0, 0), NotAfter: time.Unix(1<<33, 0)}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1),
+		Subject:      pkix.Name{CommonName: "x"},
+		NotBefore:    time.Unix(0, 0),
+		NotAfter:     time.Unix(1<<33, 0),
+	}
 	certificate, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
 	must(err)
-	both("a certificate of the key instead of it", change(`"publicKey":{"hint":"`+b64(key.Trusted.Fingerprint[:])+`"}`, `"certificate":{"rawBytes":"`+b64(certificate)+`"}`))
-	both("a chain of certificates", change(`"publicKey":{"hint":"`+b64(key.Trusted.Fingerprint[:])+`"}`, `"x509CertificateChain":{"certificates":[{"rawBytes":"`+b64(certificate)+`"}]}`))
+	both(
+		"a certificate of the key instead of it",
+		change(`"publicKey":{"hint":"`+b64(key.Trusted.Fingerprint[:])+`"}`, `"certificate":{"rawBytes":"`+b64(certificate)+`"}`),
+	)
+	both(
+		"a chain of certificates",
+		change(
+			`"publicKey":{"hint":"`+b64(key.Trusted.Fingerprint[:])+`"}`,
+			`"x509CertificateChain":{"certificates":[{"rawBytes":"`+b64(certificate)+`"}]}`,
+		),
+	)
 
 	// Other encodings and algorithms.
 	var rs struct{ R, S *big.Int }
@@ -152,7 +202,12 @@ func Lines(tb testing.TB, root []byte) []Line {
 	}
 	n := elliptic.P256().Params().N
 	add(key, "ECDSA: the other s", line(key, der(rs.R, new(big.Int).Sub(n, rs.S))), true, true, "")
-	add(key, "ECDSA: r and s one behind the other", line(key, append(rs.R.FillBytes(make([]byte, 32)), rs.S.FillBytes(make([]byte, 32))...)), false, true, "Sigstore's library takes IEEE P1363 too; here there is one encoding")
+	add(
+		key,
+		"ECDSA: r and s one behind the other",
+		line(key, append(rs.R.FillBytes(make([]byte, 32)), rs.S.FillBytes(make([]byte, 32))...)), false, true,
+		"Sigstore's library takes IEEE P1363 too; here there is one encoding",
+	)
 	both("ECDSA: zeros", line(key, der(big.NewInt(0), big.NewInt(0))))
 	both("ECDSA: a byte behind it", line(key, append(bytes.Clone(good.Bytes), 0)))
 	wide := sha512.Sum512(root)

@@ -165,8 +165,16 @@ func HostileTars(tb testing.TB, good []byte) []Hostile {
 			add("8 GiB claimed for "+at.name, "", row)
 		}
 	}
-	limit("a root of one byte more than is allowed", "at most", f.header(index, func(h []byte) { field(h, 124, 12, fmt.Sprintf("%011o", bundle.MaxManifest+1)) }))
-	add("a root of all that is allowed, and nothing there", "incomplete", f.header(index, func(h []byte) { field(h, 124, 12, fmt.Sprintf("%011o", bundle.MaxManifest)) }))
+	limit(
+		"a root of one byte more than is allowed",
+		"at most",
+		f.header(index, func(h []byte) { field(h, 124, 12, fmt.Sprintf("%011o", bundle.MaxManifest+1)) }),
+	)
+	add(
+		"a root of all that is allowed, and nothing there",
+		"incomplete",
+		f.header(index, func(h []byte) { field(h, 124, 12, fmt.Sprintf("%011o", bundle.MaxManifest)) }),
+	)
 
 	// Extended headers, before the first member, the root, a blob and the load list.
 	mega := strings.Repeat("n", 1<<20)
@@ -235,7 +243,11 @@ func HostileTars(tb testing.TB, good []byte) []Hostile {
 		add(k.name+", in the place of a blob", "header of blobs", f.header(blob, func(h []byte) { h[156] = k.kind; field(h, 157, 100, k.link) }))
 	}
 	add("oci-layout is a directory", "first member", f.join(slices.Concat([][]byte{entry('5', "oci-layout/", "", nil)}, f.members[1:])...))
-	add("a symbolic link, and a blob written through it", "", f.before(blob, entry('2', "blobs", "/", nil), entry('0', "blobs/etc/cron.d/x", "", []byte("* * * * * root x\n"))))
+	add(
+		"a symbolic link, and a blob written through it",
+		"",
+		f.before(blob, entry('2', "blobs", "/", nil), entry('0', "blobs/etc/cron.d/x", "", []byte("* * * * * root x\n"))),
+	)
 
 	// What a header says besides.
 	for _, x := range []struct {
@@ -266,7 +278,11 @@ func HostileTars(tb testing.TB, good []byte) []Hostile {
 		add(fmt.Sprintf("a further member before %d", i), "", f.before(i, entry('0', "extra", "", []byte("x"))))
 		add(fmt.Sprintf("a further blob before %d", i), "", f.before(i, Member("blobs/sha256/"+bundle.DigestOf([]byte("x")).Hex(), []byte("x"))))
 	}
-	add("a further root at the end, other than the first", "", f.join(append(slices.Clone(f.members), Member(bundle.NameIndex, []byte("{}")))...))
+	add(
+		"a further root at the end, other than the first",
+		"",
+		f.join(append(slices.Clone(f.members), Member(bundle.NameIndex, []byte("{}")))...),
+	)
 	return rows
 }
 

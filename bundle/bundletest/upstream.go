@@ -136,7 +136,10 @@ func (u *Upstream) Add(s *manifests.Selection, single func(ref string) bool) {
 				File{"mattermost/bin/mattermost", 0o755, content}, File{"mattermost/config/README.md", 0o644, content},
 				File{"mattermost/prepackaged_plugins/README", 0o644, content}, File{"mattermost/client/root.html", 0o644, content}))
 		case f.As == bundle.AsImages:
-			content = []byte("# operator\napiVersion: apps/v1\nkind: Deployment\nspec:\n  template:\n    spec:\n      containers:\n        - name: operator\n          image: mattermost/mattermost-operator:" + s.Versions["operator"] + " # pinned\n")
+			content = []byte(
+				"# operator\napiVersion: apps/v1\nkind: Deployment\nspec:\n  template:\n    spec:\n      containers:\n        - " +
+					"name: operator\n          image: mattermost/mattermost-operator:" + s.Versions["operator"] + " # pinned\n",
+			)
 		}
 		u.Page(f.Source, content)
 		if f.Pin != "" {
@@ -270,7 +273,10 @@ func (u *Upstream) chart(s *manifests.Selection, c manifests.WantedChart) {
 	base := strings.TrimSuffix(c.Repository, "/")
 	file := c.Name + "-" + c.Version + ".tgz"
 	u.Page(base+"/"+file, data)
-	entry := fmt.Sprintf("  %s:\n  - apiVersion: v2\n    name: %s\n    version: %s\n    digest: %s\n    urls:\n    - %s\n", c.Name, c.Name, c.Version, bundle.DigestOf(data).Hex(), file)
+	entry := fmt.Sprintf(
+		"  %s:\n  - apiVersion: v2\n    name: %s\n    version: %s\n    digest: %s\n    urls:\n    - %s\n",
+		c.Name, c.Name, c.Version, bundle.DigestOf(data).Hex(), file,
+	)
 	at, err := url.Parse(base + "/index.yaml")
 	must(err)
 	index := string(u.pages[at.Host+at.Path])
@@ -310,7 +316,12 @@ func HelmChart(name, version string) v1.Image {
 // NewPGP makes an OpenPGP key.
 func NewPGP(tb testing.TB) *openpgp.Entity {
 	tb.Helper()
-	e, err := openpgp.NewEntity("Tests", "", "tests@example.com", &packet.Config{Algorithm: packet.PubKeyAlgoRSA, RSABits: 2048, DefaultHash: crypto.SHA256})
+	e, err := openpgp.NewEntity(
+		"Tests",
+		"",
+		"tests@example.com",
+		&packet.Config{Algorithm: packet.PubKeyAlgoRSA, RSABits: 2048, DefaultHash: crypto.SHA256},
+	)
 	if err != nil {
 		tb.Fatal(err)
 	}

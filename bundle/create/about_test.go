@@ -19,8 +19,11 @@ func TestAbout(t *testing.T) {
 	archive := bundletest.PluginFacts("com.example.demo", "1.2.3").Archive()
 	chart := bundletest.Chart("acme", "0.1.0")
 	s := newWeb(t, map[string][]byte{
-		"/p/demo.tar.gz": archive, "/charts/acme-0.1.0.tgz": chart,
-		"/charts/index.yaml": []byte("apiVersion: v1\nentries:\n  acme:\n  - name: acme\n    version: 0.1.0\n    digest: " + hexOf(chart) + "\n    urls: [acme-0.1.0.tgz]\n"),
+		"/p/demo.tar.gz":         archive,
+		"/charts/acme-0.1.0.tgz": chart,
+		"/charts/index.yaml": []byte(
+			"apiVersion: v1\nentries:\n  acme:\n  - name: acme\n    version: 0.1.0\n    digest: " + hexOf(chart) + "\n    urls: [acme-0.1.0.tgz]\n",
+		),
 	})
 	up := bundletest.NewRegistry(t, nil)
 	ref := up.Push(t, "team/app:1", bundletest.Image("linux/amd64", bundletest.Layer(file("x"))))
@@ -72,7 +75,8 @@ func TestAbout(t *testing.T) {
 	if err := json.Unmarshal(data, &statement); err != nil {
 		t.Fatal(err)
 	}
-	if statement.PredicateType != "https://slsa.dev/provenance/v1" || len(statement.Subject) != 4 || statement.Subject[0].Digest["sha256"] != d.Images[0].Digest.Hex() {
+	if statement.PredicateType != "https://slsa.dev/provenance/v1" || len(statement.Subject) != 4 ||
+		statement.Subject[0].Digest["sha256"] != d.Images[0].Digest.Hex() {
 		t.Errorf("%s", data)
 	}
 	// The same from the lock alone, later and to another place.

@@ -26,7 +26,11 @@ import (
 func TestInterruptedTwice(t *testing.T) {
 	var m meter
 	up := bundletest.NewRegistry(t, m.wrap)
-	o := bundletest.Options(t, bundletest.Manifest(t, "demo", up.Push(t, "team/app:1", bundletest.Image("linux/amd64", random(1, 8_000_000)))), bundletest.NewKey(t), up)
+	o := bundletest.Options(
+		t,
+		bundletest.Manifest(t, "demo", up.Push(t, "team/app:1", bundletest.Image("linux/amd64", random(1, 8_000_000)))),
+		bundletest.NewKey(t), up,
+	)
 	interrupted(t, o, &m, 6_000_000)
 	before := sum(claims(t, o.Output))
 	ctx, cancel := context.WithCancelCause(t.Context())
@@ -52,7 +56,11 @@ func TestInterruptedTwice(t *testing.T) {
 func TestOtherVolumes(t *testing.T) {
 	up := bundletest.NewRegistry(t, nil)
 	options := func(size int64) create.Options {
-		o := bundletest.Options(t, bundletest.Manifest(t, "demo", up.Push(t, "team/app:1", bundletest.Image("linux/amd64", random(1, 2_000_000)))), bundletest.NewKey(t), up)
+		o := bundletest.Options(
+			t,
+			bundletest.Manifest(t, "demo", up.Push(t, "team/app:1", bundletest.Image("linux/amd64", random(1, 2_000_000)))),
+			bundletest.NewKey(t), up,
+		)
 		o.VolumeSize = size
 		return o
 	}
@@ -113,7 +121,11 @@ func TestOtherVolumes(t *testing.T) {
 func TestSmallerInVolumes(t *testing.T) {
 	var m meter
 	up := bundletest.NewRegistry(t, m.wrap)
-	o := bundletest.Options(t, bundletest.Manifest(t, "demo", up.Push(t, "team/app:1", bundletest.Image("linux/amd64", random(1, 1_000_000), random(2, 3_000_000)))), bundletest.NewKey(t), up)
+	o := bundletest.Options(
+		t,
+		bundletest.Manifest(t, "demo", up.Push(t, "team/app:1", bundletest.Image("linux/amd64", random(1, 1_000_000), random(2, 3_000_000)))),
+		bundletest.NewKey(t), up,
+	)
 	o.VolumeSize = 700_000
 	interrupted(t, o, &m, 2_000_000)
 	up.Push(t, "team/app:1", bundletest.Image("linux/amd64", random(1, 1_000_000)))
@@ -255,7 +267,11 @@ func TestWrongFromUpstream(t *testing.T) {
 // and what is no lock is not replaced by one, nor is an interrupted run given up for that.
 func TestOtherForm(t *testing.T) {
 	up := bundletest.NewRegistry(t, nil)
-	o := bundletest.Options(t, bundletest.Manifest(t, "demo", up.Push(t, "team/app:1", bundletest.Image("linux/amd64", random(1, 2_000_000)))), bundletest.NewKey(t), up)
+	o := bundletest.Options(
+		t,
+		bundletest.Manifest(t, "demo", up.Push(t, "team/app:1", bundletest.Image("linux/amd64", random(1, 2_000_000)))),
+		bundletest.NewKey(t), up,
+	)
 	var warned string
 	o.Warn = func(format string, args ...any) { warned += fmt.Sprintf(format, args...) }
 	for _, size := range []int64{0, 700_000, 0} {

@@ -49,8 +49,13 @@ type assembler struct {
 // lock, the selection and upstream's bytes.
 func assemble(lock *manifests.Lock, s *manifests.Selection, r *pull.Resolved) (*content, error) {
 	a := &assembler{
-		content: &content{documents: map[bundle.Digest][]byte{}, sources: map[int]from{}}, lock: lock,
-		deployment: bundle.NewDeployment(lock.Metadata.Name, lock.Metadata.Version), listed: map[bundle.Digest]bool{}, references: map[string]bool{},
+		content: &content{documents: map[bundle.Digest][]byte{}, sources: map[int]from{}},
+		lock:    lock,
+		deployment: bundle.NewDeployment(
+			lock.Metadata.Name, lock.Metadata.Version,
+		),
+		listed:     map[bundle.Digest]bool{},
+		references: map[string]bool{},
 	}
 	a.deployment.Form = lock.Deployment
 	a.deployment.Versions, a.deployment.Settings = lock.Versions, lock.Settings
@@ -84,7 +89,10 @@ func assemble(lock *manifests.Lock, s *manifests.Selection, r *pull.Resolved) (*
 		return nil, err
 	}
 	if len(document) > bundle.MaxDeployment {
-		return nil, fmt.Errorf("%w: the deployment document would have %d bytes, at most %d are allowed", bundle.ErrLimit, len(document), bundle.MaxDeployment)
+		return nil, fmt.Errorf(
+			"%w: the deployment document would have %d bytes, at most %d are allowed",
+			bundle.ErrLimit, len(document), bundle.MaxDeployment,
+		)
 	}
 	a.content.deployment = &a.deployment
 	a.root, err = bundle.Encode(bundle.NewIndex(info, a.descriptors))
@@ -176,7 +184,13 @@ func (a *assembler) image(i *pull.Image) {
 		a.add(bundle.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size, Platform: d.Platform, Annotations: annotations}, source)
 	}
 	if i.Partial {
-		a.add(a.artifact(bundle.TypePartialIndex, bundle.TypePartialIndex+"+json", i.Documents[i.Top.Digest], map[string]string{bundle.AnnotationMediaType: i.Top.MediaType}), from{})
+		a.add(
+			a.artifact(
+				bundle.TypePartialIndex, bundle.TypePartialIndex+"+json", i.Documents[i.Top.Digest],
+				map[string]string{bundle.AnnotationMediaType: i.Top.MediaType},
+			),
+			from{},
+		)
 	}
 	var tagged []bundle.Image
 	for _, r := range i.Referrers {
@@ -204,7 +218,11 @@ func (a *assembler) image(i *pull.Image) {
 // chart adds a chart as Helm itself would push it.
 func (a *assembler) chart(c *pull.Chart) {
 	a.deployment.Charts = append(a.deployment.Charts, bundle.Chart{
-		Name: c.Wanted.Name, Version: c.Wanted.Version, Repository: c.Wanted.Repository, Reference: c.Reference.String(), Digest: c.Content.Digest,
+		Name:       c.Wanted.Name,
+		Version:    c.Wanted.Version,
+		Repository: c.Wanted.Repository,
+		Reference:  c.Reference.String(),
+		Digest:     c.Content.Digest,
 	})
 	if a.references[c.Reference.String()] {
 		return // it is listed as an image too
@@ -271,7 +289,14 @@ func (a *assembler) file(f *pull.Blob) {
 	}
 	a.add(d, from{f.From(), sourceName(f.Wanted.Source)})
 	a.deployment.Files = append(a.deployment.Files, bundle.HostFile{
-		Path: f.Wanted.Path, Mode: fmt.Sprintf("%04o", f.Wanted.Mode), As: f.Wanted.As, Strip: f.Wanted.Strip, Platform: platform, Manifest: d.Digest, Digest: f.Content.Digest, Size: f.Content.Size,
+		Path:     f.Wanted.Path,
+		Mode:     fmt.Sprintf("%04o", f.Wanted.Mode),
+		As:       f.Wanted.As,
+		Strip:    f.Wanted.Strip,
+		Platform: platform,
+		Manifest: d.Digest,
+		Digest:   f.Content.Digest,
+		Size:     f.Content.Size,
 	})
 }
 

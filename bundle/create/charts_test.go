@@ -62,8 +62,11 @@ func TestChartLedToRegistry(t *testing.T) {
 		"another scheme":       {url: "file:///etc/passwd", says: "not an http or https URL", class: remote.ErrRegistry},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := newWeb(t, map[string][]byte{"/charts/index.yaml": fmt.Appendf(nil,
-				"entries:\n  acme:\n  - version: 1.2.3+b\n    digest: %q\n    urls: [%q]\n", test.digest, strings.ReplaceAll(test.url, "$UP", up.Host))})
+			s := newWeb(t, map[string][]byte{"/charts/index.yaml": fmt.Appendf(
+				nil,
+				"entries:\n  acme:\n  - version: 1.2.3+b\n    digest: %q\n    urls: [%q]\n",
+				test.digest, strings.ReplaceAll(test.url, "$UP", up.Host),
+			)})
 			pin := ""
 			if test.sha256 != "" {
 				pin = ", sha256: " + test.sha256
@@ -155,20 +158,23 @@ func chartOf(t *testing.T, files ...string) []byte {
 // does, too.
 func TestMissingDependencies(t *testing.T) {
 	const v1, v2 = "apiVersion: v1\nname: acme\nversion: 1.0.0\n", "apiVersion: v2\nname: acme\nversion: 1.0.0\n"
-	const needs = "dependencies:\n- {name: db, version: ~1.2, repository: \"https://charts.example.com\"}\n- {name: mq, version: 3.x, repository: \"oci://r.example.com/charts\", condition: mq.enabled}\n"
+	const needs = "dependencies:\n- {name: db, version: ~1.2, repository: \"https://charts.example.com\"}\n- {name: mq, " +
+		"version: 3.x, repository: \"oci://r.example.com/charts\", condition: mq.enabled}\n"
 	const db, mq = "apiVersion: v2\nname: db\nversion: 1.2.9\n", "apiVersion: v2\nname: mq\nversion: 3.1.0\n"
 	for name, test := range map[string]struct {
 		files []string
 		says  []string
 		hides string
 	}{
-		"none needed":           {files: []string{"Chart.yaml", v2}},
-		"all there":             {files: []string{"Chart.yaml", v2 + needs, "charts/db/Chart.yaml", db, "charts/mq/Chart.yaml", mq}},
-		"all missing":           {files: []string{"Chart.yaml", v2 + needs}, says: []string{"db ~1.2 of https://charts.example.com", "mq 3.x of oci://r.example.com/charts", "helm dependency update"}},
-		"a disabled one":        {files: []string{"Chart.yaml", v2 + needs, "charts/db/Chart.yaml", db, "values.yaml", "mq: {enabled: false}\n"}, says: []string{"mq 3.x"}, hides: "db ~1.2"},
-		"requirements.yaml":     {files: []string{"Chart.yaml", v1, "requirements.yaml", needs, "charts/mq/Chart.yaml", mq}, says: []string{"db ~1.2"}, hides: "mq 3.x"},
-		"under another name":    {files: []string{"Chart.yaml", v2 + "dependencies: [{name: db, alias: other, version: 1.x.x, repository: \"file://../db\"}]\n", "charts/other/Chart.yaml", strings.Replace(db, "db", "other", 1)}, says: []string{"db 1.x.x of file://../db"}},
-		"an alias":              {files: []string{"Chart.yaml", v2 + "dependencies: [{name: db, alias: other, version: 1.x.x}]\n", "charts/db/Chart.yaml", db}},
+		"none needed":       {files: []string{"Chart.yaml", v2}},
+		"all there":         {files: []string{"Chart.yaml", v2 + needs, "charts/db/Chart.yaml", db, "charts/mq/Chart.yaml", mq}},
+		"all missing":       {files: []string{"Chart.yaml", v2 + needs}, says: []string{"db ~1.2 of https://charts.example.com", "mq 3.x of oci://r.example.com/charts", "helm dependency update"}},
+		"a disabled one":    {files: []string{"Chart.yaml", v2 + needs, "charts/db/Chart.yaml", db, "values.yaml", "mq: {enabled: false}\n"}, says: []string{"mq 3.x"}, hides: "db ~1.2"},
+		"requirements.yaml": {files: []string{"Chart.yaml", v1, "requirements.yaml", needs, "charts/mq/Chart.yaml", mq}, says: []string{"db ~1.2"}, hides: "mq 3.x"},
+		"under another name": {files: []string{"Chart.yaml", v2 + "dependencies: [{name: db, alias: other, version: " +
+			"1.x.x, repository: \"file://../db\"}]\n", "charts/other/Chart.yaml", strings.Replace(db, "db", "other", 1)}, says: []string{"db 1.x.x of file://../db"}},
+		"an alias": {files: []string{"Chart.yaml", v2 + "dependencies: [{name: db, alias: other, version: " +
+			"1.x.x}]\n", "charts/db/Chart.yaml", db}},
 		"no repository":         {files: []string{"Chart.yaml", v2 + "dependencies: [{name: db, version: 1.x.x}]\n"}, says: []string{"db 1.x.x of an unnamed repository"}},
 		"of a chart inside":     {files: []string{"Chart.yaml", v2 + "dependencies: [{name: db, version: 1.x.x}]\n", "charts/db/Chart.yaml", db + needs}},
 		"a lock without charts": {files: []string{"Chart.yaml", v2 + needs, "Chart.lock", needs + "digest: sha256:x\n"}, says: []string{"db ~1.2"}},
@@ -176,7 +182,10 @@ func TestMissingDependencies(t *testing.T) {
 		for _, kind := range []string{"repository", "registry"} {
 			t.Run(name+", from a "+kind, func(t *testing.T) {
 				archive := chartOf(t, test.files...)
-				s := newWeb(t, map[string][]byte{"/c/a.tgz": archive, "/c/index.yaml": []byte("entries:\n  acme:\n  - {version: 1.0.0, urls: [a.tgz]}\n")})
+				s := newWeb(
+					t,
+					map[string][]byte{"/c/a.tgz": archive, "/c/index.yaml": []byte("entries:\n  acme:\n  - {version: 1.0.0, urls: [a.tgz]}\n")},
+				)
 				up := bundletest.NewRegistry(t, nil)
 				up.Push(t, "c/acme:1.0.0", chartArtifact(t, archive, chartLayer))
 				from := map[string]string{"repository": s.URL + "/c", "registry": "oci://" + up.Host + "/c"}[kind]
@@ -238,7 +247,13 @@ func TestContentCodings(t *testing.T) {
 		return []byte("entries:\n  acme:\n  - {version: 1.0.0, urls: [a.tgz], digest: \"" + digest + "\"}\n")
 	}
 	s := newWeb(t, map[string][]byte{
-		"/c/a.tgz": chart, "/c/index.yaml": index(hexOf(chart)), "/d/a.tgz": chart, "/d/index.yaml": index(""), "/p.tar.gz": plugin, "/f.txt": text, "/f.tgz": chart,
+		"/c/a.tgz":      chart,
+		"/c/index.yaml": index(hexOf(chart)),
+		"/d/a.tgz":      chart,
+		"/d/index.yaml": index(""),
+		"/p.tar.gz":     plugin,
+		"/f.txt":        text,
+		"/f.tgz":        chart,
 	})
 	var e encodedWeb
 	s.wrap = e.wrap(s)
@@ -276,7 +291,8 @@ func TestContentCodings(t *testing.T) {
 	}
 	t.Run("without a digest", func(t *testing.T) {
 		e.coding, e.encode, e.length = "gzip", false, true
-		body := "    charts: [{repository: \"$WEB/d\", name: acme, version: 1.0.0}]\n    files: [{source: \"$WEB/f.tgz\", path: c, sha256: first-use}]\n"
+		body := "    charts: [{repository: \"$WEB/d\", name: acme, version: 1.0.0}]\n    files: [{source: \"$WEB/f.tgz\", " +
+			"path: c, sha256: first-use}]\n"
 		result, err := create.Run(t.Context(), intake(t, s, body))
 		if err != nil {
 			t.Fatal(err)

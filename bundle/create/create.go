@@ -233,7 +233,10 @@ func (o *Options) resolve(ctx context.Context, dir string) (*pull.Resolved, erro
 	}
 	for _, i := range locked {
 		if i.Moved != "" {
-			o.Warn("%s: the lock has %s, and %s; if that is a surprise, compare the lock with the one that was reviewed", i.Reference, i.Top.Digest, i.Moved)
+			o.Warn(
+				"%s: the lock has %s, and %s; if that is a surprise, compare the lock with the one that was reviewed",
+				i.Reference, i.Top.Digest, i.Moved,
+			)
 		}
 	}
 	carried := map[string]bool{}
@@ -257,7 +260,10 @@ func (o *Options) resolve(ctx context.Context, dir string) (*pull.Resolved, erro
 			if err != nil || carried[ref.Repository()] || slices.ContainsFunc(c.Wanted.UnusedImages, unused) {
 				continue
 			}
-			o.Warn("chart %s %s names the image %s, which is not carried; add it, or name it in unusedImages", c.Wanted.Name, c.Wanted.Version, image)
+			o.Warn(
+				"chart %s %s names the image %s, which is not carried; add it, or name it in unusedImages",
+				c.Wanted.Name, c.Wanted.Version, image,
+			)
 		}
 	}
 	return r, o.warnUnquoted(r.Files)
@@ -363,7 +369,10 @@ func (o *Options) setTime() error {
 		o.Sequence = &s
 	}
 	if *o.Sequence > maxSequence {
-		return fmt.Errorf("%w: the sequence %d leaves no room for later bundles of the channel; at most %d are used", manifests.ErrInvalid, *o.Sequence, int64(maxSequence))
+		return fmt.Errorf(
+			"%w: the sequence %d leaves no room for later bundles of the channel; at most %d are used",
+			manifests.ErrInvalid, *o.Sequence, int64(maxSequence),
+		)
 	}
 	if err := o.info().Check(); err != nil {
 		return fmt.Errorf("%w: %w", manifests.ErrInvalid, err)
@@ -377,9 +386,16 @@ const maxSequence = 1 << 62
 
 func (o *Options) beginning() beginning {
 	return beginning{
-		APIVersion: bundle.APIVersion, Kind: "CreateJournal", Manifest: o.Manifest.Digest, Program: o.Program,
-		Channel: o.Channel, Platforms: bundle.Info{Platforms: o.Platforms}.PlatformNames(), VolumeSize: o.VolumeSize,
-		Choice: bundle.DigestOf(fmt.Appendf(nil, "%q", []any{o.Choice.Deployment, o.Choice.With, o.Choice.Without, o.Choice.Set, o.WithoutReferrers, o.Lock != nil})),
+		APIVersion: bundle.APIVersion,
+		Kind:       "CreateJournal",
+		Manifest:   o.Manifest.Digest,
+		Program:    o.Program,
+		Channel:    o.Channel,
+		Platforms:  bundle.Info{Platforms: o.Platforms}.PlatformNames(),
+		VolumeSize: o.VolumeSize,
+		Choice: bundle.DigestOf(
+			fmt.Appendf(nil, "%q", []any{o.Choice.Deployment, o.Choice.With, o.Choice.Without, o.Choice.Set, o.WithoutReferrers, o.Lock != nil}),
+		),
 	}
 }
 

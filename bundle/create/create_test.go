@@ -54,7 +54,10 @@ func read(t *testing.T, path string) (*bundle.Reader, *bundle.Deployment, []byte
 func TestSameLockSameBytes(t *testing.T) {
 	up, key := bundletest.NewRegistry(t, nil), bundletest.NewKey(t)
 	one := bundletest.Image("linux/amd64", bundletest.Layer(file("one")))
-	index := bundletest.Index(bundletest.Image("linux/amd64", bundletest.Layer(file("a"))), bundletest.Image("linux/arm64", bundletest.Layer(file("b"))))
+	index := bundletest.Index(
+		bundletest.Image("linux/amd64", bundletest.Layer(file("a"))),
+		bundletest.Image("linux/arm64", bundletest.Layer(file("b"))),
+	)
 	m := bundletest.Manifest(t, "demo", up.Push(t, "team/app:1", one), up.Push(t, "team/multi:1", index))
 	first := bundletest.Create(t, bundletest.Options(t, m, key, up))
 	up.Push(t, "team/app:1", bundletest.Image("linux/amd64", bundletest.Layer(file("two"))))
@@ -166,7 +169,14 @@ func TestWhatIsCarried(t *testing.T) {
 		tag, _, _ := strings.Cut(part, `"`)
 		tags = append(tags, strings.TrimPrefix(tag, up.Host+"/team/"))
 	}
-	want := []string{"docker:1", "zstd:1", "partial:1", "complete:1", "docker:sha256-" + bundle.Digest(bundletest.Digest(t, refs["docker"])).Short(), "zstd:1"}
+	want := []string{
+		"docker:1",
+		"zstd:1",
+		"partial:1",
+		"complete:1",
+		"docker:sha256-" + bundle.Digest(bundletest.Digest(t, refs["docker"])).Short(),
+		"zstd:1",
+	}
 	if diff := cmp.Diff(want, tags); diff != "" {
 		t.Errorf("load list: %s", diff)
 	}
@@ -183,7 +193,13 @@ func TestPlatforms(t *testing.T) {
 		return up.Push(t, "team/"+strings.ReplaceAll(p, "/", "-")+":1", bundletest.Image(p, bundletest.Layer(file(p))))
 	}
 	three := up.Push(t, "team/three:1", bundletest.Index(
-		bundletest.Image("linux/amd64", bundletest.Layer(file("1"))), bundletest.Image("linux/arm64", bundletest.Layer(file("2"))), bundletest.Image("linux/s390x", bundletest.Layer(file("3")))))
+		bundletest.Image(
+			"linux/amd64",
+			bundletest.Layer(file("1")),
+		),
+		bundletest.Image("linux/arm64", bundletest.Layer(file("2"))),
+		bundletest.Image("linux/s390x", bundletest.Layer(file("3"))),
+	))
 	o := bundletest.Options(t, bundletest.Manifest(t, "demo", three), key, up)
 	o.Platforms = []bundle.Platform{{OS: "linux", Architecture: "arm64"}, {OS: "linux", Architecture: "amd64"}}
 	r, d, _ := read(t, bundletest.Create(t, o))
@@ -244,7 +260,10 @@ func TestSharedLayers(t *testing.T) {
 	a := up.Push(t, "team/a:1", bundletest.Image("linux/amd64", base, bundletest.Layer(file("a"))))
 	b := up.Push(t, "team/b:1", bundletest.Image("linux/amd64", base, bundletest.Layer(file("b"))))
 	r, _, data := read(t, bundletest.Create(t, bundletest.Options(t, bundletest.Manifest(t, "demo", a, b), bundletest.NewKey(t), up)))
-	if _, ok := r.Place(bundle.Digest(digest.String())); !ok || gets.Load() != 1 || bytes.Count(data, []byte("blobs/sha256/"+digest.Hex+"\x00")) != 1 {
+	if _, ok := r.Place(
+		bundle.Digest(digest.String()),
+	); !ok || gets.Load() != 1 ||
+		bytes.Count(data, []byte("blobs/sha256/"+digest.Hex+"\x00")) != 1 {
 		t.Errorf("fetched %d times, stands %d times", gets.Load(), bytes.Count(data, []byte("blobs/sha256/"+digest.Hex+"\x00")))
 	}
 }
@@ -291,7 +310,8 @@ func TestTwoAtOnce(t *testing.T) {
 	var once atomic.Bool
 	up := bundletest.NewRegistry(t, func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/blobs/") && r.Header.Get("User-Agent") != "" && once.CompareAndSwap(false, true) {
+			if r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/blobs/") && r.Header.Get("User-Agent") != "" &&
+				once.CompareAndSwap(false, true) {
 				close(held)
 				<-hold
 			}

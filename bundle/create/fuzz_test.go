@@ -42,9 +42,19 @@ func journalSeeds() seeds.Of[[]byte] {
 			with(`{"blob":"x","offset":1,"have":9223372036854775808}` + "\n"),
 		},
 		Refused: [][]byte{
-			nil, first[:len(first)-1], []byte("\n"), []byte("{}\n"), all[len(first):], bytes.Replace(first, []byte("oobbundle.dev/v1"), []byte("oobbundle.dev/v2"), 1),
+			nil, first[:len(first)-1],
+			[]byte("\n"),
+			[]byte("{}\n"),
+			all[len(first):], bytes.Replace(first, []byte("oobbundle.dev/v1"), []byte("oobbundle.dev/v2"), 1),
 			bytes.Replace(first, []byte(`oobbundle.dev/v1"`), []byte(`oobbundle.dev/v2","more":1`), 1),
-			bytes.Replace(first, []byte("CreateJournal"), []byte("Journal"), 1), bytes.Replace(first, []byte("{"), []byte(`{"more":1,`), 1), bytes.Repeat([]byte("x"), 5000),
+			bytes.Replace(
+				first,
+				[]byte("CreateJournal"),
+				[]byte("Journal"),
+				1,
+			),
+			bytes.Replace(first, []byte("{"), []byte(`{"more":1,`), 1),
+			bytes.Repeat([]byte("x"), 5000),
 		},
 	}
 }

@@ -39,7 +39,10 @@ func packed(t *testing.T, names ...string) []byte {
 // it comes from a URL whose content is known.
 func TestHostFiles(t *testing.T) {
 	archive := func(path, name string) string {
-		return fmt.Sprintf("      - {source: \"$WEB/%s\", path: %s, as: archive, sha256: \"$SHA(%s)\", size: $SIZE(%s)}\n", name, path, name, name)
+		return fmt.Sprintf(
+			"      - {source: \"$WEB/%s\", path: %s, as: archive, sha256: \"$SHA(%s)\", size: $SIZE(%s)}\n",
+			name, path, name, name,
+		)
 	}
 	local := func(path string) string { return "      - {source: local.conf, path: " + path + "}\n" }
 	const merge = "    host: [{merges: [{file: config.json, patch: p.json}]}]\n"
@@ -47,9 +50,24 @@ func TestHostFiles(t *testing.T) {
 		return fmt.Sprintf("      - {source: \"$WEB/%s\", path: p.json, sha256: \"$SHA(%s)\", size: $SIZE(%s)}\n", name, name, name)
 	}
 	pages := map[string][]byte{
-		"/good.tar.gz": packed(t, "top/", "top/a", "top/b/c"), "/both.tar.gz": packed(t, "top/a", "top/a/b"), "/later.tar.gz": packed(t, "top/a/b", "top/a"),
-		"/dir.tar.gz": packed(t, "top/a", "top/a/"), "/case.tar.gz": packed(t, "top/A/b", "top/a"), "/not.tar.gz": []byte("not an archive"),
-		"/good.json": []byte(`{"a": 1}`), "/not.json": []byte("a: 1"), "/two.json": []byte(`{} {}`), "/cut.json": []byte(`{"a": `), "/empty.json": {},
+		"/good.tar.gz": packed(
+			t,
+			"top/",
+			"top/a",
+			"top/b/c",
+		),
+		"/both.tar.gz":  packed(t, "top/a", "top/a/b"),
+		"/later.tar.gz": packed(t, "top/a/b", "top/a"),
+		"/dir.tar.gz":   packed(t, "top/a", "top/a/"),
+		"/case.tar.gz":  packed(t, "top/A/b", "top/a"),
+		"/not.tar.gz":   []byte("not an archive"),
+		"/good.json": []byte(
+			`{"a": 1}`,
+		),
+		"/not.json":   []byte("a: 1"),
+		"/two.json":   []byte(`{} {}`),
+		"/cut.json":   []byte(`{"a": `),
+		"/empty.json": {},
 	}
 	for name, x := range map[string]struct {
 		files, host string
@@ -97,7 +115,8 @@ func TestHostFiles(t *testing.T) {
 		"a password in the directory of plugins": "secrets: [{name: pw, length: 16}], plugins: \"pl-{{ .Secrets.pw }}\"",
 		"a password in a health address":         "secrets: [{name: pw, length: 16}], health: [\"http://{{ .Secrets.pw }}\"]",
 	} {
-		text := "apiVersion: oobbundle.dev/v1\nkind: Manifest\nmetadata: {name: demo, version: 1.0.0}\ncomponents:\n  - name: all\n    files: [{source: p.json, path: p.json}]\n    host: [{" + host + "}]\n"
+		text := "apiVersion: oobbundle.dev/v1\nkind: Manifest\nmetadata: {name: demo, version: 1.0.0}\ncomponents:\n  - " +
+			"name: all\n    files: [{source: p.json, path: p.json}]\n    host: [{" + host + "}]\n"
 		m, err := manifests.Parse([]byte(text))
 		if err == nil {
 			_, err = create.Run(t.Context(), create.Options{Manifest: m})

@@ -177,7 +177,10 @@ func TestRefusedFiles(t *testing.T) {
 			_, _ = w.Write(good)
 			return nil
 		}
-		bundletest.Create(t, intake(t, s, fmt.Sprintf(`    files: [{source: "$WEB/x", path: x, sha256: %s, size: %s}]`+"\n", hexOf(good), strconv.Itoa(len(good)))))
+		bundletest.Create(
+			t,
+			intake(t, s, fmt.Sprintf(`    files: [{source: "$WEB/x", path: x, sha256: %s, size: %s}]`+"\n", hexOf(good), strconv.Itoa(len(good)))),
+		)
 	})
 }
 
@@ -186,7 +189,10 @@ func TestRefusedFiles(t *testing.T) {
 func TestPlacesOnTheHost(t *testing.T) {
 	one, two := bundletest.PluginFacts("com.example.one", "1.2.3").Archive(), bundletest.PluginFacts("com.example.two", "1.0.0").Archive()
 	s := newWeb(t, map[string][]byte{"/a/plugin.tar.gz": one, "/b/plugin.tar.gz": two, "/x": []byte("x")})
-	plugins := fmt.Sprintf("    plugins: [{url: $WEB/a/plugin.tar.gz, sha256: %s}, {url: $WEB/b/plugin.tar.gz, sha256: %s}]\n", hexOf(one), hexOf(two))
+	plugins := fmt.Sprintf(
+		"    plugins: [{url: $WEB/a/plugin.tar.gz, sha256: %s}, {url: $WEB/b/plugin.tar.gz, sha256: %s}]\n",
+		hexOf(one), hexOf(two),
+	)
 	file := func(path string) string {
 		return fmt.Sprintf("    files: [{source: $WEB/x, path: %s, sha256: %s}]\n", path, hexOf([]byte("x")))
 	}
@@ -211,7 +217,10 @@ func TestPinnedPlugin(t *testing.T) {
 	payload := make([]byte, 1<<20)
 	_, _ = rand.NewChaCha8([32]byte{1}).Read(payload)
 	s := newWeb(t, map[string][]byte{"/p/demo.tar.gz": archive, "/payload": payload})
-	component := fmt.Sprintf("    plugins: [{url: \"$WEB/p/demo.tar.gz\", sha256: %s}]\n    files: [{source: \"$WEB/payload\", path: x, sha256: %s}]\n", hexOf(archive), hexOf(payload))
+	component := fmt.Sprintf(
+		"    plugins: [{url: \"$WEB/p/demo.tar.gz\", sha256: %s}]\n    files: [{source: \"$WEB/payload\", path: x, sha256: %s}]\n",
+		hexOf(archive), hexOf(payload),
+	)
 	o := intake(t, s, component)
 	ctx, cancel := context.WithCancelCause(t.Context())
 	var asked atomic.Int64
@@ -231,7 +240,8 @@ func TestPinnedPlugin(t *testing.T) {
 	}
 	before := s.asked["/p/demo.tar.gz"].Load()
 	_, d, _ := read(t, bundletest.Create(t, o))
-	if len(d.Plugins) != 1 || d.Plugins[0].Name != "demo.tar.gz" || d.Plugins[0].Archive != bundle.DigestOf(archive) || d.Plugins[0].Signature != "" {
+	if len(d.Plugins) != 1 || d.Plugins[0].Name != "demo.tar.gz" || d.Plugins[0].Archive != bundle.DigestOf(archive) ||
+		d.Plugins[0].Signature != "" {
 		t.Errorf("%+v", d.Plugins)
 	}
 	if n := s.asked["/p/demo.tar.gz"].Load() - before; n != 0 {

@@ -17,13 +17,19 @@ import (
 func (o *Options) followLock() error {
 	l := o.Lock
 	mismatch := func(what, lock, asked string) error {
-		return fmt.Errorf("%w: it has the %s %s, and %s is asked for; oob-bundle lock --diff shows what else differs, create without --lock makes a new one", manifests.ErrMismatch, what, lock, asked)
+		return fmt.Errorf(
+			"%w: it has the %s %s, and %s is asked for; oob-bundle lock --diff shows what else differs, create without --lock makes a new one",
+			manifests.ErrMismatch, what, lock, asked,
+		)
 	}
 	if l.Manifest != o.Manifest.Digest {
 		return mismatch("manifest", string(l.Manifest), string(o.Manifest.Digest))
 	}
 	if now := o.Now; now.After(firstRelease) && l.Created.After(now.Add(clockError)) {
-		return fmt.Errorf("%w: it was created on %s, and this machine's clock shows %s; set the clock, or make a new lock", manifests.ErrMismatch, l.Created.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
+		return fmt.Errorf(
+			"%w: it was created on %s, and this machine's clock shows %s; set the clock, or make a new lock",
+			manifests.ErrMismatch, l.Created.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339),
+		)
 	}
 	var locked []bundle.Platform
 	for _, s := range l.Platforms {
@@ -143,7 +149,12 @@ func (o *Options) lock(r *pull.Resolved) (*manifests.Lock, error) {
 	}
 	for _, p := range r.Plugins {
 		locked := manifests.LockedPlugin{
-			ID: p.About.ID, Version: p.About.Version, Source: sourceName(p.Wanted.URL), Digest: p.Archive.Digest, Size: p.Archive.Size, Checks: p.Checks,
+			ID:      p.About.ID,
+			Version: p.About.Version,
+			Source:  sourceName(p.Wanted.URL),
+			Digest:  p.Archive.Digest,
+			Size:    p.Archive.Size,
+			Checks:  p.Checks,
 		}
 		if p.Signature != nil {
 			locked.Signature = bundle.DigestOf(p.Signature)
@@ -185,13 +196,23 @@ func (o *Options) compare(l *manifests.Lock) (*manifests.Lock, error) {
 		return nil, err
 	}
 	if string(want) != string(got) {
-		return nil, fmt.Errorf("%w: resolving it gives another result (%s); oob-bundle lock --diff shows what changed, create without --lock makes a new one", manifests.ErrMismatch, firstOther(string(want), string(got)))
+		return nil, fmt.Errorf(
+			"%w: resolving it gives another result (%s); oob-bundle lock --diff shows what changed, create without --lock makes a new one",
+			manifests.ErrMismatch, firstOther(string(want), string(got)),
+		)
 	}
 	return o.Lock, nil
 }
 
 func lockedImage(i *pull.Image) manifests.LockedImage {
-	locked := manifests.LockedImage{Reference: i.Reference.String(), MediaType: i.Top.MediaType, Digest: i.Top.Digest, Size: i.Top.Size, Total: total(i), Checks: i.Checks}
+	locked := manifests.LockedImage{
+		Reference: i.Reference.String(),
+		MediaType: i.Top.MediaType,
+		Digest:    i.Top.Digest,
+		Size:      i.Top.Size,
+		Total:     total(i),
+		Checks:    i.Checks,
+	}
 	if i.Partial {
 		for _, d := range slices.Concat(i.Manifests, i.Attestations) {
 			m := manifests.LockedManifest{Digest: d.Digest, Size: d.Size}

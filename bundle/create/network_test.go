@@ -51,70 +51,243 @@ func upstreamFaults() []bundletest.Fault {
 		return false
 	}
 	list := []bundletest.Fault{
-		{Name: "404: name", Class: remote.ErrNotFound, Says: []string{"$HOST", "team/app:1", "repository name not known"}, Mode: bundletest.On(bundletest.IsWork, bundletest.Says(404, "NAME_UNKNOWN", "repository name not known to registry"))},
-		{Name: "404: tag", Class: remote.ErrNotFound, Says: []string{"$HOST", "team/app:1", "manifest unknown"}, Mode: bundletest.On(isTag, bundletest.Says(404, "MANIFEST_UNKNOWN", "manifest unknown"))},
-		{Name: "404: digest", Class: remote.ErrNotFound, Says: []string{"$HOST", "team/app:sha256:"}, Mode: bundletest.On(isDigest, bundletest.Says(404, "MANIFEST_UNKNOWN", "manifest unknown"))},
-		{Name: "404: blob", Class: remote.ErrNotFound, Says: []string{"$HOST", "blob sha256:"}, Mode: bundletest.On(bundletest.IsBlob, bundletest.Says(404, "BLOB_UNKNOWN", "blob unknown"))},
-		{Name: "200 with HTML: manifest", Class: registry, Says: []string{"$HOST", "team/app:1", "text/html"}, Mode: bundletest.WebPage(bundletest.IsManifest)},
-		{Name: "200 with HTML: blob", Class: registry, Says: []string{"$HOST", "blob sha256:", "a web page"}, Mode: bundletest.WebPage(bundletest.IsBlob)},
+		{
+			Name:  "404: name",
+			Class: remote.ErrNotFound,
+			Says:  []string{"$HOST", "team/app:1", "repository name not known"},
+			Mode:  bundletest.On(bundletest.IsWork, bundletest.Says(404, "NAME_UNKNOWN", "repository name not known to registry")),
+		},
+		{
+			Name:  "404: tag",
+			Class: remote.ErrNotFound,
+			Says:  []string{"$HOST", "team/app:1", "manifest unknown"},
+			Mode:  bundletest.On(isTag, bundletest.Says(404, "MANIFEST_UNKNOWN", "manifest unknown")),
+		},
+		{
+			Name:  "404: digest",
+			Class: remote.ErrNotFound,
+			Says:  []string{"$HOST", "team/app:sha256:"},
+			Mode:  bundletest.On(isDigest, bundletest.Says(404, "MANIFEST_UNKNOWN", "manifest unknown")),
+		},
+		{
+			Name:  "404: blob",
+			Class: remote.ErrNotFound,
+			Says:  []string{"$HOST", "blob sha256:"},
+			Mode:  bundletest.On(bundletest.IsBlob, bundletest.Says(404, "BLOB_UNKNOWN", "blob unknown")),
+		},
+		{
+			Name:  "200 with HTML: manifest",
+			Class: registry,
+			Says:  []string{"$HOST", "team/app:1", "text/html"},
+			Mode:  bundletest.WebPage(bundletest.IsManifest),
+		},
+		{
+			Name:  "200 with HTML: blob",
+			Class: registry,
+			Says:  []string{"$HOST", "blob sha256:", "a web page"},
+			Mode:  bundletest.WebPage(bundletest.IsBlob),
+		},
 		{Name: "200 with HTML: referrers", Mode: bundletest.WebPage(bundletest.IsReferrers)},
-		{Name: "manifest: another digest in the header", Class: registry, Says: []string{"$HOST", "it says sha256:0000"}, Mode: changed(isTag, func(body []byte, h http.Header) []byte {
-			h.Set("Docker-Content-Digest", "sha256:"+strings.Repeat("0", 64))
-			return body
-		})},
-		{Name: "manifest: other bytes by digest", Class: registry, Says: []string{"$HOST", "it says sha256:", "and sent sha256:"}, Mode: changed(isDigest, flip)},
-		{Name: "manifest: other bytes by digest, no header", Class: registry, Says: []string{"$HOST", "it sent sha256:"}, Mode: changed(isDigest, func(body []byte, h http.Header) []byte {
-			h.Del("Docker-Content-Digest")
-			return flip(body, h)
-		})},
+		{
+			Name:  "manifest: another digest in the header",
+			Class: registry,
+			Says:  []string{"$HOST", "it says sha256:0000"},
+			Mode: changed(isTag, func(body []byte, h http.Header) []byte {
+				h.Set("Docker-Content-Digest", "sha256:"+strings.Repeat("0", 64))
+				return body
+			}),
+		},
+		{
+			Name:  "manifest: other bytes by digest",
+			Class: registry,
+			Says:  []string{"$HOST", "it says sha256:", "and sent sha256:"},
+			Mode:  changed(isDigest, flip),
+		},
+		{
+			Name:  "manifest: other bytes by digest, no header",
+			Class: registry,
+			Says:  []string{"$HOST", "it sent sha256:"},
+			Mode: changed(isDigest, func(body []byte, h http.Header) []byte {
+				h.Del("Docker-Content-Digest")
+				return flip(body, h)
+			}),
+		},
 		{Name: "manifest: short", Class: registry, Says: []string{"$HOST", "team/app:1"}, Mode: changed(isTag, half)},
-		{Name: "manifest: connection broken for ever", Class: registry, Says: []string{"$HOST", "unexpected EOF"}, Mode: breaks(isTag, bundletest.Aborts)},
+		{
+			Name:  "manifest: connection broken for ever",
+			Class: registry,
+			Says:  []string{"$HOST", "unexpected EOF"},
+			Mode:  breaks(isTag, bundletest.Aborts),
+		},
 		{Name: "manifest: connection broken once", Mode: bundletest.Times(1, breaks(isTag, bundletest.Aborts))},
-		{Name: "manifest: without end", Class: registry, Says: []string{"$HOST", fmt.Sprintf("more than %d bytes", bundle.MaxManifest)}, Mode: changed(isTag, func(body []byte, h http.Header) []byte {
-			h.Del("Content-Length")
-			return append(body, bytes.Repeat([]byte{' '}, 3*bundle.MaxManifest)...)
-		})},
+		{
+			Name:  "manifest: without end",
+			Class: registry,
+			Says:  []string{"$HOST", fmt.Sprintf("more than %d bytes", bundle.MaxManifest)},
+			Mode: changed(isTag, func(body []byte, h http.Header) []byte {
+				h.Del("Content-Length")
+				return append(body, bytes.Repeat([]byte{' '}, 3*bundle.MaxManifest)...)
+			}),
+		},
 		{Name: "manifest: stalls", Class: registry, Says: []string{"$HOST", "too slow"}, Hurry: true, Mode: breaks(isTag, bundletest.Stalls)},
 		{Name: "manifest: slow-loris", Class: registry, Says: []string{"$HOST", "too slow"}, Hurry: true, Mode: breaks(isTag, bundletest.Drips)},
-		{Name: "blob: wrong body of the same size", Class: registry, Says: []string{"$HOST", "blob sha256:", "it sent sha256:"}, Mode: changed(bundletest.IsBlob, flip)},
+		{
+			Name:  "blob: wrong body of the same size",
+			Class: registry,
+			Says:  []string{"$HOST", "blob sha256:", "it sent sha256:"},
+			Mode:  changed(bundletest.IsBlob, flip),
+		},
 		{Name: "blob: wrong body once", Mode: bundletest.Times(1, changed(bundletest.IsBlob, flip))},
 		{Name: "blob: short", Class: registry, Says: []string{"$HOST", "blob sha256:", "unexpected EOF"}, Mode: changed(bundletest.IsBlob, half)},
-		{Name: "blob: short with Content-Length", Class: registry, Says: []string{"$HOST", "blob sha256:", "EOF"}, Mode: breaks(bundletest.IsBlob, bundletest.Aborts)},
-		{Name: "blob: longer", Class: registry, Says: []string{"$HOST", "blob sha256:", "sends more than the"}, Mode: changed(bundletest.IsBlob, longer)},
-		{Name: "blob: empty", Class: registry, Says: []string{"$HOST", "blob sha256:"}, Mode: bundletest.On(bundletest.IsBlob, bundletest.Answers(200, ""))},
-		{Name: "blob: 204", Class: registry, Says: []string{"$HOST", "blob sha256:", "204"}, Mode: bundletest.On(bundletest.IsBlob, bundletest.Answers(204, ""))},
-		{Name: "blob: a part that was not asked for", Class: registry, Says: []string{"$HOST", "blob sha256:"}, Mode: bundletest.On(bundletest.IsBlob, bundletest.Answers(206, "xx", "Content-Range", "bytes 5-6/100"))},
-		{Name: "blob: stalls", Class: registry, Says: []string{"$HOST", "blob sha256:", "too slow"}, Hurry: true, Mode: breaks(bundletest.IsBlob, bundletest.Stalls)},
-		{Name: "blob: slow-loris", Class: registry, Says: []string{"$HOST", "blob sha256:", "too slow"}, Hurry: true, Mode: bundletest.On(bundletest.IsBlob, func(_ *bundletest.Host, w http.ResponseWriter, r *http.Request) {
-			bundletest.Drips(w, r)
-		})},
-		{Name: "gzip that was not asked for: manifest", Class: registry, Says: []string{"$HOST", "team/app:1", `encoded as "gzip"`}, Mode: changed(isTag, bundletest.Gzipped)},
-		{Name: "gzip that was not asked for: blob", Class: registry, Says: []string{"$HOST", "blob sha256:", `encoded as "gzip"`}, Mode: changed(bundletest.IsBlob, bundletest.Gzipped)},
-		{Name: "redirect: blob elsewhere, with a token", Mode: bundletest.On(bundletest.IsBlob, bundletest.Redirects(bundletest.ToElsewhere)), After: elsewhere(1)},
-		{Name: "redirect: blob elsewhere, with a password", Basic: true, Mode: bundletest.On(bundletest.IsBlob, bundletest.Redirects(bundletest.ToElsewhere)), After: elsewhere(1)},
-		{Name: "redirect: blob elsewhere, where it is refused", Class: registry, Says: []string{"$HOST", "404"}, Mode: bundletest.On(bundletest.IsBlob, bundletest.Redirects(func(h *bundletest.Host, _ *http.Request) string {
-			return "https://" + h.Elsewhere + "/nothing?signature=canary-query"
-		}))},
+		{
+			Name:  "blob: short with Content-Length",
+			Class: registry,
+			Says:  []string{"$HOST", "blob sha256:", "EOF"},
+			Mode:  breaks(bundletest.IsBlob, bundletest.Aborts),
+		},
+		{
+			Name:  "blob: longer",
+			Class: registry,
+			Says:  []string{"$HOST", "blob sha256:", "sends more than the"},
+			Mode:  changed(bundletest.IsBlob, longer),
+		},
+		{
+			Name:  "blob: empty",
+			Class: registry,
+			Says:  []string{"$HOST", "blob sha256:"},
+			Mode:  bundletest.On(bundletest.IsBlob, bundletest.Answers(200, "")),
+		},
+		{
+			Name:  "blob: 204",
+			Class: registry,
+			Says:  []string{"$HOST", "blob sha256:", "204"},
+			Mode:  bundletest.On(bundletest.IsBlob, bundletest.Answers(204, "")),
+		},
+		{
+			Name:  "blob: a part that was not asked for",
+			Class: registry,
+			Says:  []string{"$HOST", "blob sha256:"},
+			Mode:  bundletest.On(bundletest.IsBlob, bundletest.Answers(206, "xx", "Content-Range", "bytes 5-6/100")),
+		},
+		{
+			Name:  "blob: stalls",
+			Class: registry,
+			Says:  []string{"$HOST", "blob sha256:", "too slow"},
+			Hurry: true,
+			Mode:  breaks(bundletest.IsBlob, bundletest.Stalls),
+		},
+		{
+			Name:  "blob: slow-loris",
+			Class: registry,
+			Says:  []string{"$HOST", "blob sha256:", "too slow"},
+			Hurry: true,
+			Mode: bundletest.On(bundletest.IsBlob, func(_ *bundletest.Host, w http.ResponseWriter, r *http.Request) {
+				bundletest.Drips(w, r)
+			}),
+		},
+		{
+			Name:  "gzip that was not asked for: manifest",
+			Class: registry,
+			Says:  []string{"$HOST", "team/app:1", `encoded as "gzip"`},
+			Mode:  changed(isTag, bundletest.Gzipped),
+		},
+		{
+			Name:  "gzip that was not asked for: blob",
+			Class: registry,
+			Says:  []string{"$HOST", "blob sha256:", `encoded as "gzip"`},
+			Mode:  changed(bundletest.IsBlob, bundletest.Gzipped),
+		},
+		{
+			Name:  "redirect: blob elsewhere, with a token",
+			Mode:  bundletest.On(bundletest.IsBlob, bundletest.Redirects(bundletest.ToElsewhere)),
+			After: elsewhere(1),
+		},
+		{
+			Name:  "redirect: blob elsewhere, with a password",
+			Basic: true,
+			Mode:  bundletest.On(bundletest.IsBlob, bundletest.Redirects(bundletest.ToElsewhere)),
+			After: elsewhere(1),
+		},
+		{
+			Name:  "redirect: blob elsewhere, where it is refused",
+			Class: registry,
+			Says:  []string{"$HOST", "404"},
+			Mode: bundletest.On(bundletest.IsBlob, bundletest.Redirects(func(h *bundletest.Host, _ *http.Request) string {
+				return "https://" + h.Elsewhere + "/nothing?signature=canary-query"
+			})),
+		},
 		{Name: "redirect: manifest elsewhere", Mode: bundletest.On(isTag, bundletest.Redirects(bundletest.ToElsewhere)), After: elsewhere(1)},
-		{Name: "redirect: blob within the host", Mode: bundletest.Times(2, bundletest.On(bundletest.IsBlob, bundletest.Redirects(func(_ *bundletest.Host, r *http.Request) string { return r.URL.Path }))), After: elsewhere(0)},
+		{
+			Name: "redirect: blob within the host",
+			Mode: bundletest.Times(
+				2,
+				bundletest.On(bundletest.IsBlob, bundletest.Redirects(func(_ *bundletest.Host, r *http.Request) string { return r.URL.Path })),
+			),
+			After: elsewhere(0),
+		},
 		{Name: "tag moved between HEAD and GET", Mode: moved},
 		{Name: "HEAD unsupported", Mode: noHead},
-		{Name: "platform missing", Class: bundle.ErrPolicy, Says: []string{"team/app:1", "linux/amd64", "only for linux/arm64"}, Mode: func(_ *bundletest.Host, _ http.ResponseWriter, r *http.Request) bool {
-			if isTag(r) {
-				r.URL.Path = strings.TrimSuffix(r.URL.Path, "1") + "arm"
-			}
-			return false
-		}},
-		{Name: "referrers: a list without end", Mode: bundletest.On(bundletest.IsReferrers, func(h *bundletest.Host, w http.ResponseWriter, r *http.Request) {
-			bundletest.Answers(200, `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}`, "Content-Type", bundle.TypeOCIIndex, "Link", fmt.Sprintf(`<%s?page=%d>; rel="next"`, r.URL.Path, h.Hits.Load()))(h, w, r)
-		})},
-		{Name: "referrers: pages full of them", Mode: bundletest.On(bundletest.IsReferrers, func(h *bundletest.Host, w http.ResponseWriter, r *http.Request) {
-			one := fmt.Sprintf(`{"mediaType":%q,"digest":"sha256:%064d","size":1},`, bundle.TypeOCIManifest, h.Hits.Add(1))
-			bundletest.Answers(200, `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[`+strings.TrimSuffix(strings.Repeat(one, 300), ",")+`]}`, "Content-Type", bundle.TypeOCIIndex, "Link", fmt.Sprintf(`<%s?page=%d>; rel="next"`, r.URL.Path, h.Hits.Load()))(h, w, r)
-		})},
-		{Name: "referrers: the next page elsewhere", Mode: bundletest.On(bundletest.IsReferrers, func(h *bundletest.Host, w http.ResponseWriter, r *http.Request) {
-			bundletest.Answers(200, `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}`, "Content-Type", bundle.TypeOCIIndex, "Link", fmt.Sprintf(`<https://%s%s?page=2>; rel="next"`, h.Elsewhere, r.URL.Path))(h, w, r)
-		}), After: elsewhere(0)},
+		{
+			Name:  "platform missing",
+			Class: bundle.ErrPolicy,
+			Says:  []string{"team/app:1", "linux/amd64", "only for linux/arm64"},
+			Mode: func(_ *bundletest.Host, _ http.ResponseWriter, r *http.Request) bool {
+				if isTag(r) {
+					r.URL.Path = strings.TrimSuffix(r.URL.Path, "1") + "arm"
+				}
+				return false
+			},
+		},
+		{
+			Name: "referrers: a list without end",
+			Mode: bundletest.On(bundletest.IsReferrers, func(h *bundletest.Host, w http.ResponseWriter, r *http.Request) {
+				bundletest.Answers(
+					200,
+					`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}`,
+					"Content-Type",
+					bundle.TypeOCIIndex,
+					"Link",
+					fmt.Sprintf(`<%s?page=%d>; rel="next"`, r.URL.Path, h.Hits.Load()),
+				)(
+					h, w, r,
+				)
+			}),
+		},
+		{
+			Name: "referrers: pages full of them",
+			Mode: bundletest.On(bundletest.IsReferrers, func(h *bundletest.Host, w http.ResponseWriter, r *http.Request) {
+				one := fmt.Sprintf(`{"mediaType":%q,"digest":"sha256:%064d","size":1},`, bundle.TypeOCIManifest, h.Hits.Add(1))
+				bundletest.Answers(
+					200,
+					`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[`+strings.TrimSuffix(
+						strings.Repeat(one, 300),
+						",",
+					)+`]}`,
+					"Content-Type",
+					bundle.TypeOCIIndex,
+					"Link",
+					fmt.Sprintf(`<%s?page=%d>; rel="next"`, r.URL.Path, h.Hits.Load()),
+				)(
+					h, w, r,
+				)
+			}),
+		},
+		{
+			Name: "referrers: the next page elsewhere",
+			Mode: bundletest.On(bundletest.IsReferrers, func(h *bundletest.Host, w http.ResponseWriter, r *http.Request) {
+				bundletest.Answers(
+					200,
+					`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}`,
+					"Content-Type",
+					bundle.TypeOCIIndex,
+					"Link",
+					fmt.Sprintf(`<https://%s%s?page=2>; rel="next"`, h.Elsewhere, r.URL.Path),
+				)(
+					h, w, r,
+				)
+			}),
+			After: elsewhere(0),
+		},
 	}
 	return append(list, bundletest.StreamFaults()...)
 }

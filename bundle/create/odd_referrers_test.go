@@ -399,8 +399,10 @@ func TestOddReferrersAndRules(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			m, err := manifests.Parse(fmt.Appendf(nil, `{"apiVersion": "oobbundle.dev/v1", "kind": "Manifest", "metadata": {"name": "demo", "version": "1"},
-"keys": {"maker": %q}, "verifyImages": [{"images": "**", "keys": ["maker"]}], "components": [{"name": "a", "images": [%q]}]}`, public, o.Host+"/team/app:1"))
+			m, err := manifests.Parse(
+				fmt.Appendf(nil, `{"apiVersion": "oobbundle.dev/v1", "kind": "Manifest", "metadata": {"name": "demo", "version": "1"},
+"keys": {"maker": %q}, "verifyImages": [{"images": "**", "keys": ["maker"]}], "components": [{"name": "a", "images": [%q]}]}`, public, o.Host+"/team/app:1"),
+			)
 			if err != nil {
 				t.Fatal(err)
 			}

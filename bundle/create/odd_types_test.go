@@ -102,7 +102,9 @@ func digestByHead(t *testing.T, host, repo string) string {
 func TestManifestKinds(t *testing.T) {
 	config := []byte(`{"os":"linux","architecture":"amd64"}`)
 	desc := fmt.Sprintf(`{"mediaType":%q,"digest":%q,"size":%d}`, bundle.TypeOCIConfig, bundle.DigestOf(config), len(config))
-	schema1 := `{"schemaVersion":1,"name":"team/app","tag":"1","architecture":"amd64","fsLayers":[{"blobSum":"` + string(bundle.DigestOf(config)) + `"}],"history":[{"v1Compatibility":"{}"}]`
+	schema1 := `{"schemaVersion":1,"name":"team/app","tag":"1","architecture":"amd64","fsLayers":[{"blobSum":"` + string(
+		bundle.DigestOf(config),
+	) + `"}],"history":[{"v1Compatibility":"{}"}]`
 	signed := schema1 + `,"signatures":[{"header":{"jwk":{"crv":"P-256","kid":"x","kty":"EC","x":"a","y":"b"},"alg":"ES256"},"signature":"s","protected":"p"}]}`
 	schema1 += "}"
 	const old = "Docker's schema 1"

@@ -100,7 +100,10 @@ func (o *output) refusePlanted() (err error) {
 			return err
 		}
 		if wanted := name == o.intake(); owner != ours || fi.IsDir() != wanted || !wanted && !fi.Mode().IsRegular() {
-			return fmt.Errorf("%w: %s was not made by an earlier run of this user; remove it, or choose another name with -o", manifests.ErrInvalid, name)
+			return fmt.Errorf(
+				"%w: %s was not made by an earlier run of this user; remove it, or choose another name with -o",
+				manifests.ErrInvalid, name,
+			)
 		}
 	}
 	return nil
@@ -114,7 +117,10 @@ func checkPlace(path string) (bundle.Digest, error) {
 		return "", err
 	}
 	if err != nil || !fi.IsDir() {
-		return "", fmt.Errorf("%w: there is no directory %s to write to; make it, or choose another place with -o", manifests.ErrInvalid, filepath.Dir(path))
+		return "", fmt.Errorf(
+			"%w: there is no directory %s to write to; make it, or choose another place with -o",
+			manifests.ErrInvalid, filepath.Dir(path),
+		)
 	}
 	fi, err = os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -181,8 +187,10 @@ func (o *output) checkParts() error {
 	}
 	for i, n := range parts(o.path) {
 		if n != i+1 {
-			return fmt.Errorf("%w: %s is there, and %s is not, so it is of no bundle that can be replaced; move it away, or choose another name with -o",
-				manifests.ErrInvalid, bundle.VolumeName(o.path, n), bundle.VolumeName(o.path, i+1))
+			return fmt.Errorf(
+				"%w: %s is there, and %s is not, so it is of no bundle that can be replaced; move it away, or choose another name with -o",
+				manifests.ErrInvalid, bundle.VolumeName(o.path, n), bundle.VolumeName(o.path, i+1),
+			)
 		}
 	}
 	return nil
@@ -204,7 +212,10 @@ func (o *output) leftovers() []string {
 // the room. Errors wrap bundle.ErrSpace, or are the file system's.
 func (o *output) begin(b beginning, g *bundle.Geometry) error {
 	if o.each > 0 && (g.Size+o.each-1)/o.each > bundle.MaxVolumes {
-		return fmt.Errorf("%w: %d bytes in volumes of %d bytes are more than %d files; choose larger volumes", manifests.ErrInvalid, g.Size, o.each, bundle.MaxVolumes)
+		return fmt.Errorf(
+			"%w: %d bytes in volumes of %d bytes are more than %d files; choose larger volumes",
+			manifests.ErrInvalid, g.Size, o.each, bundle.MaxVolumes,
+		)
 	}
 	if was := o.journal.begun; was != nil && was.VolumeSize != o.each {
 		for _, name := range o.leftovers() { // of another shape

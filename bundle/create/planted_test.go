@@ -133,7 +133,8 @@ func TestMovedTags(t *testing.T) {
 		t.Fatal(err)
 	}
 	text := strings.Join(warned, "\n")
-	if !strings.Contains(text, "team/moved:1") || !strings.Contains(text, now) || !strings.Contains(text, "no such tag now") || strings.Contains(text, "team/same") {
+	if !strings.Contains(text, "team/moved:1") || !strings.Contains(text, now) || !strings.Contains(text, "no such tag now") ||
+		strings.Contains(text, "team/same") {
 		t.Errorf("warned: %s", text)
 	}
 }

@@ -46,7 +46,11 @@ func rawIndex(t *testing.T, up *bundletest.Registry, ref string, platforms ...st
 		entries = append(entries, bundle.Digest(d.Digest.String()))
 	}
 	body := fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q,"manifests":[%s]}`, bundle.TypeOCIIndex, strings.Join(list, ","))
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, "http://"+up.Host+"/v2/"+repo+"/manifests/"+tag, bytes.NewReader([]byte(body)))
+	req, err := http.NewRequestWithContext(
+		t.Context(), http.MethodPut,
+		"http://"+up.Host+"/v2/"+repo+"/manifests/"+tag,
+		bytes.NewReader([]byte(body)),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}

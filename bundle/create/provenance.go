@@ -95,7 +95,9 @@ func provenanceOf(l *manifests.Lock) ([]byte, error) {
 				},
 				ResolvedDependencies: all,
 			},
-			RunDetails: runDetails{Builder: builder{ID: "https://github.com/oob-bundle/oob-bundle", Version: map[string]string{"oob-bundle": l.Program}}},
+			RunDetails: runDetails{
+				Builder: builder{ID: "https://github.com/oob-bundle/oob-bundle", Version: map[string]string{"oob-bundle": l.Program}},
+			},
 		},
 	})
 }

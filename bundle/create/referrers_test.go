@@ -42,7 +42,11 @@ func digestOf(t *testing.T, img v1.Image) bundle.Digest {
 // bundleSignature is the same as a Sigstore bundle about an image.
 func bundleSignature(t *testing.T, key *bundletest.Key, img v1.Image, predicate string) v1.Image {
 	t.Helper()
-	payload := fmt.Appendf(nil, `{"_type":"https://in-toto.io/Statement/v1","subject":[{"digest":{"sha256":%q}}],"predicateType":%q,"predicate":{}}`, digestOf(t, img).Hex(), predicate)
+	payload := fmt.Appendf(
+		nil,
+		`{"_type":"https://in-toto.io/Statement/v1","subject":[{"digest":{"sha256":%q}}],"predicateType":%q,"predicate":{}}`,
+		digestOf(t, img).Hex(), predicate,
+	)
 	const kind = "application/vnd.in-toto+json"
 	s, err := key.Signer.Sign(fmt.Appendf(nil, "DSSEv1 %d %s %d %s", len(kind), kind, len(payload), payload))
 	if err != nil {
@@ -199,8 +203,10 @@ func TestVerifyImages(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			m, err := manifests.Parse(fmt.Appendf(nil, `{"apiVersion": "oobbundle.dev/v1", "kind": "Manifest", "metadata": {"name": "demo", "version": "1"},
-"keys": {"maker": %q}, "verifyImages": [{"images": %q, "keys": ["maker"]}], "components": [{"name": "a", "images": [%q]}]}`, public, test.pattern, ref))
+			m, err := manifests.Parse(
+				fmt.Appendf(nil, `{"apiVersion": "oobbundle.dev/v1", "kind": "Manifest", "metadata": {"name": "demo", "version": "1"},
+"keys": {"maker": %q}, "verifyImages": [{"images": %q, "keys": ["maker"]}], "components": [{"name": "a", "images": [%q]}]}`, public, test.pattern, ref),
+			)
 			if err != nil {
 				t.Fatal(err)
 			}

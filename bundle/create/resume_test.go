@@ -464,7 +464,11 @@ func TestFewRequests(t *testing.T) {
 		})
 	})
 	one := up.Push(t, "team/one:1", bundletest.Image("linux/amd64", random(1, 1000), random(2, 1000)))
-	two := up.Push(t, "team/two:1", bundletest.Index(bundletest.Image("linux/amd64", random(1, 1000)), bundletest.Image("linux/arm64", random(3, 1000))))
+	two := up.Push(
+		t,
+		"team/two:1",
+		bundletest.Index(bundletest.Image("linux/amd64", random(1, 1000)), bundletest.Image("linux/arm64", random(3, 1000))),
+	)
 	// Two greetings; one manifest, its config, two layers; an index, a manifest,
 	// a config. The layer that both images have comes once. For what speaks of the
 	// three manifests: each repository is asked once whether it lists that, and

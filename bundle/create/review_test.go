@@ -21,15 +21,27 @@ func TestNotOneBundle(t *testing.T) {
 	archive := bundletest.PluginFacts("com.example.demo", "1.2.3").Archive()
 	s := newWeb(t, map[string][]byte{"/a.tar.gz": archive, "/b.tar.gz": archive})
 	for name, body := range map[string]string{
-		"a plugin twice":                      fmt.Sprintf("    plugins: [{url: \"$WEB/a.tar.gz\", sha256: %s}, {url: \"$WEB/b.tar.gz\", sha256: %[1]s}]\n", hexOf(archive)),
-		"a path twice":                        "    files: [{source: local.conf, path: etc/x}]\n  - name: more\n    files: [{source: local.conf, path: etc/x}]\n",
+		"a plugin twice": fmt.Sprintf("    plugins: [{url: \"$WEB/a.tar.gz\", sha256: %s}, {url: "+
+			"\"$WEB/b.tar.gz\", sha256: %[1]s}]\n", hexOf(archive)),
+		"a path twice": "    files: [{source: local.conf, path: etc/x}]\n  - name: more\n    files: " +
+			"[{source: local.conf, path: etc/x}]\n",
 		"two paths where case does not count": "    files: [{source: local.conf, path: etc/conf}, {source: local.conf, path: etc/Conf}]\n",
 		"a file in a file":                    "    files: [{source: local.conf, path: etc/x}, {source: local.conf, path: etc/x/y}]\n",
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			bundletest.Write(t, filepath.Join(dir, "local.conf"), []byte("x"), 0o644)
-			bundletest.Write(t, filepath.Join(dir, "m.yaml"), []byte(strings.ReplaceAll("apiVersion: oobbundle.dev/v1\nkind: Manifest\nmetadata: {name: demo, version: 1.0.0}\ncomponents:\n  - name: all\n"+body, "$WEB", s.URL)), 0o644)
+			bundletest.Write(
+				t, filepath.Join(dir, "m.yaml"),
+				[]byte(
+					strings.ReplaceAll(
+						"apiVersion: oobbundle.dev/v1\nkind: Manifest\nmetadata: {name: demo, version: 1.0.0}\ncomponents:\n  - name: all\n"+body,
+						"$WEB",
+						s.URL,
+					),
+				),
+				0o644,
+			)
 			m, err := manifests.Read(filepath.Join(dir, "m.yaml"))
 			if err == nil {
 				o := bundletest.Options(t, m, bundletest.NewKey(t), &bundletest.Registry{Host: s.host()})
@@ -54,8 +66,10 @@ func TestSignedCharts(t *testing.T) {
 		t.Fatal(err)
 	}
 	up.Push(t, "charts/demo:1.0.0", bundletest.Artifact([]byte("unsigned")))
-	m, err := manifests.Parse(fmt.Appendf(nil, `{"apiVersion": "oobbundle.dev/v1", "kind": "Manifest", "metadata": {"name": "demo", "version": "1"},
-"keys": {"maker": %q}, "verifyImages": [{"images": "**", "keys": ["maker"]}], "components": [{"name": "a", "charts": [{"repository": "oci://%s/charts", "name": "demo", "version": "1.0.0"}]}]}`, public, up.Host))
+	m, err := manifests.Parse(
+		fmt.Appendf(nil, `{"apiVersion": "oobbundle.dev/v1", "kind": "Manifest", "metadata": {"name": "demo", "version": "1"},
+"keys": {"maker": %q}, "verifyImages": [{"images": "**", "keys": ["maker"]}], "components": [{"name": "a", "charts": [{"repository": "oci://%s/charts", "name": "demo", "version": "1.0.0"}]}]}`, public, up.Host),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,7 +101,13 @@ func TestSameURLTwice(t *testing.T) {
 	archive := bundletest.PluginFacts("com.example.demo", "1.2.3").Archive()
 	s := newWeb(t, map[string][]byte{"/a.tar.gz": archive})
 	for range 10 {
-		o := intake(t, s, fmt.Sprintf("    plugins: [{url: \"$WEB/a.tar.gz\", sha256: %s}]\n    files: [{source: \"$WEB/a.tar.gz\", path: a, sha256: %[1]s}]\n", hexOf(archive)))
+		o := intake(
+			t, s,
+			fmt.Sprintf(
+				"    plugins: [{url: \"$WEB/a.tar.gz\", sha256: %s}]\n    files: [{source: \"$WEB/a.tar.gz\", path: a, sha256: %[1]s}]\n",
+				hexOf(archive),
+			),
+		)
 		bundletest.Create(t, o)
 	}
 }
@@ -122,8 +142,10 @@ func TestLockLeavesNewSignatures(t *testing.T) {
 	up.Push(t, tagOf(digestOf(t, img), ".att"), bundletest.CosignSignature(t, bundletest.NewKey(t), digestOf(t, img)))
 	chart := bundletest.HelmChart("demo", "1.0.0")
 	up.Push(t, "charts/demo:1.0.0", chart)
-	m, err := manifests.Parse(fmt.Appendf(nil, `{"apiVersion": "oobbundle.dev/v1", "kind": "Manifest", "metadata": {"name": "demo", "version": "1"},
-"components": [{"name": "a", "images": [%q], "charts": [{"repository": "oci://%s/charts", "name": "demo", "version": "1.0.0"}]}]}`, ref, up.Host))
+	m, err := manifests.Parse(
+		fmt.Appendf(nil, `{"apiVersion": "oobbundle.dev/v1", "kind": "Manifest", "metadata": {"name": "demo", "version": "1"},
+"components": [{"name": "a", "images": [%q], "charts": [{"repository": "oci://%s/charts", "name": "demo", "version": "1.0.0"}]}]}`, ref, up.Host),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -31,8 +31,17 @@ func sbomOf(l *manifests.Lock) ([]byte, error) {
 		list = append(list, imageComponent(ref, i))
 	}
 	for _, c := range l.Charts {
-		purl := packageurl.NewPackageURL("helm", "", c.Name, c.Version, packageurl.QualifiersFromMap(map[string]string{"repository_url": c.Repository}), "")
-		list = append(list, component(cdx.ComponentTypeApplication, c.Name, c.Version, purl.String(), c.Digest, c.Repository, c.Size, []string{c.Check}))
+		purl := packageurl.NewPackageURL(
+			"helm",
+			"",
+			c.Name, c.Version,
+			packageurl.QualifiersFromMap(map[string]string{"repository_url": c.Repository}),
+			"",
+		)
+		list = append(
+			list,
+			component(cdx.ComponentTypeApplication, c.Name, c.Version, purl.String(), c.Digest, c.Repository, c.Size, []string{c.Check}),
+		)
 	}
 	for _, p := range l.Plugins {
 		purl := packageurl.NewPackageURL("generic", "mattermost-plugin", p.ID, p.Version, sourceQualifiers(p.Source, p.Digest), "")
@@ -83,7 +92,10 @@ func imageComponent(ref bundle.Reference, i manifests.LockedImage) cdx.Component
 		properties = append(properties, cdx.Property{Name: "oobbundle:manifest", Value: strings.TrimSpace(m.Platform + " " + string(m.Digest))})
 	}
 	for _, r := range i.Referrers {
-		properties = append(properties, cdx.Property{Name: "oobbundle:referrer", Value: strings.TrimSpace(r.ArtifactType + " " + string(r.Digest))})
+		properties = append(
+			properties,
+			cdx.Property{Name: "oobbundle:referrer", Value: strings.TrimSpace(r.ArtifactType + " " + string(r.Digest))},
+		)
 	}
 	if len(properties) > 0 {
 		c.Properties = &properties
@@ -93,7 +105,9 @@ func imageComponent(ref bundle.Reference, i manifests.LockedImage) cdx.Component
 
 // component describes anything; size is in bytes, 0 if it is not that of the
 // content.
-func component(kind cdx.ComponentType, name, version, purl string, d bundle.Digest, source string, size int64, checks []string) cdx.Component {
+func component(
+	kind cdx.ComponentType, name, version, purl string, d bundle.Digest, source string, size int64, checks []string,
+) cdx.Component {
 	c := cdx.Component{
 		Type: kind, Name: name, Version: version, PackageURL: purl,
 		Hashes: &[]cdx.Hash{{Algorithm: cdx.HashAlgoSHA256, Value: d.Hex()}},

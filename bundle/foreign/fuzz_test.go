@@ -66,12 +66,21 @@ func walkSeeds(tb testing.TB) seeds.Of[[]byte] {
 		return out
 	}
 	return seeds.Of[[]byte]{
-		Taken: [][]byte{good, plain(tb), plain(tb, file("./a")), plain(tb, pax), good[:len(good)-1024]}, // the last lacks its end, which gzip vouches for,
+		Taken: [][]byte{
+			good, plain(tb), plain(tb, file("./a")), plain(tb, pax), good[:len(good)-1024],
+		}, // the last lacks its end, which gzip vouches for,
 		Refused: [][]byte{
 			link(tar.TypeSymlink), link(tar.TypeLink), link(tar.TypeFifo), link(tar.TypeChar),
-			plain(tb, file("../a")), plain(tb, file("/a")), plain(tb, file("a//b")), plain(tb, file("a/../../b")), plain(tb, file(`a\b`)), plain(tb, file("C:a")),
-			plain(tb, file("a\nb")), plain(tb, file(strings.Repeat("n", 256))), plain(tb, setuid), plain(tb, file("a"), file("A")),
-			good[:700], good[:1025], append(bytes.Clone(good), 'x'), append(bytes.Clone(good[:len(good)-1024]), bytes.Repeat([]byte{1}, 512)...), retyped('S'), retyped('Z'), []byte("<html>"),
+			plain(
+				tb, file("../a"),
+			),
+			plain(tb, file("/a")), plain(tb, file("a//b")), plain(tb, file("a/../../b")),
+			plain(tb, file(`a\b`)),
+			plain(tb, file("C:a")), plain(tb, file("a\nb")), plain(tb, file(strings.Repeat("n", 256))),
+			plain(tb, setuid), plain(tb, file("a"), file("A")), good[:700], good[:1025], append(bytes.Clone(good), 'x'),
+			append(bytes.Clone(good[:len(good)-1024]), bytes.Repeat([]byte{1}, 512)...),
+			retyped('S'), retyped('Z'),
+			[]byte("<html>"),
 		},
 	}
 }
@@ -115,7 +124,8 @@ func fuzzWalk(t *testing.T, data []byte) bool {
 	names := map[string]bool{}
 	for _, e := range entries { // also of an archive that is refused further down
 		low := strings.ToLower(e.Name)
-		if !fs.ValidPath(e.Name) || !filepath.IsLocal(e.Name) || len(e.Name) > maxEntryName || e.Mode&^0o777 != 0 || e.Size < 0 || !e.Dir && names[low] {
+		if !fs.ValidPath(e.Name) || !filepath.IsLocal(e.Name) || len(e.Name) > maxEntryName || e.Mode&^0o777 != 0 || e.Size < 0 ||
+			!e.Dir && names[low] {
 			t.Fatalf("shown: %+v", e)
 		}
 		names[low] = names[low] || !e.Dir
@@ -160,7 +170,8 @@ func sameTar(t *testing.T, data []byte, entries []Entry, contents [][]byte) {
 		if err != nil || name != entries[i].Name || !bytes.Equal(content, contents[i]) {
 			t.Fatalf("archive/tar reads %q with %q, and shown was %q with %q: %v", name, content, entries[i].Name, contents[i], err)
 		}
-		if h.Typeflag != tar.TypeReg && h.Typeflag != tar.TypeDir || h.Mode&0o7000 != 0 || !h.FileInfo().Mode().IsRegular() && !h.FileInfo().IsDir() {
+		if h.Typeflag != tar.TypeReg && h.Typeflag != tar.TypeDir || h.Mode&0o7000 != 0 ||
+			!h.FileInfo().Mode().IsRegular() && !h.FileInfo().IsDir() {
 			t.Fatalf("%+v was shown", h)
 		}
 		i++

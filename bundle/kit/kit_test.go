@@ -56,9 +56,10 @@ func TestOpen(t *testing.T) {
 		platform bundle.Platform
 		want     string
 	}{
-		"another program":   {bundletest.Program(t, strings.TrimSuffix(ours, "oob-bundle")+"other"), here(), "cmd/other, not oob-bundle"},
-		"a script":          {text, here(), "is not a Linux program"},
-		"another platform":  {program, other, "was built for linux/" + runtime.GOARCH + ", and the bundle is for linux/s390x; give the release for linux/s390x"},
+		"another program": {bundletest.Program(t, strings.TrimSuffix(ours, "oob-bundle")+"other"), here(), "cmd/other, not oob-bundle"},
+		"a script":        {text, here(), "is not a Linux program"},
+		"another platform": {program, other, "was built for linux/" + runtime.GOARCH + ", and the bundle is for " +
+			"linux/s390x; give the release for linux/s390x"},
 		"Windows":           {program, bundle.Platform{OS: "windows", Architecture: runtime.GOARCH}, "only a Linux program"},
 		"another processor": {changed(t, program, func(data []byte) { binary.LittleEndian.PutUint16(data[18:], uint16(elf.EM_S390)) }), here(), "is for the processor EM_S390"},
 		"an interpreter":    {changed(t, program, interpreted), here(), "needs libraries"},
@@ -78,7 +79,13 @@ func TestOpen(t *testing.T) {
 // interpreted makes the first program header that is not for loading (ELF-64)
 // that of an interpreter.
 func interpreted(data []byte) {
-	at, size, n := binary.LittleEndian.Uint64(data[32:]), uint64(binary.LittleEndian.Uint16(data[54:])), uint64(binary.LittleEndian.Uint16(data[56:]))
+	at, size, n := binary.LittleEndian.Uint64(
+		data[32:],
+	), uint64(
+		binary.LittleEndian.Uint16(data[54:]),
+	), uint64(
+		binary.LittleEndian.Uint16(data[56:]),
+	)
 	for k := range n {
 		if kind := data[at+k*size:]; elf.ProgType(binary.LittleEndian.Uint32(kind)) != elf.PT_LOAD {
 			binary.LittleEndian.PutUint32(kind, uint32(elf.PT_INTERP))
@@ -144,7 +151,10 @@ func TestPlace(t *testing.T) {
 		if err := key.Trusted.Verify(copied, s.MessageSignature.Signature); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
-		if text := string(read(3)); strings.Contains(text, "pkeyutl -verify") != (name == "Ed25519") || !strings.Contains(text, string(files[0].Digest)) {
+		if text := string(
+			read(3),
+		); strings.Contains(text, "pkeyutl -verify") != (name == "Ed25519") ||
+			!strings.Contains(text, string(files[0].Digest)) {
 			t.Errorf("%s: %s", name, text)
 		}
 		if list, err := os.ReadDir(dir); err != nil || len(list) != 4 {
@@ -163,7 +173,11 @@ func TestCheckPlace(t *testing.T) {
 	for _, name := range []string{p.Name(), p.Name() + ".sha256", p.Name() + ".sigstore.json", kit.ReadMeName} {
 		dir := t.TempDir()
 		bundletest.Write(t, filepath.Join(dir, name), []byte("mine\n"), 0o644)
-		if err := p.CheckPlace(dir, "a.oob.tar"); !errors.Is(err, fs.ErrExist) || !strings.Contains(err.Error(), name) || !strings.Contains(err.Error(), "-o DIRECTORY/FILE") {
+		if err := p.CheckPlace(
+			dir,
+			"a.oob.tar",
+		); !errors.Is(err, fs.ErrExist) || !strings.Contains(err.Error(), name) ||
+			!strings.Contains(err.Error(), "-o DIRECTORY/FILE") {
 			t.Errorf("%s would be replaced: %v", name, err)
 		}
 	}

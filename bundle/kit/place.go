@@ -53,7 +53,10 @@ func (p *Program) CheckPlace(dir, bundleName string) error {
 			}
 		}
 		if !ok {
-			return fmt.Errorf("%w: %s, and it is not of this bundle; give each bundle that takes its installer along a directory of its own, with -o DIRECTORY/FILE", fs.ErrExist, path)
+			return fmt.Errorf(
+				"%w: %s, and it is not of this bundle; give each bundle that takes its installer along a directory of its own, with -o DIRECTORY/FILE",
+				fs.ErrExist, path,
+			)
 		}
 	}
 	return nil

@@ -36,7 +36,10 @@ type Program struct {
 // and static. Errors wrap ErrProgram, or are the file system's.
 func Open(path string, platform bundle.Platform) (p *Program, err error) {
 	if platform.OS != "linux" {
-		return nil, fmt.Errorf("%w: the bundle is for %s, and only a Linux program can go with it; leave away --with-installer", ErrProgram, platform)
+		return nil, fmt.Errorf(
+			"%w: the bundle is for %s, and only a Linux program can go with it; leave away --with-installer",
+			ErrProgram, platform,
+		)
 	}
 	f, err := bundle.OpenRegular(path)
 	if errors.Is(err, bundle.ErrNotFile) {
@@ -146,7 +149,10 @@ func check(r io.ReaderAt, want bundle.Platform) (version string, err error) {
 		return "", fmt.Errorf("was built for arm/v%s, and the bundle is for %s", built["GOARM"], want)
 	}
 	if m := machines()[want.Architecture]; f.Machine != m || m == elf.EM_NONE {
-		return "", fmt.Errorf("is for the processor %s and says that it was built for %s: it is damaged, or was changed", f.Machine, built["GOARCH"])
+		return "", fmt.Errorf(
+			"is for the processor %s and says that it was built for %s: it is damaged, or was changed",
+			f.Machine, built["GOARCH"],
+		)
 	}
 	if slices.ContainsFunc(f.Progs, func(p *elf.Prog) bool { return p.Type == elf.PT_INTERP }) {
 		return "", errors.New("needs libraries of the machine that it was built on; one that is built with CGO_ENABLED=0 does not")

@@ -110,7 +110,10 @@ func (a *archive) entry(e foreign.Entry) error {
 	}
 	a.rootFiles = a.rootFiles || !deep
 	a.executable[e.Name] = e.Mode&0o111 != 0
-	if base := path.Base(e.Name); (base == "plugin.json" || base == "plugin.yaml" || base == "plugin.yml") && (!deep || !strings.Contains(rest, "/")) {
+	if base := path.Base(
+		e.Name,
+	); (base == "plugin.json" || base == "plugin.yaml" || base == "plugin.yml") &&
+		(!deep || !strings.Contains(rest, "/")) {
 		if len(a.manifests) == maxPluginManifests {
 			return fmt.Errorf("%w: its archive has more than %d manifests", bundle.ErrLimit, maxPluginManifests)
 		}
@@ -143,7 +146,10 @@ func (a *archive) manifest() (data []byte, base string, err error) {
 	}
 	for _, other := range []string{"plugin.yaml", "plugin.yml"} {
 		if a.manifests[base+other] != nil {
-			return nil, "", fmt.Errorf("%w: it has a %s, which the server would take for its manifest; only plugin.json is read here", bundle.ErrFormat, other)
+			return nil, "", fmt.Errorf(
+				"%w: it has a %s, which the server would take for its manifest; only plugin.json is read here",
+				bundle.ErrFormat, other,
+			)
 		}
 	}
 	data, ok := a.manifests[base+"plugin.json"]
@@ -173,7 +179,10 @@ func (a *archive) check(m PluginManifest, base string, platforms []bundle.Platfo
 		}
 		runs, there := a.executable[base+path.Clean(strings.TrimPrefix(file, "./"))]
 		if !there {
-			return fmt.Errorf("%w: plugin %s %s says that %s is its program for %s, and does not have it", bundle.ErrFormat, m.ID, m.Version, file, p)
+			return fmt.Errorf(
+				"%w: plugin %s %s says that %s is its program for %s, and does not have it",
+				bundle.ErrFormat, m.ID, m.Version, file, p,
+			)
 		}
 		if !runs {
 			return fmt.Errorf("%w: plugin %s %s has %s without permission to run", bundle.ErrFormat, m.ID, m.Version, file)

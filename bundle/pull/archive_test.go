@@ -298,7 +298,10 @@ func TestHostileCharts(t *testing.T) {
 		var b bytes.Buffer
 		w := tar.NewWriter(&b)
 		for name, data := range files {
-			if err := errors.Join(w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: "demo/" + name, Mode: 0o644, Size: int64(len(data))}), write(w, data)); err != nil {
+			if err := errors.Join(
+				w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: "demo/" + name, Mode: 0o644, Size: int64(len(data))}),
+				write(w, data),
+			); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -58,7 +58,10 @@ func chartReference(w manifests.WantedChart) (bundle.Reference, error) {
 		return bundle.Reference{}, fmt.Errorf("%w: %q is not a repository's URL", manifests.ErrInvalid, w.Repository)
 	}
 	if !isHost(u.Host) {
-		return bundle.Reference{}, fmt.Errorf("%w: write the host of %s with a dot or a port; without one it would be taken for a name on Docker Hub", manifests.ErrInvalid, w.Repository)
+		return bundle.Reference{}, fmt.Errorf(
+			"%w: write the host of %s with a dot or a port; without one it would be taken for a name on Docker Hub",
+			manifests.ErrInvalid, w.Repository,
+		)
 	}
 	r, err := bundle.ParseReference(strings.ToLower(u.Host) + path.Join("/", u.Path, w.Name) + ":" + strings.ReplaceAll(w.Version, "+", "_"))
 	if err != nil {

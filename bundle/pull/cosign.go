@@ -172,7 +172,8 @@ func (i *Image) sigstoreBundle(data []byte, key verify.Key) error {
 	if err := json.Unmarshal(e.Payload, &statement); err != nil {
 		return err
 	}
-	if statement.PredicateType != predicateSignature || len(statement.Subject) != 1 || statement.Subject[0].Digest["sha256"] != i.Top.Digest.Hex() {
+	if statement.PredicateType != predicateSignature || len(statement.Subject) != 1 ||
+		statement.Subject[0].Digest["sha256"] != i.Top.Digest.Hex() {
 		return errOther
 	}
 	return nil

@@ -184,19 +184,64 @@ func chartSeeds(tb testing.TB) seeds.Of[chartInput] {
 	}
 	const about = "apiVersion: v2\nname: demo\nversion: 1.2.3\nappVersion: \"7.1\"\n"
 	minimal := chart("demo/Chart.yaml", about)
-	whole := chart("demo/Chart.yaml", about, "demo/values.yaml", "image: {repository: acme/app, tag: \"\"}\nside: {image: \"busybox:1\"}\nlist: [{image: a/b:1}]\n",
-		"demo/templates/a.yaml", "  - image: docker.io/library/nginx:1\n  image: \"{{ .Values.image }}\"\n",
-		"demo/charts/sub/Chart.yaml", strings.Replace(about, "demo", "sub", 1), "demo/charts/sub/values.yaml", "image: {registry: quay.io, repository: x/y, tag: 5}\n")
+	whole := chart(
+		"demo/Chart.yaml",
+		about,
+		"demo/values.yaml",
+		"image: {repository: acme/app, tag: \"\"}\nside: {image: \"busybox:1\"}\nlist: [{image: a/b:1}]\n",
+		"demo/templates/a.yaml",
+		"  - image: docker.io/library/nginx:1\n  image: \"{{ .Values.image }}\"\n",
+		"demo/charts/sub/Chart.yaml",
+		strings.Replace(about, "demo", "sub", 1),
+		"demo/charts/sub/values.yaml",
+		"image: {registry: quay.io, repository: x/y, tag: 5}\n",
+	)
 	return seeds.Of[chartInput]{
 		Taken: []chartInput{
-			{[]byte(index), "demo", "1.2.3", "", minimal}, {[]byte(strings.ReplaceAll(index, "1.2.3", `"1.10"`)), "demo", "1.10", "many\nlines\n\n  of: it\n", whole},
+			{
+				[]byte(index),
+				"demo",
+				"1.2.3",
+				"",
+				minimal,
+			},
+			{[]byte(strings.ReplaceAll(index, "1.2.3", `"1.10"`)), "demo", "1.10", "many\nlines\n\n  of: it\n", whole},
 			{[]byte(index + "generated: now\n"), "a1-b", "1.0.0+x", strings.Repeat("long \"text\" ", 40), whole},
 		},
 		Refused: []chartInput{
-			{[]byte(index), "demo", "1", "", nil}, {[]byte(index), "demo", "1", "", []byte("<html>")}, {[]byte(index), "demo", "1", "", chart("demo/values.yaml", "a: b")},
-			{[]byte(index), "demo", "1", "", chart("demo/Chart.yaml", "name: [")}, {[]byte(index), "demo", "1", "", chart("demo/Chart.yaml", "apiVersion: v2\nname: ../x\nversion: 1\n")},
-			{[]byte(index), "demo", "1", "", chart("demo/Chart.yaml", about, "demo/../../x", "")}, {[]byte(index), "demo", "1", "", chart("demo/Chart.yaml", about, "demo/values.yaml", "a: &a [*a]")},
-			{[]byte("entries:\n  demo:\n  - version: [\n"), "demo", "1", "", minimal}, {[]byte("entries:\n  demo:\n    version: 1\n"), "demo", "1", "", minimal},
+			{
+				[]byte(index),
+				"demo",
+				"1",
+				"",
+				nil,
+			},
+			{[]byte(index), "demo", "1", "", []byte("<html>")},
+			{[]byte(index), "demo", "1", "", chart("demo/values.yaml", "a: b")},
+			{
+				[]byte(index),
+				"demo",
+				"1",
+				"",
+				chart("demo/Chart.yaml", "name: ["),
+			},
+			{[]byte(index), "demo", "1", "", chart("demo/Chart.yaml", "apiVersion: v2\nname: ../x\nversion: 1\n")},
+			{
+				[]byte(index),
+				"demo",
+				"1",
+				"",
+				chart("demo/Chart.yaml", about, "demo/../../x", ""),
+			},
+			{[]byte(index), "demo", "1", "", chart("demo/Chart.yaml", about, "demo/values.yaml", "a: &a [*a]")},
+			{
+				[]byte("entries:\n  demo:\n  - version: [\n"),
+				"demo",
+				"1",
+				"",
+				minimal,
+			},
+			{[]byte("entries:\n  demo:\n    version: 1\n"), "demo", "1", "", minimal},
 			{[]byte("entries:\n  demo:\n  - {version: 1, urls: 5}\n"), "demo", "1", "", minimal},
 		},
 	}
@@ -246,7 +291,8 @@ func fuzzChart(t *testing.T, in chartInput) bool {
 
 // printable reports whether Helm would let such a text into an index at all.
 func printable(s string) bool {
-	return s != "" && utf8.ValidString(s) && len(s) < 10_000 && strings.IndexFunc(s, func(r rune) bool { return r < ' ' && r != '\n' && r != '\t' || r == 0x7f || r == 0xfeff }) < 0
+	return s != "" && utf8.ValidString(s) && len(s) < 10_000 &&
+		strings.IndexFunc(s, func(r rune) bool { return r < ' ' && r != '\n' && r != '\t' || r == 0x7f || r == 0xfeff }) < 0
 }
 
 // findChart writes an index with the chart between others, and finds it.
@@ -260,16 +306,27 @@ func findChart(t *testing.T, in chartInput) {
 		URLs        []string `yaml:"urls"`
 	}
 	one := func(name, version, digest string) []entry {
-		return []entry{{name, version, in.description, digest, []string{name + ".tgz"}}, {name, "0.0.1", in.description, "old", []string{"old.tgz"}}}
+		return []entry{
+			{name, version, in.description, digest, []string{name + ".tgz"}},
+			{name, "0.0.1", in.description, "old", []string{"old.tgz"}},
+		}
 	}
 	index, err := yaml.Dump(map[string]any{"apiVersion": "v1", "generated": "2026-01-01T00:00:00Z", "entries": map[string][]entry{
-		"0-" + in.name: one("0", "1", "x"), in.name: one(in.name, in.version, "the one"), in.name + "-more": one(in.name, in.version, "another"), "zz-" + in.name: one("zz", "2", "y"),
+		"0-" + in.name: one(
+			"0",
+			"1",
+			"x",
+		),
+		in.name:           one(in.name, in.version, "the one"),
+		in.name + "-more": one(in.name, in.version, "another"),
+		"zz-" + in.name:   one("zz", "2", "y"),
 	}}, yaml.WithV2Defaults())
 	if err != nil {
 		t.Fatal(err)
 	}
 	list, err := chartEntries(bytes.NewReader(index), in.name)
-	if err != nil || len(list) != 2 || list[0].Version != in.version || list[0].Digest != "the one" || len(list[0].URLs) != 1 || list[0].URLs[0] != in.name+".tgz" {
+	if err != nil || len(list) != 2 || list[0].Version != in.version || list[0].Digest != "the one" || len(list[0].URLs) != 1 ||
+		list[0].URLs[0] != in.name+".tgz" {
 		t.Fatalf("%+v, %v in\n%s", list, err, index)
 	}
 }
@@ -290,12 +347,23 @@ func signatureSeeds(tb testing.TB) seeds.Of[signatureInput] {
 		}
 		return data
 	}
-	simple := `{"critical":{"identity":{"docker-reference":"a"},"image":{"docker-manifest-digest":"` + string(signedImage) + `"},"type":"cosign container image signature"},"optional":null}`
+	simple := `{"critical":{"identity":{"docker-reference":"a"},"image":{"docker-manifest-digest":"` + string(
+		signedImage,
+	) + `"},"type":"cosign container image signature"},"optional":null}`
 	statement := `{"_type":"https://in-toto.io/Statement/v1","subject":[{"name":"a","digest":{"sha256":"` + signedImage.Hex() + `"}}],"predicateType":"https://sigstore.dev/cosign/sign/v1","predicate":{}}`
-	envelope := `{"mediaType":"x","verificationMaterial":{},"dsseEnvelope":{"payload":"` + base64.StdEncoding.EncodeToString([]byte(statement)) + `","payloadType":"application/vnd.in-toto+json","signatures":[{"sig":"AAAA"}]}}`
+	envelope := `{"mediaType":"x","verificationMaterial":{},"dsseEnvelope":{"payload":"` + base64.StdEncoding.EncodeToString(
+		[]byte(statement),
+	) + `","payloadType":"application/vnd.in-toto+json","signatures":[{"sig":"AAAA"}]}}`
 	sig, armored := read("archive.sig"), read("archive.sig.asc")
 	s := seeds.Of[signatureInput]{Taken: []signatureInput{
-		{[]byte(simple), []byte(envelope), sig}, {[]byte(statement), []byte(envelope), armored}, {[]byte(simple), nil, append([]byte("\n"), armored...)}, {[]byte(statement), []byte("{}"), sig},
+		{
+			[]byte(simple),
+			[]byte(envelope),
+			sig,
+		},
+		{[]byte(statement), []byte(envelope), armored},
+		{[]byte(simple), nil, append([]byte("\n"), armored...)},
+		{[]byte(statement), []byte("{}"), sig},
 	}}
 	for _, payload := range []string{
 		``, `{}`, `null`, strings.Replace(simple, signedImage.Hex(), strings.Repeat("0", 64), 1), strings.Replace(simple, "cosign container", "atomic container", 1),
@@ -366,8 +434,11 @@ func fuzzSignature(tb testing.TB) func(t *testing.T, in signatureInput) bool {
 			}
 		}
 		envelope := map[string]any{"dsseEnvelope": map[string]any{
-			"payload": in.payload, "payloadType": payloadInToto,
-			"signatures": []any{map[string]any{"sig": signed(t, fmt.Sprintf("DSSEv1 %d %s %d %s", len(payloadInToto), payloadInToto, len(in.payload), in.payload))}},
+			"payload":     in.payload,
+			"payloadType": payloadInToto,
+			"signatures": []any{
+				map[string]any{"sig": signed(t, fmt.Sprintf("DSSEv1 %d %s %d %s", len(payloadInToto), payloadInToto, len(in.payload), in.payload))},
+			},
 		}}
 		data, err := json.Marshal(envelope)
 		if err != nil {
@@ -400,7 +471,12 @@ func openPGP(t *testing.T, sig, key []byte) bool {
 	if found.Name != "test" || len(by) != 40 {
 		t.Fatalf("made by %q, key %q", by, found.Name)
 	}
-	if _, _, err := checkOpenPGP(filepath.Join(dir, "key.asc"), sig, []manifests.Key{{Name: "test", Data: key}}); !errors.Is(err, bundle.ErrSignature) {
+	if _, _, err := checkOpenPGP(
+		filepath.Join(dir, "key.asc"), sig,
+		[]manifests.Key{{Name: "test", Data: key}},
+	); !errors.Is(
+		err, bundle.ErrSignature,
+	) {
 		t.Fatalf("the same signature over another file: %v", err)
 	}
 	return true

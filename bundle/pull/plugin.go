@@ -61,7 +61,10 @@ func (s *Source) plugin(ctx context.Context, w manifests.WantedPlugin, platforms
 		if err == nil || filepath.Dir(path) != filepath.Clean(dir) { // good, or the author's own file
 			return p, err
 		}
-		wrong := slices.ContainsFunc([]error{bundle.ErrDigest, bundle.ErrSignature, bundle.ErrFormat, bundle.ErrPolicy, bundle.ErrLimit}, func(class error) bool { return errors.Is(err, class) })
+		wrong := slices.ContainsFunc(
+			[]error{bundle.ErrDigest, bundle.ErrSignature, bundle.ErrFormat, bundle.ErrPolicy, bundle.ErrLimit},
+			func(class error) bool { return errors.Is(err, class) },
+		)
 		if !wrong || ctx.Err() != nil {
 			return nil, err // it may be good
 		}
@@ -71,7 +74,9 @@ func (s *Source) plugin(ctx context.Context, w manifests.WantedPlugin, platforms
 	}
 }
 
-func (s *Source) checkPlugin(ctx context.Context, w manifests.WantedPlugin, path string, platforms []bundle.Platform) (p *Plugin, err error) {
+func (s *Source) checkPlugin(
+	ctx context.Context, w manifests.WantedPlugin, path string, platforms []bundle.Platform,
+) (p *Plugin, err error) {
 	p = &Plugin{Wanted: w}
 	p.content = File(path)
 	if p.Archive, err = describe(path, bundle.TypePluginArchive); err != nil {
@@ -151,7 +156,10 @@ func checkOpenPGP(path string, signature []byte, keys []manifests.Key) (by strin
 	switch signer.PrimaryKey.PubKeyAlgo {
 	case packet.PubKeyAlgoRSA, packet.PubKeyAlgoRSASignOnly, packet.PubKeyAlgoDSA, packet.PubKeyAlgoECDSA:
 	default:
-		return "", key, fmt.Errorf("%w: it is signed by a key of a kind that Mattermost servers do not read; sign it with an RSA key", bundle.ErrSignature)
+		return "", key, fmt.Errorf(
+			"%w: it is signed by a key of a kind that Mattermost servers do not read; sign it with an RSA key",
+			bundle.ErrSignature,
+		)
 	}
 	for _, k := range keys {
 		list, err := readKeyRing(k.Data)

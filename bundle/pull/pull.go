@@ -200,7 +200,10 @@ func (s *Source) Resolve(ctx context.Context, r Request) (*Resolved, error) {
 	}
 	var found []manifests.FoundPlugin
 	for _, p := range out.Plugins {
-		found = append(found, manifests.FoundPlugin{ID: p.About.ID, Version: p.About.Version, MinServer: p.About.MinServerVersion, Props: p.About.Props})
+		found = append(
+			found,
+			manifests.FoundPlugin{ID: p.About.ID, Version: p.About.Version, MinServer: p.About.MinServerVersion, Props: p.About.Props},
+		)
 	}
 	return out, sel.CheckPlugins(found)
 }
@@ -228,11 +231,17 @@ func fromUpstream(source string) bool { return strings.Contains(source, "://") }
 // sent says of what upstream gave, and should not have given, that it is no bundle that is
 // damaged, and what to look at.
 func sent(upstream bool, err error) error {
-	wrong := slices.ContainsFunc([]error{bundle.ErrDigest, bundle.ErrFormat, bundle.ErrLimit}, func(class error) bool { return errors.Is(err, class) })
+	wrong := slices.ContainsFunc(
+		[]error{bundle.ErrDigest, bundle.ErrFormat, bundle.ErrLimit},
+		func(class error) bool { return errors.Is(err, class) },
+	)
 	if !wrong || !upstream || errors.Is(err, remote.ErrRegistry) {
 		return err
 	}
-	return fmt.Errorf("%w: %w; upstream may have replaced it, or the manifest is wrong: compare both with what its publisher says", remote.ErrRegistry, err)
+	return fmt.Errorf(
+		"%w: %w; upstream may have replaced it, or the manifest is wrong: compare both with what its publisher says",
+		remote.ErrRegistry, err,
+	)
 }
 
 // image resolves a reference, and finds and checks what speaks of it.
@@ -362,7 +371,10 @@ func (i *Image) small(ctx context.Context, d bundle.Descriptor, limit int64) ([]
 // keep holds a document in memory, within bounds.
 func (i *Image) keep(d bundle.Digest, data []byte) error {
 	if i.held+int64(len(data)) > maxHeld || len(i.Documents) >= maxDocuments {
-		return fmt.Errorf("%w: upstream has more manifests and the like for it than can be held in memory (%d, %d bytes)", bundle.ErrLimit, len(i.Documents), i.held)
+		return fmt.Errorf(
+			"%w: upstream has more manifests and the like for it than can be held in memory (%d, %d bytes)",
+			bundle.ErrLimit, len(i.Documents), i.held,
+		)
 	}
 	i.Documents[d] = data
 	i.held += int64(len(data))

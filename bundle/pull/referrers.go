@@ -100,7 +100,10 @@ func (f *finder) leave(ctx context.Context, what string, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	f.Warnings = append(f.Warnings, fmt.Sprintf("%s is not carried: %v; --without-referrers leaves all signatures, attestations and SBOMs out", what, err))
+	f.Warnings = append(
+		f.Warnings,
+		fmt.Sprintf("%s is not carried: %v; --without-referrers leaves all signatures, attestations and SBOMs out", what, err),
+	)
 	return nil
 }
 
@@ -127,7 +130,10 @@ func (i *Image) pinned(ctx context.Context, list []manifests.LockedReferrer) err
 	for _, l := range list {
 		d, data, err := i.Repository.Manifest(ctx, string(l.Digest))
 		if errors.Is(err, remote.ErrNotFound) {
-			return fmt.Errorf("%w: upstream has no longer %s, which it names; create without --lock makes a new one: %w", manifests.ErrMismatch, l.Digest, err)
+			return fmt.Errorf(
+				"%w: upstream has no longer %s, which it names; create without --lock makes a new one: %w",
+				manifests.ErrMismatch, l.Digest, err,
+			)
 		}
 		if err != nil {
 			return err
@@ -164,7 +170,10 @@ func (f *finder) listed(ctx context.Context, subject bundle.Digest, depth int) e
 			return err
 		}
 		if depth > maxReferrerDepth {
-			return f.leave(ctx, fmt.Sprintf("what refers to %s", subject), fmt.Errorf("signatures of signatures are nested more than %d deep", maxReferrerDepth))
+			return f.leave(
+				ctx, fmt.Sprintf("what refers to %s", subject),
+				fmt.Errorf("signatures of signatures are nested more than %d deep", maxReferrerDepth),
+			)
 		}
 		if err := f.referrer(ctx, d, subject); err != nil {
 			if err := f.leave(ctx, fmt.Sprintf("the referrer %s of %s", d.Digest, subject), err); err != nil {

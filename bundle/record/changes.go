@@ -173,7 +173,10 @@ func chartsOf(s *Summary) []thing {
 func pluginsOf(s *Summary) []thing {
 	var list []thing
 	for _, p := range s.Plugins {
-		list = append(list, thing{name: p.ID, version: p.Version, digest: p.Archive, also: string(p.Signature + " " + p.Key), roots: s.manifest(p.Manifest)})
+		list = append(
+			list,
+			thing{name: p.ID, version: p.Version, digest: p.Archive, also: string(p.Signature + " " + p.Key), roots: s.manifest(p.Manifest)},
+		)
 	}
 	return list
 }

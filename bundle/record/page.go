@@ -103,7 +103,11 @@ var pageTemplate string
 // in it. It is a pure function of p.
 func (p Page) HTML() ([]byte, error) {
 	t, err := template.New("page").Funcs(template.FuncMap{
-		"commas": Commas, "human": Human, "megabytes": megabytes, "percent": percent, "join": func(list []string) string { return strings.Join(list, ", ") },
+		"commas":    Commas,
+		"human":     Human,
+		"megabytes": megabytes,
+		"percent":   percent,
+		"join":      func(list []string) string { return strings.Join(list, ", ") },
 	}).Parse(pageTemplate)
 	if err != nil {
 		return nil, err
@@ -189,7 +193,13 @@ func viewOf(p Page) (*view, error) {
 		}
 	}
 	s := p.Shares
-	v.Whole = bar(p.Bytes, piece{s.Images, "own"}, piece{s.Shared, "shared"}, piece{s.Charts + s.Plugins + s.Files, "dots"}, piece{s.Evidence + s.Documents, "rest"})
+	v.Whole = bar(
+		p.Bytes,
+		piece{s.Images, "own"},
+		piece{s.Shared, "shared"},
+		piece{s.Charts + s.Plugins + s.Files, "dots"},
+		piece{s.Evidence + s.Documents, "rest"},
+	)
 	evidence := len(v.Evidence)
 	v.Legend = []legendRow{
 		{"own", "of one image", Commas(int64(images)), s.Images},

@@ -25,41 +25,150 @@ func full() Page {
 		File:    "demo.oob.tar",
 		Volumes: []Volume{{"demo.oob.tar.001", 4_000_000}, {"demo.oob.tar.002", 1_234_567}},
 		Summary: &Summary{
-			Bundle:     About{digest("root"), "demo", "1.2.3", "demo/linux/amd64", 1767323045, "2026-01-02T03:04:05Z", []string{"linux/amd64", "linux/arm64"}},
-			Signatures: []Signature{{Fingerprint: "SHA256:ufyFB0U3mCfkzDdBSZrlZVFFskf6WNhqLLs7lrblvyE"}, {Fingerprint: "SHA256:OWp++srYjrDdi2CdCB97tx6rwZk02/NE0wU3hB4n+Vg"}},
+			Bundle: About{
+				digest("root"),
+				"demo",
+				"1.2.3",
+				"demo/linux/amd64",
+				1767323045,
+				"2026-01-02T03:04:05Z",
+				[]string{"linux/amd64", "linux/arm64"},
+			},
+			Signatures: []Signature{
+				{Fingerprint: "SHA256:ufyFB0U3mCfkzDdBSZrlZVFFskf6WNhqLLs7lrblvyE"},
+				{Fingerprint: "SHA256:OWp++srYjrDdi2CdCB97tx6rwZk02/NE0wU3hB4n+Vg"},
+			},
 			Images: []Image{
-				{Reference: "registry.example.com/team/web:2", Digest: digest("web"), Partial: true, Kind: KindImage, Size: 3_000_000, Shared: 1_000_000, Manifests: []Manifest{
-					{"linux/amd64", digest("web amd64"), 1_500_000}, {"linux/arm64", digest("web arm64"), 1_500_000},
-				}, Checks: []string{"cosign signature by maker"}, Evidence: []Evidence{{digest("attestation"), "application/vnd.in-toto+json", 2_345}}},
-				{Reference: "docker.io/library/postgres:17", Digest: digest("postgres"), Kind: KindImage, Size: 2_000_000, Shared: 1_000_000, Manifests: []Manifest{{"linux/amd64", digest("postgres"), 2_000_000}}},
-				{Reference: "registry.example.com/team/web:sha256-" + digest("web").Hex() + ".sig", Digest: digest("sig"), Kind: KindEvidence, Size: 881, Manifests: []Manifest{{"", digest("sig"), 881}}},
-				{Reference: "charts.example.com/acme:1.0.0", Digest: digest("chart"), Kind: KindChart, Size: 12_000, Manifests: []Manifest{{"", digest("chart"), 12_000}}},
+				{
+					Reference: "registry.example.com/team/web:2",
+					Digest:    digest("web"),
+					Partial:   true,
+					Kind:      KindImage,
+					Size:      3_000_000,
+					Shared:    1_000_000,
+					Manifests: []Manifest{
+						{"linux/amd64", digest("web amd64"), 1_500_000}, {"linux/arm64", digest("web arm64"), 1_500_000},
+					},
+					Checks:   []string{"cosign signature by maker"},
+					Evidence: []Evidence{{digest("attestation"), "application/vnd.in-toto+json", 2_345}},
+				},
+				{
+					Reference: "docker.io/library/postgres:17",
+					Digest:    digest("postgres"),
+					Kind:      KindImage,
+					Size:      2_000_000,
+					Shared:    1_000_000,
+					Manifests: []Manifest{{"linux/amd64", digest("postgres"), 2_000_000}},
+				},
+				{
+					Reference: "registry.example.com/team/web:sha256-" + digest("web").Hex() + ".sig",
+					Digest:    digest("sig"),
+					Kind:      KindEvidence,
+					Size:      881,
+					Manifests: []Manifest{{"", digest("sig"), 881}},
+				},
+				{
+					Reference: "charts.example.com/acme:1.0.0",
+					Digest:    digest("chart"),
+					Kind:      KindChart,
+					Size:      12_000,
+					Manifests: []Manifest{{"", digest("chart"), 12_000}},
+				},
 			},
 			Deployment: "compose",
-			Components: []bundle.Component{{Name: "web", Images: []string{"registry.example.com/team/web:2"}, Plugins: []string{"com.example.acme"}}, {Name: "database"}},
-			Charts:     []Chart{{bundle.Chart{Name: "acme", Version: "1.0.0", Repository: "https://charts.example.com", Reference: "charts.example.com/acme:1.0.0", Digest: digest("tgz")}, 11_000, []string{"digest of the repository's index"}}},
-			Plugins:    []Plugin{{bundle.Plugin{ID: "com.example.acme", Version: "3.1.0", Name: "acme-3.1.0.tar.gz", Archive: digest("plugin"), Signature: digest("plugin.sig"), Key: digest("key")}, 98_765, "https://example.com/acme-3.1.0.tar.gz", []string{"OpenPGP signature by 1234ABCD"}}},
-			Files:      []File{{bundle.HostFile{Path: "etc/nginx.conf", Mode: "0644", As: bundle.AsTemplate, Digest: digest("nginx.conf"), Size: 432}, "nginx.conf", []string{"file of the author's"}}},
-			Blobs:      17, Bytes: 5_123_456, FileBytes: 5_234_567,
-			Shares: Shares{Images: 4_000_000, Shared: 1_000_000, Charts: 12_000, Plugins: 99_000, Files: 456, Evidence: 4_000, Documents: 8_000},
+			Components: []bundle.Component{
+				{Name: "web", Images: []string{"registry.example.com/team/web:2"}, Plugins: []string{"com.example.acme"}},
+				{Name: "database"},
+			},
+			Charts: []Chart{
+				{
+					bundle.Chart{
+						Name:       "acme",
+						Version:    "1.0.0",
+						Repository: "https://charts.example.com",
+						Reference:  "charts.example.com/acme:1.0.0",
+						Digest:     digest("tgz"),
+					},
+					11_000,
+					[]string{"digest of the repository's index"},
+				},
+			},
+			Plugins: []Plugin{
+				{
+					bundle.Plugin{
+						ID:        "com.example.acme",
+						Version:   "3.1.0",
+						Name:      "acme-3.1.0.tar.gz",
+						Archive:   digest("plugin"),
+						Signature: digest("plugin.sig"),
+						Key:       digest("key"),
+					},
+					98_765,
+					"https://example.com/acme-3.1.0.tar.gz",
+					[]string{"OpenPGP signature by 1234ABCD"},
+				},
+			},
+			Files: []File{
+				{
+					bundle.HostFile{Path: "etc/nginx.conf", Mode: "0644", As: bundle.AsTemplate, Digest: digest("nginx.conf"), Size: 432},
+					"nginx.conf",
+					[]string{"file of the author's"},
+				},
+			},
+			Blobs:     17,
+			Bytes:     5_123_456,
+			FileBytes: 5_234_567,
+			Shares:    Shares{Images: 4_000_000, Shared: 1_000_000, Charts: 12_000, Plugins: 99_000, Files: 456, Evidence: 4_000, Documents: 8_000},
 			SBOMs: []SBOM{
 				{Digest: digest("own"), Size: 4_321, Format: "CycloneDX JSON"},
 				{Of: "registry.example.com/team/web:2", Digest: digest("spdx"), Size: 54_321, Format: "SPDX JSON"},
 				{Of: "docker.io/library/postgres:17", Digest: digest("odd"), Size: 1, Format: "text/plain"},
 			},
 			Host: &bundle.Host{
-				Values: []bundle.Value{{Name: "domain"}}, Secrets: []bundle.Secret{{Name: "database", Length: 32}},
-				Directories: []bundle.Directory{{Path: "web/data", Owner: "101:101", Mode: "0750"}, {Path: "web/log"}}, Merges: []bundle.Merge{{File: "web/config.json", Patch: "patch.json"}},
-				Links: []bundle.Link{{Path: "/etc/systemd/system/web.service", File: "web.service", If: "systemd"}},
+				Values:  []bundle.Value{{Name: "domain"}},
+				Secrets: []bundle.Secret{{Name: "database", Length: 32}},
+				Directories: []bundle.Directory{
+					{Path: "web/data", Owner: "101:101", Mode: "0750"},
+					{Path: "web/log"},
+				},
+				Merges: []bundle.Merge{{File: "web/config.json", Patch: "patch.json"}},
+				Links:  []bundle.Link{{Path: "/etc/systemd/system/web.service", File: "web.service", If: "systemd"}},
 			},
 			Changes: &Changes{
-				Against: About{digest("old"), "demo", "1.2.2", "demo/linux/amd64", 1767000000, "2025-12-29T09:20:00Z", []string{"linux/amd64"}}, NewBytes: 1_234_567, Same: 4,
+				Against: About{
+					digest("old"),
+					"demo",
+					"1.2.2",
+					"demo/linux/amd64",
+					1767000000,
+					"2025-12-29T09:20:00Z",
+					[]string{"linux/amd64"},
+				},
+				NewBytes: 1_234_567,
+				Same:     4,
 				Images: []Change{
-					{What: Changed, Name: "registry.example.com/team/web:2", Was: "registry.example.com/team/web:1", Old: digest("web 1"), New: digest("web"), NewBytes: 1_200_000},
+					{
+						What:     Changed,
+						Name:     "registry.example.com/team/web:2",
+						Was:      "registry.example.com/team/web:1",
+						Old:      digest("web 1"),
+						New:      digest("web"),
+						NewBytes: 1_200_000,
+					},
 					{What: Removed, Name: "registry.example.com/team/gone:1", Old: digest("gone")},
 				},
-				Plugins: []Change{{What: Changed, Name: "com.example.acme", Was: "3.0.0", Now: "3.1.0", Old: digest("plugin 3.0"), New: digest("plugin"), NewBytes: 34_567}},
-				Files:   []Change{{What: Added, Name: "etc/nginx.conf", Now: "mode 0644", New: digest("nginx.conf"), NewBytes: 432}},
+				Plugins: []Change{
+					{
+						What:     Changed,
+						Name:     "com.example.acme",
+						Was:      "3.0.0",
+						Now:      "3.1.0",
+						Old:      digest("plugin 3.0"),
+						New:      digest("plugin"),
+						NewBytes: 34_567,
+					},
+				},
+				Files: []Change{{What: Added, Name: "etc/nginx.conf", Now: "mode 0644", New: digest("nginx.conf"), NewBytes: 432}},
 			},
 		},
 	}
@@ -68,7 +177,12 @@ func full() Page {
 func made() Page {
 	p := full()
 	p.Volumes, p.Changes, p.Signatures = nil, nil, p.Signatures[:1]
-	p.Made = &Made{Program: "1.0.0", Key: "oob.key", Public: "oob.pub", Beside: []Beside{{"oob-bundle_linux-amd64", "oob-bundle 1.0.0 for linux/amd64", 41_000_000, digest("program")}}}
+	p.Made = &Made{
+		Program: "1.0.0",
+		Key:     "oob.key",
+		Public:  "oob.pub",
+		Beside:  []Beside{{"oob-bundle_linux-amd64", "oob-bundle 1.0.0 for linux/amd64", 41_000_000, digest("program")}},
+	}
 	return p
 }
 
@@ -108,7 +222,8 @@ func TestSaysWhoVouches(t *testing.T) {
 			t.Errorf("what inspect prints does not say %q", want)
 		}
 	}
-	for _, want := range []string{"WRITTEN WHERE THE BUNDLE WAS MADE", "oob.key", "cosign verify-blob --key oob.pub --bundle s.json --insecure-ignore-tlog index.json", "tar -xOf demo.oob.tar index.json >index.json"} {
+	for _, want := range []string{"WRITTEN WHERE THE BUNDLE WAS MADE", "oob.key", "cosign verify-blob --key oob.pub " +
+		"--bundle s.json --insecure-ignore-tlog index.json", "tar -xOf demo.oob.tar index.json >index.json"} {
 		if !strings.Contains(html.UnescapeString(made), want) {
 			t.Errorf("what create prints does not say %q", want)
 		}
@@ -132,21 +247,28 @@ func TestSelfContained(t *testing.T) {
 			if attribute.MatchString(x) && !strings.HasPrefix(x, "<meta") {
 				t.Errorf("%s refers to something", x)
 			}
-			if name := strings.ToLower(strings.Trim(x, "</>")); strings.HasPrefix(name, "script") || strings.HasPrefix(name, "link") || strings.HasPrefix(name, "iframe") || strings.HasPrefix(name, "img") {
+			if name := strings.ToLower(
+				strings.Trim(x, "</>"),
+			); strings.HasPrefix(name, "script") || strings.HasPrefix(name, "link") || strings.HasPrefix(name, "iframe") ||
+				strings.HasPrefix(name, "img") {
 				t.Errorf("%s is not for paper", x)
 			}
 		}
 		if found := fetches.FindString(page); found != "" {
 			t.Errorf("the style fetches: %s", found)
 		}
-		if !strings.Contains(page, `<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">`) {
+		if !strings.Contains(
+			page,
+			`<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">`,
+		) {
 			t.Error("the policy is missing")
 		}
 	}
 }
 
 // hostile is put into every text of a page.
-const hostile = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>\u202egnp.exe\u2066\x1b[31m\x00\r\n\u200b\u0301</style>`${{.}}--> \xff"
+const hostile = "\"'><script>alert(1)</script><img src=x " +
+	"onerror=alert(1)>\u202egnp.exe\u2066\x1b[31m\x00\r\n\u200b\u0301</style>`${{.}}--> \xff"
 
 // TestHostile fills every text with it: all of it is shown, nothing of it does
 // anything.

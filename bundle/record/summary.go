@@ -223,7 +223,13 @@ func (d *describer) note(err error) {
 }
 
 func newDescriber(r *bundle.Reader, deployment *bundle.Deployment) *describer {
-	d := &describer{Reader: r, deployment: deployment, named: map[string][]bundle.Descriptor{}, charts: map[string]bool{}, platforms: map[bundle.Digest]string{}}
+	d := &describer{
+		Reader:     r,
+		deployment: deployment,
+		named:      map[string][]bundle.Descriptor{},
+		charts:     map[string]bool{},
+		platforms:  map[bundle.Digest]string{},
+	}
 	for _, m := range r.Index.Manifests {
 		if ref := m.Annotations[bundle.AnnotationRef]; ref != "" {
 			d.named[ref] = append(d.named[ref], m)

@@ -55,7 +55,11 @@ func newWorld(t *testing.T) world {
 	up.Push(t, "team/two:1", bundletest.Image("linux/amd64", base, bundletest.Layer(layer("two", 100))))
 	up.Push(t, "team/two:2", bundletest.Image("linux/amd64", base, bundletest.Layer(layer("two again", 200))))
 	amd := bundletest.Image("linux/amd64", bundletest.Layer(layer("multi", 10)))
-	up.Push(t, "team/multi:1", bundletest.WithAttestation(bundletest.Index(amd, bundletest.Image("linux/arm64", bundletest.Layer(layer("arm", 10)))), amd))
+	up.Push(
+		t,
+		"team/multi:1",
+		bundletest.WithAttestation(bundletest.Index(amd, bundletest.Image("linux/arm64", bundletest.Layer(layer("arm", 10)))), amd),
+	)
 	up.Push(t, "team/gone:1", bundletest.Image("linux/amd64", bundletest.Layer(layer("gone", 10))))
 	up.Push(t, "team/notes:1", bundletest.Artifact([]byte("not an image")))
 	d, err := one.Digest()
@@ -73,7 +77,12 @@ func newWorld(t *testing.T) world {
 		for _, i := range strings.Fields(images) {
 			list = append(list, up.Host+"/team/"+i)
 		}
-		text := fmt.Sprintf("apiVersion: oobbundle.dev/v1\nkind: Manifest\nmetadata: {name: demo, version: %s}\ncomponents:\n  - name: all\n    images: [\"%s\"]\n    files: [{source: a.conf, path: etc/a.conf, mode: \"0640\"}]\n", name, strings.Join(list, `", "`))
+		text := fmt.Sprintf(
+			"apiVersion: oobbundle.dev/v1\nkind: Manifest\nmetadata: {name: demo, version: %s}\ncomponents:\n  - name: all\n    "+
+				"images: [\"%s\"]\n    files: [{source: a.conf, path: etc/a.conf, mode: \"0640\"}]\n",
+			name,
+			strings.Join(list, `", "`),
+		)
 		path := filepath.Join(dir, "m.yaml")
 		bundletest.Write(t, path, []byte(text), 0o644)
 		m, err := manifests.Open(path)
@@ -109,7 +118,9 @@ func TestSummary(t *testing.T) {
 		t.Errorf("the partial one: %+v", by["multi:1"])
 	}
 	x := s.Shares
-	if sum := x.Images + x.Shared + x.Charts + x.Plugins + x.Files + x.Evidence + x.Documents; sum != s.Bytes || x.Evidence == 0 || x.Files == 0 || x.Documents == 0 {
+	if sum := x.Images + x.Shared + x.Charts + x.Plugins + x.Files + x.Evidence + x.Documents; sum != s.Bytes || x.Evidence == 0 ||
+		x.Files == 0 ||
+		x.Documents == 0 {
 		t.Errorf("the shares are %+v, together %d of %d", x, sum, s.Bytes)
 	}
 	fi, err := os.Stat(w.newer)
@@ -188,7 +199,8 @@ func TestCompare(t *testing.T) {
 	for _, x := range slices.Concat(c.Images, c.Files) {
 		got[strings.TrimPrefix(x.Name, w.up.Host+"/team/")] = x
 	}
-	if x := got["two:2"]; x.What != record.Changed || !strings.HasSuffix(x.Was, "/two:1") || x.Old == x.New || x.NewBytes <= 0 || x.NewBytes > 2000 {
+	if x := got["two:2"]; x.What != record.Changed || !strings.HasSuffix(x.Was, "/two:1") || x.Old == x.New || x.NewBytes <= 0 ||
+		x.NewBytes > 2000 {
 		t.Errorf("the changed image: %+v", x)
 	}
 	if x := got["multi:1"]; x.What != record.Added || x.NewBytes <= 0 {

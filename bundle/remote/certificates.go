@@ -72,7 +72,10 @@ func (c *certificates) read(dir string) error {
 			}
 			c.authorities = append(c.authorities, pem)
 		case kind == ".cert" && !names[name+".key"]:
-			return fmt.Errorf("%w: the client certificate %s has no key: %s.key is missing (the certificate of an authority ends in .crt)", ErrRegistry, path, base)
+			return fmt.Errorf(
+				"%w: the client certificate %s has no key: %s.key is missing (the certificate of an authority ends in .crt)",
+				ErrRegistry, path, base,
+			)
 		case kind == ".key" && !names[name+".cert"]:
 			return fmt.Errorf("%w: the key %s has no client certificate: %s.cert is missing", ErrRegistry, path, base)
 		case kind == ".cert":

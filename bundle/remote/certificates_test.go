@@ -170,7 +170,10 @@ func TestClientCertificateElsewhere(t *testing.T) {
 	d := bundle.Descriptor{MediaType: "x", Digest: bundle.DigestOf(data), Size: int64(len(data))}
 	for _, withOwn := range []bool{false, true} {
 		t.Run(fmt.Sprintf("with its own: %t", withOwn), func(t *testing.T) {
-			storage := newClientAuth(t, tls.RequestClientCert, nil, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(data) }))
+			storage := newClientAuth(
+				t, tls.RequestClientCert, nil,
+				http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(data) }),
+			)
 			s := newClientAuth(t, tls.RequireAnyClientCert, nil, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if strings.Contains(r.URL.Path, "/blobs/") {
 					http.Redirect(w, r, storage.URL+"/x", http.StatusTemporaryRedirect)

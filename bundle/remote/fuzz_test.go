@@ -47,7 +47,14 @@ const (
 func answerSeeds() seeds.Of[answer] {
 	list := []byte(`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}`)
 	s := seeds.Of[answer]{Taken: []answer{
-		{200, "", list}, {200, `</v2/a/referrers/x?last=2>; rel="next"`, list}, {206, "bytes 3-9/10", []byte("3456789")}, {200, "", []byte("0123456789")},
+		{
+			200,
+			"",
+			list,
+		},
+		{200, `</v2/a/referrers/x?last=2>; rel="next"`, list},
+		{206, "bytes 3-9/10", []byte("3456789")},
+		{200, "", []byte("0123456789")},
 		{206, "bytes 0-9/10", []byte("0123456789")},
 	}}
 	for _, h := range []string{
@@ -62,9 +69,17 @@ func answerSeeds() seeds.Of[answer] {
 	} {
 		s.Refused = append(s.Refused, answer{429, h, []byte(`{"errors":[{"code":"TOOMANYREQUESTS","message":"slow \u009b31m down"}]}`)})
 	}
-	s.Refused = append(s.Refused,
-		answer{202, "https://registry.example.com:8443/v2/a/blobs/uploads/1?digest=x&_state=y", nil}, answer{202, "//evil.example/v2/", nil}, answer{307, "https://evil.example/", []byte("x")},
-		answer{206, "bytes 4-9/10", []byte("456789")}, answer{500, "", []byte(strings.Repeat("ü", 400))},
+	s.Refused = append(
+		s.Refused,
+		answer{
+			202,
+			"https://registry.example.com:8443/v2/a/blobs/uploads/1?digest=x&_state=y",
+			nil,
+		},
+		answer{202, "//evil.example/v2/", nil},
+		answer{307, "https://evil.example/", []byte("x")},
+		answer{206, "bytes 4-9/10", []byte("456789")},
+		answer{500, "", []byte(strings.Repeat("ü", 400))},
 	)
 	return s
 }
@@ -88,7 +103,13 @@ func (f roundTrip) RoundTrip(req *http.Request) (*http.Response, error) { return
 
 // to answers a request.
 func (a answer) to(req *http.Request) *http.Response {
-	res := &http.Response{StatusCode: a.status, Header: http.Header{}, Request: req, Body: io.NopCloser(bytes.NewReader(a.body)), ContentLength: -1}
+	res := &http.Response{
+		StatusCode:    a.status,
+		Header:        http.Header{},
+		Request:       req,
+		Body:          io.NopCloser(bytes.NewReader(a.body)),
+		ContentLength: -1,
+	}
 	for _, h := range []string{"Www-Authenticate", "Link", "Location", "Retry-After", "Content-Range", "Content-Type"} {
 		res.Header.Set(h, a.header)
 	}
@@ -103,7 +124,10 @@ func fuzzAnswer(t *testing.T, a answer) bool {
 		return false // net/http lets no such answer through
 	}
 	r := &Repository{scheme: "https", host: site, registry: site, name: "a", secrets: &secrets{}}
-	r.client = &http.Client{Transport: roundTrip(func(req *http.Request) (*http.Response, error) { return a.to(req), nil }), CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	r.client = &http.Client{
+		Transport:     roundTrip(func(req *http.Request) (*http.Response, error) { return a.to(req), nil }),
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
 	checkStatus(t, a)
 	checkLogin(t, a)
 	checkUpload(t, a, r)
@@ -122,7 +146,8 @@ func checkStatus(t *testing.T, a answer) {
 	if n, err := strconv.ParseUint(a.header, 10, 64); err == nil && e.retryAfter != time.Duration(min(n, maxSeconds))*time.Second {
 		t.Fatalf("Retry-After %q is a wait of %s", a.header, e.retryAfter)
 	}
-	if text := e.Error(); !utf8.ValidString(text) || len(e.text) > maxText+len("…") || strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) && r != utf8.RuneError }) {
+	if text := e.Error(); !utf8.ValidString(text) || len(e.text) > maxText+len("…") ||
+		strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) && r != utf8.RuneError }) {
 		t.Fatalf("shown is %q", text)
 	}
 }
@@ -220,7 +245,8 @@ func checkLogin(t *testing.T, a answer) {
 			}
 		}
 		host := req.URL.Hostname()
-		secret := strings.Contains(req.Header.Get("Authorization"), basic) || strings.Contains(string(body), password) || strings.Contains(req.URL.String(), password)
+		secret := strings.Contains(req.Header.Get("Authorization"), basic) || strings.Contains(string(body), password) ||
+			strings.Contains(req.URL.String(), password)
 		if req.URL.Scheme != "https" || secret && host != "example.com" && !strings.HasSuffix(host, ".example.com") {
 			t.Fatalf("%s %s with %q and %q", req.Method, req.URL, req.Header, body)
 		}
@@ -236,7 +262,11 @@ func checkLogin(t *testing.T, a answer) {
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		rt, err := transport.NewWithContext(ctx, registry, authn.FromConfig(auth), guard{registry: site, next: inner, idle: time.Minute, secrets: &secrets{}}, []string{"repository:a:pull"})
+		rt, err := transport.NewWithContext(
+			ctx, registry, authn.FromConfig(auth),
+			guard{registry: site, next: inner, idle: time.Minute, secrets: &secrets{}},
+			[]string{"repository:a:pull"},
+		)
 		if err == nil {
 			client := &http.Client{Transport: rt, CheckRedirect: checkRedirect}
 			req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+site+"/v2/a/manifests/1", nil)

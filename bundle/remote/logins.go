@@ -51,7 +51,11 @@ func findLogin(repo name.Repository, host string) (login, error) {
 			continue
 		}
 		l := login{who: fmt.Sprintf("user %q of %s", found.Username, p.name), AuthConfig: authn.AuthConfig{
-			Username: found.Username, Password: found.Password, Auth: found.Auth, IdentityToken: found.IdentityToken, RegistryToken: found.RegistryToken,
+			Username:      found.Username,
+			Password:      found.Password,
+			Auth:          found.Auth,
+			IdentityToken: found.IdentityToken,
+			RegistryToken: found.RegistryToken,
 		}}
 		if found.Username == "" {
 			l.who = "the owner of a token of " + p.name
@@ -182,7 +186,13 @@ func (k loginKeySet) in(file *configfile.ConfigFile) (types.AuthConfig, error) {
 
 // plainLogin takes away what is no login.
 func plainLogin(c types.AuthConfig) types.AuthConfig {
-	return types.AuthConfig{Username: c.Username, Password: c.Password, Auth: c.Auth, IdentityToken: c.IdentityToken, RegistryToken: c.RegistryToken}
+	return types.AuthConfig{
+		Username:      c.Username,
+		Password:      c.Password,
+		Auth:          c.Auth,
+		IdentityToken: c.IdentityToken,
+		RegistryToken: c.RegistryToken,
+	}
 }
 
 // fileKey returns the name of a registry or repository that an entry is filed under;

@@ -119,8 +119,16 @@ func TestLogins(t *testing.T) {
 				}
 				bundletest.Write(t, filepath.Join(dir, path), []byte(text), 0o600)
 			}
-			bundletest.Write(t, filepath.Join(dir, "docker-credential-logins"), []byte("#!/bin/sh\necho '{\"Username\":\"h\",\"Secret\":\"secret-of-h\"}'\n"), 0o755)
-			bundletest.Write(t, filepath.Join(dir, "docker-credential-none"), []byte("#!/bin/sh\necho 'credentials not found in native keychain'\nexit 1\n"), 0o755)
+			bundletest.Write(
+				t, filepath.Join(dir, "docker-credential-logins"),
+				[]byte("#!/bin/sh\necho '{\"Username\":\"h\",\"Secret\":\"secret-of-h\"}'\n"),
+				0o755,
+			)
+			bundletest.Write(
+				t, filepath.Join(dir, "docker-credential-none"),
+				[]byte("#!/bin/sh\necho 'credentials not found in native keychain'\nexit 1\n"),
+				0o755,
+			)
 			t.Setenv("PATH", dir+string(filepath.ListSeparator)+os.Getenv("PATH"))
 			c, err := remote.New(remote.Options{PlainHTTP: []string{host}, Patience: remote.Patience{Pause: 1}})
 			if err != nil {

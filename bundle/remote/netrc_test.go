@@ -16,28 +16,32 @@ import (
 
 func TestParseNetrc(t *testing.T) {
 	for name, test := range map[string]struct{ text, host, want, err string }{
-		"one line":                {"machine a.example login u password p\n", "a.example", "u:p", ""},
-		"many lines":              {"machine\n a.example\n\tlogin u\n\tpassword p", "a.example", "u:p", ""},
-		"CRLF and a BOM":          {"\ufeffmachine a.example\r\nlogin u\r\npassword p\r\n", "a.example", "u:p", ""},
-		"another order":           {"machine a.example password p account x login u\n", "a.example", "u:p", ""},
-		"the first counts":        {"machine a.example login u password p\nmachine a.example login v password q\n", "a.example", "u:p", ""},
-		"the second machine":      {"machine b.example login v password q machine a.example login u password p", "a.example", "u:p", ""},
-		"capitals":                {"machine A.Example login u password p\n", "a.EXAMPLE.", "u:p", ""},
-		"a token alone":           {"machine a.example login u\n", "a.example", "u:", ""},
-		"no login":                {"machine a.example password p\n", "a.example", "", ""},
-		"default":                 {"default login u password p\n", "a.example", "", ""},
-		"default at the end":      {"machine a.example login u password p\ndefault login v password q\n", "a.example", "u:p", ""},
-		"another host":            {"machine a.example login u password p\n", "b.a.example", "", ""},
-		"a port":                  {"machine a.example:8443 login u password p\n", "a.example", "", ""},
-		"quotes":                  {`machine a.example login "a b" password "q\"\\\t#"`, "a.example", "a b:q\"\\\t#", ""},
-		"empty quotes":            {`machine a.example login u password ""`, "a.example", "u:", ""},
-		"a hash in a password":    {"machine a.example login u password #p#\n", "a.example", "u:#p#", ""},
-		"comments":                {"# machine a.example login x password y\nmachine a.example # mine\n login u password p # his\n", "a.example", "u:p", ""},
-		"words as values":         {"machine a.example login machine password default\n", "a.example", "machine:default", ""},
-		"a macro":                 {"macdef init\nmachine a.example login x password y\nbye\n\nmachine a.example login u password p\n", "a.example", "u:p", ""},
-		"a macro without an end":  {"machine a.example login u password p\nmacdef init\nmachine b", "a.example", "u:p", ""},
-		"an unknown word":         {"machine a.example login u password secret word\nmachine b.example login u password p\n", "b.example", "u:p", ""},
-		"words of other tools":    {"machine x.example login a password b port 993 protocol imap\nmachine a.example user z login u password p\n", "a.example", "u:p", ""},
+		"one line":             {"machine a.example login u password p\n", "a.example", "u:p", ""},
+		"many lines":           {"machine\n a.example\n\tlogin u\n\tpassword p", "a.example", "u:p", ""},
+		"CRLF and a BOM":       {"\ufeffmachine a.example\r\nlogin u\r\npassword p\r\n", "a.example", "u:p", ""},
+		"another order":        {"machine a.example password p account x login u\n", "a.example", "u:p", ""},
+		"the first counts":     {"machine a.example login u password p\nmachine a.example login v password q\n", "a.example", "u:p", ""},
+		"the second machine":   {"machine b.example login v password q machine a.example login u password p", "a.example", "u:p", ""},
+		"capitals":             {"machine A.Example login u password p\n", "a.EXAMPLE.", "u:p", ""},
+		"a token alone":        {"machine a.example login u\n", "a.example", "u:", ""},
+		"no login":             {"machine a.example password p\n", "a.example", "", ""},
+		"default":              {"default login u password p\n", "a.example", "", ""},
+		"default at the end":   {"machine a.example login u password p\ndefault login v password q\n", "a.example", "u:p", ""},
+		"another host":         {"machine a.example login u password p\n", "b.a.example", "", ""},
+		"a port":               {"machine a.example:8443 login u password p\n", "a.example", "", ""},
+		"quotes":               {`machine a.example login "a b" password "q\"\\\t#"`, "a.example", "a b:q\"\\\t#", ""},
+		"empty quotes":         {`machine a.example login u password ""`, "a.example", "u:", ""},
+		"a hash in a password": {"machine a.example login u password #p#\n", "a.example", "u:#p#", ""},
+		"comments": {"# machine a.example login x password y\nmachine a.example # mine\n login u password p " +
+			"# his\n", "a.example", "u:p", ""},
+		"words as values": {"machine a.example login machine password default\n", "a.example", "machine:default", ""},
+		"a macro": {"macdef init\nmachine a.example login x password y\nbye\n\nmachine a.example login u " +
+			"password p\n", "a.example", "u:p", ""},
+		"a macro without an end": {"machine a.example login u password p\nmacdef init\nmachine b", "a.example", "u:p", ""},
+		"an unknown word": {"machine a.example login u password secret word\nmachine b.example login u " +
+			"password p\n", "b.example", "u:p", ""},
+		"words of other tools": {"machine x.example login a password b port 993 protocol imap\nmachine a.example user z " +
+			"login u password p\n", "a.example", "u:p", ""},
 		"before a mistake":        {"machine a.example login u password p\nmachine b.example\n\"secret\n", "a.example", "u:p", "line 3"},
 		"no value":                {"machine a.example login", "a.example", "", "value for login"},
 		"an unfinished quotation": {"machine a.example login u password \"secret\n", "a.example", "", "line 1"},
@@ -45,7 +49,8 @@ func TestParseNetrc(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			logins, err := parseNetrc(test.text)
-			if (err == nil) != (test.err == "") || err != nil && (!strings.Contains(err.Error(), test.err) || strings.Contains(err.Error(), "secret")) {
+			if (err == nil) != (test.err == "") ||
+				err != nil && (!strings.Contains(err.Error(), test.err) || strings.Contains(err.Error(), "secret")) {
 				t.Errorf("got %v", err)
 			}
 			got := ""
@@ -61,7 +66,16 @@ func TestParseNetrc(t *testing.T) {
 
 func netrcSeeds() seeds.Of[string] {
 	return seeds.Of[string]{
-		Taken:   []string{"", "machine a login b password c", "macdef x\ny\n\n", "# x\n", "default login \"a\\\"b\"", "password \x00", "x", "login a \u2028 b"},
+		Taken: []string{
+			"",
+			"machine a login b password c",
+			"macdef x\ny\n\n",
+			"# x\n",
+			"default login \"a\\\"b\"",
+			"password \x00",
+			"x",
+			"login a \u2028 b",
+		},
 		Refused: []string{"\"", "machine", "\"machine\" a \"b"},
 	}
 }

@@ -148,8 +148,12 @@ func (r *Repository) uploadURL(res *http.Response, d bundle.Digest) (string, err
 		return "", fmt.Errorf("%w: no place to upload to: it accepted the upload and sent no Location", errContent)
 	}
 	if !strings.EqualFold(u.Hostname(), hostname(r.registry)) {
-		return "", fmt.Errorf("%w: it wants the upload sent to another host, %s (%s://%[2]s); the registry does not know the address by which it is reached: "+
-			"set it in its configuration (http.host of distribution, external_url of Harbor), or have the proxy before it send Host and X-Forwarded-Proto", errRefused, u.Host, u.Scheme)
+		return "", fmt.Errorf(
+			"%w: it wants the upload sent to another host, %s (%s://%[2]s); the registry does not know the address by which it is reached: "+
+				"set it in its configuration (http.host of distribution, external_url of Harbor), or have the proxy before it send "+
+				"Host and X-Forwarded-Proto",
+			errRefused, u.Host, u.Scheme,
+		)
 	}
 	u.Scheme, u.Host = r.scheme, r.registry // some registries behind a proxy name an inner port
 	if d != "" {
@@ -177,7 +181,8 @@ func (r *Repository) DeleteTag(ctx context.Context, tag string) error {
 	var status *statusError
 	// Some registries do not delete tags (405, 400), some keep one for ever, and many an
 	// account that fills one may not delete: what needs the place is not kept from it.
-	if errors.As(err, &status) && status.code >= 400 && status.code < 500 && status.code != http.StatusTooManyRequests && status.code != http.StatusRequestTimeout {
+	if errors.As(err, &status) && status.code >= 400 && status.code < 500 && status.code != http.StatusTooManyRequests &&
+		status.code != http.StatusRequestTimeout {
 		return nil
 	}
 	if err != nil {
@@ -206,7 +211,10 @@ func (r *Repository) PushReferrer(ctx context.Context, m *bundle.Manifest, data 
 			return err
 		}
 	}
-	return fmt.Errorf("%w: %s loses what is added to the list of what refers to %s; another machine may be adding to it; run it again", ErrRegistry, r, m.Subject.Digest)
+	return fmt.Errorf(
+		"%w: %s loses what is added to the list of what refers to %s; another machine may be adding to it; run it again",
+		ErrRegistry, r, m.Subject.Digest,
+	)
 }
 
 // errUnlisted marks a registry on which no list of referrers can be kept.
@@ -295,7 +303,8 @@ func Unsupported(err error) bool {
 // it, as it may an index whose children it does not have.
 func Refused(err error) bool {
 	var status *statusError
-	return errors.As(err, &status) && (status.code == http.StatusBadRequest || status.code == http.StatusNotFound || status.code == http.StatusUnprocessableEntity)
+	return errors.As(err, &status) &&
+		(status.code == http.StatusBadRequest || status.code == http.StatusNotFound || status.code == http.StatusUnprocessableEntity)
 }
 
 // Missing reports whether the registry does not have what a manifest that was

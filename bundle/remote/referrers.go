@@ -113,7 +113,10 @@ func (r *Repository) allReferrers(ctx context.Context, subject bundle.Digest) (l
 		}
 		next = following
 		if list = append(list, found...); len(list) > maxReferrers {
-			return list[:maxReferrers], fmt.Errorf("%w: %w: %s lists more than %d manifests that refer to %s", ErrRegistry, bundle.ErrLimit, r, maxReferrers, subject)
+			return list[:maxReferrers], fmt.Errorf(
+				"%w: %w: %s lists more than %d manifests that refer to %s",
+				ErrRegistry, bundle.ErrLimit, r, maxReferrers, subject,
+			)
 		}
 	}
 	return list, nil

@@ -291,7 +291,10 @@ func (g guard) RoundTrip(req *http.Request) (*http.Response, error) {
 	case own && g.plain && req.URL.Scheme == "https":
 		return nil, fmt.Errorf("%w: %s was given as --plain-http", errRefused, g.registry)
 	case req.URL.Scheme == "http" && !g.plain:
-		return nil, fmt.Errorf("%w: %s would be spoken to without encryption; allow it with --plain-http %s", errRefused, req.URL.Host, req.URL.Host)
+		return nil, fmt.Errorf(
+			"%w: %s would be spoken to without encryption; allow it with --plain-http %s",
+			errRefused, req.URL.Host, req.URL.Host,
+		)
 	case own || sameDomain(req.URL.Hostname(), hostname(g.registry)):
 	case strings.HasPrefix(req.Header.Get("Authorization"), "Basic ") || req.Method != http.MethodGet && req.Method != http.MethodHead:
 		return nil, fmt.Errorf("%w: %s wants the login, or data, sent to another host, %s", errRefused, g.registry, req.URL.Host)

@@ -251,7 +251,11 @@ func (t *Transfer) more(ctx context.Context) (err error) {
 	} else if want := fmt.Sprintf("bytes %d-", t.Have); t.Have > 0 && !strings.HasPrefix(res.Header.Get("Content-Range"), want) {
 		return fmt.Errorf("%w: it was asked for %q and sent %q", errContent, want, res.Header.Get("Content-Range"))
 	}
-	if _, total, _ := strings.Cut(res.Header.Get("Content-Range"), "/"); res.StatusCode == http.StatusPartialContent && total != "*" && total != fmt.Sprint(t.d.Size) {
+	if _, total, _ := strings.Cut(
+		res.Header.Get("Content-Range"),
+		"/",
+	); res.StatusCode == http.StatusPartialContent && total != "*" &&
+		total != fmt.Sprint(t.d.Size) {
 		return fmt.Errorf("%w: it has %s bytes and not %d", errContent, total, t.d.Size)
 	}
 	if res.StatusCode == http.StatusOK {

@@ -130,7 +130,9 @@ func (p Patience) retry(ctx context.Context, op func() error) error {
 		case !passing(err):
 			return struct{}{}, backoff.Permanent(err)
 		case errors.As(err, &status) && status.retryAfter > p.retryAfter():
-			return struct{}{}, backoff.Permanent(fmt.Errorf("%w (it asks to be left alone for %s, which is too long to wait for; run it again then)", err, status.retryAfter))
+			return struct{}{}, backoff.Permanent(
+				fmt.Errorf("%w (it asks to be left alone for %s, which is too long to wait for; run it again then)", err, status.retryAfter),
+			)
 		case errors.As(err, &status) && status.retryAfter > 0:
 			return struct{}{}, &asked{err, &backoff.RetryAfterError{Duration: status.retryAfter}}
 		}
@@ -289,7 +291,10 @@ func advice(host, denied string, err error) (hint string, better error) {
 	case errors.As(err, &badCert) && badCert.Reason == x509.Expired:
 		return notValidNow(badCert.Cert, time.Now(), err)
 	case refusedCertificate(err):
-		hint = fmt.Sprintf("; it requires a client certificate that it knows: put client.cert and client.key into ~/.config/containers/certs.d/%s", host)
+		hint = fmt.Sprintf(
+			"; it requires a client certificate that it knows: put client.cert and client.key into ~/.config/containers/certs.d/%s",
+			host,
+		)
 	case oldTLS(err):
 		hint = "; it speaks only versions of TLS before 1.2, which protect nothing any more"
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
@@ -308,10 +313,16 @@ func notValidNow(cert *x509.Certificate, now time.Time, err error) (hint string,
 		return "; check this machine's clock too", err
 	}
 	if now.Before(cert.NotBefore) {
-		text := fmt.Sprintf("its certificate is not yet valid: it begins on %s, and the clock of this machine is at %s", cert.NotBefore.UTC().Format(day), today)
+		text := fmt.Sprintf(
+			"its certificate is not yet valid: it begins on %s, and the clock of this machine is at %s",
+			cert.NotBefore.UTC().Format(day), today,
+		)
 		return "; set the clock", &hidden{err, text}
 	}
-	text := fmt.Sprintf("its certificate has expired: it was valid until %s, and the clock of this machine is at %s", cert.NotAfter.UTC().Format(day), today)
+	text := fmt.Sprintf(
+		"its certificate has expired: it was valid until %s, and the clock of this machine is at %s",
+		cert.NotAfter.UTC().Format(day), today,
+	)
 	return "; renew the certificate, or set the clock if that is wrong", &hidden{err, text}
 }
 
@@ -329,7 +340,8 @@ func otherNames(e x509.HostnameError) string {
 
 // storageHint is the advice where a registry accepts the login and leads to storage
 // that refuses.
-const storageHint = "; that is the registry's storage, which no login opens: the clocks of both, or the credentials that the registry has for it, may be wrong, or a proxy is between"
+const storageHint = "; that is the registry's storage, which no login opens: the clocks of both, or the credentials " +
+	"that the registry has for it, may be wrong, or a proxy is between"
 
 // DockerTypesHint is the advice where a registry takes OCI's media types alone.
 const DockerTypesHint = `zot takes Docker's with "compat": ["docker2s2"] in the http section of its configuration`
@@ -339,7 +351,8 @@ const proxyHint = "; put the proxy's user and password into HTTPS_PROXY, http://
 // oldTLS reports whether both sides have no version of TLS in common; crypto/tls
 // exports no type for that.
 func oldTLS(err error) bool {
-	return strings.Contains(err.Error(), "protocol version not supported") || strings.Contains(err.Error(), "selected unsupported protocol version")
+	return strings.Contains(err.Error(), "protocol version not supported") ||
+		strings.Contains(err.Error(), "selected unsupported protocol version")
 }
 
 // proxyError is what a proxy says instead of connecting.

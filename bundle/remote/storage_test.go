@@ -90,7 +90,8 @@ func TestStorage(t *testing.T) {
 			fetched := r.Fetch(t.Context(), d, discard{}, nil)
 			for _, err := range []error{err, fetched} {
 				text := fmt.Sprint(err)
-				if !errors.Is(err, remote.ErrRegistry) || !strings.Contains(text, test.fails) || !strings.Contains(text, "storage") || !strings.Contains(text, strings.TrimPrefix(storage.URL, "http://")) {
+				if !errors.Is(err, remote.ErrRegistry) || !strings.Contains(text, test.fails) || !strings.Contains(text, "storage") ||
+					!strings.Contains(text, strings.TrimPrefix(storage.URL, "http://")) {
 					t.Errorf("got %s", text)
 				}
 				if strings.Contains(text, " login HOST") || strings.Contains(text, "docker login") || strings.Contains(text, "asked as") {
@@ -154,7 +155,8 @@ func TestUploadLocation(t *testing.T) {
 				if test.fails != "" && (!errors.Is(err, remote.ErrRegistry) || !strings.Contains(err.Error(), test.fails)) {
 					t.Errorf("got %v", err)
 				}
-				if strings.Contains(test.fails, "://") && (!strings.Contains(err.Error(), "http.host") || !strings.Contains(err.Error(), "X-Forwarded-Proto")) {
+				if strings.Contains(test.fails, "://") &&
+					(!strings.Contains(err.Error(), "http.host") || !strings.Contains(err.Error(), "X-Forwarded-Proto")) {
 					t.Errorf("it does not say what to do: %v", err)
 				}
 			}

@@ -26,9 +26,12 @@ func TestUnreached(t *testing.T) {
 		says      string
 		hides     []string
 	}{
-		"unknown authority":   {200, true, false, false, "its certificate is signed by an unknown authority; give its certificate authority with --ca-file", []string{"plain-http", "x509"}},
-		"TLS as plain http":   {200, true, true, false, "it does not answer plain http (it answered 400 Bad Request); if it speaks TLS, leave --plain-http HOST away", []string{"refused by"}},
-		"plain http as TLS":   {200, false, false, false, "it speaks plain http, without encryption; if that is meant, allow it with --plain-http HOST", []string{"refused by"}},
+		"unknown authority": {200, true, false, false, "its certificate is signed by an unknown authority; give its " +
+			"certificate authority with --ca-file", []string{"plain-http", "x509"}},
+		"TLS as plain http": {200, true, true, false, "it does not answer plain http (it answered 400 Bad Request); if it " +
+			"speaks TLS, leave --plain-http HOST away", []string{"refused by"}},
+		"plain http as TLS": {200, false, false, false, "it speaks plain http, without encryption; if that is meant, allow " +
+			"it with --plain-http HOST", []string{"refused by"}},
 		"no registry":         {404, false, true, false, "it answered 404: it is no registry", []string{"not found", "refused by"}},
 		"no registry, TLS":    {404, true, false, true, "it answered 404: it is no registry", []string{"not found", "refused by"}},
 		"broken":              {500, false, true, false, "it answered 500 Internal Server Error", []string{"refused by", "https://"}},
@@ -90,7 +93,8 @@ func TestOtherNames(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = c.Repository(t.Context(), host, "team/app", remote.Pull)
-	if err == nil || !strings.Contains(err.Error(), `: its certificate is for example.com, `) || !strings.Contains(err.Error(), `and not for "localhost"; call it by a name`) {
+	if err == nil || !strings.Contains(err.Error(), `: its certificate is for example.com, `) ||
+		!strings.Contains(err.Error(), `and not for "localhost"; call it by a name`) {
 		t.Errorf("%v", err)
 	}
 }

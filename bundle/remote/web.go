@@ -37,7 +37,10 @@ func (c *Client) Page(rawURL string) (*Page, error) {
 		return nil, fmt.Errorf("%w: %q is not an http or https URL", ErrRegistry, rawURL)
 	}
 	if u.User != nil {
-		return nil, fmt.Errorf("%w: %s: a password in a URL ends up in lock files and bundles; take it out, and write it into a netrc file, such as ~/.netrc", ErrRegistry, u.Redacted())
+		return nil, fmt.Errorf(
+			"%w: %s: a password in a URL ends up in lock files and bundles; take it out, and write it into a netrc file, such as ~/.netrc",
+			ErrRegistry, u.Redacted(),
+		)
 	}
 	plain := slices.Contains(c.options.PlainHTTP, u.Host)
 	if plain {
@@ -56,7 +59,10 @@ func (c *Client) Page(rawURL string) (*Page, error) {
 			}
 		}
 	}
-	inner := transport.NewUserAgent(guard{registry: u.Host, plain: plain, next: base, elsewhere: c.elsewhere(u.Host), idle: p.patience.idle(), secrets: p.secrets}, c.options.UserAgent)
+	inner := transport.NewUserAgent(
+		guard{registry: u.Host, plain: plain, next: base, elsewhere: c.elsewhere(u.Host), idle: p.patience.idle(), secrets: p.secrets},
+		c.options.UserAgent,
+	)
 	if login, ok := p.netrc.find(u); ok {
 		p.secrets.add(login.password)
 		inner = netrcTransport{login, u, inner}

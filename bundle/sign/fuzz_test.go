@@ -47,14 +47,24 @@ func keySeeds(tb testing.TB) seeds.Of[[]byte] {
 	bare := func(data []byte) []byte { block, _ := pem.Decode(data); return block.Bytes }
 	return seeds.Of[[]byte]{
 		Taken: [][]byte{
-			private, public, sealed, keyFile(tb, "ed25519.pem"), keyFile(tb, "ed25519.pub"), keyFile(tb, "rsa3072.pem"), keyFile(tb, "rsa3072.pub"), keyFile(tb, "ec.pem"),
+			private, public, sealed, keyFile(tb, "ed25519.pem"), keyFile(tb, "ed25519.pub"), keyFile(tb, "rsa3072.pem"),
+			keyFile(tb, "rsa3072.pub"), keyFile(tb, "ec.pem"),
 			bytes.ReplaceAll(public, []byte("\n"), []byte("\r\n")),
 		},
 		Refused: [][]byte{
-			nil, bare(private), bare(public), append(bytes.Clone(private), private...), append(bytes.Clone(public), public...), append(bytes.Clone(public), "more"...),
-			retyped(private, "PUBLIC KEY"), retyped(public, "PRIVATE KEY"), retyped(public, "CERTIFICATE"), retyped(private, "OPENSSH PRIVATE KEY"), retyped(private, "ENCRYPTED SIGSTORE PRIVATE KEY"),
-			keyFile(tb, "p384.pub"), keyFile(tb, "rsa2048.pub"),
-			scrypt(`{"name":"scrypt","params":{"N":1073741824,"r":8,"p":1},"salt":"AAAA"}`), scrypt(`{"name":"scrypt","params":{"N":0,"r":0,"p":0},"salt":""}`), scrypt(`{"name":"argon2"}`),
+			nil, bare(private), bare(public), append(bytes.Clone(private), private...),
+			append(bytes.Clone(public), public...), append(bytes.Clone(public), "more"...),
+			retyped(
+				private,
+				"PUBLIC KEY",
+			),
+			retyped(public, "PRIVATE KEY"), retyped(public, "CERTIFICATE"), retyped(private, "OPENSSH PRIVATE KEY"),
+			retyped(private, "ENCRYPTED SIGSTORE PRIVATE KEY"), keyFile(tb, "p384.pub"), keyFile(tb, "rsa2048.pub"),
+			scrypt(
+				`{"name":"scrypt","params":{"N":1073741824,"r":8,"p":1},"salt":"AAAA"}`,
+			),
+			scrypt(`{"name":"scrypt","params":{"N":0,"r":0,"p":0},"salt":""}`),
+			scrypt(`{"name":"argon2"}`),
 			[]byte("-----BEGIN PUBLIC KEY-----\n\n-----END PUBLIC KEY-----\n"),
 		},
 	}

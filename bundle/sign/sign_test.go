@@ -122,7 +122,12 @@ func TestHostileKeyFiles(t *testing.T) {
 	}
 	good := block("PRIVATE KEY", pkcs8(p256))
 	scrypt := func(n, r, p string) []byte {
-		return block("ENCRYPTED SIGSTORE PRIVATE KEY", []byte(`{"kdf":{"name":"scrypt","params":{"N":`+n+`,"r":`+r+`,"p":`+p+`},"salt":"AAAAAAAAAAAAAAAAAAAAAA=="},"cipher":{"name":"nacl/secretbox","nonce":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"},"ciphertext":"AAAA"}`))
+		return block(
+			"ENCRYPTED SIGSTORE PRIVATE KEY",
+			[]byte(
+				`{"kdf":{"name":"scrypt","params":{"N":`+n+`,"r":`+r+`,"p":`+p+`},"salt":"AAAAAAAAAAAAAAAAAAAAAA=="},"cipher":{"name":"nacl/secretbox","nonce":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"},"ciphertext":"AAAA"}`,
+			),
+		)
 	}
 	rows := map[string][]byte{
 		"DER":                           pkcs8(p256),
@@ -213,7 +218,11 @@ func TestPasswordRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := errors.New("no terminal")
-	if _, err := sign.Load(prefix+".key", func(bool) ([]byte, error) { return nil, want }); !errors.Is(err, want) || errors.Is(err, sign.ErrKey) {
+	if _, err := sign.Load(
+		prefix+".key",
+		func(bool) ([]byte, error) { return nil, want },
+	); !errors.Is(err, want) ||
+		errors.Is(err, sign.ErrKey) {
 		t.Errorf("got %v", err)
 	}
 }

@@ -101,7 +101,10 @@ func signaturesOver(head *bundle.Head, slot []byte) ([]bundle.Signature, error) 
 	}
 	for i, s := range signatures {
 		if s.Digest != head.Identity() {
-			return nil, fmt.Errorf("%w: line %d is over %s and index.json is %s; it is not signed again", bundle.ErrSignature, i+1, s.Digest, head.Identity())
+			return nil, fmt.Errorf(
+				"%w: line %d is over %s and index.json is %s; it is not signed again",
+				bundle.ErrSignature, i+1, s.Digest, head.Identity(),
+			)
 		}
 	}
 	return signatures, nil
@@ -119,7 +122,10 @@ func recoverSlot(f *bundle.File, path string, head *bundle.Head, own bundle.Fing
 	}
 	pending, err := signaturesOver(head, slot)
 	if err != nil {
-		return false, fmt.Errorf("%s is left from an interrupted run and does not belong to this bundle; remove it and sign again: %w", SlotFile(path), err)
+		return false, fmt.Errorf(
+			"%s is left from an interrupted run and does not belong to this bundle; remove it and sign again: %w",
+			SlotFile(path), err,
+		)
 	}
 	// A run that ended before the slot was touched, and another that completed
 	// since, would make the file the older of the two.
@@ -148,7 +154,10 @@ func readSlotFile(path string) ([]byte, error) {
 	}
 	slot, err := bundle.ReadFile(SlotFile(path), bundle.SlotSize)
 	if errors.Is(err, bundle.ErrLimit) {
-		return nil, fmt.Errorf("%w: %s is no slot, it has more than %d bytes; remove it and sign again", bundle.ErrSignature, SlotFile(path), bundle.SlotSize)
+		return nil, fmt.Errorf(
+			"%w: %s is no slot, it has more than %d bytes; remove it and sign again",
+			bundle.ErrSignature, SlotFile(path), bundle.SlotSize,
+		)
 	}
 	return slot, err
 }

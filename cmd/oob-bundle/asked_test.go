@@ -28,7 +28,19 @@ func TestAnotherBundle(t *testing.T) {
 		c.Add("docker.io/library/app:1", c.Image("linux/amd64", "content of "+channel))
 		file := filepath.Join(dir, strings.ReplaceAll(channel, "/", "-"))
 		bundletest.Write(t, file, c.File(t, key), 0o644)
-		code, out := oob("install", file, "--key", key.Public, "--root", filepath.Join(dir, "root of "+filepath.Base(file)), "--registry", site.Host, "--plain-http", site.Host, "--take-over")
+		code, out := oob(
+			"install",
+			file,
+			"--key",
+			key.Public,
+			"--root",
+			filepath.Join(dir, "root of "+filepath.Base(file)),
+			"--registry",
+			site.Host,
+			"--plain-http",
+			site.Host,
+			"--take-over",
+		)
 		if code != 0 {
 			t.Fatal(code, out)
 		}
@@ -62,7 +74,16 @@ func TestAnotherBundle(t *testing.T) {
 			}
 		}
 	}
-	code, out := oob("install", "oci://"+host+"/oob-bundle/database", "--key", key.Public, "--plain-http", host, "--root", filepath.Join(dir, "new"))
+	code, out := oob(
+		"install",
+		"oci://"+host+"/oob-bundle/database",
+		"--key",
+		key.Public,
+		"--plain-http",
+		host,
+		"--root",
+		filepath.Join(dir, "new"),
+	)
 	if code != 0 {
 		t.Errorf("the right one: %d %s", code, out)
 	}

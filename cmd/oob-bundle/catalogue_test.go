@@ -101,7 +101,10 @@ func carryArchitecture(t *testing.T, m *manifests.Manifest, name, deployment, pl
 		t.Fatal(err)
 	}
 	s := newSite(t)
-	all := s.stock(name, manifests.Choice{Deployment: deployment, Platforms: []bundle.Platform{p}, Set: map[string]string{"settings.readiness": "external"}})
+	all := s.stock(
+		name,
+		manifests.Choice{Deployment: deployment, Platforms: []bundle.Platform{p}, Set: map[string]string{"settings.readiness": "external"}},
+	)
 	args := []string{"--deployment", deployment, "--platform", platform, "--set", "settings.readiness=external"}
 	for _, c := range m.Everything(deployment) {
 		args = append(args, "--with", c)
@@ -109,7 +112,11 @@ func carryArchitecture(t *testing.T, m *manifests.Manifest, name, deployment, pl
 	file, create := s.create(name, args...)
 	status, _, stderr := s.oob(create...)
 	if platform == "linux/arm64" && deployment != "linux" { // the server has no image for it
-		if status != 5 || !strings.Contains(stderr, "mattermost-enterprise-edition:11.7.9, of component mattermost, exists for linux/amd64 only, not for linux/arm64") ||
+		if status != 5 ||
+			!strings.Contains(
+				stderr,
+				"mattermost-enterprise-edition:11.7.9, of component mattermost, exists for linux/amd64 only, not for linux/arm64",
+			) ||
 			!strings.Contains(stderr, "--deployment linux") {
 			t.Errorf("exit status %d: %s", status, stderr)
 		}
@@ -141,8 +148,11 @@ func carryArchitecture(t *testing.T, m *manifests.Manifest, name, deployment, pl
 	}
 	if len(seen.Images) != 2*len(all.Images)+len(all.Charts) || // each with its signature
 		len(seen.Plugins) != len(all.Plugins) || len(seen.Charts) != len(all.Charts) || len(seen.Files) != len(all.Files) {
-		t.Errorf("%d images, %d plugins, %d charts, %d files; the catalogue has %d, %d, %d, %d", len(seen.Images), len(seen.Plugins), len(seen.Charts), len(seen.Files),
-			len(all.Images), len(all.Plugins), len(all.Charts), len(all.Files))
+		t.Errorf(
+			"%d images, %d plugins, %d charts, %d files; the catalogue has %d, %d, %d, %d",
+			len(seen.Images), len(seen.Plugins), len(seen.Charts), len(seen.Files), len(all.Images), len(all.Plugins),
+			len(all.Charts), len(all.Files),
+		)
 	}
 	// The lock gives the same bundle again, outside of the signature.
 	first, err := os.ReadFile(file)
@@ -262,7 +272,11 @@ func checkLaidOut(t *testing.T, root, hostRoot, name, deployment string) {
 		}
 		for _, line := range strings.Split(string(data), "\n") {
 			_, image, ok := strings.Cut(strings.ToLower(line), "image: ")
-			if image = strings.Trim(image, `" `); ok && image != "" && !strings.HasPrefix(image, "127.0.0.1:5000/") && !strings.HasPrefix(image, "registry.k8s.io/ingress-nginx/") {
+			if image = strings.Trim(
+				image,
+				`" `,
+			); ok && image != "" && !strings.HasPrefix(image, "127.0.0.1:5000/") &&
+				!strings.HasPrefix(image, "registry.k8s.io/ingress-nginx/") {
 				t.Errorf("%s names another image than the site's: %s", rel, line)
 			}
 		}
@@ -344,20 +358,22 @@ func TestCatalogueRules(t *testing.T) {
 		status int
 		texts  []string
 	}{
-		"as it comes":           {nil, 0, nil},
-		"a newer server":        {[]string{"--set", "versions.mattermost=11.9.1"}, 0, nil},
-		"a plugin that is new":  {[]string{"--set", "versions.boards=9.3.1"}, 5, []string{"focalboard 9.3.1", "11.9.0 or newer", "for 11.7.9", "versions.boards=9.2.7 would fit this server", "versions.mattermost=11.9.1 would fit this plugin"}},
-		"another recorder":      {[]string{"--with", "calls-offloader", "--set", "versions.recorder=v0.9.0"}, 5, []string{"calls-recorder:v0.9.0 does not fit", "com.mattermost.calls 1.11.6 asks for exactly v0.8.13", "versions.recorder=v0.8.13 would fit"}},
-		"another transcriber":   {[]string{"--with", "calls-offloader", "--set", "versions.transcriber=v0.3.0"}, 5, []string{"calls-transcriber:v0.3.0 does not fit", "versions.transcriber=v0.7.2 would fit"}},
-		"an old rtcd":           {[]string{"--with", "rtcd", "--set", "versions.rtcd=v0.16.0"}, 5, []string{"rtcd:v0.16.0 does not fit", "v0.17.0 or newer", "versions.rtcd=v0.17.0 would fit"}},
-		"the oldest rtcd":       {[]string{"--with", "rtcd", "--set", "versions.rtcd=v0.17.0"}, 0, nil},
-		"an old offloader":      {[]string{"--with", "calls-offloader", "--set", "versions.offloader=v0.8.0"}, 5, []string{"v0.9.0 or newer"}},
-		"an old PostgreSQL":     {[]string{"--set", "versions.postgres=13"}, 5, []string{"postgres is 13 and has to be >=14", "Mattermost 11 needs", "versions.postgres=14 would fit"}},
-		"an old server":         {[]string{"--set", "versions.mattermost=10.11.23"}, 5, []string{"mattermost is 10.11.23"}},
-		"no image for arm64":    {[]string{"--platform", "linux/arm64"}, 5, []string{"exists for linux/amd64 only", "--deployment linux"}},
-		"builtin on the ESR":    {[]string{"--deployment", "kubernetes", "--set", "settings.readiness=builtin"}, 5, []string{"mattermost is 11.7.9 and has to be >=11.9.0 with readiness=builtin", "versions.mattermost=11.9.1 would fit"}},
-		"builtin, new enough":   {[]string{"--deployment", "kubernetes", "--set", "settings.readiness=builtin", "--set", "versions.mattermost=11.9.1", "--with", "operator-manifest"}, 0, nil},
-		"builtin, by the chart": {[]string{"--deployment", "kubernetes", "--set", "settings.readiness=builtin", "--set", "versions.mattermost=11.9.1"}, 5, []string{"operator-manifest has to be carried with readiness=builtin: the chart", "--with operator-manifest would fit"}},
+		"as it comes":          {nil, 0, nil},
+		"a newer server":       {[]string{"--set", "versions.mattermost=11.9.1"}, 0, nil},
+		"a plugin that is new": {[]string{"--set", "versions.boards=9.3.1"}, 5, []string{"focalboard 9.3.1", "11.9.0 or newer", "for 11.7.9", "versions.boards=9.2.7 would fit this server", "versions.mattermost=11.9.1 would fit this plugin"}},
+		"another recorder":     {[]string{"--with", "calls-offloader", "--set", "versions.recorder=v0.9.0"}, 5, []string{"calls-recorder:v0.9.0 does not fit", "com.mattermost.calls 1.11.6 asks for exactly v0.8.13", "versions.recorder=v0.8.13 would fit"}},
+		"another transcriber":  {[]string{"--with", "calls-offloader", "--set", "versions.transcriber=v0.3.0"}, 5, []string{"calls-transcriber:v0.3.0 does not fit", "versions.transcriber=v0.7.2 would fit"}},
+		"an old rtcd":          {[]string{"--with", "rtcd", "--set", "versions.rtcd=v0.16.0"}, 5, []string{"rtcd:v0.16.0 does not fit", "v0.17.0 or newer", "versions.rtcd=v0.17.0 would fit"}},
+		"the oldest rtcd":      {[]string{"--with", "rtcd", "--set", "versions.rtcd=v0.17.0"}, 0, nil},
+		"an old offloader":     {[]string{"--with", "calls-offloader", "--set", "versions.offloader=v0.8.0"}, 5, []string{"v0.9.0 or newer"}},
+		"an old PostgreSQL":    {[]string{"--set", "versions.postgres=13"}, 5, []string{"postgres is 13 and has to be >=14", "Mattermost 11 needs", "versions.postgres=14 would fit"}},
+		"an old server":        {[]string{"--set", "versions.mattermost=10.11.23"}, 5, []string{"mattermost is 10.11.23"}},
+		"no image for arm64":   {[]string{"--platform", "linux/arm64"}, 5, []string{"exists for linux/amd64 only", "--deployment linux"}},
+		"builtin on the ESR": {[]string{"--deployment", "kubernetes", "--set", "settings.readiness=builtin"}, 5, []string{"mattermost is " +
+			"11.7.9 and has to be >=11.9.0 with readiness=builtin", "versions.mattermost=11.9.1 would fit"}},
+		"builtin, new enough": {[]string{"--deployment", "kubernetes", "--set", "settings.readiness=builtin", "--set", "versions.mattermost=11.9.1", "--with", "operator-manifest"}, 0, nil},
+		"builtin, by the chart": {[]string{"--deployment", "kubernetes", "--set", "settings.readiness=builtin", "--set", "versions.mattermost=11.9.1"}, 5, []string{"operator-manifest " +
+			"has to be carried with readiness=builtin: the chart", "--with operator-manifest would fit"}},
 		"an old operator":       {[]string{"--deployment", "kubernetes", "--set", "settings.readiness=builtin", "--set", "versions.mattermost=11.9.1", "--set", "versions.operator=v1.25.4"}, 5, []string{"operator is v1.25.4", "versions.operator=1.25.8 would fit"}},
 		"unknown component":     {[]string{"--with", "ai"}, 2, []string{`"ai": there is no such component; optional ones are`, "ollama"}},
 		"not for this one":      {[]string{"--with", "operator-manifest"}, 2, []string{"it is for --deployment kubernetes"}},
@@ -393,7 +409,10 @@ func TestCatalogueRules(t *testing.T) {
 func TestRulesReadTheArchive(t *testing.T) {
 	s := newSite(t)
 	all := s.stock("ddil", manifests.Choice{Deployment: "compose"})
-	args := slices.Concat([]string{"lock", "ddil", "--deployment", "compose", "--with", "calls-offloader", "-o", filepath.Join(s.dir, "l.yaml")}, s.up.Flags())
+	args := slices.Concat(
+		[]string{"lock", "ddil", "--deployment", "compose", "--with", "calls-offloader", "-o", filepath.Join(s.dir, "l.yaml")},
+		s.up.Flags(),
+	)
 	s.must(args...)
 	for _, p := range all.Plugins {
 		if p.ID == "com.mattermost.calls" {

@@ -32,7 +32,16 @@ func TestCosignLines(t *testing.T) {
 			}
 			path := filepath.Join(s.dir, "s.json")
 			bundletest.Write(t, path, text, 0o644)
-			out, err := exec.Command(cosign, "verify-blob", "--key", row.Public, "--bundle", path, "--insecure-ignore-tlog", filepath.Join(s.dir, "index.json")).CombinedOutput()
+			out, err := exec.Command(
+				cosign,
+				"verify-blob",
+				"--key",
+				row.Public,
+				"--bundle",
+				path,
+				"--insecure-ignore-tlog",
+				filepath.Join(s.dir, "index.json"),
+			).CombinedOutput()
 			if (err == nil) != row.Cosign {
 				t.Errorf("cosign accepts it: %v; the table says %v\n%s", err == nil, row.Cosign, out)
 			}

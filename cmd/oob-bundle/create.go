@@ -32,15 +32,36 @@ type resolveFlags struct {
 }
 
 func (f *resolveFlags) add(c *cobra.Command) {
-	c.Flags().StringArrayVar(&f.platforms, "platform", nil, "carry this `OS/ARCH`, such as linux/arm64; may be repeated (default the manifest's first, or linux on this machine's architecture)")
-	c.Flags().StringVar(&f.deployment, "deployment", "", "`FORM` of the deployment: compose, linux or kubernetes (default the manifest's first)")
+	c.Flags().StringArrayVar(
+		&f.platforms,
+		"platform",
+		nil,
+		"carry this `OS/ARCH`, such as linux/arm64; may be repeated (default the manifest's first, or linux on this machine's architecture)",
+	)
+	c.Flags().StringVar(
+		&f.deployment,
+		"deployment",
+		"",
+		"`FORM` of the deployment: compose, linux or kubernetes (default the manifest's first)",
+	)
 	c.Flags().StringArrayVar(&f.with, "with", nil, "carry this optional `COMPONENT` too; may be repeated")
 	c.Flags().StringArrayVar(&f.without, "without", nil, "leave out this `COMPONENT`, because the site has it; may be repeated")
 	c.Flags().StringArrayVar(&f.set, "set", nil, "change a value, `KEY=VALUE`, such as versions.mattermost=11.10.0; may be repeated")
 	c.Flags().BoolVar(&f.withoutReferrers, "without-referrers", false, "leave out upstream's signatures, attestations and SBOMs")
-	c.Flags().StringVar(&f.channel, "channel", "", "update channel `NAME`: a host refuses a bundle older than the newest it has installed from the same channel (default NAME/DEPLOYMENT/PLATFORM)")
+	c.Flags().StringVar(
+		&f.channel,
+		"channel",
+		"",
+		"update channel `NAME`: a host refuses a bundle older than the newest it has installed from the same channel "+
+			"(default NAME/DEPLOYMENT/PLATFORM)",
+	)
 	c.Flags().Int64Var(&f.sequence, "sequence", 0, "sequence number `N` in the channel (default the creation time in Unix seconds)")
-	c.Flags().StringArrayVar(&f.mirrors, "mirror", nil, "`FROM=TO`: fetch from TO (HOST[:PORT][/PREFIX]) instead of the registry or web server FROM; may be repeated")
+	c.Flags().StringArrayVar(
+		&f.mirrors,
+		"mirror",
+		nil,
+		"`FROM=TO`: fetch from TO (HOST[:PORT][/PREFIX]) instead of the registry or web server FROM; may be repeated",
+	)
 	c.Flags().StringArrayVar(&f.plainHTTP, "plain-http", nil, "use plain HTTP for `HOST[:PORT]`; may be repeated")
 	c.Flags().StringVar(&f.caFile, "ca-file", "", "PEM `FILE` with further certificate authorities")
 	c.Flags().IntVar(&f.jobs, "jobs", 8, "number `N` of parallel connections")
@@ -81,8 +102,18 @@ is interrupted, run the same command again: it resumes.`,
 	c.Flags().StringVarP(&f.output, "output", "o", "", "`FILE` to write (default NAME_VERSION_OS-ARCH.oob.tar)")
 	c.Flags().StringVar(&f.lock, "lock", "", "make the same bundle again from this lock `FILE`")
 	c.Flags().StringArrayVar(&f.reuse, "reuse", nil, "take blobs from this earlier `BUNDLE` instead of fetching them; may be repeated")
-	c.Flags().StringVar(&f.volumeSize, "volume-size", "", "write FILE.001, FILE.002 ... of at most `SIZE` bytes, such as 4294967295, 4.7GB or 25GB")
-	c.Flags().StringVar(&f.installer, "with-installer", "", "put an installer beside the bundle: this program (self), or the one at `PATH` for another platform, with its signature and instructions")
+	c.Flags().StringVar(
+		&f.volumeSize,
+		"volume-size",
+		"",
+		"write FILE.001, FILE.002 ... of at most `SIZE` bytes, such as 4294967295, 4.7GB or 25GB",
+	)
+	c.Flags().StringVar(
+		&f.installer,
+		"with-installer",
+		"",
+		"put an installer beside the bundle: this program (self), or the one at `PATH` for another platform, with its signature and instructions",
+	)
 	c.Flags().Lookup("with-installer").NoOptDefVal = ownProgram
 	u.jsonFlag(c)
 	return c
@@ -131,7 +162,11 @@ func (u *ui) create(c *cobra.Command, manifestPath string, f createFlags) error 
 	begun := time.Now()
 	var p *progress
 	o.Resolved = func(g *bundle.Geometry, l *manifests.Lock) bundle.Watch {
-		u.note("Resolved %s for %s in %.1f s: %s", contents(l), strings.Join(g.Info.PlatformNames(), ", "), time.Since(begun).Seconds(), human(g.PayloadSize()))
+		u.note(
+			"Resolved %s for %s in %.1f s: %s",
+			contents(l), strings.Join(g.Info.PlatformNames(), ", "), time.Since(begun).Seconds(),
+			human(g.PayloadSize()),
+		)
 		p = u.progress("fetch", g)
 		return p.watch()
 	}
@@ -178,7 +213,11 @@ func (u *ui) create(c *cobra.Command, manifestPath string, f createFlags) error 
 		public, values := create.PublicName(f.key), ""
 		if len(r.Needs) > 0 {
 			values = " --values site.yaml"
-			fmt.Fprintf(w, "On the isolated side: oob-bundle values %s --key %s >site.yaml, fill in %s, then\n ", out.File, public, strings.Join(r.Needs, ", "))
+			fmt.Fprintf(
+				w,
+				"On the isolated side: oob-bundle values %s --key %s >site.yaml, fill in %s, then\n ",
+				out.File, public, strings.Join(r.Needs, ", "),
+			)
 		} else {
 			fmt.Fprint(w, "On the isolated side:")
 		}
@@ -264,7 +303,9 @@ func (f resolveFlags) options(c *cobra.Command, manifest string, warn func(strin
 	if err != nil {
 		return o, err
 	}
-	client, err := remote.New(remote.Options{PlainHTTP: f.plainHTTP, CAFile: f.caFile, UserAgent: userAgent(), Connections: f.jobs, Warn: warn})
+	client, err := remote.New(
+		remote.Options{PlainHTTP: f.plainHTTP, CAFile: f.caFile, UserAgent: userAgent(), Connections: f.jobs, Warn: warn},
+	)
 	if err != nil {
 		return o, wrongUsage("--ca-file: %w", err)
 	}

@@ -127,7 +127,10 @@ func TestHandbook(t *testing.T) {
 // exitPage is docs/exit-codes.md.
 func exitPage() string {
 	var b strings.Builder
-	b.WriteString("# Exit codes\n\nThey are part of the contract: scripts may rely on them. This page is made from the program's own table.\n\n| code | meaning |\n|---|---|\n")
+	b.WriteString(
+		"# Exit codes\n\nThey are part of the contract: scripts may rely on them. This page is made from the program's own " +
+			"table.\n\n| code | meaning |\n|---|---|\n",
+	)
 	for _, s := range exitRows() {
 		fmt.Fprintf(&b, "| %d | %s |\n", s.code, s.meaning)
 	}
@@ -148,7 +151,11 @@ func commandPage(c *cobra.Command) string {
 func commandText(c *cobra.Command) string {
 	helpText(c) // adds --help and the flags of all commands
 	var b strings.Builder
-	fmt.Fprintf(&b, "# %s\n\n%s.\n\n```sh\n%s\n```\n\n", c.CommandPath(), c.Short, strings.ReplaceAll(strings.TrimRight(c.Example[2:], "\n"), "\n  ", "\n"))
+	fmt.Fprintf(
+		&b,
+		"# %s\n\n%s.\n\n```sh\n%s\n```\n\n",
+		c.CommandPath(), c.Short, strings.ReplaceAll(strings.TrimRight(c.Example[2:], "\n"), "\n  ", "\n"),
+	)
 	fmt.Fprintf(&b, "Usage: `%s`\n", c.UseLine())
 	if c.Long != "" {
 		fmt.Fprintf(&b, "\n%s\n", c.Long)
@@ -216,7 +223,10 @@ func errorPage(t *testing.T) string {
 			seen[e.says] = true
 		}
 	}
-	b.WriteString("\n## 1: a failure not listed below\n\nEverything else: among it `status --check` that finds a difference, and a release that does not come up.\n")
+	b.WriteString(
+		"\n## 1: a failure not listed below\n\nEverything else: among it `status --check` that finds a difference, and a " +
+			"release that does not come up.\n",
+	)
 	return b.String()
 }
 

@@ -54,7 +54,12 @@ func (s side) isolate(name string) {
 func newMachine(s side, name string) *machine {
 	dir := filepath.Join(s.dir, name)
 	socket := filepath.Join(dir, "docker.sock")
-	m := &machine{side: s, name: name, root: filepath.Join(dir, "root"), psql: "docker exec $(docker ps -q --filter label=com.docker.compose.service=postgres) psql"}
+	m := &machine{
+		side: s,
+		name: name,
+		root: filepath.Join(dir, "root"),
+		psql: "docker exec $(docker ps -q --filter label=com.docker.compose.service=postgres) psql",
+	}
 	m.enter = func(line string) string {
 		return "export DOCKER_HOST=unix://" + socket + "; exec nsenter --net=/var/run/netns/" + name + " bash -euo pipefail -c " + quote(line)
 	}
@@ -62,8 +67,11 @@ func newMachine(s side, name string) *machine {
 		s.Fatal(err)
 	}
 	s.isolate(name)
-	s.write(name+"/daemon.json", fmt.Sprintf(`{"data-root": "%[1]s/data", "exec-root": "%[1]s/run", "pidfile": "%[1]s/pid", "storage-driver": %[2]q}`,
-		dir, s.sh("docker info --format '{{.Driver}}'")))
+	s.write(
+		name+"/daemon.json",
+		fmt.Sprintf(`{"data-root": "%[1]s/data", "exec-root": "%[1]s/run", "pidfile": "%[1]s/pid", "storage-driver": %[2]q}`,
+			dir, s.sh("docker info --format '{{.Driver}}'")),
+	)
 	cmd := exec.Command("nsenter", "--net=/var/run/netns/"+name, "dockerd", "--config-file", dir+"/daemon.json", "--host", "unix://"+socket)
 	log, err := os.Create(dir + "/dockerd.log")
 	if err != nil {
@@ -75,7 +83,13 @@ func newMachine(s side, name string) *machine {
 	}
 	s.Cleanup(func() {
 		if s.Failed() {
-			out, _ := s.try(m.enter("for c in $(docker ps -aq); do docker inspect --format '{{.Name}} {{.State.Status}}' $c; docker logs --tail 400 $c 2>&1 | grep -iE 'plugin|error|fatal|signature' | tail -25 || true; done; grep -hiE 'plugin|signature|error' " + m.root + "/deployments/*/data/mattermost/logs/mattermost.log | tail -40"))
+			out, _ := s.try(
+				m.enter(
+					"for c in $(docker ps -aq); do docker inspect --format '{{.Name}} {{.State.Status}}' $c; docker logs --tail 400 " +
+						"$c 2>&1 | grep -iE 'plugin|error|fatal|signature' | tail -25 || true; done; grep -hiE " +
+						"'plugin|signature|error' " + m.root + "/deployments/*/data/mattermost/logs/mattermost.log | tail -40",
+				),
+			)
 			s.Log(out)
 		}
 		_, _ = m.try(m.enter("docker ps -aq | xargs -r docker rm -f"))
@@ -124,7 +138,13 @@ func (m *machine) sent() int {
 // api asks the server by its port on the machine.
 func (m *machine) api(token, method, path, body string) (status int, answer string) {
 	m.Helper()
-	out := m.run(fmt.Sprintf("curl -sS -m 20 -o answer.%[1]s -w '%%{http_code}' -X %[2]s -H 'Authorization: Bearer %[3]s' -d %[4]s http://127.0.0.1:8065%[5]s; echo; cat answer.%[1]s", m.name, method, token, quote(body), path))
+	out := m.run(
+		fmt.Sprintf(
+			"curl -sS -m 20 -o answer.%[1]s -w '%%{http_code}' -X %[2]s -H 'Authorization: Bearer %[3]s' -d %[4]s "+
+				"http://127.0.0.1:8065%[5]s; echo; cat answer.%[1]s",
+			m.name, method, token, quote(body), path,
+		),
+	)
 	code, rest, _ := strings.Cut(out, "\n")
 	status, err := strconv.Atoi(code)
 	if err != nil {
@@ -183,11 +203,18 @@ func imageOf(t *testing.T, c v1.Config, layers ...v1.Layer) v1.Image {
 func (s side) serverLayer(built, binary string) v1.Layer {
 	s.Helper()
 	name := "layer-" + binary
-	s.sh(fmt.Sprintf(`rm -rf %[1]s && mkdir -p %[1]s/mattermost/{bin,config,data,logs,plugins,client/plugins,prepackaged_plugins,bleve-indexes} %[1]s/{tmp,etc,var/tmp}
+	s.sh(
+		fmt.Sprintf(
+			`rm -rf %[1]s && mkdir -p %[1]s/mattermost/{bin,config,data,logs,plugins,client/plugins,prepackaged_plugins,bleve-indexes} %[1]s/{tmp,etc,var/tmp}
 		cp %[2]s/%[3]s %[1]s/mattermost/bin/mattermost && cp %[2]s/mmctl %[1]s/mattermost/bin/ && cp -r %[2]s/share/* %[1]s/mattermost/
 		echo 'mattermost:x:2000:2000::/mattermost:/none' >%[1]s/etc/passwd && chmod 1777 %[1]s/tmp %[1]s/var/tmp
 		echo '<html></html>' >%[1]s/mattermost/client/root.html
-		tar -C %[1]s --owner=2000 --group=2000 --numeric-owner -cf %[1]s.tar . && rm -rf %[1]s`, name, built, binary))
+		tar -C %[1]s --owner=2000 --group=2000 --numeric-owner -cf %[1]s.tar . && rm -rf %[1]s`,
+			name,
+			built,
+			binary,
+		),
+	)
 	return layerOf(s.T, filepath.Join(s.dir, name+".tar"))
 }
 
@@ -207,7 +234,16 @@ func (s side) prepare() (built string) {
 	}
 	s.Setenv("PATH", filepath.Join(wd, "../../bin/tools")+":"+s.dir+":"+os.Getenv("PATH"))
 	s.Setenv("OOB_BUNDLE_PASSWORD", "")
-	if out, err := exec.Command("env", "CGO_ENABLED=0", "go", "build", "-trimpath", "-o", filepath.Join(s.dir, "oob-bundle"), ".").CombinedOutput(); err != nil {
+	if out, err := exec.Command(
+		"env",
+		"CGO_ENABLED=0",
+		"go",
+		"build",
+		"-trimpath",
+		"-o",
+		filepath.Join(s.dir, "oob-bundle"),
+		".",
+	).CombinedOutput(); err != nil {
 		s.Fatalf("%v %s", err, out)
 	}
 	return built
@@ -216,8 +252,14 @@ func (s side) prepare() (built string) {
 // What the images say of how they are run, as the published ones do.
 var (
 	postgresConfig = v1.Config{
-		Env:        []string{"PATH=/usr/lib/postgresql/15/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", "PG_MAJOR=15", "PGDATA=/var/lib/postgresql/data"},
-		Entrypoint: []string{"docker-entrypoint"}, Cmd: []string{"postgres"}, StopSignal: "SIGINT",
+		Env: []string{
+			"PATH=/usr/lib/postgresql/15/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
+			"PG_MAJOR=15",
+			"PGDATA=/var/lib/postgresql/data",
+		},
+		Entrypoint: []string{"docker-entrypoint"},
+		Cmd:        []string{"postgres"},
+		StopSignal: "SIGINT",
 	}
 	nginxConfig  = v1.Config{Entrypoint: []string{"/usr/sbin/nginx"}, Cmd: []string{"-g", "daemon off;"}, StopSignal: "SIGQUIT"}
 	serverConfig = v1.Config{
@@ -290,12 +332,19 @@ components:
   - name: ours
     plugins:
       - {url: mil.example.carried.tar.gz, signature: mil.example.carried.tar.gz.sig, keys: [own], id: mil.example.carried}
-      - {url: mil.example.unsigned.tar.gz, sha256: "`+s.sh("sha256sum mil.example.unsigned.tar.gz | cut -d' ' -f1")+`", id: mil.example.unsigned}
+      - {url: mil.example.unsigned.tar.gz, sha256: "`+s.sh("sha256sum mil.example.unsigned.tar.gz | cut "+
+		"-d' ' -f1")+`", id: mil.example.unsigned}
 `)
-	s.write("hello.yaml", "apiVersion: oobbundle.dev/v1\nkind: Manifest\nmetadata: {name: hello, version: 1.0.0}\ncomponents:\n  - name: hello\n    images: [docker.io/library/hello:1]\n")
+	s.write(
+		"hello.yaml",
+		"apiVersion: oobbundle.dev/v1\nkind: Manifest\nmetadata: {name: hello, version: 1.0.0}\ncomponents:\n  - name: "+
+			"hello\n    images: [docker.io/library/hello:1]\n",
+	)
 	s.sh("oob-bundle key generate")
 	create := func(file, manifest, args string) {
-		s.sh("oob-bundle create " + manifest + " --key oob.key -o " + file + " --mirror docker.io=" + up + "/docker.io --plain-http " + up + " " + args)
+		s.sh(
+			"oob-bundle create " + manifest + " --key oob.key -o " + file + " --mirror docker.io=" + up + "/docker.io --plain-http " + up + " " + args,
+		)
 	}
 	create("one.oob.tar", "application.yaml", "--set versions.postgres=15 --sequence 1")
 	create("broken.oob.tar", "application.yaml", "--set versions.postgres=15 --set versions.mattermost=11.8.5 --sequence 2")
@@ -317,11 +366,17 @@ func TestEndToEnd(t *testing.T) {
 		t.Errorf("the template of values: %s", template)
 	}
 	flags := " --key oob.pub --root " + m.root + " --host-root " + m.dir + "/etc-of-1 --values site.yaml"
-	if code, stderr := m.exits("install one.oob.tar --key oob.pub --root " + m.root); code != 2 || !strings.Contains(stderr, "domain is needed") {
+	if code, stderr := m.exits(
+		"install one.oob.tar --key oob.pub --root " + m.root,
+	); code != 2 ||
+		!strings.Contains(stderr, "domain is needed") {
 		t.Errorf("without values: exit status %d: %s", code, stderr)
 	}
 	s.write("site.yaml", "domain: chat.site.mil\nhttpPort: 8080\n")
-	if plan := m.run("oob-bundle install one.oob.tar" + flags + " --dry-run"); !strings.Contains(plan, "compose.yaml") || !strings.Contains(plan, "mattermost, nginx, postgres") {
+	if plan := m.run(
+		"oob-bundle install one.oob.tar" + flags + " --dry-run",
+	); !strings.Contains(plan, "compose.yaml") ||
+		!strings.Contains(plan, "mattermost, nginx, postgres") {
 		t.Errorf("the plan: %s", plan)
 	}
 	m.run("test ! -e " + m.root)
@@ -372,7 +427,10 @@ func TestEndToEnd(t *testing.T) {
 	}
 	// What drifts is seen and put right.
 	m.run("echo '# by hand' >>" + m.root + "/deployments/application/current/nginx/conf.d/default.conf")
-	m.run("f=$(find " + m.root + "/registry -name data -printf '%s %p\\n' | sort -n | tail -1 | cut -d' ' -f2) && printf x | dd of=$f conv=notrunc bs=1 seek=1000 2>/dev/null")
+	m.run(
+		"f=$(find " + m.root + "/registry -name data -printf '%s %p\\n' | sort -n | tail -1 | cut -d' ' -f2) && printf x | " +
+			"dd of=$f conv=notrunc bs=1 seek=1000 2>/dev/null",
+	)
 	if code, stderr := m.exits("status --check --root " + m.root); code != 1 || !strings.Contains(stderr, "not as it was installed") {
 		t.Errorf("status --check: exit status %d: %s", code, stderr)
 	}
@@ -381,9 +439,15 @@ func TestEndToEnd(t *testing.T) {
 
 	// A second host takes it from the registry of the first.
 	second := m.root + "-of-2"
-	m.run("oob-bundle registry serve --root " + m.root + " 2>serve.log & p=$!; trap 'kill $p' EXIT; until curl -sf -m 2 http://127.0.0.1:5000/v2/; do sleep 0.2; done; " +
-		"oob-bundle install oci://127.0.0.1:5000/oob-bundle/application --plain-http 127.0.0.1:5000 --key oob.pub --values site.yaml --root " + second)
-	m.run("diff <(sed '1,2d' " + m.root + "/deployments/application/current/airgap.json) <(sed '1,2d' " + second + "/deployments/application/current/airgap.json)")
+	m.run(
+		"oob-bundle registry serve --root " + m.root + " 2>serve.log & p=$!; trap 'kill $p' EXIT; until curl -sf -m 2 " +
+			"http://127.0.0.1:5000/v2/; do sleep 0.2; done; " +
+			"oob-bundle install oci://127.0.0.1:5000/oob-bundle/application --plain-http 127.0.0.1:5000 --key oob.pub --values " +
+			"site.yaml --root " + second,
+	)
+	m.run(
+		"diff <(sed '1,2d' " + m.root + "/deployments/application/current/airgap.json) <(sed '1,2d' " + second + "/deployments/application/current/airgap.json)",
+	)
 	m.run("oob-bundle status --check --root " + second + " && test ! -e " + second + "/registry")
 
 	// Nothing was sent elsewhere; and had a container done so, it would have been seen.
@@ -402,7 +466,9 @@ func TestEndToEnd(t *testing.T) {
 	if err := json.Unmarshal([]byte(left), &removed); err != nil || removed.Removed.Blobs == 0 {
 		t.Errorf("%v: %s", err, left)
 	}
-	m.run("test -s " + m.root + "/deployments/application/data/postgres/PG_VERSION && test ! -e " + m.root + "/deployments/application/current")
+	m.run(
+		"test -s " + m.root + "/deployments/application/data/postgres/PG_VERSION && test ! -e " + m.root + "/deployments/application/current",
+	)
 	if n := m.run("docker ps -q | wc -l"); n != "0" {
 		t.Errorf("%s containers are left", n)
 	}
@@ -413,7 +479,10 @@ func TestEndToEnd(t *testing.T) {
 // login signs in and returns a token.
 func (m *machine) login() string {
 	m.Helper()
-	out := m.run(`curl -sS -m 20 -D - -o /dev/null -X POST -d '{"login_id":"admin","password":"Correct-horse-1"}' http://127.0.0.1:8065/api/v4/users/login`)
+	out := m.run(
+		`curl -sS -m 20 -D - -o /dev/null -X POST -d '{"login_id":"admin","password":"Correct-horse-1"}' ` +
+			`http://127.0.0.1:8065/api/v4/users/login`,
+	)
 	match := regexp.MustCompile(`(?im)^token: (\S+)`).FindStringSubmatch(out)
 	if match == nil {
 		m.Fatalf("no token: %s", out)
@@ -547,7 +616,11 @@ func TestCRD(t *testing.T) {
 	readYAML(t, crd, &definition)
 	for _, readiness := range []string{"none", "external"} {
 		s := newSite(t)
-		c := manifests.Choice{Deployment: "kubernetes", With: []string{"operator-manifest", "object-storage", "push-proxy"}, Set: map[string]string{"settings.readiness": readiness}}
+		c := manifests.Choice{
+			Deployment: "kubernetes",
+			With:       []string{"operator-manifest", "object-storage", "push-proxy"},
+			Set:        map[string]string{"settings.readiness": readiness},
+		}
 		all := s.stock("application", c)
 		data, err := os.ReadFile(operator)
 		if err != nil {
@@ -565,7 +638,11 @@ func TestCRD(t *testing.T) {
 		create = append(create, "--set", "sha256."+pin+"="+bundle.DigestOf(data).Hex())
 		s.must(create...)
 		root, values := filepath.Join(s.dir, "root"), filepath.Join(s.dir, "site.yaml")
-		bundletest.Write(t, values, []byte("domain: chat.site.mil\nlicenseSecret: license\ntlsSecret: tls\npullSecret: regcred\nregistry: registry.site:5000\n"), 0o600)
+		bundletest.Write(
+			t, values,
+			[]byte("domain: chat.site.mil\nlicenseSecret: license\ntlsSecret: tls\npullSecret: regcred\nregistry: registry.site:5000\n"),
+			0o600,
+		)
 		s.must("install", file, "--key", s.key.Public, "--root", root, "--values", values)
 		current := filepath.Join(root, "deployments/application/current")
 		var resource map[string]any
@@ -588,7 +665,8 @@ func TestCRD(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if regexp.MustCompile(`image: mattermost/`).Match(rendered) || !strings.Contains(string(rendered), "image: registry.site:5000/docker.io/mattermost/mattermost-operator@sha256:") {
+		if regexp.MustCompile(`image: mattermost/`).Match(rendered) ||
+			!strings.Contains(string(rendered), "image: registry.site:5000/docker.io/mattermost/mattermost-operator@sha256:") {
 			t.Errorf("the operator's image: %s", regexp.MustCompile(`.*image: .*`).FindAll(rendered, -1))
 		}
 	}

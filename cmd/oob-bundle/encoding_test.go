@@ -32,7 +32,8 @@ func TestEncodings(t *testing.T) {
 		}
 		return string(data)
 	}
-	const manifest = "apiVersion: oobbundle.dev/v1\nkind: Manifest\nmetadata: {name: a, version: \"1\"}\ncomponents:\n- name: a\n  files: [{source: a.txt, path: a.txt}]\n"
+	const manifest = "apiVersion: oobbundle.dev/v1\nkind: Manifest\nmetadata: {name: a, version: \"1\"}\ncomponents:\n- " +
+		"name: a\n  files: [{source: a.txt, path: a.txt}]\n"
 	bundletest.Write(t, filepath.Join(dir, "a.txt"), []byte("a"), 0o644)
 	written := filepath.Join(dir, "written")
 	for name, x := range map[string]struct {

@@ -50,16 +50,34 @@ func exitTable() []exitStatus {
 			syscall.EIO, syscall.EMFILE, syscall.ENFILE, syscall.ENOLCK, create.ErrLocked, install.ErrLocked, sign.ErrLocked,
 			sign.ErrReadable, trust.ErrWritable,
 		}, diskFailure},
-		{5, "refused by policy: older than installed, wrong platform, threshold, another channel's, a lock that no longer fits, a newer format", []error{
-			bundle.ErrPolicy, bundle.ErrNewer,
-		}, nil},
+		{
+			5,
+			"refused by policy: older than installed, wrong platform, threshold, another channel's, a lock that no longer fits, a newer format",
+			[]error{
+				bundle.ErrPolicy, bundle.ErrNewer,
+			},
+			nil,
+		},
 		{4, "signature missing, wrong, or by a key that is not trusted", []error{bundle.ErrSignature}, nil},
-		{7, "a source or the target registry could not be reached, refused, or sent something wrong", []error{remote.ErrRegistry, install.ErrMissing}, nil},
+		{
+			7,
+			"a source or the target registry could not be reached, refused, or sent something wrong",
+			[]error{remote.ErrRegistry, install.ErrMissing},
+			nil,
+		},
 		{1, "a failure not listed below", []error{host.ErrState, service.ErrUnusable}, nil},
 		{3, "damaged, or not a bundle", []error{bundle.ErrOther, bundle.ErrFormat, bundle.ErrDigest, bundle.ErrLimit}, nil},
-		{2, "usage", []error{
-			errUsage, manifests.ErrInvalid, trust.ErrUsage, sign.ErrKey, kit.ErrProgram, bundle.ErrPart, bundle.ErrNotFile, registry.ErrNothingInstalled, registry.ErrCertificate, registry.ErrAccounts, host.ErrValues, ledger.ErrNotInstalled, service.ErrNoRuntime, remote.ErrCAFile, fs.ErrNotExist, fs.ErrExist, syscall.ENOTDIR, syscall.EISDIR,
-		}, nil},
+		{
+			2,
+			"usage",
+			[]error{
+				errUsage, manifests.ErrInvalid, trust.ErrUsage, sign.ErrKey, kit.ErrProgram, bundle.ErrPart,
+				bundle.ErrNotFile, registry.ErrNothingInstalled, registry.ErrCertificate, registry.ErrAccounts,
+				host.ErrValues, ledger.ErrNotInstalled, service.ErrNoRuntime, remote.ErrCAFile, fs.ErrNotExist,
+				fs.ErrExist, syscall.ENOTDIR, syscall.EISDIR,
+			},
+			nil,
+		},
 		{0, "done", nil, nil},
 	}
 }

@@ -94,7 +94,11 @@ func newFaultWorldAt(t *testing.T, dir string) *faultWorld {
 	up := bundletest.NewRegistry(t, nil)
 	layer := bundletest.Layer(bundletest.File{Name: "app", Mode: 0o755, Data: []byte("shared")})
 	up.Push(t, "team/app:1", bundletest.Image("linux/amd64", layer))
-	up.Push(t, "team/web:1", bundletest.Image("linux/amd64", layer, bundletest.Layer(bundletest.File{Name: "web", Mode: 0o755, Data: []byte("web")})))
+	up.Push(
+		t,
+		"team/web:1",
+		bundletest.Image("linux/amd64", layer, bundletest.Layer(bundletest.File{Name: "web", Mode: 0o755, Data: []byte("web")})),
+	)
 	w := &faultWorld{t: t, program: program(t), dir: dir}
 	in := filepath.Join(w.dir, "in")
 	for name, text := range map[string]string{
@@ -305,8 +309,29 @@ func faultCommands(w *faultWorld) []faultCommand {
 	host := regexp.MustCompile(`[0-9.]+:\d+/team`).FindString(string(readFile(w.t, filepath.Join(w.dir, "in/app.yaml"))))
 	up := strings.TrimSuffix(host, "/team")
 	return []faultCommand{
-		{name: "create", args: []string{"create", "in/app.yaml", "--key", "in/key.pem", "--plain-http", up, "--platform", "linux/amd64", "--jobs", "1", "-o", "out/new.oob.tar", "--lock", "in/one.oob.tar.lock.yaml"}},
-		{name: "lock", args: []string{"lock", "in/app.yaml", "--plain-http", up, "--platform", "linux/amd64", "--sequence", "1", "-o", "out/new.lock.yaml"}},
+		{
+			name: "create",
+			args: []string{
+				"create",
+				"in/app.yaml",
+				"--key",
+				"in/key.pem",
+				"--plain-http",
+				up,
+				"--platform",
+				"linux/amd64",
+				"--jobs",
+				"1",
+				"-o",
+				"out/new.oob.tar",
+				"--lock",
+				"in/one.oob.tar.lock.yaml",
+			},
+		},
+		{
+			name: "lock",
+			args: []string{"lock", "in/app.yaml", "--plain-http", up, "--platform", "linux/amd64", "--sequence", "1", "-o", "out/new.lock.yaml"},
+		},
 		{name: "sign", args: []string{"sign", "out/one.oob.tar", "--key", "in/second.pem"}, spoil: func(w *faultWorld) {
 			bundletest.Write(w.t, filepath.Join(w.dir, "out/one.oob.tar"), readFile(w.t, filepath.Join(w.dir, "in/one.oob.tar")), 0o644)
 		}},
@@ -493,7 +518,10 @@ func (w *faultWorld) intact(c faultCommand, r *trace.Result, bad func(string, ..
 			bad("it says that it is done, and has left: %s", diff)
 		}
 	}
-	if data, err := os.ReadFile(filepath.Join(w.dir, "out/new.oob.tar")); err == nil && !bytes.Equal(withoutSlot(data), withoutSlot(readFile(w.t, filepath.Join(w.dir, "in/one.oob.tar")))) {
+	if data, err := os.ReadFile(
+		filepath.Join(w.dir, "out/new.oob.tar"),
+	); err == nil &&
+		!bytes.Equal(withoutSlot(data), withoutSlot(readFile(w.t, filepath.Join(w.dir, "in/one.oob.tar")))) {
 		bad("a bundle that is not whole has its final name")
 	}
 	w.intactRegistry(r.Code == -1, bad)

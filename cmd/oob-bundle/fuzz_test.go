@@ -18,12 +18,39 @@ func TestSeeds(t *testing.T) {
 func flagSeeds() seeds.Of[string] {
 	return seeds.Of[string]{
 		Taken: []string{
-			"docker.io=mirror.example.com:5000/hub", "docker.io=localhost", "app/linux/amd64=1767225600", "a=9223372036854775807", "4294967295", "4.7GB", "25 GiB", "65536", "1EB",
-			"registry.site:5000/oob-bundle/app", "registry.site/mirror/oob-bundle/app:channel-x", "registry.site/oob-bundle/app@sha256:" + strings.Repeat("0", 64),
+			"docker.io=mirror.example.com:5000/hub",
+			"docker.io=localhost",
+			"app/linux/amd64=1767225600",
+			"a=9223372036854775807",
+			"4294967295",
+			"4.7GB",
+			"25 GiB",
+			"65536",
+			"1EB",
+			"registry.site:5000/oob-bundle/app",
+			"registry.site/mirror/oob-bundle/app:channel-x",
+			"registry.site/oob-bundle/app@sha256:" + strings.Repeat("0", 64),
 		},
 		Refused: []string{
-			"", "=", "a=", "=a.b", "docker.io=mirror", "docker.io=https://mirror.example.com", "a/b=c.d/e", "a=-1", "a=b=0", "a*=5", "a=9223372036854775808", "a=b", "65535", "-4GB", "4XB", "9999EB",
-			"registry.site/app", "registry/oob-bundle/app", "registry.site/oob-bundle/a/b",
+			"",
+			"=",
+			"a=",
+			"=a.b",
+			"docker.io=mirror",
+			"docker.io=https://mirror.example.com",
+			"a/b=c.d/e",
+			"a=-1",
+			"a=b=0",
+			"a*=5",
+			"a=9223372036854775808",
+			"a=b",
+			"65535",
+			"-4GB",
+			"4XB",
+			"9999EB",
+			"registry.site/app",
+			"registry/oob-bundle/app",
+			"registry.site/oob-bundle/a/b",
 		},
 	}
 }
@@ -75,7 +102,8 @@ func fuzzFlags(t *testing.T, s string) bool {
 	if check(err) {
 		host, _, _ := strings.Cut(address, "/")
 		whole := address + "/oob-bundle/" + name
-		if !strings.HasPrefix(s, whole) || strings.Trim(s[len(whole):], ":@") != strings.Trim(version, ":@") || strings.Contains(name, "/") || !isHost(host) {
+		if !strings.HasPrefix(s, whole) || strings.Trim(s[len(whole):], ":@") != strings.Trim(version, ":@") || strings.Contains(name, "/") ||
+			!isHost(host) {
 			t.Fatalf("%q is %q of %q at %q", s, version, name, address)
 		}
 	}

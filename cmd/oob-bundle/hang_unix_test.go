@@ -88,7 +88,8 @@ func refusedInTime(t *testing.T, args []string) {
 		if c != 2 && c != 7 {
 			t.Errorf("exit %d: %s%s", c, out.String(), err.String())
 		}
-		if !strings.Contains(err.String(), "pipe") && !strings.Contains(err.String(), "not a file") && !strings.Contains(err.String(), "not a transfer record") {
+		if !strings.Contains(err.String(), "pipe") && !strings.Contains(err.String(), "not a file") &&
+			!strings.Contains(err.String(), "not a transfer record") {
 			t.Errorf("the message names no pipe: %s", err.String())
 		}
 	case <-time.After(20 * time.Second):

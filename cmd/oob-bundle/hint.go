@@ -30,7 +30,8 @@ func hint(err error) string {
 	case errors.As(err, &usage):
 		return usage.command + " --help shows how it is used."
 	case errors.As(err, &r) && (remote.Refused(err) || remote.Denied(err)):
-		return "The account needs the right to push. Harbor wants the project, ECR the repositories to be there first: oob-bundle, and the first part of every image's name, or one project given as --registry HOST/PROJECT."
+		return "The account needs the right to push. Harbor wants the project, ECR the repositories to be there first: " +
+			"oob-bundle, and the first part of every image's name, or one project given as --registry HOST/PROJECT."
 	case errors.As(err, &path) && errors.Is(err, fs.ErrNotExist) && strings.HasPrefix(path.Path, "oci://"):
 		return "install, repair and values take a bundle from a registry; this command wants a file."
 	case errors.As(err, &path) && errors.Is(err, fs.ErrNotExist) && (strings.Contains(path.Path, "://") || strings.Contains(path.Path, "/oob-bundle/")):
@@ -41,7 +42,8 @@ func hint(err error) string {
 	case b != nil && errors.Is(err, bundle.ErrSignature):
 		return "Make sure that this is the file you were sent and that the key is its maker's; nothing of it was used."
 	case b != nil && errors.Is(err, bundle.ErrDigest):
-		return "The signature is good: the file was changed after it was signed, or the medium is failing. Copy it again; it need not be built again."
+		return "The signature is good: the file was changed after it was signed, or the medium is failing. Copy it again; it " +
+			"need not be built again."
 	case b != nil && (errors.Is(err, bundle.ErrFormat) || errors.Is(err, bundle.ErrLimit)):
 		return "Copy the file again and compare its size with the original's."
 	}

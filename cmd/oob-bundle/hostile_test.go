@@ -74,12 +74,40 @@ func TestOtherPaths(t *testing.T) {
 	}
 	root := filepath.Join(dir, "site")
 	paths := []struct{ path, text string }{
-		{link, "a symbolic link"}, {directory, "a directory"}, {pipe, "a pipe"}, {"/dev/zero", "a device"}, {"/dev/null", "a device"}, {"/dev/stdin", "a symbolic link"}, {"/dev/fd/0", ""}, {"/proc/self/fd/0", ""},
-		{filepath.Join(dir, "loop"), "a symbolic link"}, {filepath.Join(dir, "missing"), "no such file"}, {good + "/x", ""}, {"", ""}, {"-", ""}, {strings.Repeat("x", 5000), ""}, {good + "\x00", ""},
+		{
+			link,
+			"a symbolic link",
+		},
+		{directory, "a directory"},
+		{pipe, "a pipe"},
+		{"/dev/zero", "a device"},
+		{"/dev/null", "a device"},
+		{"/dev/stdin", "a symbolic link"},
+		{"/dev/fd/0", ""},
+		{"/proc/self/fd/0", ""},
+		{
+			filepath.Join(dir, "loop"),
+			"a symbolic link",
+		},
+		{filepath.Join(dir, "missing"), "no such file"},
+		{good + "/x", ""},
+		{"", ""},
+		{"-", ""},
+		{strings.Repeat("x", 5000), ""},
+		{good + "\x00", ""},
 	}
 	commands := map[string][]string{
-		"verify": {"--key", key.Public, "--root", root}, "install": {"--key", key.Public, "--root", root}, "values": {"--key", key.Public, "--root", root}, "repair": {"--key", key.Public, "--root", root},
-		"inspect": nil, "sign": {"--key", key.Private},
+		"verify": {
+			"--key",
+			key.Public,
+			"--root",
+			root,
+		},
+		"install": {"--key", key.Public, "--root", root},
+		"values":  {"--key", key.Public, "--root", root},
+		"repair":  {"--key", key.Public, "--root", root},
+		"inspect": nil,
+		"sign":    {"--key", key.Private},
 	}
 	before := tree(t, dir)
 	for name, flags := range commands {
@@ -339,17 +367,32 @@ func TestBombs(t *testing.T) {
 		}), false},
 		{"2,000 references to one index of 30,000 manifests", func(c *bundletest.Content) {
 			m := string(bundletest.Encode(c.Image("linux/amd64", "x")))
-			shared(c, c.Blob(bundle.TypeOCIIndex, []byte(`{"schemaVersion":2,"manifests":[`+strings.TrimSuffix(strings.Repeat(m+",", room(len(m)+1)), ",")+`]}`)))
+			shared(
+				c,
+				c.Blob(
+					bundle.TypeOCIIndex,
+					[]byte(`{"schemaVersion":2,"manifests":[`+strings.TrimSuffix(strings.Repeat(m+",", room(len(m)+1)), ",")+`]}`),
+				),
+			)
 		}, true},
 		{"2,000 references to one image of 30,000 layers", func(c *bundletest.Content) {
 			config := c.Blob(bundle.TypeOCIConfig, []byte("{}"))
 			c.Blob(bundletest.TypeLayer, []byte("x"))
-			shared(c, c.Blob(bundle.TypeOCIManifest, []byte(`{"schemaVersion":2,"config":`+string(bundletest.Encode(config))+`,"layers":[`+layers(25_000)+`]}`)))
+			shared(
+				c,
+				c.Blob(
+					bundle.TypeOCIManifest,
+					[]byte(`{"schemaVersion":2,"config":`+string(bundletest.Encode(config))+`,"layers":[`+layers(25_000)+`]}`),
+				),
+			)
 		}, false},
 		{"2,000 references to one partial index of 4 MiB", func(c *bundletest.Content) {
 			amd := c.Image("linux/amd64", "x")
 			m := string(bundletest.Encode(amd))
-			index := c.Blob(bundle.TypeOCIIndex, []byte(`{"schemaVersion":2,"manifests":[`+strings.TrimSuffix(strings.Repeat(m+",", room(len(m)+1)), ",")+`]}`))
+			index := c.Blob(
+				bundle.TypeOCIIndex,
+				[]byte(`{"schemaVersion":2,"manifests":[`+strings.TrimSuffix(strings.Repeat(m+",", room(len(m)+1)), ",")+`]}`),
+			)
 			c.Partial("docker.io/library/a:first", index, amd)
 			for i := range 1900 {
 				ref := fmt.Sprintf("docker.io/library/a:%d", i)
@@ -389,14 +432,31 @@ func TestBombs(t *testing.T) {
 		}, true},
 		{"a deployment of empty components", func(c *bundletest.Content) {
 			c.Document = func(d []byte) []byte {
-				return bytes.Replace(d, []byte(`"components":[`), append(append([]byte(`"components":[`), bytes.Repeat([]byte("{},"), room(3))...), "{}"...), 1)
+				return bytes.Replace(
+					d,
+					[]byte(`"components":[`),
+					append(append([]byte(`"components":[`), bytes.Repeat([]byte("{},"), room(3))...), "{}"...),
+					1,
+				)
 			}
 		}, false},
 		{"an index of empty descriptors", func(c *bundletest.Content) {
-			c.Add("docker.io/library/odd:1", c.Blob(bundle.TypeOCIIndex, append(append([]byte(`{"schemaVersion":2,"manifests":[`), bytes.Repeat([]byte("{},"), room(3))...), "{}]}"...)))
+			c.Add(
+				"docker.io/library/odd:1",
+				c.Blob(
+					bundle.TypeOCIIndex,
+					append(append([]byte(`{"schemaVersion":2,"manifests":[`), bytes.Repeat([]byte("{},"), room(3))...), "{}]}"...),
+				),
+			)
 		}, false},
 		{"a manifest of lists in lists in what nobody knows", func(c *bundletest.Content) {
-			c.Add("docker.io/library/odd:1", c.Blob(bundle.TypeOCIManifest, append(append([]byte(`{"schemaVersion":2,"fsLayers":[`), bytes.Repeat([]byte("[],"), room(3))...), "[]]}"...)))
+			c.Add(
+				"docker.io/library/odd:1",
+				c.Blob(
+					bundle.TypeOCIManifest,
+					append(append([]byte(`{"schemaVersion":2,"fsLayers":[`), bytes.Repeat([]byte("[],"), room(3))...), "[]]}"...),
+				),
+			)
 		}, false},
 	}
 	const most = 256 << 20
@@ -421,7 +481,10 @@ func TestBombs(t *testing.T) {
 				if bytes > most {
 					t.Errorf("%s allocated %d MiB", args[0], bytes>>20)
 				}
-				t.Logf("%-8s exit %d, %5d MiB allocated in all, %v, a file of %d KiB", args[0], status, bytes>>20, took.Round(time.Millisecond), size>>10)
+				t.Logf(
+					"%-8s exit %d, %5d MiB allocated in all, %v, a file of %d KiB",
+					args[0], status, bytes>>20, took.Round(time.Millisecond), size>>10,
+				)
 			}
 		})
 	}

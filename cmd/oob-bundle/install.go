@@ -52,7 +52,12 @@ func (f *targetFlags) plain(address string) bool {
 type hostFlags struct{ hostRoot string }
 
 func (f *hostFlags) add(c *cobra.Command) {
-	c.Flags().StringVar(&f.hostRoot, "host-root", "", "`DIR` whose etc/ gets the links of units and configurations (default / with the default --root, none with another)")
+	c.Flags().StringVar(
+		&f.hostRoot,
+		"host-root",
+		"",
+		"`DIR` whose etc/ gets the links of units and configurations (default / with the default --root, none with another)",
+	)
 }
 
 // first returns the directory whose etc/ gets the links of a first release, or "" for none.
@@ -107,7 +112,12 @@ database is dumped before an upgrade, and the dump is put back then.`,
 	c.Flags().BoolVar(&f.dryRun, "dry-run", false, "say what would be done, and do nothing")
 	c.Flags().BoolVar(&f.start, "start", false, "start what was installed and wait until it is well")
 	c.Flags().DurationVar(&f.startTimeout, "start-timeout", 5*time.Minute, "`TIME` that it may take to come up")
-	c.Flags().BoolVar(&f.allowDowngrade, "allow-downgrade", false, "install although a newer bundle of this channel was here; this one counts as the newest afterwards")
+	c.Flags().BoolVar(
+		&f.allowDowngrade,
+		"allow-downgrade",
+		false,
+		"install although a newer bundle of this channel was here; this one counts as the newest afterwards",
+	)
 	u.jsonFlag(c)
 	return c
 }
@@ -126,7 +136,12 @@ func (u *ui) operator(root string, f *targetFlags) *operate.Operator {
 // source returns what the flags say about a bundle: a path, or oci://….
 func (f *installFlags) source(path string) (operate.Source, error) {
 	s := operate.Source{
-		Registry: f.registry, HostRoot: f.hostRoot, FirstHostRoot: f.first(f.root), Values: f.values, TakeOver: f.takeOver, AllowDowngrade: f.allowDowngrade,
+		Registry:       f.registry,
+		HostRoot:       f.hostRoot,
+		FirstHostRoot:  f.first(f.root),
+		Values:         f.values,
+		TakeOver:       f.takeOver,
+		AllowDowngrade: f.allowDowngrade,
 	}
 	if err := f.checkRegistry(); err != nil {
 		return s, err

@@ -23,18 +23,33 @@ import (
 // attestations, and an artifact.
 func (s side) upstream(up string) {
 	s.Helper()
-	s.sh("[ -f /var/cache/oob-interop/rootfs.tar.gz ] || { mkdir -p /var/cache/oob-interop; d=$(mktemp -d); debootstrap --variant=minbase bookworm $d; tar -C $d -czf rootfs.tar.gz .; rm -rf $d; mv rootfs.tar.gz /var/cache/oob-interop/; }")
+	s.sh(
+		"[ -f /var/cache/oob-interop/rootfs.tar.gz ] || { mkdir -p /var/cache/oob-interop; d=$(mktemp -d); debootstrap " +
+			"--variant=minbase bookworm $d; tar -C $d -czf rootfs.tar.gz .; rm -rf $d; mv rootfs.tar.gz /var/cache/oob-interop/; }",
+	)
 	s.sh("mkdir -p debian postgres nginx && cp /var/cache/oob-interop/rootfs.tar.gz debian/")
 	s.write("debian/Dockerfile", "FROM scratch\nADD rootfs.tar.gz /\nCMD [\"/bin/bash\"]\n")
-	s.write("postgres/Dockerfile", "FROM "+up+"/real/debian:bookworm\nRUN apt-get update && apt-get install -y --no-install-recommends postgresql-15 && apt-get clean && rm -rf /var/lib/apt/lists/*\nUSER postgres\nENV PATH=/usr/lib/postgresql/15/bin:/usr/bin:/bin PGDATA=/var/lib/postgresql/data\nRUN initdb -A trust\nCMD [\"postgres\"]\n")
-	s.write("nginx/Dockerfile", "FROM "+up+"/real/debian:bookworm\nRUN apt-get update && apt-get install -y --no-install-recommends nginx-light && apt-get clean && rm -rf /var/lib/apt/lists/*\n")
+	s.write(
+		"postgres/Dockerfile",
+		"FROM "+up+"/real/debian:bookworm\nRUN apt-get update && apt-get install -y --no-install-recommends postgresql-15 && "+
+			"apt-get clean && rm -rf /var/lib/apt/lists/*\nUSER postgres\nENV PATH=/usr/lib/postgresql/15/bin:/usr/bin:/bin "+
+			"PGDATA=/var/lib/postgresql/data\nRUN initdb -A trust\nCMD [\"postgres\"]\n",
+	)
+	s.write(
+		"nginx/Dockerfile",
+		"FROM "+up+"/real/debian:bookworm\nRUN apt-get update && apt-get install -y --no-install-recommends nginx-light && "+
+			"apt-get clean && rm -rf /var/lib/apt/lists/*\n",
+	)
 	s.sh("docker build -q --network host -t " + up + "/real/debian:bookworm debian")
 	s.sh("docker build -q --network host -t " + up + "/real/postgres:15 postgres")
 	s.sh("docker build -q --network host -t " + up + "/real/nginx:1.22 nginx")
 	for _, ref := range []string{"debian:bookworm", "postgres:15", "nginx:1.22"} {
 		s.sh("docker push -q " + up + "/real/" + ref)
 	}
-	s.sh("skopeo copy -q docker-daemon:" + up + "/real/debian:bookworm oci:zstd:1 --format oci --dest-compress-format zstd && skopeo copy -q oci:zstd:1 docker://" + up + "/real/debian:zstd --dest-tls-verify=false")
+	s.sh(
+		"skopeo copy -q docker-daemon:" + up + "/real/debian:bookworm oci:zstd:1 --format oci --dest-compress-format zstd && " +
+			"skopeo copy -q oci:zstd:1 docker://" + up + "/real/debian:zstd --dest-tls-verify=false",
+	)
 	var layers []bundletest.File
 	for _, arch := range []string{"amd64", "arm64"} {
 		s.sh("cd " + s.source() + " && CGO_ENABLED=0 GOARCH=" + arch + " go build -o " + s.dir + "/tool-" + arch + " ./cmd/oob-bundle")
@@ -82,20 +97,32 @@ func TestInterop(t *testing.T) {
 	s.serve(up)
 	s.upstream(up)
 
-	manifest := "apiVersion: oobbundle.dev/v1\nkind: Manifest\nmetadata: {name: real, version: 1.0.0}\ncomponents:\n  - name: all\n    images:\n"
+	manifest := "apiVersion: oobbundle.dev/v1\nkind: Manifest\nmetadata: {name: real, version: 1.0.0}\ncomponents:\n  - " +
+		"name: all\n    images:\n"
 	for _, ref := range real {
 		manifest += "      - " + up + "/real/" + ref + "\n"
 	}
 	s.write("real.yaml", manifest)
 	s.sh("oob-bundle key generate && oob-bundle create real.yaml --key oob.key --platform linux/amd64 --plain-http " + up + " -o real.oob.tar")
-	s.sh("tar -xOf real.oob.tar index.json >index.json && tar -xOf real.oob.tar signatures.jsonl | sed -n 1p >s.json && sha256sum index.json >identity")
+	s.sh(
+		"tar -xOf real.oob.tar index.json >index.json && tar -xOf real.oob.tar signatures.jsonl | sed -n 1p >s.json && " +
+			"sha256sum index.json >identity",
+	)
 
 	t.Run("cosign", func(t *testing.T) { side{t, s.dir}.cosign() })
 	t.Run("archives", func(t *testing.T) { side{t, s.dir}.archives(up) })
 	t.Run("layout", func(t *testing.T) { side{t, s.dir}.layout(up) })
 	t.Run("stock registry", func(t *testing.T) { side{t, s.dir}.stockRegistry(up) })
 	t.Run("isolated", func(t *testing.T) {
-		out := side{t, s.dir}.sh("unshare -n -m bash " + s.source() + "/cmd/oob-bundle/testdata/isolated.sh " + s.dir + " " + strings.ReplaceAll(up, ":", "_") + "/real 2>&1")
+		out := side{
+			t, s.dir,
+		}.sh(
+			"unshare -n -m bash " + s.source() + "/cmd/oob-bundle/testdata/isolated.sh " + s.dir + " " + strings.ReplaceAll(
+				up,
+				":",
+				"_",
+			) + "/real 2>&1",
+		)
 		t.Log(out)
 		if !strings.Contains(out, "isolated: all is well") {
 			t.Error("the script ended early")
@@ -119,10 +146,22 @@ func (s side) cosign() {
 	}
 	s.sh("rm -f cosign.*; cosign generate-key-pair && cp real.oob.tar second.oob.tar && oob-bundle sign second.oob.tar --key cosign.key")
 	s.sh("oob-bundle verify second.oob.tar --key oob.pub --key cosign.pub --threshold 2 --root nowhere")
-	s.sh("tar -xOf second.oob.tar signatures.jsonl | sed -n 2p >s2.json && cosign verify-blob --key cosign.pub --bundle s2.json --insecure-ignore-tlog index.json")
-	s.sh("cosign sign-blob --key oob.key --use-signing-config=false --tlog-upload=false --bundle ours.json --yes index.json && cosign verify-blob --key oob.pub --bundle ours.json --insecure-ignore-tlog index.json")
-	s.sh("openssl genpkey -algorithm ed25519 -out ed.pem && openssl pkey -in ed.pem -pubout -out ed.pub && chmod 600 ed.pem && oob-bundle sign second.oob.tar --key ed.pem")
-	s.sh("tar -xOf second.oob.tar signatures.jsonl | sed -n 3p >s3.json && cosign verify-blob --key ed.pub --bundle s3.json --insecure-ignore-tlog index.json")
+	s.sh(
+		"tar -xOf second.oob.tar signatures.jsonl | sed -n 2p >s2.json && cosign verify-blob --key cosign.pub --bundle " +
+			"s2.json --insecure-ignore-tlog index.json",
+	)
+	s.sh(
+		"cosign sign-blob --key oob.key --use-signing-config=false --tlog-upload=false --bundle ours.json --yes index.json " +
+			"&& cosign verify-blob --key oob.pub --bundle ours.json --insecure-ignore-tlog index.json",
+	)
+	s.sh(
+		"openssl genpkey -algorithm ed25519 -out ed.pem && openssl pkey -in ed.pem -pubout -out ed.pub && chmod 600 ed.pem " +
+			"&& oob-bundle sign second.oob.tar --key ed.pem",
+	)
+	s.sh(
+		"tar -xOf second.oob.tar signatures.jsonl | sed -n 3p >s3.json && cosign verify-blob --key ed.pub --bundle s3.json " +
+			"--insecure-ignore-tlog index.json",
+	)
 }
 
 // archives: what reads a docker save reads a bundle.
@@ -146,18 +185,36 @@ func (s side) archives(up string) {
 func (s side) carried(up string) {
 	s.sh("rm -f cosign.* stranger.*; cosign generate-key-pair && cosign generate-key-pair --output-key-prefix stranger")
 	// Both forms: a Sigstore bundle as a referrer, and the older tag.
-	s.sh("cosign sign --key cosign.key --use-signing-config=false --tlog-upload=false --allow-insecure-registry --allow-http-registry --yes " + up + "/real/nginx@" + bundletest.Digest(s.T, up+"/real/nginx:1.22"))
-	s.sh("cosign sign --key cosign.key --new-bundle-format=false --use-signing-config=false --tlog-upload=false --allow-insecure-registry --allow-http-registry --yes " + up + "/real/postgres@" + bundletest.Digest(s.T, up+"/real/postgres:15"))
-	s.sh("rm -rf demo demo-*.tgz && helm create demo >/dev/null && helm package demo >/dev/null && helm push --plain-http demo-0.1.0.tgz oci://" + up + "/charts")
-	manifest := "apiVersion: oobbundle.dev/v1\nkind: Manifest\nmetadata: {name: signed, version: 1.0.0}\nkeys: {maker: %s}\nverifyImages: [{images: \"" + up + "/real/*\", keys: [maker]}]\n" +
-		"components:\n  - name: all\n    images: [" + up + "/real/nginx:1.22, " + up + "/real/postgres:15]\n    charts: [{repository: oci://" + up + "/charts, name: demo, version: 0.1.0}]\n"
+	s.sh(
+		"cosign sign --key cosign.key --use-signing-config=false --tlog-upload=false --allow-insecure-registry " +
+			"--allow-http-registry --yes " + up + "/real/nginx@" + bundletest.Digest(
+			s.T, up+"/real/nginx:1.22",
+		),
+	)
+	s.sh(
+		"cosign sign --key cosign.key --new-bundle-format=false --use-signing-config=false --tlog-upload=false " +
+			"--allow-insecure-registry --allow-http-registry --yes " + up + "/real/postgres@" + bundletest.Digest(
+			s.T, up+"/real/postgres:15",
+		),
+	)
+	s.sh(
+		"rm -rf demo demo-*.tgz && helm create demo >/dev/null && helm package demo >/dev/null && helm push --plain-http " +
+			"demo-0.1.0.tgz oci://" + up + "/charts",
+	)
+	manifest := "apiVersion: oobbundle.dev/v1\nkind: Manifest\nmetadata: {name: signed, version: 1.0.0}\nkeys: {maker: " +
+		"%s}\nverifyImages: [{images: \"" + up + "/real/*\", keys: [maker]}]\n" +
+		"components:\n  - name: all\n    images: [" + up + "/real/nginx:1.22, " + up + "/real/postgres:15]\n    charts: " +
+		"[{repository: oci://" + up + "/charts, name: demo, version: 0.1.0}]\n"
 	s.write("signed.yaml", fmt.Sprintf(manifest, "cosign.pub"))
 	s.write("stranger.yaml", fmt.Sprintf(manifest, "stranger.pub"))
 	s.sh("oob-bundle create signed.yaml --key oob.key --platform linux/amd64 --plain-http " + up + " -o signed.oob.tar 2>warnings")
 	if w := s.sh("cat warnings"); !strings.Contains(w, "names the image docker.io/library/nginx:1.16.0, which is not carried") {
 		s.Errorf("nothing says that the chart's image is missing: %s", w)
 	}
-	if status := s.sh("status=0; oob-bundle create stranger.yaml --key oob.key --platform linux/amd64 --plain-http " + up + " -o x.oob.tar 2>/dev/null || status=$?; echo $status"); status != "4" {
+	if status := s.sh(
+		"status=0; oob-bundle create stranger.yaml --key oob.key --platform linux/amd64 --plain-http " + up + " -o x.oob.tar " +
+			"2>/dev/null || status=$?; echo $status",
+	); status != "4" {
 		s.Errorf("signed by somebody else: exit status %s", status)
 	}
 	const site = "127.0.0.1:5703"
@@ -166,23 +223,38 @@ func (s side) carried(up string) {
 	s.sh("oob-bundle install signed.oob.tar --key oob.pub --root carried-outside --registry " + site + " --plain-http " + site)
 	check := func(where string) string {
 		prefix := where + "/" + strings.ReplaceAll(up, ":", "_")
-		verify := "cosign verify --key cosign.pub --insecure-ignore-tlog --private-infrastructure --allow-insecure-registry --allow-http-registry "
+		verify := "cosign verify --key cosign.pub --insecure-ignore-tlog --private-infrastructure --allow-insecure-registry " +
+			"--allow-http-registry "
 		return verify + prefix + "/real/nginx:1.22 >/dev/null && " + verify + "--new-bundle-format=false " + prefix + "/real/postgres:15 >/dev/null" +
-			" && ! cosign verify --key stranger.pub --insecure-ignore-tlog --private-infrastructure --allow-insecure-registry --allow-http-registry " + prefix + "/real/nginx:1.22 2>/dev/null" +
-			" && rm -rf pulled && mkdir pulled && helm pull --plain-http oci://" + prefix + "/charts/demo --version 0.1.0 -d pulled && cmp pulled/demo-0.1.0.tgz demo-0.1.0.tgz"
+			" && ! cosign verify --key stranger.pub --insecure-ignore-tlog --private-infrastructure --allow-insecure-registry " +
+			"--allow-http-registry " + prefix + "/real/nginx:1.22 2>/dev/null" +
+			" && rm -rf pulled && mkdir pulled && helm pull --plain-http oci://" + prefix + "/charts/demo --version 0.1.0 -d " +
+			"pulled && cmp pulled/demo-0.1.0.tgz demo-0.1.0.tgz"
 	}
-	s.sh("unshare -n bash -ec 'ip link set lo up; oob-bundle registry serve --root carried --listen 127.0.0.1:5000 & server=$!; trap \"kill $server\" EXIT; " +
-		"for i in $(seq 50); do curl -sf http://127.0.0.1:5000/v2/ >/dev/null && break; sleep 0.1; done; " + check("127.0.0.1:5000") + "'")
+	s.sh(
+		"unshare -n bash -ec 'ip link set lo up; oob-bundle registry serve --root carried --listen 127.0.0.1:5000 & " +
+			"server=$!; trap \"kill $server\" EXIT; " +
+			"for i in $(seq 50); do curl -sf http://127.0.0.1:5000/v2/ >/dev/null && break; sleep 0.1; done; " + check(
+			"127.0.0.1:5000",
+		) + "'",
+	)
 	s.sh(check(site))
 	// With TLS and accounts, as on a network: other people's clients, with the
 	// site's own authority and a login.
 	image := "127.0.0.1:5704/" + strings.ReplaceAll(up, ":", "_") + "/real/nginx:1.22"
 	s.sh("OOB_BUNDLE_ACCOUNT_PASSWORD=let-me-in oob-bundle registry account puller --root carried")
-	s.sh("oob-bundle registry serve --root carried --listen 127.0.0.1:5704 --tls --name 127.0.0.1 --accounts carried/accounts & server=$!; trap 'kill $server' EXIT; " +
-		"for i in $(seq 50); do [ -e carried/tls/ca.crt ] && curl -so /dev/null --cacert carried/tls/ca.crt https://127.0.0.1:5704/v2/ && break; sleep 0.1; done; " +
-		"mkdir -p certs && cp carried/tls/ca.crt certs/ && skopeo inspect --raw --cert-dir certs --creds puller:let-me-in docker://" + image + " >/dev/null && " +
-		"! skopeo inspect --raw --cert-dir certs --creds puller:wrong docker://" + image + " 2>/dev/null && ! skopeo inspect --raw --cert-dir certs --no-creds docker://" + image + " 2>/dev/null && " +
-		"! skopeo inspect --raw --creds puller:let-me-in docker://" + image + " 2>/dev/null && podman pull -q --cert-dir certs --creds puller:let-me-in " + image + " && podman rmi -f " + image)
+	s.sh(
+		"oob-bundle registry serve --root carried --listen 127.0.0.1:5704 --tls --name 127.0.0.1 --accounts carried/accounts " +
+			"& server=$!; trap 'kill $server' EXIT; " +
+			"for i in $(seq 50); do [ -e carried/tls/ca.crt ] && curl -so /dev/null --cacert carried/tls/ca.crt " +
+			"https://127.0.0.1:5704/v2/ && break; sleep 0.1; done; " +
+			"mkdir -p certs && cp carried/tls/ca.crt certs/ && skopeo inspect --raw --cert-dir certs --creds puller:let-me-in " +
+			"docker://" + image + " >/dev/null && " +
+			"! skopeo inspect --raw --cert-dir certs --creds puller:wrong docker://" + image + " 2>/dev/null && ! skopeo " +
+			"inspect --raw --cert-dir certs --no-creds docker://" + image + " 2>/dev/null && " +
+			"! skopeo inspect --raw --creds puller:let-me-in docker://" + image + " 2>/dev/null && podman pull -q --cert-dir " +
+			"certs --creds puller:let-me-in " + image + " && podman rmi -f " + image,
+	)
 }
 
 // layout: what reads an OCI layout reads a bundle, packed or not.
@@ -262,7 +334,10 @@ func (s side) oneWrite(up string) {
 			s.Errorf("%s: %d bytes instead of %d to %d", what, got, least, most)
 		}
 	}
-	s.sh("strace -f -y -qq -e trace=write,pwrite64,writev,pwritev,copy_file_range,sendfile -o trace oob-bundle create real.yaml --key oob.key --platform linux/amd64 --plain-http " + up + " -o once.oob.tar")
+	s.sh(
+		"strace -f -y -qq -e trace=write,pwrite64,writev,pwritev,copy_file_range,sendfile -o trace oob-bundle create " +
+			"real.yaml --key oob.key --platform linux/amd64 --plain-http " + up + " -o once.oob.tar",
+	)
 	written := s.traced("trace", func(path string) string {
 		switch {
 		case strings.HasSuffix(path, "once.oob.tar.partial"):
@@ -274,7 +349,10 @@ func (s side) oneWrite(up string) {
 	})
 	check("create writes to the output", written["output"], size, size+little)
 	check("create writes to other files", written["elsewhere"], 0, little)
-	s.sh("strace -f -y -qq -e trace=write,pwrite64,writev,pwritev,copy_file_range,sendfile,read,pread64,readv -o trace oob-bundle install real.oob.tar --key oob.pub --root once")
+	s.sh(
+		"strace -f -y -qq -e trace=write,pwrite64,writev,pwritev,copy_file_range,sendfile,read,pread64,readv -o trace " +
+			"oob-bundle install real.oob.tar --key oob.pub --root once",
+	)
 	moved := s.traced("trace", func(path string) string {
 		switch {
 		case strings.HasSuffix(path, "real.oob.tar"):

@@ -166,7 +166,10 @@ func TestKillCreate(t *testing.T) {
 	}
 	ref := up.Push(t, "team/app:1", bundletest.Image("linux/amd64", layers...))
 	dir := t.TempDir()
-	manifest := fmt.Sprintf("apiVersion: oobbundle.dev/v1\nkind: Manifest\nmetadata: {name: demo, version: 1.0.0}\ncomponents:\n  - name: all\n    images: [%q]\n", ref)
+	manifest := fmt.Sprintf(
+		"apiVersion: oobbundle.dev/v1\nkind: Manifest\nmetadata: {name: demo, version: 1.0.0}\ncomponents:\n  - name: all\n    images: [%q]\n",
+		ref,
+	)
 	bundletest.Write(t, filepath.Join(dir, "m.yaml"), []byte(manifest), 0o644)
 	common := []string{"create", "m.yaml", "--key", key.Private, "--plain-http", up.Host, "--platform", "linux/amd64", "--jobs", "4"}
 	length := command(t, dir, self, append(common, "-o", "want.oob.tar")...)
@@ -206,7 +209,8 @@ func TestKillCreate(t *testing.T) {
 		lost := sent.Load() - have // it was under way, or not synced yet
 		command(t, dir, self, args...)
 		got, _ := bundleBytes(t, filepath.Join(dir, "b.oob.tar"))
-		if len(got) != len(want) || !bytes.Equal(got[:slot], want[:slot]) || !bytes.Equal(got[slot+bundle.SlotSize:], want[slot+bundle.SlotSize:]) {
+		if len(got) != len(want) || !bytes.Equal(got[:slot], want[:slot]) ||
+			!bytes.Equal(got[slot+bundle.SlotSize:], want[slot+bundle.SlotSize:]) {
 			t.Fatalf("round %d, killed after %s: other bytes", round, after)
 		}
 		if got, err := os.ReadFile(filepath.Join(dir, "b.oob.tar.html")); err != nil || !bytes.Equal(got, page) {

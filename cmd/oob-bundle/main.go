@@ -205,8 +205,10 @@ signature is verified. An interrupted run resumes when the same command is run a
 		}
 	}
 	add(sideConnected, architecturesCommand(u), createCommand(u), lockCommand(u), keyCommand(u), signCommand(u))
-	add(sideIsolated, trustCommand(u), verifyCommand(u), valuesCommand(u), installCommand(u), statusCommand(u), rollbackCommand(u), uninstallCommand(u),
-		repairCommand(u), registryCommand(u))
+	add(
+		sideIsolated, trustCommand(u), verifyCommand(u), valuesCommand(u), installCommand(u), statusCommand(u),
+		rollbackCommand(u), uninstallCommand(u), repairCommand(u), registryCommand(u),
+	)
 	add(sideBoth, inspectCommand(u), versionCommand(u))
 	setHelp(c)
 	return c

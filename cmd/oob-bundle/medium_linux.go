@@ -3,7 +3,10 @@ package main
 import "syscall"
 
 // goneErrors are those of a medium or device that is not there any more.
-var goneErrors = []syscall.Errno{syscall.ENODEV, syscall.ENXIO, syscall.ENOMEDIUM, syscall.ESHUTDOWN, syscall.ENOTCONN, syscall.ESTALE, syscall.EHOSTDOWN}
+var goneErrors = []syscall.Errno{
+	syscall.ENODEV, syscall.ENXIO, syscall.ENOMEDIUM, syscall.ESHUTDOWN, syscall.ENOTCONN, syscall.ESTALE,
+	syscall.EHOSTDOWN,
+}
 
 // mediumErrors are those of a medium or file system that fails. Which error a failing block
 // device gives depends on its driver (Linux, block/blk-core.c, blk_errors), and on the file

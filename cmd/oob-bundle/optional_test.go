@@ -66,7 +66,10 @@ func TestOptional(t *testing.T) {
 	s.write("site.yaml", "domain: chat.site.mil\nhttpPort: 8080\ncallsHost: 203.0.113.2\n")
 	flags := " --key " + site.key.Public + " --root " + m.root + " --host-root " + m.dir + "/etc-of-1 --values site.yaml"
 	m.run("oob-bundle install " + file + flags + " --start --start-timeout 2m")
-	m.run("docker ps --format '{{.Label \"com.docker.compose.service\"}} {{.Status}}' | sort >services; test $(wc -l <services) = 7 && ! grep -i restarting services || { cat services >&2; exit 1; }")
+	m.run(
+		"docker ps --format '{{.Label \"com.docker.compose.service\"}} {{.Status}}' | sort >services; test $(wc -l " +
+			"<services) = 7 && ! grep -i restarting services || { cat services >&2; exit 1; }",
+	)
 
 	// Files go into MinIO, into a bucket that nobody had to make, and come back out of it
 	// when everything was started anew.
@@ -78,7 +81,13 @@ func TestOptional(t *testing.T) {
 	var upload struct {
 		Infos []struct{ ID string } `json:"file_infos"`
 	}
-	m.decode(m.run("echo carried across >note.txt; curl -sS -f -m 20 -H 'Authorization: Bearer "+token+"' -F channel_id="+channel.ID+" -F files=@note.txt http://127.0.0.1:8065/api/v4/files"), &upload)
+	m.decode(
+		m.run(
+			"echo carried across >note.txt; curl -sS -f -m 20 -H 'Authorization: Bearer "+token+"' -F channel_id="+channel.ID+" -F files=@note.txt "+
+				"http://127.0.0.1:8065/api/v4/files",
+		),
+		&upload,
+	)
 	if len(upload.Infos) != 1 {
 		t.Fatalf("uploaded: %v", upload)
 	}
@@ -86,7 +95,10 @@ func TestOptional(t *testing.T) {
 	if found := m.run("find " + data + "/object-storage/mattermost -name note.txt"); !strings.Contains(found, "note.txt") {
 		t.Errorf("the file is not in MinIO's bucket: %s", found)
 	}
-	m.run("cd " + m.root + "/deployments/application/current && if docker compose version >/dev/null 2>&1; then docker compose -p application restart; else docker-compose -p application restart; fi")
+	m.run(
+		"cd " + m.root + "/deployments/application/current && if docker compose version >/dev/null 2>&1; then docker compose " +
+			"-p application restart; else docker-compose -p application restart; fi",
+	)
 	m.run("for _ in $(seq 60); do curl -sf -m 2 http://127.0.0.1:8065/api/v4/system/ping >/dev/null && exit 0; sleep 1; done; exit 1")
 	if got := m.wants(200, m.login(), "GET", "/api/v4/files/"+upload.Infos[0].ID, ""); got != "carried across" {
 		t.Errorf("the file comes back as %q", got)
@@ -97,14 +109,27 @@ func TestOptional(t *testing.T) {
 	if v := m.run("curl -sS -f -m 10 " + rtcd + "/version"); !strings.Contains(v, "buildVersion") {
 		t.Errorf("the calls server: %s", v)
 	}
-	if got := m.run("curl -sS -m 10 -o registered -w '%{http_code}' -d '{\"clientID\": \"chat.site.mil\", \"authKey\": \"a-key-that-the-plugin-makes-up-itself\"}' " + rtcd + "/register"); got != "201" {
+	if got := m.run(
+		"curl -sS -m 10 -o registered -w '%{http_code}' -d '{\"clientID\": \"chat.site.mil\", \"authKey\": " +
+			"\"a-key-that-the-plugin-makes-up-itself\"}' " + rtcd + "/register",
+	); got != "201" {
 		t.Errorf("registering is answered with %s: %s", got, m.run("cat registered"))
 	}
 	m.run("exec 3<>/dev/tcp/127.0.0.1/8443")
-	if ports := m.run("docker port $(docker ps -q --filter label=com.docker.compose.service=rtcd)"); !strings.Contains(ports, "8443/udp -> 0.0.0.0:8443") {
+	if ports := m.run(
+		"docker port $(docker ps -q --filter label=com.docker.compose.service=rtcd)",
+	); !strings.Contains(
+		ports,
+		"8443/udp -> 0.0.0.0:8443",
+	) {
 		t.Errorf("ports of the calls server: %s", ports)
 	}
-	if env := m.run("docker inspect --format '{{json .Config.Env}}' $(docker ps -q --filter label=com.docker.compose.service=mattermost)"); !strings.Contains(env, "MM_CALLS_RTCD_SERVICE_URL=http://rtcd:8045") {
+	if env := m.run(
+		"docker inspect --format '{{json .Config.Env}}' $(docker ps -q --filter label=com.docker.compose.service=mattermost)",
+	); !strings.Contains(
+		env,
+		"MM_CALLS_RTCD_SERVICE_URL=http://rtcd:8045",
+	) {
 		t.Errorf("the server is not told of it: %s", env)
 	}
 
@@ -117,7 +142,9 @@ func TestOptional(t *testing.T) {
 	m.run("test -d " + data + "/prometheus/wal")
 	m.run("oob-bundle status --check --root " + m.root)
 	for name, path := range map[string]string{"object-storage": "object-storage", "grafana": "grafana"} {
-		if id := m.run("docker inspect --format '{{.State.Status}}' $(docker ps -q --filter label=com.docker.compose.service=" + name + ")"); id != "running" {
+		if id := m.run(
+			"docker inspect --format '{{.State.Status}}' $(docker ps -q --filter label=com.docker.compose.service=" + name + ")",
+		); id != "running" {
 			t.Errorf("%s is %s", name, id)
 		}
 		if _, err := os.Stat(filepath.Join(data, path)); err != nil {
@@ -132,7 +159,10 @@ func TestOptional(t *testing.T) {
 // address is where a service of the deployment is reached from its host.
 func (m *machine) address(service string) string {
 	m.Helper()
-	return m.run("docker inspect --format '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' $(docker ps -q --filter label=com.docker.compose.service=" + service + ")")
+	return m.run(
+		"docker inspect --format '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' $(docker ps -q --filter " +
+			"label=com.docker.compose.service=" + service + ")",
+	)
 }
 
 func (m *machine) decode(text string, v any) {

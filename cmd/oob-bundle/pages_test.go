@@ -83,7 +83,14 @@ func packagedUnit(t *testing.T) []byte {
 		t.Fatal(err)
 	}
 	own := printed(t, "registry", "unit")
-	if want := regexp.MustCompile(`(?m)^ExecStart=\S+`).ReplaceAll(own, []byte("ExecStart="+packagedProgram)); !bytes.Equal(want, out.Bytes()) {
+	if want := regexp.MustCompile(
+		`(?m)^ExecStart=\S+`,
+	).ReplaceAll(
+		own,
+		[]byte("ExecStart="+packagedProgram),
+	); !bytes.Equal(
+		want, out.Bytes(),
+	) {
 		t.Errorf("the packaged unit is not the one that is printed:\n%s\n%s", out.Bytes(), own)
 	}
 	return out.Bytes()

@@ -19,7 +19,26 @@ func TestPodman(t *testing.T) {
 	plain, create := s.create("application", "--deployment", "compose")
 	s.must(create...)
 	stored := filepath.Join(s.dir, "stored.oob.tar")
-	s.must(slices.Concat([]string{"create", "application", "--sequence", "4000000000", "--key", s.key.Private, "-o", stored, "--deployment", "compose", "--with", "rtcd", "--with", "calls-offloader"}, s.up.Flags())...)
+	s.must(
+		slices.Concat(
+			[]string{
+				"create",
+				"application",
+				"--sequence",
+				"4000000000",
+				"--key",
+				s.key.Private,
+				"-o",
+				stored,
+				"--deployment",
+				"compose",
+				"--with",
+				"rtcd",
+				"--with",
+				"calls-offloader",
+			},
+			s.up.Flags(),
+		)...)
 	root, values := filepath.Join(s.dir, "root"), filepath.Join(s.dir, "site.yaml")
 	install := func(bundle, quadlet string, args ...string) (int, string) {
 		t.Helper()
@@ -28,7 +47,11 @@ func TestPodman(t *testing.T) {
 		return status, stderr
 	}
 	for _, args := range [][]string{{"--start"}, {"--start", "--host-root", filepath.Join(s.dir, "host")}} {
-		if status, stderr := install(plain, "true", args...); status != 2 || !strings.Contains(stderr, "podman and systemd look for the units below /etc alone") {
+		if status, stderr := install(
+			plain,
+			"true",
+			args...); status != 2 ||
+			!strings.Contains(stderr, "podman and systemd look for the units below /etc alone") {
 			t.Errorf("%q: exit status %d: %s", args, status, stderr)
 		}
 	}
@@ -46,7 +69,14 @@ func TestPodman(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if both := strings.Contains(string(text), "docker compose") == strings.Contains(string(text), "systemctl"); both || !strings.Contains(string(text), says) {
+		if both := strings.Contains(
+			string(text),
+			"docker compose",
+		) == strings.Contains(
+			string(text),
+			"systemctl",
+		); both ||
+			!strings.Contains(string(text), says) {
 			t.Errorf("quadlet: %s\n%s", quadlet, text)
 		}
 	}

@@ -166,6 +166,11 @@ func (d *disk) powerCut() {
 	d.Helper()
 	old := d.image()
 	d.n++
-	d.sh(fmt.Sprintf("until cp --sparse=always %[1]s %[2]s && cmp -s %[1]s %[2]s; do :; done; umount mnt; rm %[1]s; e2fsck -p %[2]s >/dev/null || [ $? = 1 ]", old, d.image()))
+	d.sh(
+		fmt.Sprintf(
+			"until cp --sparse=always %[1]s %[2]s && cmp -s %[1]s %[2]s; do :; done; umount mnt; rm %[1]s; e2fsck -p %[2]s >/dev/null || [ $? = 1 ]",
+			old, d.image(),
+		),
+	)
 	d.mount()
 }

@@ -28,16 +28,25 @@ type podmanMachine struct {
 func newPodmanMachine(s side, name string) *podmanMachine {
 	s.Helper()
 	dir := filepath.Join(s.dir, name)
-	p := &podmanMachine{machine: &machine{side: s, name: name, root: filepath.Join(dir, "root"), psql: "podman exec application-postgres psql"}}
+	p := &podmanMachine{
+		machine: &machine{side: s, name: name, root: filepath.Join(dir, "root"), psql: "podman exec application-postgres psql"},
+	}
 	s.isolate(name)
 	s.Cleanup(func() {
 		if s.Failed() && p.enter != nil {
-			out, _ := s.try(p.enter("podman ps --all; systemctl --no-pager --no-legend list-units '*application*'; journalctl --no-pager --lines 80 --unit 'application-*'"))
+			out, _ := s.try(
+				p.enter(
+					"podman ps --all; systemctl --no-pager --no-legend list-units '*application*'; journalctl --no-pager --lines 80 " +
+						"--unit 'application-*'",
+				),
+			)
 			s.Log(out)
 		}
 		_ = p.boots.Process.Kill() // and with it everything there
 		_ = p.boots.Wait()
-		_, _ = s.try("ip netns del " + name + "; find $(awk '$3 == \"cgroup2\" {print $2; exit}' /proc/mounts)/" + name + " -depth -type d -exec rmdir {} +")
+		_, _ = s.try(
+			"ip netns del " + name + "; find $(awk '$3 == \"cgroup2\" {print $2; exit}' /proc/mounts)/" + name + " -depth -type d -exec rmdir {} +",
+		)
 	})
 	p.boot()
 	return p
@@ -62,13 +71,23 @@ func (p *podmanMachine) boot() {
 		p.Fatal(err)
 	}
 	// Not one of the programs that prepare it, which are children too.
-	init := p.sh(fmt.Sprintf("for _ in $(seq 300); do pgrep -P %d -x 'init|systemd' && exit 0; sleep 0.1; done; cat %s.log >&2; exit 1", p.boots.Process.Pid, p.name))
+	init := p.sh(
+		fmt.Sprintf(
+			"for _ in $(seq 300); do pgrep -P %d -x 'init|systemd' && exit 0; sleep 0.1; done; cat %s.log >&2; exit 1",
+			p.boots.Process.Pid, p.name,
+		),
+	)
 	inside := "nsenter --target " + init + " --all env -i PATH=/usr/sbin:/usr/bin "
 	p.enter = func(line string) string {
-		return "exec " + inside + "systemd-run --pipe --wait --quiet --collect --working-directory=" + p.dir + " --setenv=PATH=" + p.dir + ":/usr/sbin:/usr/bin bash -euo pipefail -c " + quote(line)
+		return "exec " + inside + "systemd-run --pipe --wait --quiet --collect --working-directory=" + p.dir + " --setenv=PATH=" + p.dir + ":/usr/sbin:/usr/bin bash -euo pipefail -c " + quote(
+			line,
+		)
 	}
 	// One of its own units may fail there, which makes it degraded.
-	p.sh("for _ in $(seq 300); do s=$(" + inside + "systemctl is-system-running 2>/dev/null) || true; case $s in running|degraded) exit 0;; esac; sleep 0.2; done; cat " + p.name + ".log >&2; exit 1")
+	p.sh(
+		"for _ in $(seq 300); do s=$(" + inside + "systemctl is-system-running 2>/dev/null) || true; case $s in " +
+			"running|degraded) exit 0;; esac; sleep 0.2; done; cat " + p.name + ".log >&2; exit 1",
+	)
 }
 
 // reboot shuts the machine down as an operator would, and starts it again.
@@ -82,7 +101,10 @@ func (p *podmanMachine) reboot() {
 // answers waits until the server answers by NGINX.
 func (p *podmanMachine) answers() {
 	p.Helper()
-	p.run("for _ in $(seq 120); do curl -sS -m 10 -f -H 'Host: chat.site.mil' http://127.0.0.1:8080/api/v4/system/ping && exit 0; sleep 1; done; exit 1")
+	p.run(
+		"for _ in $(seq 120); do curl -sS -m 10 -f -H 'Host: chat.site.mil' http://127.0.0.1:8080/api/v4/system/ping && exit " +
+			"0; sleep 1; done; exit 1",
+	)
 }
 
 // TestQuadlet carries the application architecture to a machine with podman and
@@ -93,7 +115,10 @@ func TestQuadlet(t *testing.T) {
 	sent := m.sent()
 	flags := " --key oob.pub --values site.yaml"
 	s.write("site.yaml", "domain: chat.site.mil\nhttpPort: 8080\n")
-	if code, stderr := m.exits("install one.oob.tar" + flags + " --start"); code != 2 || !strings.Contains(stderr, "Docker does not answer") || !strings.Contains(stderr, "set the value quadlet") {
+	if code, stderr := m.exits(
+		"install one.oob.tar" + flags + " --start",
+	); code != 2 || !strings.Contains(stderr, "Docker does not answer") ||
+		!strings.Contains(stderr, "set the value quadlet") {
 		t.Errorf("without the value: exit status %d: %s", code, stderr)
 	}
 	s.write("site.yaml", "domain: chat.site.mil\nhttpPort: 8080\nquadlet: true\n")
@@ -109,9 +134,13 @@ func TestQuadlet(t *testing.T) {
 	m.checkPlugins(token)
 
 	// By hand podman finds images by either name.
-	m.run("cp /var/lib/oob-bundle/deployments/application/current/runtime/containers/registries.conf /etc/containers/registries.conf.d/oob-bundle.conf; " +
-		"oob-bundle registry serve 2>/dev/null & p=$!; trap 'kill $p' EXIT; until curl -sf -m 2 http://127.0.0.1:5000/v2/; do sleep 0.2; done; " +
-		"podman pull --quiet docker.io/library/nginx:1.30.4; podman pull --quiet 127.0.0.1:5000/docker.io/library/nginx:1.30.4")
+	m.run(
+		"cp /var/lib/oob-bundle/deployments/application/current/runtime/containers/registries.conf " +
+			"/etc/containers/registries.conf.d/oob-bundle.conf; " +
+			"oob-bundle registry serve 2>/dev/null & p=$!; trap 'kill $p' EXIT; until curl -sf -m 2 http://127.0.0.1:5000/v2/; " +
+			"do sleep 0.2; done; " +
+			"podman pull --quiet docker.io/library/nginx:1.30.4; podman pull --quiet 127.0.0.1:5000/docker.io/library/nginx:1.30.4",
+	)
 
 	// What the operator and bad luck do to it.
 	m.run("systemctl restart application-postgres.service")
@@ -153,12 +182,16 @@ func TestQuadlet(t *testing.T) {
 	// And nothing is left of it but its data.
 	m.run("oob-bundle uninstall application")
 	m.wantsUnits("not-found")
-	for what, line := range map[string]string{"containers": "podman ps --all --quiet", "networks": "podman network ls --quiet --filter name=application", "links": "find /etc/containers/systemd /etc/systemd/system -name 'application*'"} {
+	for what, line := range map[string]string{"containers": "podman ps --all --quiet", "networks": "podman network ls " +
+		"--quiet --filter name=application", "links": "find /etc/containers/systemd /etc/systemd/system -name 'application*'"} {
 		if left := m.run(line); left != "" {
 			t.Errorf("%s are left: %s", what, left)
 		}
 	}
-	m.run("test -s /var/lib/oob-bundle/deployments/application/data/postgres/PG_VERSION && test ! -e /var/lib/oob-bundle/deployments/application/current")
+	m.run(
+		"test -s /var/lib/oob-bundle/deployments/application/data/postgres/PG_VERSION && test ! -e " +
+			"/var/lib/oob-bundle/deployments/application/current",
+	)
 	m.secretsStayed()
 	if now := m.sent(); now != sent {
 		t.Errorf("%d packets left for elsewhere", now-sent)
@@ -218,9 +251,27 @@ func quadletUnits(t *testing.T, name string) {
 	}
 	file, create := s.create(name, args...)
 	s.must(create...)
-	root, hostRoot, values, pem := filepath.Join(s.dir, "root"), filepath.Join(s.dir, "host"), filepath.Join(s.dir, "site.yaml"), filepath.Join(s.dir, "site.pem")
+	root, hostRoot, values, pem := filepath.Join(
+		s.dir,
+		"root",
+	), filepath.Join(
+		s.dir,
+		"host",
+	), filepath.Join(
+		s.dir,
+		"site.yaml",
+	), filepath.Join(
+		s.dir,
+		"site.pem",
+	)
 	bundletest.Write(t, pem, []byte("x"), 0o600)
-	bundletest.Write(t, values, []byte("domain: chat.site.mil\nquadlet: true\ntlsCertificate: "+pem+"\ntlsKey: "+pem+"\nlicenseFile: "+pem+"\ndataDirectory: /srv/my data\n"), 0o600)
+	bundletest.Write(
+		t, values,
+		[]byte(
+			"domain: chat.site.mil\nquadlet: true\ntlsCertificate: "+pem+"\ntlsKey: "+pem+"\nlicenseFile: "+pem+"\ndataDirectory: /srv/my data\n",
+		),
+		0o600,
+	)
 	s.must("install", file, "--key", s.key.Public, "--root", root, "--values", values, "--host-root", hostRoot)
 	units, err := filepath.Glob(filepath.Join(hostRoot, "etc/containers/systemd/*"))
 	if err != nil {
@@ -253,7 +304,12 @@ func quadletUnits(t *testing.T, name string) {
 		made = append(made, dir+"/made/"+name+"-"+u+".service")
 	}
 	// That a path with a space is not waited for is Quadlet's own.
-	if said := run.sh(chroot + "systemd-analyze verify --man=no " + strings.Join(made, " ") + " 2>&1 | grep -v 'RequiresMountsFor= path is not absolute, ignoring' || true"); said != "" {
+	if said := run.sh(
+		chroot + "systemd-analyze verify --man=no " + strings.Join(
+			made,
+			" ",
+		) + " 2>&1 | grep -v 'RequiresMountsFor= path is not absolute, ignoring' || true",
+	); said != "" {
 		t.Errorf("systemd says: %s", said)
 	}
 	volumes := strings.Split(run.sh("grep -h ^Volume= "+inside+"/*.container"), "\n")

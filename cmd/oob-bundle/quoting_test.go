@@ -52,7 +52,8 @@ func TestCatalogueQuotes(t *testing.T) {
 				if err := json.Unmarshal(data, &settings); err != nil {
 					t.Fatalf("%q: %v: %s", value, err, data)
 				}
-				if got := settings.ServiceSettings["AllowedUntrustedInternalConnections"]; got != value || settings.ServiceSettings["EnableDeveloper"] != nil {
+				if got := settings.ServiceSettings["AllowedUntrustedInternalConnections"]; got != value ||
+					settings.ServiceSettings["EnableDeveloper"] != nil {
 					t.Errorf("%q became %q in airgap.json: %v", value, got, settings.ServiceSettings)
 				}
 				if got := read(t, release); got != value {
@@ -145,7 +146,11 @@ components:
       - values: [{name: words, about: Words}, {name: port, kind: port, about: A port}]
         secrets: [{name: pw, length: 20}]
 `), 0o600)
-	bundletest.Write(t, filepath.Join(s.dir, "compose.yaml"), []byte("# {{ .Name }}\na: {{ json .Values.words }}\nb: {{ compose .Values.words }}\nc: {{ .Values.port }}\n"), 0o600)
+	bundletest.Write(
+		t, filepath.Join(s.dir, "compose.yaml"),
+		[]byte("# {{ .Name }}\na: {{ json .Values.words }}\nb: {{ compose .Values.words }}\nc: {{ .Values.port }}\n"),
+		0o600,
+	)
 	bundletest.Write(t, filepath.Join(s.dir, "a.env"), []byte("A={{ .Secrets.pw }}\nB={{ env \"compose\" .Secrets.pw }}\n"), 0o600)
 	status, _, stderr := s.oob("create", filepath.Join(s.dir, "a.yaml"), "--key", s.key.Private, "-o", filepath.Join(s.dir, "a.oob.tar"))
 	if status != 0 {

@@ -45,8 +45,23 @@ func exampleLayers(ref bundle.Reference, platform string) []v1.Layer {
 		base string
 		size int
 	}{
-		{"mattermost-enterprise-edition", "ubuntu", 5_300_000}, {"postgres", "debian", 1_900_000}, {"nginx", "debian", 820_000}, {"keycloak", "ubi", 4_100_000},
-		{"minio", "ubi", 1_200_000}, {"operator", "distroless", 610_000}, {"velero", "distroless", 1_300_000}, {"cloudnative", "distroless", 900_000}, {"rtcd", "distroless", 420_000},
+		{
+			"mattermost-enterprise-edition",
+			"ubuntu",
+			5_300_000,
+		},
+		{"postgres", "debian", 1_900_000},
+		{"nginx", "debian", 820_000},
+		{"keycloak", "ubi", 4_100_000},
+		{
+			"minio",
+			"ubi",
+			1_200_000,
+		},
+		{"operator", "distroless", 610_000},
+		{"velero", "distroless", 1_300_000},
+		{"cloudnative", "distroless", 900_000},
+		{"rtcd", "distroless", 420_000},
 	}
 	bases := map[string]int{"ubuntu": 590_000, "debian": 570_000, "ubi": 750_000, "distroless": 41_000}
 	h := fnv.New32a()
@@ -72,7 +87,22 @@ func recordExample(t *testing.T, program string) (s *site, file string) {
 		t.Fatal(err)
 	}
 	create := func(file, sequence string, more ...string) {
-		args := []string{"create", "out-of-band", "--key", key, "-o", file, "--deployment", "compose", "--platform", "linux/amd64", "--with", "playbooks", "--sequence", sequence}
+		args := []string{
+			"create",
+			"out-of-band",
+			"--key",
+			key,
+			"-o",
+			file,
+			"--deployment",
+			"compose",
+			"--platform",
+			"linux/amd64",
+			"--with",
+			"playbooks",
+			"--sequence",
+			sequence,
+		}
 		s.must(slices.Concat(args, s.up.Flags(), more)...)
 	}
 	if err := os.Mkdir(filepath.Join(s.dir, "medium"), 0o755); err != nil {
@@ -109,7 +139,9 @@ func TestInteropRecord(t *testing.T) {
 	s := side{t, t.TempDir()}
 	t.Setenv("PATH", filepath.Join(s.source(), "bin/tools")+":"+os.Getenv("PATH"))
 	program := filepath.Join(s.dir, "oob-bundle")
-	s.sh("cd " + s.source() + " && CGO_ENABLED=0 GOOS=linux GOARCH=amd64 go build -trimpath -ldflags='-s -w' -o " + program + " ./cmd/oob-bundle")
+	s.sh(
+		"cd " + s.source() + " && CGO_ENABLED=0 GOOS=linux GOARCH=amd64 go build -trimpath -ldflags='-s -w' -o " + program + " ./cmd/oob-bundle",
+	)
 	world, file := recordExample(t, program)
 	var doc any
 	if err := json.Unmarshal([]byte(world.must("inspect", file, "--json")), &doc); err != nil {
@@ -137,7 +169,10 @@ func TestInteropRecord(t *testing.T) {
 		}
 	}
 	if *updateDocs {
-		s.sh("mkdir -p " + s.source() + "/docs/images && for n in 1 3; do pdftoppm -r 96 -gray -f $n -l $n -singlefile -png made.pdf " + s.source() + "/docs/images/transfer-record-$n; done")
+		s.sh(
+			"mkdir -p " + s.source() + "/docs/images && for n in 1 3; do pdftoppm -r 96 -gray -f $n -l $n -singlefile -png " +
+				"made.pdf " + s.source() + "/docs/images/transfer-record-$n; done",
+		)
 	}
 	s.followRecord(world, file, identity)
 	s.followReadMe(world, file, identity)
@@ -167,18 +202,28 @@ func (s side) followReadMe(world *site, file, identity string) {
 	}
 	var commands []string
 	for _, line := range strings.Split(string(text), "\n") {
-		if command, ok := strings.CutPrefix(line, "     "); ok && !strings.Contains(command, "registry serve") && !strings.Contains(command, "--start") {
+		if command, ok := strings.CutPrefix(
+			line,
+			"     ",
+		); ok && !strings.Contains(command, "registry serve") &&
+			!strings.Contains(command, "--start") {
 			commands = append(commands, command)
 		}
 	}
 	script := strings.Join(commands, "\n") + "\n"
-	for from, to := range map[string]string{"sudo ": "", "/usr/local/bin/": "~/bin/", " oob.pub": " " + world.key.Public, "oob-bundle trust add": "oob-bundle trust add --root ~/root", "oob-bundle verify": "oob-bundle verify --root ~/root", "oob-bundle values": "oob-bundle values --root ~/root", "oob-bundle install ": "oob-bundle install --root ~/root --host-root ~/host "} {
+	for from, to := range map[string]string{"sudo ": "", "/usr/local/bin/": "~/bin/", " oob.pub": " " + world.key.Public, "oob-bundle trust add": "oob-bundle trust add --root ~/root", "oob-bundle verify": "oob-bundle verify --root ~/root", "oob-bundle values": "oob-bundle values --root ~/root", "oob-bundle install ": "oob-bundle install " +
+		"--root ~/root --host-root ~/host "} {
 		if !strings.Contains(script, from) {
 			s.Errorf("the page does not say %q", from)
 		}
 		script = strings.ReplaceAll(script, from, to)
 	}
-	script = strings.ReplaceAll(script, ">~/site.yaml\n", ">~/site.yaml\nprintf 'domain: chat.site.mil\\nsupportEmail: help@site.mil\\nsmtpServer: mail.site.mil\\ncallsHost: 192.0.2.7\\n' >~/site.yaml\n")
+	script = strings.ReplaceAll(
+		script,
+		">~/site.yaml\n",
+		">~/site.yaml\nprintf 'domain: chat.site.mil\\nsupportEmail: help@site.mil\\nsmtpServer: mail.site.mil\\ncallsHost: "+
+			"192.0.2.7\\n' >~/site.yaml\n",
+	)
 	s.write("readme.sh", "set -euxo pipefail\nmkdir -p ~/bin\nexport PATH=~/bin:$PATH\ncd \"$1\"\n"+script)
 	follow := func(home, from string) (string, error) {
 		s.sh("rm -rf " + home + " && mkdir " + home)

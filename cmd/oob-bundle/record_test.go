@@ -76,7 +76,21 @@ func TestRecordSaysAll(t *testing.T) {
 		}
 		text := pageText(html)
 		n := 0
-		names := map[string]bool{"reference": true, "digest": true, "archive": true, "size": true, "bytes": true, "fileBytes": true, "fingerprint": true, "id": true, "version": true, "path": true, "mode": true, "format": true, "created": true}
+		names := map[string]bool{
+			"reference":   true,
+			"digest":      true,
+			"archive":     true,
+			"size":        true,
+			"bytes":       true,
+			"fileBytes":   true,
+			"fingerprint": true,
+			"id":          true,
+			"version":     true,
+			"path":        true,
+			"mode":        true,
+			"format":      true,
+			"created":     true,
+		}
 		collect(doc, names, func(name string, value any) {
 			want, ok := value.(string)
 			if x, isNumber := value.(float64); isNumber {

@@ -61,10 +61,21 @@ func (f *serveFlags) add(c *cobra.Command) {
 	rootFlag(c, &f.root)
 	c.Flags().StringVar(&f.listen, "listen", registry.DefaultListen, "address and port, `HOST:PORT`")
 	c.Flags().BoolVar(&f.tls, "tls", false, "serve TLS with a certificate made on this site")
-	c.Flags().StringArrayVar(&f.names, "name", nil, "host `NAME` or address for which the certificate of --tls is made; may be repeated (default this host's name, and the address of --listen)")
+	c.Flags().StringArrayVar(
+		&f.names,
+		"name",
+		nil,
+		"host `NAME` or address for which the certificate of --tls is made; may be repeated (default this host's name, and "+
+			"the address of --listen)",
+	)
 	c.Flags().StringVar(&f.cert, "tls-cert", "", "serve TLS with the certificate in `FILE` (PEM, with its chain)")
 	c.Flags().StringVar(&f.key, "tls-key", "", "`FILE` with the private key of --tls-cert (PEM)")
-	c.Flags().StringVar(&f.accounts, "accounts", "", "`FILE` with the accounts that may pull, as written by oob-bundle registry account or htpasswd -B")
+	c.Flags().StringVar(
+		&f.accounts,
+		"accounts",
+		"",
+		"`FILE` with the accounts that may pull, as written by oob-bundle registry account or htpasswd -B",
+	)
 	c.Flags().BoolVar(&f.insecure, "insecure", false, "listen on addresses other than loopback without TLS or accounts")
 }
 
@@ -177,8 +188,14 @@ func (f *serveFlags) check() (host string, err error) {
 			return "", wrongUsage("--name: %v", err)
 		}
 	}
-	if ip := net.ParseIP(host); !f.insecure && host != "localhost" && (ip == nil || !ip.IsLoopback()) && (!f.tls && !ownCert || f.accounts == "") {
-		return "", wrongUsage("%s is not a loopback address; use --tls and --accounts there, or say with --insecure that everybody may see and change what is pulled", f.listen)
+	if ip := net.ParseIP(
+		host,
+	); !f.insecure && host != "localhost" && (ip == nil || !ip.IsLoopback()) &&
+		(!f.tls && !ownCert || f.accounts == "") {
+		return "", wrongUsage(
+			"%s is not a loopback address; use --tls and --accounts there, or say with --insecure that everybody may see and change what is pulled",
+			f.listen,
+		)
 	}
 	return host, nil
 }
@@ -219,7 +236,10 @@ func (u *ui) serve(ctx context.Context, f serveFlags) error {
 			u.warn("clients will refuse this registry: %s", problem)
 		}
 		scheme = "https"
-		l = tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{*cert}, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}})
+		l = tls.NewListener(
+			l,
+			&tls.Config{Certificates: []tls.Certificate{*cert}, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}},
+		)
 	}
 	u.note("Serving %s on %s://%s, read-only; end it with Ctrl-C", registry.Dir(f.root), scheme, l.Addr())
 	u.needsTime(registry.Grace + patience)

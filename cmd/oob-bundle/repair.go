@@ -60,8 +60,16 @@ func printRepaired(w io.Writer, r *operate.RepairResult) {
 		also = " and " + count(n, "tag")
 	}
 	if r.Earlier {
-		fmt.Fprintf(w, "What the registry has of %s %s, which rollback can go back to, is good: %s%s put right\n", r.Name, r.Version, count(len(r.Blobs), "blob"), also)
+		fmt.Fprintf(
+			w,
+			"What the registry has of %s %s, which rollback can go back to, is good: %s%s put right\n",
+			r.Name, r.Version, count(len(r.Blobs), "blob"), also,
+		)
 		return
 	}
-	fmt.Fprintf(w, "%s %s is as it was installed: %s and %s%s put right\n", r.Name, r.Version, count(len(r.Files), "file"), count(len(r.Blobs), "blob"), also)
+	fmt.Fprintf(
+		w,
+		"%s %s is as it was installed: %s and %s%s put right\n",
+		r.Name, r.Version, count(len(r.Files), "file"), count(len(r.Blobs), "blob"), also,
+	)
 }

@@ -40,7 +40,9 @@ func TestS3Storage(t *testing.T) {
 			pair := s.pair(t, fmt.Sprintf("both-%t", redirect), redirect)
 			pair.install(pair.first.address)
 			pair.check(pair.first.address, pair.second.address)
-			pair.sh("oob-bundle install oci://" + pair.second.address + "/oob-bundle/stored --key oob.pub --root " + pair.bucket + "-other --plain-http " + pair.second.address)
+			pair.sh(
+				"oob-bundle install oci://" + pair.second.address + "/oob-bundle/stored --key oob.pub --root " + pair.bucket + "-other --plain-http " + pair.second.address,
+			)
 		})
 	}
 	t.Run("the other goes on", func(t *testing.T) {
@@ -84,8 +86,22 @@ func newStorage(t *testing.T) *storage {
 	s.sh("cd " + s.source() + " && CGO_ENABLED=0 go build -o " + bin + "/oob-bundle ./cmd/oob-bundle")
 	s.sh("mkdir s3 metadata")
 	// Metadata beside the objects: not every file system has extended attributes.
-	s.start(s.address, "versitygw", "--port", s.address, "--access", "stored", "--secret", "stored-secret", "--quiet", "posix", "--sidecar", s.dir+"/metadata", s.dir+"/s3")
-	manifest := "apiVersion: oobbundle.dev/v1\nkind: Manifest\nmetadata: {name: stored, version: 1.0.0}\ncomponents:\n  - name: all\n    images:\n"
+	s.start(
+		s.address,
+		"versitygw",
+		"--port",
+		s.address,
+		"--access",
+		"stored",
+		"--secret",
+		"stored-secret",
+		"--quiet",
+		"posix",
+		"--sidecar",
+		s.dir+"/metadata", s.dir+"/s3",
+	)
+	manifest := "apiVersion: oobbundle.dev/v1\nkind: Manifest\nmetadata: {name: stored, version: 1.0.0}\ncomponents:\n  - " +
+		"name: all\n    images:\n"
 	for n := range 8 {
 		ref := fmt.Sprintf("stored/app%d:1", n)
 		layer := bundletest.Layer(bundletest.File{Name: "content", Mode: 0o644, Data: noise(ref, 2_000_000)})
@@ -93,7 +109,9 @@ func newStorage(t *testing.T) *storage {
 		s.references = append(s.references, ref)
 	}
 	s.write("stored.yaml", manifest)
-	s.sh("oob-bundle key generate && oob-bundle create stored.yaml --key oob.key --platform linux/amd64 --plain-http " + s.origin.Host + " -o stored.oob.tar")
+	s.sh(
+		"oob-bundle key generate && oob-bundle create stored.yaml --key oob.key --platform linux/amd64 --plain-http " + s.origin.Host + " -o stored.oob.tar",
+	)
 	fi, err := os.Stat(filepath.Join(s.dir, "stored.oob.tar"))
 	if err != nil {
 		t.Fatal(err)
@@ -181,7 +199,9 @@ func (p *pair) check(installed, from string) {
 			p.Errorf("%s is %s, and upstream %s", to, got, want)
 		}
 	}
-	out := p.sh("oob-bundle install stored.oob.tar --key oob.pub --root " + p.bucket + " --registry " + installed + " --plain-http " + installed + " 2>&1")
+	out := p.sh(
+		"oob-bundle install stored.oob.tar --key oob.pub --root " + p.bucket + " --registry " + installed + " --plain-http " + installed + " 2>&1",
+	)
 	if !strings.Contains(out, "is installed already") {
 		p.Errorf("the installation is not complete: %s", out)
 	}

@@ -43,7 +43,14 @@ func TestScripts(t *testing.T) {
 	up.Push(t, "team/app:1", bundletest.Image("linux/amd64", bundletest.Layer(layer("one"))))
 	up.Push(t, "team/app:2", bundletest.Image("linux/amd64", bundletest.Layer(layer("two"))))
 	up.Push(t, "team/docker:1", bundletest.DockerImage("linux/amd64", bundletest.Layer(layer("docker"))))
-	up.Push(t, "team/multi:1", bundletest.Index(bundletest.Image("linux/amd64", bundletest.Layer(layer("a"))), bundletest.Image("linux/arm64", bundletest.Layer(layer("b")))))
+	up.Push(
+		t,
+		"team/multi:1",
+		bundletest.Index(
+			bundletest.Image("linux/amd64", bundletest.Layer(layer("a"))),
+			bundletest.Image("linux/arm64", bundletest.Layer(layer("b"))),
+		),
+	)
 	installer := bundletest.Program(t, "github.com/oob-bundle/oob-bundle/cmd/oob-bundle")
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",

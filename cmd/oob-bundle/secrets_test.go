@@ -86,7 +86,11 @@ components:
       - secrets: [{name: password, length: 32}]
 `
 	bundletest.Write(t, filepath.Join(s.dir, "app.yaml"), []byte(manifest), 0o644)
-	bundletest.Write(t, filepath.Join(s.dir, "secret.env"), []byte("# ${versions.app}\nPASSWORD={{ .Secrets.password }}\nV={{ .Version }}\n"), 0o644)
+	bundletest.Write(
+		t, filepath.Join(s.dir, "secret.env"),
+		[]byte("# ${versions.app}\nPASSWORD={{ .Secrets.password }}\nV={{ .Version }}\n"),
+		0o644,
+	)
 	// Who keeps logins is asked by name, and sees what this program's children see.
 	helper := "#!/bin/sh\nenv >>" + s.dir + "/helper\necho '{\"Username\":\"u\",\"Secret\":\"p\"}'\n"
 	if err := errors.Join(os.Mkdir(filepath.Join(s.dir, "bin"), 0o700), os.Mkdir(filepath.Join(s.dir, "docker"), 0o700)); err != nil {
@@ -94,7 +98,13 @@ components:
 	}
 	bundletest.Write(t, filepath.Join(s.dir, "bin/docker-credential-spy"), []byte(helper), 0o755)
 	bundletest.Write(t, filepath.Join(s.dir, "docker/config.json"), []byte(`{"credHelpers":{"`+up.Host+`":"spy"}}`), 0o600)
-	s.env = append(s.env, "COSIGN_PASSWORD="+password, "OOB_BUNDLE_ACCOUNT_PASSWORD="+password, "PATH="+s.dir+"/bin:"+os.Getenv("PATH"), "DOCKER_CONFIG="+s.dir+"/docker")
+	s.env = append(
+		s.env,
+		"COSIGN_PASSWORD="+password,
+		"OOB_BUNDLE_ACCOUNT_PASSWORD="+password,
+		"PATH="+s.dir+"/bin:"+os.Getenv("PATH"),
+		"DOCKER_CONFIG="+s.dir+"/docker",
+	)
 	s.run("key", "generate")
 	s.run("key", "generate", "--output-prefix", "second")
 	create := []string{"create", "app.yaml", "--key", "oob.key", "--plain-http", up.Host, "--platform", "linux/amd64"}
@@ -154,8 +164,27 @@ func TestNoCore(t *testing.T) {
 		}))
 		host := strings.TrimPrefix(up.URL, "http://")
 		dir := t.TempDir()
-		bundletest.Write(t, filepath.Join(dir, "m.yaml"), []byte("apiVersion: oobbundle.dev/v1\nkind: Manifest\nmetadata: {name: app, version: 1.0.0}\ncomponents:\n  - name: app\n    images: [\""+host+"/app:1\"]\n"), 0o644)
-		cmd := exec.Command("sh", "-c", `ulimit -c unlimited; exec "$@"`, "sh", program(t), "create", "m.yaml", "--key", key.Private, "--plain-http", host)
+		bundletest.Write(
+			t, filepath.Join(dir, "m.yaml"),
+			[]byte(
+				"apiVersion: oobbundle.dev/v1\nkind: Manifest\nmetadata: {name: app, version: 1.0.0}\ncomponents:\n  - name: app\n "+
+					"   images: [\""+host+"/app:1\"]\n",
+			),
+			0o644,
+		)
+		cmd := exec.Command(
+			"sh",
+			"-c",
+			`ulimit -c unlimited; exec "$@"`,
+			"sh",
+			program(t),
+			"create",
+			"m.yaml",
+			"--key",
+			key.Private,
+			"--plain-http",
+			host,
+		)
 		cmd.Dir, cmd.Env = dir, append(os.Environ(), "OOB_BUNDLE_PASSWORD=")
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)

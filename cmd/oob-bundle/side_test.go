@@ -53,7 +53,10 @@ func (s side) write(name, text string) {
 func (s side) serve(addr string) string {
 	s.Helper()
 	config := "registry-" + strings.ReplaceAll(addr, ":", "-")
-	s.write(config+".yml", "version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\nstorage: {filesystem: {rootdirectory: "+s.dir+"/"+config+"}, delete: {enabled: true}}\nhttp: {addr: "+addr+"}\n")
+	s.write(
+		config+".yml",
+		"version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\nstorage: {filesystem: {rootdirectory: "+s.dir+"/"+config+"}, delete: {enabled: true}}\nhttp: {addr: "+addr+"}\n",
+	)
 	s.start(addr, "registry", "serve", config+".yml")
 	return addr
 }
@@ -68,6 +71,8 @@ func (s side) start(addr string, args ...string) *exec.Cmd {
 		s.Fatal(err)
 	}
 	s.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
-	s.sh("for _ in $(seq 100); do (exec 3<>/dev/tcp/" + strings.ReplaceAll(addr, ":", "/") + ") 2>/dev/null && exit 0; sleep 0.1; done; exit 1")
+	s.sh(
+		"for _ in $(seq 100); do (exec 3<>/dev/tcp/" + strings.ReplaceAll(addr, ":", "/") + ") 2>/dev/null && exit 0; sleep 0.1; done; exit 1",
+	)
 	return cmd
 }

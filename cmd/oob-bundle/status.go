@@ -82,18 +82,29 @@ func printStatus(w io.Writer, s *operate.Status, f statusFlags) {
 		fmt.Fprintf(w, "  drift     %-7s blob %s of %s\n", x.What, x.Digest, x.Repository)
 	}
 	if s.Storing {
-		fmt.Fprintln(w, "An installation is storing content, or was killed while it did; nothing of that is in use. If none runs, run the same one again.")
+		fmt.Fprintln(
+			w,
+			"An installation is storing content, or was killed while it did; nothing of that is in use. If none runs, run the same one again.",
+		)
 	}
 	if s.Checked && s.Drift() == 0 && len(s.Deployments) > 0 {
 		if out := s.Unchecked; len(out) > 0 {
-			fmt.Fprintf(w, "Every file is as it was installed, and every blob of the registry below %s. What %s holds was not looked at.\n", f.root, strings.Join(out, ", "))
+			fmt.Fprintf(
+				w,
+				"Every file is as it was installed, and every blob of the registry below %s. What %s holds was not looked at.\n",
+				f.root, strings.Join(out, ", "),
+			)
 		} else {
 			fmt.Fprintln(w, "Every file and every blob is as it was installed.")
 		}
 	}
 	for _, p := range s.Pending {
 		if p.Action == "install" {
-			fmt.Fprintf(w, "The installation of %s %s into %s, begun %s, did not finish; run the same oob-bundle install again.\n", p.Name, p.Version, p.Registry, p.Started)
+			fmt.Fprintf(
+				w,
+				"The installation of %s %s into %s, begun %s, did not finish; run the same oob-bundle install again.\n",
+				p.Name, p.Version, p.Registry, p.Started,
+			)
 			continue
 		}
 		fmt.Fprintf(w, "The %s of %s, begun %s, did not finish; run %s again.\n", p.Action, p.Name, p.Started, p.Command)

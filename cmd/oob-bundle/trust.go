@@ -46,7 +46,12 @@ func trustAddCommand(u *ui) *cobra.Command {
 		},
 	}
 	rootFlag(c, &root)
-	c.Flags().StringVar(&channel, "channel", "", "channels that the key may sign for, `GLOB`, with * and ?; repeat the command for more, '*' lifts earlier limits (default all)")
+	c.Flags().StringVar(
+		&channel,
+		"channel",
+		"",
+		"channels that the key may sign for, `GLOB`, with * and ?; repeat the command for more, '*' lifts earlier limits (default all)",
+	)
 	u.jsonFlag(c)
 	return c
 }

@@ -95,7 +95,13 @@ func TestUnfinishedInstallation(t *testing.T) {
 			if command == "rollback" && installed {
 				want = "app 1\n"
 			}
-			if code, out := oob("status", "--check", "--root", root); code != 0 || !strings.Contains(out, want) || strings.Contains(out, "did not finish") {
+			if code, out := oob(
+				"status",
+				"--check",
+				"--root",
+				root,
+			); code != 0 || !strings.Contains(out, want) ||
+				strings.Contains(out, "did not finish") {
 				t.Errorf("after %s: %d %s", command, code, out)
 			}
 			if err := put(root, version(2), false); err != nil {

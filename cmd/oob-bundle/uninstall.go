@@ -25,7 +25,12 @@ deployment is installed.`,
 		RunE:    func(c *cobra.Command, args []string) error { return u.uninstall(c.Context(), first(args), f) },
 	}
 	f.add(c)
-	c.Flags().BoolVar(&f.leave, "leave-registry", false, "change nothing in the registry that --registry named at the installation: it is gone, or others need what is there")
+	c.Flags().BoolVar(
+		&f.leave,
+		"leave-registry",
+		false,
+		"change nothing in the registry that --registry named at the installation: it is gone, or others need what is there",
+	)
 	u.jsonFlag(c)
 	return c
 }

@@ -64,7 +64,11 @@ func TestUnitQuotes(t *testing.T) {
 	}
 	for _, name := range []string{"registry.site", "192.0.2.1", "2001:db8::1", "*.site"} {
 		var out, errs bytes.Buffer
-		if status := run([]string{"registry", "unit", "--root", dir, "--tls", "--name", name}, &out, &errs); status != 0 || !strings.Contains(out.String(), "--name") {
+		if status := run(
+			[]string{"registry", "unit", "--root", dir, "--tls", "--name", name},
+			&out, &errs,
+		); status != 0 ||
+			!strings.Contains(out.String(), "--name") {
 			t.Errorf("%s: exit status %d: %s", name, status, errs.String())
 		}
 	}

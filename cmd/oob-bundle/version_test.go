@@ -17,7 +17,11 @@ func TestVersion(t *testing.T) {
 	where := runtime.Version() + ", " + runtime.GOOS + "/" + runtime.GOARCH + ")\n"
 	vcs := func(modified string) *debug.BuildInfo {
 		return &debug.BuildInfo{
-			Settings: []debug.BuildSetting{{Key: "-trimpath", Value: "true"}, {Key: "vcs.revision", Value: commit}, {Key: "vcs.modified", Value: modified}},
+			Settings: []debug.BuildSetting{
+				{Key: "-trimpath", Value: "true"},
+				{Key: "vcs.revision", Value: commit},
+				{Key: "vcs.modified", Value: modified},
+			},
 			Deps: []*debug.Module{
 				{Path: "a.example/a", Version: "v1.0.0", Sum: "h1:a="},
 				{Path: "b.example/b", Version: "v1.0.0", Sum: "h1:b=", Replace: &debug.Module{Path: "c.example/c", Version: "v2.0.0", Sum: "h1:c="}},

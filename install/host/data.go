@@ -31,7 +31,10 @@ func checkData(root, base, data string) error {
 		return nil
 	}
 	if within(root, data) || within(data, root) {
-		return fmt.Errorf("%w:\n  %s: %s and %s, where this program keeps its own, hold one another; name a directory outside of it", ErrValues, bundle.ValueData, data, root)
+		return fmt.Errorf(
+			"%w:\n  %s: %s and %s, where this program keeps its own, hold one another; name a directory outside of it",
+			ErrValues, bundle.ValueData, data, root,
+		)
 	}
 	return nil
 }
@@ -84,7 +87,10 @@ func descendOne(here *os.Root, part string) (*os.Root, error) {
 		return nil, err
 	}
 	if got, err := next.Stat("."); err != nil || !os.SameFile(seen, got) {
-		return nil, errors.Join(fmt.Errorf("%w: %s was replaced while it was opened", ErrData, filepath.Join(here.Name(), part)), err, next.Close())
+		return nil, errors.Join(
+			fmt.Errorf("%w: %s was replaced while it was opened", ErrData, filepath.Join(here.Name(), part)), err,
+			next.Close(),
+		)
 	}
 	return next, nil
 }

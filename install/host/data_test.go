@@ -57,7 +57,10 @@ func TestDataDirectory(t *testing.T) {
 	}
 	root := filepath.Join(dir, "root")
 	base := Base(root, "app")
-	if err := errors.Join(os.MkdirAll(base, 0o755), os.Symlink(root, filepath.Join(dir, "link")), os.Symlink(dir, filepath.Join(dir, "up"))); err != nil {
+	if err := errors.Join(
+		os.MkdirAll(base, 0o755), os.Symlink(root, filepath.Join(dir, "link")),
+		os.Symlink(dir, filepath.Join(dir, "up")),
+	); err != nil {
 		t.Fatal(err)
 	}
 	for data, ok := range map[string]bool{

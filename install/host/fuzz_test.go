@@ -259,16 +259,20 @@ type templateInput struct {
 }
 
 func templateSeeds() seeds.Of[templateInput] {
-	const document = "image: docker.io/library/nginx:1\nother: [\"nginx\", 'quay.io/a/b:2']\n---\n# nginx:1\nimage: nginx:2\nlist: [nginx:1-alpine, \"\u00fc\", nginx:1, 'nginx:1']\nflow: {about: \"see nginx:1 here\", image: nginx:1}\n"
+	const document = "image: docker.io/library/nginx:1\nother: [\"nginx\", 'quay.io/a/b:2']\n---\n# nginx:1\nimage: " +
+		"nginx:2\nlist: [nginx:1-alpine, \"\u00fc\", nginx:1, 'nginx:1']\nflow: {about: \"see nginx:1 here\", image: nginx:1}\n"
 	s := seeds.Of[templateInput]{}
 	for _, text := range []string{
-		"", "plain", "{{ .Values.v }}", "{{ json .Values.v }}\n{{ image \"docker.io/library/nginx\" }}", "{{ if has \"web\" }}{{ .Name }}{{ end }}{{ range plugins }}{{ .ID }}{{ end }}",
-		"{{ environ \"P\" `{\"A\":{\"b\":[1,\"c\"]}}` }}", "{{ base .Data }} {{ dir .Data }} {{ tag \"docker.io/library/nginx:1\" }}", "{{ $x := .Secrets.p }}{{ printf \"%q\" $x }}",
+		"", "plain", "{{ .Values.v }}", "{{ json .Values.v }}\n{{ image \"docker.io/library/nginx\" }}", "{{ if has \"web\" " +
+			"}}{{ .Name }}{{ end }}{{ range plugins }}{{ .ID }}{{ end }}",
+		"{{ environ \"P\" `{\"A\":{\"b\":[1,\"c\"]}}` }}", "{{ base .Data }} {{ dir .Data }} {{ tag " +
+			"\"docker.io/library/nginx:1\" }}", "{{ $x := .Secrets.p }}{{ printf \"%q\" $x }}",
 	} {
 		s.Taken = append(s.Taken, templateInput{text, "a value: with # all \"that' YAML knows", []byte(document)})
 	}
 	for _, text := range []string{
-		"{{", "{{ .Values.none }}", "{{ .None }}", "{{ image \"none\" }}", "{{ fail \"why\" }}", "{{ template \"x\" }}", "{{ define \"x\" }}{{ template \"x\" }}{{ end }}{{ template \"x\" }}",
+		"{{", "{{ .Values.none }}", "{{ .None }}", "{{ image \"none\" }}", "{{ fail \"why\" }}", "{{ template \"x\" }}", "{{ define \"x\" " +
+			"}}{{ template \"x\" }}{{ end }}{{ template \"x\" }}",
 		"{{ index .Values 1 }}", "{{ environ \"P\" \"[]\" }}", "{{ call .Name }}", "{{ printf \"%9999999d\" 1 }}",
 	} {
 		s.Refused = append(s.Refused, templateInput{text, "v", []byte(document)})
@@ -305,13 +309,22 @@ func fuzzRenderer(value string) *renderer {
 	return &renderer{
 		limits: newLimits(),
 		view: view{
-			Name: "demo", Version: "1", Registry: siteRegistry, Data: "/var/lib/x", Values: map[string]string{"v": value}, Secrets: map[string]string{"p": "secret"},
-			Platform: "linux/amd64", Settings: map[string]string{},
+			Name:     "demo",
+			Version:  "1",
+			Registry: siteRegistry,
+			Data:     "/var/lib/x",
+			Values:   map[string]string{"v": value},
+			Secrets:  map[string]string{"p": "secret"},
+			Platform: "linux/amd64",
+			Settings: map[string]string{},
 		},
 		platform: bundle.Platform{OS: "linux", Architecture: "amd64"},
 		d: &bundle.Deployment{
-			Components: []bundle.Component{{Name: "web"}}, Plugins: []bundle.Plugin{{ID: "com.example.demo"}},
-			Images: []bundle.Image{{Reference: ref, Repository: "docker.io/library/nginx", Tag: "1", Digest: digest, Manifests: []bundle.Digest{digest}}},
+			Components: []bundle.Component{{Name: "web"}},
+			Plugins:    []bundle.Plugin{{ID: "com.example.demo"}},
+			Images: []bundle.Image{
+				{Reference: ref, Repository: "docker.io/library/nginx", Tag: "1", Digest: digest, Manifests: []bundle.Digest{digest}},
+			},
 		},
 		g: &bundle.Geometry{
 			Index:     &bundle.Index{Manifests: []bundle.Descriptor{{Digest: digest, Annotations: map[string]string{bundle.AnnotationRef: ref}}}},

@@ -45,7 +45,14 @@ func TestKinds(t *testing.T) {
 
 func TestComplete(t *testing.T) {
 	asked := []bundle.Value{
-		{Name: "domain", Kind: "host", Required: true, About: "the name"}, {Name: "port", Kind: "port", Default: "80"}, {Name: "mail", Kind: "email"},
+		{
+			Name:     "domain",
+			Kind:     "host",
+			Required: true,
+			About:    "the name",
+		},
+		{Name: "port", Kind: "port", Default: "80"},
+		{Name: "mail", Kind: "email"},
 	}
 	got, problems := complete(asked, map[string]string{"domain": "a.site", "port": ""})
 	if want := map[string]string{"domain": "a.site", "port": "80", "mail": ""}; !maps.Equal(got, want) || len(problems) > 0 {
@@ -57,7 +64,10 @@ func TestComplete(t *testing.T) {
 }
 
 func TestEnviron(t *testing.T) {
-	got, err := environ("MM", `{"B": {"Key": true, "List": ["a", "b"], "Deep": {"x": 1}, "Big": 262144000, "None": null}, "A": {"Text": "t u"}}`)
+	got, err := environ(
+		"MM",
+		`{"B": {"Key": true, "List": ["a", "b"], "Deep": {"x": 1}, "Big": 262144000, "None": null}, "A": {"Text": "t u"}}`,
+	)
 	if want := "MM_A_TEXT=t u\nMM_B_BIG=262144000\nMM_B_KEY=true\nMM_B_LIST=a b\n"; err != nil || got != want {
 		t.Errorf("%v: %s", err, got)
 	}
@@ -70,7 +80,11 @@ func TestEnviron(t *testing.T) {
 
 func TestMirrors(t *testing.T) {
 	files, err := mirrors([]bundle.Image{
-		{Reference: "docker.io/library/nginx:1"}, {Reference: "docker.io/library/postgres:17"}, {Reference: "registry.example.com:5001/team/app:1"},
+		{
+			Reference: "docker.io/library/nginx:1",
+		},
+		{Reference: "docker.io/library/postgres:17"},
+		{Reference: "registry.example.com:5001/team/app:1"},
 		{Reference: "[2001:db8::1]:5001/team/app:1"},
 	}, "registry.site:5000/mirror", false)
 	if err != nil {
@@ -82,8 +96,9 @@ func TestMirrors(t *testing.T) {
 		},
 		"runtime/containerd/registry.example.com_5001/hosts.toml":                    {"/etc/containerd/certs.d/registry.example.com:5001/", "/v2/mirror/registry.example.com_5001\"]"},
 		"runtime/containerd/2001-0db8-0000-0000-0000-0000-0000-0001_5001/hosts.toml": {"/etc/containerd/certs.d/[2001:db8::1]:5001/", "/v2/mirror/2001-0db8-0000-0000-0000-0000-0000-0001_5001\"]"},
-		"runtime/k3s/registries.yaml":                                                {"\"docker.io\":\n    endpoint: [\"https://registry.site:5000\"]\n    rewrite:\n      \"^(.*)$\": \"mirror/docker.io/$1\""},
-		"runtime/containers/registries.conf":                                         {"prefix = \"docker.io\"", "location = \"registry.site:5000/mirror/docker.io\"\ninsecure = false"},
+		"runtime/k3s/registries.yaml": {"\"docker.io\":\n    endpoint: " +
+			"[\"https://registry.site:5000\"]\n    rewrite:\n      \"^(.*)$\": \"mirror/docker.io/$1\""},
+		"runtime/containers/registries.conf": {"prefix = \"docker.io\"", "location = \"registry.site:5000/mirror/docker.io\"\ninsecure = false"},
 	} {
 		for _, want := range wants {
 			if !strings.Contains(string(files[name]), want) {
@@ -100,7 +115,10 @@ func TestMirrors(t *testing.T) {
 		t.Error("a registry with TLS is made insecure")
 	}
 	files, err = mirrors([]bundle.Image{{Reference: "docker.io/library/nginx:1"}}, "127.0.0.1:5000", true)
-	if text := string(files["runtime/containers/registries.conf"]); err != nil || !strings.Contains(text, own) || !strings.Contains(text, "location = \"127.0.0.1:5000/docker.io\"\ninsecure = true") {
+	if text := string(
+		files["runtime/containers/registries.conf"],
+	); err != nil || !strings.Contains(text, own) ||
+		!strings.Contains(text, "location = \"127.0.0.1:5000/docker.io\"\ninsecure = true") {
 		t.Errorf("%v: %s", err, text)
 	}
 }
@@ -110,7 +128,12 @@ func TestMirrors(t *testing.T) {
 func TestMerge(t *testing.T) {
 	root := t.TempDir()
 	base := Base(root, "app")
-	a := &About{Name: "app", ID: "0123456789abcdef", Data: filepath.Join(base, "data"), Merges: []bundle.Merge{{File: "conf/config.json", Patch: "patch.json"}}}
+	a := &About{
+		Name:   "app",
+		ID:     "0123456789abcdef",
+		Data:   filepath.Join(base, "data"),
+		Merges: []bundle.Merge{{File: "conf/config.json", Patch: "patch.json"}},
+	}
 	config := filepath.Join(a.Data, "conf/config.json")
 	write := func(path, text string) {
 		t.Helper()
@@ -189,7 +212,12 @@ func TestMerge(t *testing.T) {
 func TestMergeFollowsNothing(t *testing.T) {
 	root, elsewhere := t.TempDir(), t.TempDir()
 	base := Base(root, "app")
-	a := &About{Name: "app", ID: "0123456789abcdef", Data: filepath.Join(base, "data"), Merges: []bundle.Merge{{File: "conf/config.json", Patch: "patch.json"}}}
+	a := &About{
+		Name:   "app",
+		ID:     "0123456789abcdef",
+		Data:   filepath.Join(base, "data"),
+		Merges: []bundle.Merge{{File: "conf/config.json", Patch: "patch.json"}},
+	}
 	for _, dir := range []string{filepath.Join(base, "releases", a.ID), a.Data} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			t.Fatal(err)
@@ -237,7 +265,10 @@ func TestUnmergeGone(t *testing.T) {
 		if err := change(a.Data); err != nil {
 			t.Skip(err)
 		}
-		if err := a.CheckSwitch(root, nil); !errors.Is(err, ErrData) && what != "the directory is gone" || err != nil && what == "the directory is gone" {
+		if err := a.CheckSwitch(
+			root, nil,
+		); !errors.Is(err, ErrData) && what != "the directory is gone" ||
+			err != nil && what == "the directory is gone" {
 			t.Errorf("%s, before a switch: %v", what, err)
 		}
 		if err := Switch(root, "app", a, nil, true); err != nil {

@@ -94,7 +94,8 @@ func makeLink(base, hostRoot string, l bundle.Link) error {
 // may be nil, has too, and puts back what the host had.
 func removeLinks(base string, a, next *About) error {
 	for _, l := range a.Links {
-		if next != nil && resolved(next.HostRoot) == resolved(a.HostRoot) && slices.ContainsFunc(next.Links, func(x bundle.Link) bool { return x.Path == l.Path }) {
+		if next != nil && resolved(next.HostRoot) == resolved(a.HostRoot) &&
+			slices.ContainsFunc(next.Links, func(x bundle.Link) bool { return x.Path == l.Path }) {
 			continue
 		}
 		p, kept := filepath.Join(a.HostRoot, l.Path), replaced(base, a.HostRoot, l)

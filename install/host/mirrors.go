@@ -44,10 +44,18 @@ func mirrors(images []bundle.Image, registry string, plainHTTP bool) (map[string
 		if h == "docker.io" {
 			server = "registry-1.docker.io"
 		}
-		files["runtime/containerd/"+site+"/hosts.toml"] = fmt.Appendf(nil, "# /etc/containerd/certs.d/%s/hosts.toml\nserver = \"https://%s\"\n\n[host.\"%s://%s/v2/%s%s\"]\n  capabilities = [\"pull\", \"resolve\"]\n  override_path = true\n",
-			h, server, scheme, host, prefix, site)
+		files["runtime/containerd/"+site+"/hosts.toml"] = fmt.Appendf(
+			nil,
+			"# /etc/containerd/certs.d/%s/hosts.toml\nserver = \"https://%s\"\n\n[host.\"%s://%s/v2/%s%s\"]\n  capabilities = "+
+				"[\"pull\", \"resolve\"]\n  override_path = true\n",
+			h, server, scheme, host, prefix, site,
+		)
 		fmt.Fprintf(&k3s, "  %q:\n    endpoint: [%q]\n    rewrite:\n      \"^(.*)$\": %q\n", h, scheme+"://"+host, prefix+site+"/$1")
-		fmt.Fprintf(&podman, "\n[[registry]]\nprefix = %q\nlocation = %q\n\n[[registry.mirror]]\nlocation = %q\ninsecure = %t\n", h, h, registry+"/"+site, plainHTTP)
+		fmt.Fprintf(
+			&podman,
+			"\n[[registry]]\nprefix = %q\nlocation = %q\n\n[[registry.mirror]]\nlocation = %q\ninsecure = %t\n",
+			h, h, registry+"/"+site, plainHTTP,
+		)
 	}
 	if plainHTTP { // for its own name
 		fmt.Fprintf(&podman, "\n[[registry]]\nlocation = %q\ninsecure = true\n", host)

@@ -32,7 +32,8 @@ func (r *Release) checkPostgres() error {
 		return err
 	}
 	return fmt.Errorf("%w: the database in %s is of PostgreSQL %s, and this bundle brings %s, which does not read its files.\n"+
-		"With the release that is installed: dump it (pg_dump --format=custom), stop everything, and move %s away; then install and start this bundle, and restore the dump (pg_restore --clean --create). Or make the bundle with --set versions.postgres=%s",
+		"With the release that is installed: dump it (pg_dump --format=custom), stop everything, and move %s away; then "+
+		"install and start this bundle, and restore the dump (pg_restore --clean --create). Or make the bundle with --set versions.postgres=%s",
 		bundle.ErrPolicy, dir, have, major, dir, have)
 }
 
@@ -55,7 +56,10 @@ func (r *Release) keptMajor() (string, error) {
 	}
 	have := strings.TrimSpace(string(data))
 	if !postgresVersion.MatchString(have) {
-		return "", fmt.Errorf("%w: PG_VERSION in %s does not name a version of PostgreSQL", ErrData, filepath.Join(r.data, filepath.FromSlash(r.host.Database.Directory)))
+		return "", fmt.Errorf(
+			"%w: PG_VERSION in %s does not name a version of PostgreSQL",
+			ErrData, filepath.Join(r.data, filepath.FromSlash(r.host.Database.Directory)),
+		)
 	}
 	return have, nil
 }

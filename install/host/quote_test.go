@@ -19,9 +19,55 @@ import (
 
 // awkward are values with the characters to which some language gives a meaning.
 var awkward = []string{
-	"", "plain", "with space", " padded ", `Pa$$w0rd$HOME`, "$HOME", "${HOME}", "$$", "50%", "%n%%", "a#b", "a #b", `DOMAIN\host`, `end\`, `\\server\share`,
-	`say "x"`, "it's", `it's "both" \ $HOME`, `x", "EnableDeveloper": true, "y":"`, "`id`", "$(id)", "a;b", ";", "{{ x }}", "[a]", "a: b", "- a", "*a", "&a", "!a", "@a", "|", "null", "true",
-	"no", "1e3", "0x10", "2026-01-01", "=", "a=b", "ü€😀", "~", `\n`, `\$HOME`, `a\"b`, `'`, `"`, `''`, `\'`,
+	"",
+	"plain",
+	"with space",
+	" padded ",
+	`Pa$$w0rd$HOME`,
+	"$HOME",
+	"${HOME}",
+	"$$",
+	"50%",
+	"%n%%",
+	"a#b",
+	"a #b",
+	`DOMAIN\host`,
+	`end\`,
+	`\\server\share`,
+	`say "x"`,
+	"it's",
+	`it's "both" \ $HOME`,
+	`x", "EnableDeveloper": true, "y":"`,
+	"`id`",
+	"$(id)",
+	"a;b",
+	";",
+	"{{ x }}",
+	"[a]",
+	"a: b",
+	"- a",
+	"*a",
+	"&a",
+	"!a",
+	"@a",
+	"|",
+	"null",
+	"true",
+	"no",
+	"1e3",
+	"0x10",
+	"2026-01-01",
+	"=",
+	"a=b",
+	"ü€😀",
+	"~",
+	`\n`,
+	`\$HOME`,
+	`a\"b`,
+	`'`,
+	`"`,
+	`''`,
+	`\'`,
 }
 
 // filled renders a template in which .Values.v is the value.
@@ -91,7 +137,12 @@ func TestQuotingRefuses(t *testing.T) {
 			}
 		}
 	}
-	if _, err := filled(t, `{{ env "composer" .Values.v }}`, "x"); err == nil || !strings.Contains(err.Error(), `unknown program "composer"; use one of compose, systemd, podman, docker`) {
+	if _, err := filled(
+		t,
+		`{{ env "composer" .Values.v }}`,
+		"x",
+	); err == nil ||
+		!strings.Contains(err.Error(), `unknown program "composer"; use one of compose, systemd, podman, docker`) {
 		t.Error(err)
 	}
 }
@@ -305,7 +356,9 @@ func TestQuotingCompose(t *testing.T) {
 	}
 	dir := t.TempDir()
 	composeFile := filepath.Join(dir, "compose.yaml")
-	if err := errors.Join(os.WriteFile(composeFile, []byte(file), 0o600), os.WriteFile(filepath.Join(dir, "a.env"), []byte(env), 0o600)); err != nil {
+	if err := errors.Join(
+		os.WriteFile(composeFile, []byte(file), 0o600), os.WriteFile(filepath.Join(dir, "a.env"), []byte(env), 0o600),
+	); err != nil {
 		t.Fatal(err)
 	}
 	args := append(slices.Clone(command[1:]), "--project-directory", dir, "--file", composeFile, "config")
@@ -333,7 +386,9 @@ func TestQuotingCompose(t *testing.T) {
 func composeHere(t *testing.T) (command []string, old bool) {
 	t.Helper()
 	for _, command := range [][]string{{"docker", "compose"}, {"docker-compose"}} {
-		out, err := exec.CommandContext(context.WithoutCancel(t.Context()), command[0], append(command[1:], "version", "--short")...).Output() //nolint:gosec // fixed words
+		out, err := exec.CommandContext(
+			context.WithoutCancel(t.Context()), command[0],
+			append(command[1:], "version", "--short")...).Output() //nolint:gosec // fixed words
 		if err == nil {
 			return command, strings.HasPrefix(strings.TrimPrefix(string(out), "v"), "1.")
 		}

@@ -105,7 +105,10 @@ func New(v *verify.Verified, site Site) (*Release, error) {
 	var problems []string
 	r.values, problems = complete(r.host.Values, given)
 	if len(problems) > 0 {
-		return nil, fmt.Errorf("%w:\n  %s\noob-bundle values BUNDLE writes what there is to fill in; give it with --values", ErrValues, strings.Join(problems, "\n  "))
+		return nil, fmt.Errorf(
+			"%w:\n  %s\noob-bundle values BUNDLE writes what there is to fill in; give it with --values",
+			ErrValues, strings.Join(problems, "\n  "),
+		)
 	}
 	r.data = r.values[valueData]
 	if r.data == "" {
@@ -176,8 +179,10 @@ func CheckMoved(from, to string) error {
 	if has, err := holds(to); err != nil || has {
 		return err
 	}
-	return fmt.Errorf("%w:\n  %s: what programs keep is in %s, and in %s there is nothing; stop them and move it there first, or name the directory as it was",
-		ErrValues, bundle.ValueData, from, to)
+	return fmt.Errorf(
+		"%w:\n  %s: what programs keep is in %s, and in %s there is nothing; stop them and move it there first, or name the directory as it was",
+		ErrValues, bundle.ValueData, from, to,
+	)
 }
 
 // holds reports whether there is something in a directory besides directories; one that
@@ -229,7 +234,10 @@ func (r *Release) checkNoSecrets(root string) error {
 	if before != nil && !before.Secrets {
 		return nil
 	}
-	return fmt.Errorf("%w: %s is gone, and release %s was made with it; put it back from a backup, or uninstall first", ErrValues, secretsPath(r.base), id)
+	return fmt.Errorf(
+		"%w: %s is gone, and release %s was made with it; put it back from a backup, or uninstall first",
+		ErrValues, secretsPath(r.base), id,
+	)
 }
 
 // hostRoot returns the absolute directory of links, or "".
@@ -265,7 +273,10 @@ func (r *Release) checkStart() error {
 	}
 	var problems []error
 	if own := (bundle.Platform{OS: runtime.GOOS, Architecture: runtime.GOARCH}); !runs(own, r.platform) {
-		problems = append(problems, fmt.Errorf("%w: it carries %s, and this host is %s", bundle.ErrPolicy, strings.Join(r.bundle.Info.PlatformNames(), ", "), own))
+		problems = append(
+			problems,
+			fmt.Errorf("%w: it carries %s, and this host is %s", bundle.ErrPolicy, strings.Join(r.bundle.Info.PlatformNames(), ", "), own),
+		)
 	}
 	problems = append(problems, r.checkUnits())
 	if current, err := Current(r.site.Root, r.Name); err != nil || current != "" {
@@ -280,7 +291,10 @@ func (r *Release) checkStart() error {
 		}
 		l, err := net.Listen("tcp", ":"+port) //nolint:noctx // nothing is waited for
 		if errors.Is(err, syscall.EADDRINUSE) {
-			problems = append(problems, fmt.Errorf("%w: %s: something on this host listens on port %s already; stop it, or choose another port", ErrValues, v.Name, port))
+			problems = append(
+				problems,
+				fmt.Errorf("%w: %s: something on this host listens on port %s already; stop it, or choose another port", ErrValues, v.Name, port),
+			)
 		}
 		if err == nil {
 			problems = append(problems, l.Close())
@@ -296,7 +310,10 @@ func (r *Release) checkUnits() error {
 	if !quadlet || r.site.HostRoot != "" && filepath.Clean(r.site.HostRoot) == "/" {
 		return nil
 	}
-	return fmt.Errorf("%w: podman and systemd look for the units below /etc alone; to start them, give --host-root /, or leave --root away", ErrValues)
+	return fmt.Errorf(
+		"%w: podman and systemd look for the units below /etc alone; to start them, give --host-root /, or leave --root away",
+		ErrValues,
+	)
 }
 
 // hostPlatform chooses the platform for this machine: the nearest that it runs, else the

@@ -258,7 +258,8 @@ func (r *renderer) siteImages(name string, data []byte) (out []byte, foreign []s
 			}
 			visit(c, key)
 		}
-		if n.Kind != yaml.ScalarNode || !strings.ContainsAny(n.Value, ":@") || strings.ContainsAny(n.Value, " \n") || n.Line < 1 || n.Line > len(lines) {
+		if n.Kind != yaml.ScalarNode || !strings.ContainsAny(n.Value, ":@") || strings.ContainsAny(n.Value, " \n") || n.Line < 1 ||
+			n.Line > len(lines) {
 			return
 		}
 		ref, err := bundle.ParseReference(n.Value)
@@ -293,7 +294,10 @@ func (r *renderer) siteImages(name string, data []byte) (out []byte, foreign []s
 	for _, n := range slices.Backward(found) { // what is replaced moves only what stands behind it
 		line, ok := replaceAt(lines[n.Line-1], n.Column, n.Value, sites[n])
 		if !ok {
-			return nil, nil, fmt.Errorf("%w: %s, line %d: the image %s has to stand there as it is, in one line", bundle.ErrFormat, name, n.Line, n.Value)
+			return nil, nil, fmt.Errorf(
+				"%w: %s, line %d: the image %s has to stand there as it is, in one line",
+				bundle.ErrFormat, name, n.Line, n.Value,
+			)
 		}
 		lines[n.Line-1] = line
 	}

@@ -98,7 +98,8 @@ func drifted(ctx context.Context, p string, f File) (string, error) {
 	if digest != f.SHA256 {
 		return "changed", nil
 	}
-	if runtime.GOOS != "windows" && (fmt.Sprintf("%04o", fi.Mode().Perm()) != f.Mode || fi.Mode()&(fs.ModeSetuid|fs.ModeSetgid|fs.ModeSticky) != 0) {
+	if runtime.GOOS != "windows" &&
+		(fmt.Sprintf("%04o", fi.Mode().Perm()) != f.Mode || fi.Mode()&(fs.ModeSetuid|fs.ModeSetgid|fs.ModeSticky) != 0) {
 		return "mode", nil
 	}
 	return "", nil

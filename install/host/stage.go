@@ -181,7 +181,10 @@ func (r *Release) give(root *os.Root, name string, d bundle.Directory) error {
 	}
 	if os.Geteuid() != 0 && os.Geteuid() != uid {
 		full := filepath.Join(r.data, filepath.FromSlash(d.Path))
-		r.Notes = append(r.Notes, fmt.Sprintf("%s has to belong to %s, and only root can give it away: chown %s %s", full, d.Owner, d.Owner, full))
+		r.Notes = append(
+			r.Notes,
+			fmt.Sprintf("%s has to belong to %s, and only root can give it away: chown %s %s", full, d.Owner, d.Owner, full),
+		)
 		return nil
 	}
 	return root.Lchown(name, uid, gid)
@@ -191,9 +194,25 @@ func (r *Release) give(root *os.Root, name string, d bundle.Directory) error {
 func (r *Release) write(ctx context.Context, dir string, files []file) (about *About, err error) {
 	d := r.bundle.Deployment
 	about = &About{
-		APIVersion: bundle.APIVersion, Kind: "Release", ID: r.ID, Identity: r.bundle.Identity, Name: r.Name, Version: d.Version, Form: d.Form,
-		Registry: r.site.Registry, Data: r.data, Values: r.values, Given: r.given, Images: []string{}, HostRoot: r.site.HostRoot, Links: r.Linked(), Merges: r.host.Merges,
-		Health: r.health, Database: r.host.Database, Files: []File{}, Secrets: len(r.host.Secrets) > 0,
+		APIVersion: bundle.APIVersion,
+		Kind:       "Release",
+		ID:         r.ID,
+		Identity:   r.bundle.Identity,
+		Name:       r.Name,
+		Version:    d.Version,
+		Form:       d.Form,
+		Registry:   r.site.Registry,
+		Data:       r.data,
+		Values:     r.values,
+		Given:      r.given,
+		Images:     []string{},
+		HostRoot:   r.site.HostRoot,
+		Links:      r.Linked(),
+		Merges:     r.host.Merges,
+		Health:     r.health,
+		Database:   r.host.Database,
+		Files:      []File{},
+		Secrets:    len(r.host.Secrets) > 0,
 	}
 	if about.Postgres, err = r.postgresMajor(); err != nil {
 		return nil, err

@@ -39,7 +39,11 @@ func (l *limits) step() (string, error) {
 // use counts bytes.
 func (l *limits) use(n int) error {
 	if l.bytes -= n; n > bundle.MaxTemplate || l.bytes < 0 {
-		return fmt.Errorf("its result is too long: a template may have %d bytes, and all of a release together %d", bundle.MaxTemplate, 16*bundle.MaxTemplate)
+		return fmt.Errorf(
+			"its result is too long: a template may have %d bytes, and all of a release together %d",
+			bundle.MaxTemplate,
+			16*bundle.MaxTemplate,
+		)
 	}
 	return nil
 }
@@ -235,7 +239,10 @@ func (r *Release) ownText(render *renderer, name, text string) (data, shown []by
 	masked.file = func(p string) (string, error) { return r.included(&masked, p) }
 	shown, maskedErr := masked.render(name, text)
 	if err != nil && maskedErr == nil {
-		err = fmt.Errorf("%w: %s: it fails with the passwords of this site; the reason is not shown, because it may contain them", ErrTemplate, name)
+		err = fmt.Errorf(
+			"%w: %s: it fails with the passwords of this site; the reason is not shown, because it may contain them",
+			ErrTemplate, name,
+		)
 	} else if err != nil {
 		err = maskedErr
 	}

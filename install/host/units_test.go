@@ -83,7 +83,12 @@ func TestHiddenUnits(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			r := &Release{base: base, site: Site{HostRoot: hostRoot}, host: &bundle.Host{Links: []bundle.Link{x.link}}, files: []file{{path: "x", data: []byte(x.content)}}}
+			r := &Release{
+				base:  base,
+				site:  Site{HostRoot: hostRoot},
+				host:  &bundle.Host{Links: []bundle.Link{x.link}},
+				files: []file{{path: "x", data: []byte(x.content)}},
+			}
 			got, err := r.Foreign()
 			if err != nil || (len(got) > 0) != x.hides {
 				t.Errorf("it hides %v, %v", got, err)

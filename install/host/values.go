@@ -162,10 +162,20 @@ func Template(d *bundle.Deployment) []byte {
 		b.WriteString("# This bundle asks for nothing.\n")
 		return []byte(b.String())
 	}
-	b.WriteString("# Fill in what is needed, take the # away where you want something else than the\n# default, and give this file to: oob-bundle install BUNDLE --values FILE\n")
+	b.WriteString(
+		"# Fill in what is needed, take the # away where you want something else than the\n# default, and give this file to: " +
+			"oob-bundle install BUNDLE --values FILE\n",
+	)
 	kinds := map[string]string{
-		"host": "a host name or an address", "port": "a port", "number": "a number", "name": "a name", "file": "the absolute path of a file that is there", "directory": "an absolute path",
-		"flag": "true or false", "email": "an address", "registry": "HOST[:PORT][/PREFIX]",
+		"host":      "a host name or an address",
+		"port":      "a port",
+		"number":    "a number",
+		"name":      "a name",
+		"file":      "the absolute path of a file that is there",
+		"directory": "an absolute path",
+		"flag":      "true or false",
+		"email":     "an address",
+		"registry":  "HOST[:PORT][/PREFIX]",
 	}
 	for _, v := range d.Host.Values {
 		fmt.Fprintf(&b, "\n# %s\n", strings.TrimSuffix(v.About, "."))

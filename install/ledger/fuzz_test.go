@@ -31,32 +31,113 @@ type stateDocument struct {
 func stateSeeds() seeds.Of[stateDocument] {
 	digest := bundle.DigestOf([]byte("x"))
 	moves := []TagMove{{Repository: "docker.io/library/nginx", Tag: "1", From: digest, To: digest}}
-	images := []Image{{Reference: "a/b:1", Upstream: "docker.io/library/nginx:1", Digest: digest, Index: digest, IndexStored: true, Manifests: []bundle.Digest{digest}}}
-	release := Release{ID: releaseID, Identity: digest, Version: "1", Channel: "demo", Sequence: 7, Installed: "2026-01-02T03:04:05Z", Signers: []string{}, Address: "127.0.0.1:5000", Images: images}
+	images := []Image{
+		{
+			Reference:   "a/b:1",
+			Upstream:    "docker.io/library/nginx:1",
+			Digest:      digest,
+			Index:       digest,
+			IndexStored: true,
+			Manifests:   []bundle.Digest{digest},
+		},
+	}
+	release := Release{
+		ID:        releaseID,
+		Identity:  digest,
+		Version:   "1",
+		Channel:   "demo",
+		Sequence:  7,
+		Installed: "2026-01-02T03:04:05Z",
+		Signers:   []string{},
+		Address:   "127.0.0.1:5000",
+		Images:    images,
+	}
 	earlier := release
 	earlier.ID, earlier.InPlace = "fedcba9876543210", true
 	channels := map[string]Channel{"demo": {Sequence: 1 << 62, Identity: digest, Highest: digest, Pending: digest}}
 	place := Tag("embedded", "docker.io/library/nginx", "1")
-	found := installed{Name: "demo", Channel: "demo", Identity: digest, Version: "1", Registry: "embedded", Release: releaseID, Receipt: "r.json", Before: []string{"r.json"}}
+	found := installed{
+		Name:     "demo",
+		Channel:  "demo",
+		Identity: digest,
+		Version:  "1",
+		Registry: "embedded",
+		Release:  releaseID,
+		Receipt:  "r.json",
+		Before:   []string{"r.json"},
+	}
 	documents := []any{
 		Ledger{
-			APIVersion: bundle.APIVersion, Kind: "Ledger", Channels: channels, Names: map[string]string{"demo": "demo"},
+			APIVersion:  bundle.APIVersion,
+			Kind:        "Ledger",
+			Channels:    channels,
+			Names:       map[string]string{"demo": "demo"},
 			Deployments: map[string]Deployment{"demo embedded": {Name: "demo", Registry: "embedded", Releases: []Release{release, earlier}}},
-			Claims:      map[Place][]Claim{place: {{"demo embedded", releaseID, digest}}, Path("/etc/a"): {{"demo embedded", releaseID, ""}}}, Before: map[Place]bundle.Digest{place: ""},
+			Claims: map[Place][]Claim{
+				place:          {{"demo embedded", releaseID, digest}},
+				Path("/etc/a"): {{"demo embedded", releaseID, ""}},
+			},
+			Before: map[Place]bundle.Digest{place: ""},
 		},
 		Receipt{
-			APIVersion: bundle.APIVersion, Kind: "Receipt", Bundle: Bundle{digest, "demo", "1", "demo", 7}, Signers: []string{bundle.Fingerprint{1}.String()}, Registry: "127.0.0.1:5000",
-			Images: images,
-			Files:  []File{{"/var/lib/x", "0644", digest}}, Release: "0123456789abcdef", Tags: moves, Installed: "2026-01-02T03:04:05Z",
+			APIVersion: bundle.APIVersion,
+			Kind:       "Receipt",
+			Bundle:     Bundle{digest, "demo", "1", "demo", 7},
+			Signers:    []string{bundle.Fingerprint{1}.String()},
+			Registry:   "127.0.0.1:5000",
+			Images:     images,
+			Files:      []File{{"/var/lib/x", "0644", digest}},
+			Release:    "0123456789abcdef",
+			Tags:       moves,
+			Installed:  "2026-01-02T03:04:05Z",
 		},
 		Journal{
-			APIVersion: bundle.APIVersion, Kind: "Journal", Action: ActionRollback, Identity: digest, Name: "demo", Version: "1", Channel: "demo", Sequence: 7, Registry: "embedded",
-			Started: time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC), Release: "0123456789abcdef", From: "fedcba9876543210", Tags: moves, Deployment: &found,
+			APIVersion: bundle.APIVersion,
+			Kind:       "Journal",
+			Action:     ActionRollback,
+			Identity:   digest,
+			Name:       "demo",
+			Version:    "1",
+			Channel:    "demo",
+			Sequence:   7,
+			Registry:   "embedded",
+			Started: time.Date(
+				2026,
+				1,
+				2,
+				3,
+				4,
+				5,
+				6,
+				time.UTC,
+			),
+			Release:    "0123456789abcdef",
+			From:       "fedcba9876543210",
+			Tags:       moves,
+			Deployment: &found,
 		},
 		host.About{
-			APIVersion: bundle.APIVersion, Kind: "Release", ID: releaseID, Identity: digest, Name: "demo", Version: "1", Form: "compose", Registry: "127.0.0.1:5000", Data: "/data",
-			Values: map[string]string{"domain": "a"}, Images: []string{"a"}, Health: []string{"http://127.0.0.1"}, Links: []bundle.Link{{Path: "/etc/nginx/conf.d/a", File: "a"}},
-			Merges: []bundle.Merge{{File: "a", Patch: "b"}}, Database: &bundle.Database{Service: "db"}, Postgres: "17", Files: []host.File{{Path: "a", Mode: "0644", SHA256: digest}},
+			APIVersion: bundle.APIVersion,
+			Kind:       "Release",
+			ID:         releaseID,
+			Identity:   digest,
+			Name:       "demo",
+			Version:    "1",
+			Form:       "compose",
+			Registry:   "127.0.0.1:5000",
+			Data:       "/data",
+			Values: map[string]string{
+				"domain": "a",
+			},
+			Images: []string{"a"},
+			Health: []string{"http://127.0.0.1"},
+			Links:  []bundle.Link{{Path: "/etc/nginx/conf.d/a", File: "a"}},
+			Merges: []bundle.Merge{
+				{File: "a", Patch: "b"},
+			},
+			Database: &bundle.Database{Service: "db"},
+			Postgres: "17",
+			Files:    []host.File{{Path: "a", Mode: "0644", SHA256: digest}},
 		},
 		state{
 			APIVersion: bundle.APIVersion, Kind: "State", Channels: channels,
@@ -71,7 +152,12 @@ func stateSeeds() seeds.Of[stateDocument] {
 			panic(err)
 		}
 		text := string(data)
-		s.Taken = append(s.Taken, stateDocument{byte(kind), data}, stateDocument{byte(kind), append(data[:len(data):len(data)], '\n')}, stateDocument{byte(kind), []byte(" " + strings.Replace(text, ",", " ,\n", 1))})
+		s.Taken = append(
+			s.Taken,
+			stateDocument{byte(kind), data},
+			stateDocument{byte(kind), append(data[:len(data):len(data)], '\n')},
+			stateDocument{byte(kind), []byte(" " + strings.Replace(text, ",", " ,\n", 1))},
+		)
 		add(kind, text[:len(text)-1])
 		add(kind, text+"{}")
 		add(kind, strings.Replace(text, "{", `{"more":1,`, 1))
@@ -101,7 +187,11 @@ func FuzzState(f *testing.F) {
 func fuzzState(root string) func(t *testing.T, in stateDocument) bool {
 	const journalName, receipt, name = "j.json", "r.json", "demo"
 	paths := []string{
-		path(root), ReceiptPath(root, receipt), filepath.Join(root, "journal", journalName), filepath.Join(host.Base(root, name), "releases", releaseID, "release.json"), path(root),
+		path(
+			root,
+		),
+		ReceiptPath(root, receipt), filepath.Join(root, "journal", journalName),
+		filepath.Join(host.Base(root, name), "releases", releaseID, "release.json"), path(root),
 	}
 	for _, p := range paths {
 		if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
@@ -165,7 +255,10 @@ func fuzzState(root string) func(t *testing.T, in stateDocument) bool {
 func apiVersion(data []byte) string {
 	var anything struct{}
 	var head map[string]any
-	if err := bundle.DecodeStrict(data, &anything); json.Unmarshal(data, &head) != nil || err != nil && !strings.Contains(err.Error(), "unknown object member") && !errors.Is(err, bundle.ErrNewer) {
+	if err := bundle.DecodeStrict(
+		data, &anything,
+	); json.Unmarshal(data, &head) != nil ||
+		err != nil && !strings.Contains(err.Error(), "unknown object member") && !errors.Is(err, bundle.ErrNewer) {
 		return ""
 	}
 	v, _ := head["apiVersion"].(string)

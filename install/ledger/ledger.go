@@ -172,7 +172,10 @@ func (l *Ledger) Find(name, registry string) (Deployment, error) {
 	if name == "" && slices.ContainsFunc(found, func(d Deployment) bool { return d.Name != found[0].Name }) {
 		return Deployment{}, fmt.Errorf("%w as the only one: there are %s; give the name", ErrNotInstalled, strings.Join(names, ", "))
 	}
-	return Deployment{}, fmt.Errorf("%w by that name alone: there are %s; say which with --registry", ErrNotInstalled, strings.Join(names, ", "))
+	return Deployment{}, fmt.Errorf(
+		"%w by that name alone: there are %s; say which with --registry",
+		ErrNotInstalled, strings.Join(names, ", "),
+	)
 }
 
 // isCurrent reports whether a claim is of the current release of its deployment.

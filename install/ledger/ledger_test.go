@@ -152,7 +152,12 @@ func TestYields(t *testing.T) {
 // TestInPlace shows that tags which another host put are never moved.
 func TestInPlace(t *testing.T) {
 	l := ledger.New()
-	next := l.With("a", site, ledger.Release{ID: "a-1", InPlace: true}, []ledger.Wanted{{Place: tag("1"), Value: digest("a"), Found: digest("a")}})
+	next := l.With(
+		"a",
+		site,
+		ledger.Release{ID: "a-1", InPlace: true},
+		[]ledger.Wanted{{Place: tag("1"), Value: digest("a"), Found: digest("a")}},
+	)
 	if list := ledger.Diff(next, next.Without(next.Deployments[ledger.Key("a", site)]), site); len(list) > 0 {
 		t.Errorf("uninstalling it moves %v", list)
 	}

@@ -79,8 +79,16 @@ type sized interface {
 // opened is closed by the caller.
 func (o *Operator) open(ctx context.Context, s Source) (_ *opened, err error) {
 	x := &opened{options: install.Options{
-		Root: o.Root, HostRoot: s.HostRoot, FirstHostRoot: s.FirstHostRoot, Policy: s.Policy, AllowDowngrade: s.AllowDowngrade, TakeOver: s.TakeOver,
-		Warn: o.Warn, PlainHTTP: o.Unencrypted, Chosen: s.Registry != "" || s.Reference != nil, InPlace: s.Reference != nil,
+		Root:           o.Root,
+		HostRoot:       s.HostRoot,
+		FirstHostRoot:  s.FirstHostRoot,
+		Policy:         s.Policy,
+		AllowDowngrade: s.AllowDowngrade,
+		TakeOver:       s.TakeOver,
+		Warn:           o.Warn,
+		PlainHTTP:      o.Unencrypted,
+		Chosen:         s.Registry != "" || s.Reference != nil,
+		InPlace:        s.Reference != nil,
 	}}
 	var closers []func() error
 	x.close = func() error {
@@ -236,7 +244,8 @@ func (o *Operator) Install(ctx context.Context, opt InstallOptions) (result *Ins
 	for _, n := range result.Notes {
 		o.Warn("%s", n)
 	}
-	if h := v.Deployment.Host; h != nil && len(plan.Links()) == 0 && slices.ContainsFunc(h.Links, func(l bundle.Link) bool { return l.If == "" }) {
+	if h := v.Deployment.Host; h != nil && len(plan.Links()) == 0 &&
+		slices.ContainsFunc(h.Links, func(l bundle.Link) bool { return l.If == "" }) {
 		o.Note("No links are made in /etc with this root; --host-root says below which directory they are to be")
 	}
 	if opt.Start {
@@ -245,7 +254,10 @@ func (o *Operator) Install(ctx context.Context, opt InstallOptions) (result *Ins
 		}
 	}
 	if running, err := launch.manager.Running(v.Info.Name); err == nil && running != nil && running.ID != result.Release.ID {
-		o.Warn("what was started last is %s %s, and stays so until this one is started: oob-bundle install with --start", running.Name, running.Version)
+		o.Warn(
+			"what was started last is %s %s, and stays so until this one is started: oob-bundle install with --start",
+			running.Name, running.Version,
+		)
 	}
 	_, embedded := x.target.(*registry.Embedded)
 	result.Serves = embedded && !result.Nothing && len(result.Receipt.Images) > 0
@@ -257,7 +269,10 @@ func (o *Operator) notePlatform(name string, info bundle.Info) {
 	own := bundle.Platform{OS: "linux", Architecture: runtime.GOARCH}
 	runs := func(p bundle.Platform) bool { _, ok := own.Runs(p); return ok }
 	if !slices.ContainsFunc(info.Platforms, runs) {
-		o.Note("%s is for %s and this host is %s: it can serve the images to other machines, and run none", name, strings.Join(info.PlatformNames(), ", "), own)
+		o.Note(
+			"%s is for %s and this host is %s: it can serve the images to other machines, and run none",
+			name, strings.Join(info.PlatformNames(), ", "), own,
+		)
 	}
 }
 

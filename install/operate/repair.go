@@ -111,8 +111,11 @@ func (r *repair) find() (err error) {
 	r.out.Earlier = now.Identity != v.Identity
 	known := slices.ContainsFunc(r.installed.Releases, func(k ledger.Release) bool { return k.Identity == v.Identity })
 	if r.out.Earlier && (r.embedded == nil || !known) {
-		return fmt.Errorf("%w: %s %s is installed from %s, and this bundle is %s; repair needs the same one, or that of a release which rollback can go back to, and install changes to another",
-			bundle.ErrPolicy, r.installed.Name, now.Version, now.Identity, v.Identity)
+		return fmt.Errorf(
+			"%w: %s %s is installed from %s, and this bundle is %s; repair needs the same one, or that of a release which "+
+				"rollback can go back to, and install changes to another",
+			bundle.ErrPolicy, r.installed.Name, now.Version, now.Identity, v.Identity,
+		)
 	}
 	return nil
 }
@@ -125,7 +128,11 @@ func (r *repair) plan(ctx context.Context) (*install.Plan, error) {
 		return nil, OfBundle(r.name, err)
 	}
 	if plan.Release() != r.installed.Current().ID {
-		return nil, fmt.Errorf("%w: with these values %s would be another release than the one that is installed; leave --values and --host-root away, repeat --plain-http as it was given, or use install", bundle.ErrPolicy, r.installed.Name)
+		return nil, fmt.Errorf(
+			"%w: with these values %s would be another release than the one that is installed; leave --values and --host-root "+
+				"away, repeat --plain-http as it was given, or use install",
+			bundle.ErrPolicy, r.installed.Name,
+		)
 	}
 	return plan, nil
 }
@@ -149,7 +156,10 @@ func (r *repair) others() error {
 		return nil
 	}
 	others := otherBundles(r.ledger, r.target, r.verified.Identity)
-	return fmt.Errorf("%w: %s came with another bundle and must be put right; run repair with the one that brought them: %s", ErrDrift, count(len(r.out.Others), "blob"), strings.Join(others, ", "))
+	return fmt.Errorf(
+		"%w: %s came with another bundle and must be put right; run repair with the one that brought them: %s",
+		ErrDrift, count(len(r.out.Others), "blob"), strings.Join(others, ", "),
+	)
 }
 
 // closeSecrets makes the passwords of the site nobody else's to read again.
@@ -233,7 +243,10 @@ func manifestOf(v *verify.Verified, added map[bundle.Digest][]byte, d bundle.Dig
 }
 
 // storeTree stores a manifest with all that it needs.
-func storeTree(ctx context.Context, v *verify.Verified, e *registry.Embedded, repo string, added map[bundle.Digest][]byte, d bundle.Digest) error {
+func storeTree(
+	ctx context.Context, v *verify.Verified, e *registry.Embedded, repo string, added map[bundle.Digest][]byte,
+	d bundle.Digest,
+) error {
 	m, data, err := manifestOf(v, added, d)
 	if err != nil {
 		return err
@@ -287,7 +300,10 @@ func repairBlobs(ctx context.Context, v *verify.Verified, e *registry.Embedded, 
 }
 
 // storeAgain replaces damaged blobs by those of the bundle, and of what is added to it.
-func storeAgain(ctx context.Context, v *verify.Verified, e *registry.Embedded, damaged []registry.Damage, added map[bundle.Digest][]byte) error {
+func storeAgain(
+	ctx context.Context, v *verify.Verified, e *registry.Embedded, damaged []registry.Damage,
+	added map[bundle.Digest][]byte,
+) error {
 	if err := e.Drop(damaged); err != nil {
 		return err
 	}

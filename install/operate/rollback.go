@@ -173,16 +173,21 @@ func (o *Operator) Rollback(ctx context.Context, opt RollbackOptions) (result *R
 		site.Switched = r.start // before the rollback counts as finished: the same command goes on with it
 	}
 	if r.migrated && r.dump == "" && service.HasDatabase(older) {
-		o.Warn("the database in %s is as %s %s left it; if that migrated it, %s %s may not understand it, and --start --restore-database puts the dump from before back",
-			older.Data, r.running.Name, r.running.Version, older.Name, older.Version)
+		o.Warn(
+			"the database in %s is as %s %s left it; if that migrated it, %s %s may not understand it, and --start "+
+				"--restore-database puts the dump from before back",
+			older.Data, r.running.Name, r.running.Version, older.Name, older.Version,
+		)
 	}
 	receipt, err := install.Rollback(ctx, site, d.Deployment)
 	if err != nil {
 		return nil, err
 	}
 	if r.migrated && !opt.Start {
-		o.Warn("what was started last is %s %s, and stays so until %s %s is started: oob-bundle install BUNDLE --start, with the bundle of that one",
-			r.running.Name, r.running.Version, older.Name, older.Version)
+		o.Warn(
+			"what was started last is %s %s, and stays so until %s %s is started: oob-bundle install BUNDLE --start, with the bundle of that one",
+			r.running.Name, r.running.Version, older.Name, older.Version,
+		)
 	}
 	result = d.result()
 	result.Receipt = receipt
@@ -213,8 +218,11 @@ func (r *rollback) find() (err error) {
 	if r.dump, err = r.manager.Before(r.running); err != nil || r.dump != "" {
 		return err
 	}
-	return fmt.Errorf("no dump of the database was taken before %s %s was started; leave --restore-database away, or put one of %s back by hand (pg_restore --clean --create)",
-		r.running.Name, r.running.Version, filepath.Join(host.Base(r.Root, r.installed.Name), "backups"))
+	return fmt.Errorf(
+		"no dump of the database was taken before %s %s was started; leave --restore-database away, or put one of %s back by "+
+			"hand (pg_restore --clean --create)",
+		r.running.Name, r.running.Version, filepath.Join(host.Base(r.Root, r.installed.Name), "backups"),
+	)
 }
 
 // stop stops what runs, when the images of the other release are there.
@@ -240,7 +248,10 @@ func (r *rollback) start(ctx context.Context) error {
 		}
 	}
 	if err := r.manager.Up(ctx, r.older); err != nil {
-		return fmt.Errorf("%s is %s again, and did not start: %w; oob-bundle rollback %s without --start ends the rollback and leaves it as it is", r.installed.Name, r.older.Version, err, r.installed.Name)
+		return fmt.Errorf(
+			"%s is %s again, and did not start: %w; oob-bundle rollback %s without --start ends the rollback and leaves it as it is",
+			r.installed.Name, r.older.Version, err, r.installed.Name,
+		)
 	}
 	return nil
 }

@@ -107,7 +107,10 @@ func servesOurs(ctx context.Context, a *host.About) error {
 		if err != nil {
 			return err
 		}
-		req.Header.Set("Accept", strings.Join([]string{bundle.TypeOCIManifest, bundle.TypeOCIIndex, "application/vnd.docker.distribution.manifest.v2+json", "*/*"}, ", "))
+		req.Header.Set(
+			"Accept",
+			strings.Join([]string{bundle.TypeOCIManifest, bundle.TypeOCIIndex, "application/vnd.docker.distribution.manifest.v2+json", "*/*"}, ", "),
+		)
 		res, err := (&http.Client{Timeout: 10 * time.Second}).Do(req)
 		if errors.Is(err, syscall.ECONNREFUSED) {
 			return err // it was there a moment ago
@@ -119,7 +122,10 @@ func servesOurs(ctx context.Context, a *host.About) error {
 			return err
 		}
 		if res.StatusCode == http.StatusNotFound {
-			return fmt.Errorf("%w: what listens on %s is not the registry of this root, or has lost content: it has no %s; see what it is (ss -ltnp), and end it", service.ErrNoRuntime, registry.DefaultListen, image)
+			return fmt.Errorf(
+				"%w: what listens on %s is not the registry of this root, or has lost content: it has no %s; see what it is (ss -ltnp), and end it",
+				service.ErrNoRuntime, registry.DefaultListen, image,
+			)
 		}
 		return nil
 	}
@@ -140,11 +146,20 @@ func (l *launch) after(ctx context.Context, next *host.About) error {
 	}
 	up, upErr := service.CameUp(l.Root, next)
 	if up || upErr != nil {
-		return fmt.Errorf("%s %s: %w; it came up before, so it is left as it is: oob-bundle rollback --start goes back to the release before", next.Name, next.Version, errors.Join(err, upErr))
+		return fmt.Errorf(
+			"%s %s: %w; it came up before, so it is left as it is: oob-bundle rollback --start goes back to the release before",
+			next.Name, next.Version, errors.Join(err, upErr),
+		)
 	}
 	ran, ranErr := service.RanBefore(l.Root, next)
 	if !ran || ranErr != nil {
-		return errors.Join(fmt.Errorf("%s %s: %w; nothing of it ran before, so there is nothing to go back to: it is stopped, and still installed", next.Name, next.Version, err), ranErr, l.manager.Stop(ctx, next))
+		return errors.Join(
+			fmt.Errorf(
+				"%s %s: %w; nothing of it ran before, so there is nothing to go back to: it is stopped, and still installed",
+				next.Name, next.Version, err,
+			),
+			ranErr, l.manager.Stop(ctx, next),
+		)
 	}
 	return errors.Join(fmt.Errorf("%s %s: %w", next.Name, next.Version, err), l.back(ctx, next))
 }
@@ -161,14 +176,22 @@ func (l *launch) back(ctx context.Context, next *host.About) error {
 		return err
 	}
 	if len(d.Releases) == 1 {
-		return errors.Join(l.manager.Stop(ctx, next), errors.New("no release before it is here any more, so there is none to go back to: it is stopped, and still installed"))
+		return errors.Join(
+			l.manager.Stop(ctx, next),
+			errors.New("no release before it is here any more, so there is none to go back to: it is stopped, and still installed"),
+		)
 	}
 	dump, err := l.manager.Before(next)
 	if err != nil {
 		return err
 	}
 	if service.HasDatabase(next) && dump == "" {
-		return errors.Join(errors.New("no dump of the database was taken before it was started, and the release before is not started on a migrated one; it is stopped"), l.manager.Stop(ctx, next))
+		return errors.Join(
+			errors.New(
+				"no dump of the database was taken before it was started, and the release before is not started on a migrated one; it is stopped",
+			),
+			l.manager.Stop(ctx, next),
+		)
 	}
 	earlier, err := install.Earlier(l.Root, d)
 	if err != nil {
@@ -198,8 +221,11 @@ func (l *launch) back(ctx context.Context, next *host.About) error {
 			restore = " --restore-database"
 		}
 		root := install.RootFlag(l.Root)
-		return fmt.Errorf("%w: going back to %s %s: %w\noob-bundle rollback %[5]s --start%[6]s%[7]s goes on with it; without --start it ends, and nothing is started",
-			install.ErrIncomplete, earlier.Name, earlier.Version, incomplete.Err, d.Name, restore, root)
+		return fmt.Errorf(
+			"%w: going back to %s %s: %w\noob-bundle rollback %[5]s --start%[6]s%[7]s goes on with it; without --start it ends, "+
+				"and nothing is started",
+			install.ErrIncomplete, earlier.Name, earlier.Version, incomplete.Err, d.Name, restore, root,
+		)
 	}
 	l.Warn("%s %s runs again", earlier.Name, earlier.Version)
 	return nil

@@ -75,9 +75,19 @@ func (o *Operator) Status(ctx context.Context, opt StatusOptions) (*Status, erro
 	}
 	o.warnRebuilt(l)
 	if len(l.Unknown) > 0 {
-		return nil, fmt.Errorf("%w: %s is installed, and neither state.json nor a receipt describes it; put them back from a backup, or install its newest bundle again with --allow-downgrade", host.ErrState, strings.Join(l.Unknown, ", "))
+		return nil, fmt.Errorf(
+			"%w: %s is installed, and neither state.json nor a receipt describes it; put them back from a backup, or install "+
+				"its newest bundle again with --allow-downgrade",
+			host.ErrState, strings.Join(l.Unknown, ", "),
+		)
 	}
-	out := &Status{Deployments: []DeploymentStatus{}, Pending: []PendingStatus{}, Damaged: []registry.Damage{}, Unchecked: []string{}, Checked: opt.Check}
+	out := &Status{
+		Deployments: []DeploymentStatus{},
+		Pending:     []PendingStatus{},
+		Damaged:     []registry.Damage{},
+		Unchecked:   []string{},
+		Checked:     opt.Check,
+	}
 	for _, d := range l.Sorted() {
 		status, err := o.describeInstalled(ctx, l, d, opt.Check)
 		if err != nil {
@@ -86,7 +96,10 @@ func (o *Operator) Status(ctx context.Context, opt StatusOptions) (*Status, erro
 		out.Deployments = append(out.Deployments, status)
 	}
 	for _, j := range journals {
-		out.Pending = append(out.Pending, PendingStatus{j.Action, j.Name, j.Version, j.Identity, j.Registry, j.Started.Format("2006-01-02T15:04:05Z"), install.Command(o.Root, j)})
+		out.Pending = append(
+			out.Pending,
+			PendingStatus{j.Action, j.Name, j.Version, j.Identity, j.Registry, j.Started.Format("2006-01-02T15:04:05Z"), install.Command(o.Root, j)},
+		)
 	}
 	if out.Storing, err = registry.Storing(o.Root); err != nil {
 		return nil, err
@@ -160,7 +173,9 @@ func (o *Operator) describeInstalled(ctx context.Context, l *ledger.Ledger, d le
 
 // fileDrift lists what has changed of the files, passwords and links of a release. Current
 // is the release that is in use.
-func (o *Operator) fileDrift(ctx context.Context, l *ledger.Ledger, d ledger.Deployment, about *host.About, current string) ([]host.Drift, error) {
+func (o *Operator) fileDrift(
+	ctx context.Context, l *ledger.Ledger, d ledger.Deployment, about *host.About, current string,
+) ([]host.Drift, error) {
 	list, err := host.Check(ctx, o.Root, about)
 	if err != nil {
 		return list, err
@@ -246,7 +261,10 @@ func (o *Operator) refuseLost() error {
 				return err
 			}
 			if len(lost) > 0 {
-				return fmt.Errorf("%w: the registry has lost %s of %s %s, and what these keep would be removed; run oob-bundle repair with its bundle first", ErrDrift, count(len(lost), "tag"), d.Name, r.Version)
+				return fmt.Errorf(
+					"%w: the registry has lost %s of %s %s, and what these keep would be removed; run oob-bundle repair with its bundle first",
+					ErrDrift, count(len(lost), "tag"), d.Name, r.Version,
+				)
 			}
 		}
 	}

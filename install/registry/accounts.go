@@ -50,7 +50,13 @@ type logins struct {
 }
 
 func newLogins(hashes map[string][]byte) *logins {
-	l := &logins{hashes: hashes, cost: bcrypt.MinCost, compare: bcrypt.CompareHashAndPassword, gate: make(chan struct{}, runtime.GOMAXPROCS(0)), known: map[[32]byte]bool{}}
+	l := &logins{
+		hashes:  hashes,
+		cost:    bcrypt.MinCost,
+		compare: bcrypt.CompareHashAndPassword,
+		gate:    make(chan struct{}, runtime.GOMAXPROCS(0)),
+		known:   map[[32]byte]bool{},
+	}
 	for _, h := range hashes {
 		l.cost = max(l.cost, costOf(h))
 	}

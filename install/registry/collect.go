@@ -244,7 +244,10 @@ func (e *Embedded) Collect(ctx context.Context) (c Collected, err error) {
 	}
 	if len(r.missing) > 0 { // what it leads to is not known, and would be taken for garbage
 		d := r.missing[0]
-		return c, fmt.Errorf("%w: manifest %s of %s in the registry is %s; nothing was removed: put it right with oob-bundle repair first", bundle.ErrDigest, d.Digest, d.Repository, d.What)
+		return c, fmt.Errorf(
+			"%w: manifest %s of %s in the registry is %s; nothing was removed: put it right with oob-bundle repair first",
+			bundle.ErrDigest, d.Digest, d.Repository, d.What,
+		)
 	}
 	for _, repo := range sortedNames(r.repos) {
 		base := storageRoot + "/repositories/" + repo
@@ -358,7 +361,9 @@ func HasBelow(root, repo string, d bundle.Digest) bool {
 // TagBelow returns what a tag of the registry below root points to, or "" if there is no
 // such tag. It opens and writes nothing.
 func TagBelow(root, repo, tag string) (bundle.Digest, error) {
-	link, err := os.ReadFile(filepath.Join((&store{dir: Dir(root)}).file(storageRoot+"/repositories/"+repo+"/_manifests/tags"), tag, "current", "link"))
+	link, err := os.ReadFile(
+		filepath.Join((&store{dir: Dir(root)}).file(storageRoot+"/repositories/"+repo+"/_manifests/tags"), tag, "current", "link"),
+	)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
 	}

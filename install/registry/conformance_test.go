@@ -149,7 +149,9 @@ func testTags(t *testing.T, target install.Target) {
 		t.Fatal(err)
 	}
 	resolve(one.Descriptor.Digest)
-	data := []byte(`{"schemaVersion":2,"config":{"mediaType":"a","digest":"` + string(bundle.DigestOf([]byte("nowhere"))) + `","size":7},"layers":[]}`)
+	data := []byte(
+		`{"schemaVersion":2,"config":{"mediaType":"a","digest":"` + string(bundle.DigestOf([]byte("nowhere"))) + `","size":7},"layers":[]}`,
+	)
 	missing := &bundle.Manifest{Descriptor: descriptor(bundle.TypeOCIManifest, data)}
 	if err := target.PutManifest(ctx, "team/app", missing, data); err == nil {
 		t.Error("a manifest whose config is missing was taken")

@@ -23,9 +23,10 @@ func TestCertificateDates(t *testing.T) {
 	}{
 		"made here, at the epoch": {cert.Leaf, time.Unix(0, 0), ""},
 		"made here, today":        {cert.Leaf, time.Now(), ""},
-		"older, at the epoch":     {old, time.Unix(100, 0), "not valid before 2000-01-01, and the clock of this machine is at 1970-01-01; set the clock"},
-		"older, today":            {old, date(2026), ""},
-		"expired":                 {old, date(2100), "was valid until 2099-01-01"},
+		"older, at the epoch": {old, time.Unix(100, 0), "not valid before 2000-01-01, and the clock of this machine is " +
+			"at 1970-01-01; set the clock"},
+		"older, today": {old, date(2026), ""},
+		"expired":      {old, date(2100), "was valid until 2099-01-01"},
 	} {
 		if got := DateProblem(x.cert, x.now); (got == "") != (x.want == "") || !strings.Contains(got, x.want) {
 			t.Errorf("%s: %q", name, got)

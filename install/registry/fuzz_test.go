@@ -44,7 +44,11 @@ func storeSeeds() seeds.Of[storeDocument] {
 	}
 	begin := line(incomingLine{APIVersion: bundle.APIVersion})
 	expected := begin + line(incomingLine{Expected: a}) + line(incomingLine{Expected: b})
-	referrer := strings.TrimSpace(line(bundle.Descriptor{MediaType: bundle.TypeOCIManifest, Digest: a, Size: 7, ArtifactType: "a/b", Annotations: map[string]string{"a": "b"}}))
+	referrer := strings.TrimSpace(
+		line(
+			bundle.Descriptor{MediaType: bundle.TypeOCIManifest, Digest: a, Size: 7, ArtifactType: "a/b", Annotations: map[string]string{"a": "b"}},
+		),
+	)
 	var s seeds.Of[storeDocument]
 	for kind, texts := range [][]string{
 		{expected, expected + line(incomingLine{Stored: a}), expected + `{"stored":`, begin, "", expected + "\x00\x00\n", begin + "\n" + line(incomingLine{Expected: a}),

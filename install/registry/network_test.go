@@ -109,25 +109,102 @@ func siteFaults() []bundletest.Fault {
 		return true
 	}
 	return []bundletest.Fault{
-		{Name: "read-only: 405", Class: reg, Says: []string{"$HOST", "405", "it is read-only", "install on its own host"}, Mode: on(isWrite, says(405, "UNSUPPORTED", "The operation is unsupported."))},
-		{Name: "read-only: 403", Class: reg, Says: []string{"$HOST", "403", "requested access to the resource is denied", `user "canary-user"`}, Mode: on(isWrite, says(403, "DENIED", "requested access to the resource is denied"))},
-		{Name: "read-only: manifests alone", Class: reg, Says: []string{"$HOST", "405", "pushing the manifest"}, Mode: on(isPut, says(405, "UNSUPPORTED", ""))},
+		{
+			Name:  "read-only: 405",
+			Class: reg,
+			Says:  []string{"$HOST", "405", "it is read-only", "install on its own host"},
+			Mode:  on(isWrite, says(405, "UNSUPPORTED", "The operation is unsupported.")),
+		},
+		{
+			Name:  "read-only: 403",
+			Class: reg,
+			Says:  []string{"$HOST", "403", "requested access to the resource is denied", `user "canary-user"`},
+			Mode:  on(isWrite, says(403, "DENIED", "requested access to the resource is denied")),
+		},
+		{
+			Name:  "read-only: manifests alone",
+			Class: reg,
+			Says:  []string{"$HOST", "405", "pushing the manifest"},
+			Mode:  on(isPut, says(405, "UNSUPPORTED", "")),
+		},
 		{Name: "quota: 507", Class: reg, Says: []string{"$HOST", "507", "no room left"}, Mode: on(isSend, answers(507, ""))},
-		{Name: "quota: 413", Class: reg, Says: []string{"$HOST", "413", "client_max_body_size"}, Mode: on(isSend, answers(413, "<html>413 Request Entity Too Large</html>", "Content-Type", "text/html"))},
-		{Name: "quota: 413, and hangs up", Class: reg, Says: []string{"$HOST", "413", "client_max_body_size"}, Mode: on(isSend, answers(413, "", "Connection", "close"))},
+		{
+			Name:  "quota: 413",
+			Class: reg,
+			Says:  []string{"$HOST", "413", "client_max_body_size"},
+			Mode:  on(isSend, answers(413, "<html>413 Request Entity Too Large</html>", "Content-Type", "text/html")),
+		},
+		{
+			Name:  "quota: 413, and hangs up",
+			Class: reg,
+			Says:  []string{"$HOST", "413", "client_max_body_size"},
+			Mode:  on(isSend, answers(413, "", "Connection", "close")),
+		},
 		{Name: "quota: 413 at a manifest", Class: reg, Says: []string{"$HOST", "413"}, Mode: on(isPut, answers(413, ""))},
-		{Name: "quota: the registry's own words", Class: reg, Says: []string{"$HOST", "will exceed the configured upper limit"}, Mode: on(isPut, says(403, "DENIED", "adding 1.2 GiB of storage resource, which will exceed the configured upper limit"))},
-		{Name: "upload: to another host", Class: reg, Says: []string{"$HOST", "another host, " + bundletest.ElsewhereName}, Mode: location(func(h *bundletest.Host, was string) string { return "https://" + h.Elsewhere + was }), After: unasked},
-		{Name: "upload: to a private address", Class: reg, Says: []string{"$HOST", "another host, 169.254.169.254"}, Mode: location(func(_ *bundletest.Host, was string) string { return "https://169.254.169.254" + was })},
-		{Name: "upload: to loopback", Class: reg, Says: []string{"$HOST", "another host, 127.0.0.1:1"}, Mode: location(func(_ *bundletest.Host, was string) string { return "http://127.0.0.1:1" + was })},
-		{Name: "upload: to a part of the name", Class: reg, Says: []string{"$HOST", "another host"}, Mode: location(func(_ *bundletest.Host, was string) string { return "https://registry.test.elsewhere.example" + was })},
+		{
+			Name:  "quota: the registry's own words",
+			Class: reg,
+			Says:  []string{"$HOST", "will exceed the configured upper limit"},
+			Mode:  on(isPut, says(403, "DENIED", "adding 1.2 GiB of storage resource, which will exceed the configured upper limit")),
+		},
+		{
+			Name:  "upload: to another host",
+			Class: reg,
+			Says:  []string{"$HOST", "another host, " + bundletest.ElsewhereName},
+			Mode:  location(func(h *bundletest.Host, was string) string { return "https://" + h.Elsewhere + was }),
+			After: unasked,
+		},
+		{
+			Name:  "upload: to a private address",
+			Class: reg,
+			Says:  []string{"$HOST", "another host, 169.254.169.254"},
+			Mode:  location(func(_ *bundletest.Host, was string) string { return "https://169.254.169.254" + was }),
+		},
+		{
+			Name:  "upload: to loopback",
+			Class: reg,
+			Says:  []string{"$HOST", "another host, 127.0.0.1:1"},
+			Mode:  location(func(_ *bundletest.Host, was string) string { return "http://127.0.0.1:1" + was }),
+		},
+		{
+			Name:  "upload: to a part of the name",
+			Class: reg,
+			Says:  []string{"$HOST", "another host"},
+			Mode:  location(func(_ *bundletest.Host, was string) string { return "https://registry.test.elsewhere.example" + was }),
+		},
 		{Name: "upload: to http", Mode: location(func(h *bundletest.Host, was string) string { return "http://" + h.Address + was })},
-		{Name: "upload: to an inner port", Mode: location(func(_ *bundletest.Host, was string) string { return "http://registry.test:5000" + was })},
+		{
+			Name: "upload: to an inner port",
+			Mode: location(func(_ *bundletest.Host, was string) string { return "http://registry.test:5000" + was }),
+		},
 		{Name: "upload: to a path", Mode: location(func(_ *bundletest.Host, was string) string { return was })},
-		{Name: "upload: nowhere", Class: reg, Says: []string{"$HOST", "no place to upload to"}, Mode: location(func(*bundletest.Host, string) string { return "" })},
-		{Name: "upload: begin redirected elsewhere", Class: reg, Says: []string{"$HOST", "another host, " + bundletest.ElsewhereName}, Mode: on(isStart, bundletest.Redirects(bundletest.ToElsewhere)), After: unasked},
-		{Name: "upload: redirected elsewhere", Class: reg, Says: []string{"$HOST", "307"}, Mode: on(isSend, bundletest.Redirects(bundletest.ToElsewhere)), After: unasked},
-		{Name: "manifest: redirected elsewhere", Class: reg, Says: []string{"$HOST", "another host, " + bundletest.ElsewhereName}, Mode: on(isPut, bundletest.Redirects(bundletest.ToElsewhere)), After: unasked},
+		{
+			Name:  "upload: nowhere",
+			Class: reg,
+			Says:  []string{"$HOST", "no place to upload to"},
+			Mode:  location(func(*bundletest.Host, string) string { return "" }),
+		},
+		{
+			Name:  "upload: begin redirected elsewhere",
+			Class: reg,
+			Says:  []string{"$HOST", "another host, " + bundletest.ElsewhereName},
+			Mode:  on(isStart, bundletest.Redirects(bundletest.ToElsewhere)),
+			After: unasked,
+		},
+		{
+			Name:  "upload: redirected elsewhere",
+			Class: reg,
+			Says:  []string{"$HOST", "307"},
+			Mode:  on(isSend, bundletest.Redirects(bundletest.ToElsewhere)),
+			After: unasked,
+		},
+		{
+			Name:  "manifest: redirected elsewhere",
+			Class: reg,
+			Says:  []string{"$HOST", "another host, " + bundletest.ElsewhereName},
+			Mode:  on(isPut, bundletest.Redirects(bundletest.ToElsewhere)),
+			After: unasked,
+		},
 		{Name: "upload: 500 once", Mode: bundletest.Times(1, on(isSend, answers(500, "")))},
 		{Name: "upload: 429 once", Mode: bundletest.Times(1, on(isSend, answers(429, "", "Retry-After", "1")))},
 		{Name: "upload: 401 in the middle", Mode: func(h *bundletest.Host, _ http.ResponseWriter, r *http.Request) bool {
@@ -137,7 +214,10 @@ func siteFaults() []bundletest.Fault {
 			return false
 		}},
 		{Name: "upload: silent", Class: reg, Says: []string{"$HOST", "blob sha256:"}, Hurry: true, Mode: on(isSend, bundletest.Hangs)},
-		{Name: "upload: the connection breaks once", Mode: bundletest.Times(1, on(isSend, func(_ *bundletest.Host, w http.ResponseWriter, r *http.Request) { bundletest.Aborts(w, r) }))},
+		{
+			Name: "upload: the connection breaks once",
+			Mode: bundletest.Times(1, on(isSend, func(_ *bundletest.Host, w http.ResponseWriter, r *http.Request) { bundletest.Aborts(w, r) })),
+		},
 		{Name: "upload: 200", Class: reg, Says: []string{"$HOST", "200"}, Mode: on(isSend, answers(200, ""))},
 		{Name: "dies mid-push", Class: reg, Says: []string{"$HOST"}, Mode: dies, Finally: func(tb testing.TB, h *bundletest.Host) {
 			tb.Helper()
@@ -158,15 +238,45 @@ func siteFaults() []bundletest.Fault {
 		{Name: "blob: taken and not kept", Mode: swallows, After: atLeast(2)},
 		{Name: "BLOB_UNKNOWN: once", Mode: bundletest.Times(1, on(isPut, says(404, "MANIFEST_BLOB_UNKNOWN", "blob unknown to registry")))},
 		{Name: "BLOB_UNKNOWN: once, 400", Mode: bundletest.Times(1, on(isPut, says(400, "BLOB_UNKNOWN", "blob unknown to registry")))},
-		{Name: "BLOB_UNKNOWN: for ever", Class: reg, Says: []string{"$HOST", "lost content", "blob unknown to registry"}, Mode: on(isPut, says(404, "MANIFEST_BLOB_UNKNOWN", "blob unknown to registry"))},
-		{Name: "MANIFEST_INVALID", Class: reg, Says: []string{"$HOST", "400", "not to my taste"}, Mode: on(isPut, says(400, "MANIFEST_INVALID", "not to my taste"))},
-		{Name: "tag: immutable", Class: bundle.ErrPolicy, Says: []string{"$HOST", "409", "immutable"}, Mode: on(isTag, says(409, "TAG_INVALID", "the tag is immutable"))},
-		{Name: "tag: the connection breaks", Class: install.ErrIncomplete, Says: []string{"$HOST", "ended too early"}, Mode: on(isTag, bundletest.Raw(hangUp))},
-		{Name: "404: project", Class: reg, Says: []string{"$HOST", "project team not found"}, Mode: on(isStart, says(404, "NAME_UNKNOWN", "project team not found"))},
+		{
+			Name:  "BLOB_UNKNOWN: for ever",
+			Class: reg,
+			Says:  []string{"$HOST", "lost content", "blob unknown to registry"},
+			Mode:  on(isPut, says(404, "MANIFEST_BLOB_UNKNOWN", "blob unknown to registry")),
+		},
+		{
+			Name:  "MANIFEST_INVALID",
+			Class: reg,
+			Says:  []string{"$HOST", "400", "not to my taste"},
+			Mode:  on(isPut, says(400, "MANIFEST_INVALID", "not to my taste")),
+		},
+		{
+			Name:  "tag: immutable",
+			Class: bundle.ErrPolicy,
+			Says:  []string{"$HOST", "409", "immutable"},
+			Mode:  on(isTag, says(409, "TAG_INVALID", "the tag is immutable")),
+		},
+		{
+			Name:  "tag: the connection breaks",
+			Class: install.ErrIncomplete,
+			Says:  []string{"$HOST", "ended too early"},
+			Mode:  on(isTag, bundletest.Raw(hangUp)),
+		},
+		{
+			Name:  "404: project",
+			Class: reg,
+			Says:  []string{"$HOST", "project team not found"},
+			Mode:  on(isStart, says(404, "NAME_UNKNOWN", "project team not found")),
+		},
 		{Name: "200 with HTML: at an upload", Class: reg, Says: []string{"$HOST"}, Mode: bundletest.WebPage(isStart)},
-		{Name: "gzip that was not asked for: manifest", Class: reg, Says: []string{"$HOST", `encoded as "gzip"`}, Mode: on(func(r *http.Request) bool {
-			return r.Method == http.MethodGet && bundletest.IsManifest(r)
-		}, bundletest.Changes(bundletest.Gzipped))},
+		{
+			Name:  "gzip that was not asked for: manifest",
+			Class: reg,
+			Says:  []string{"$HOST", `encoded as "gzip"`},
+			Mode: on(func(r *http.Request) bool {
+				return r.Method == http.MethodGet && bundletest.IsManifest(r)
+			}, bundletest.Changes(bundletest.Gzipped)),
+		},
 	}
 }
 
@@ -309,7 +419,11 @@ func TestNetwork(t *testing.T) {
 	var bundles, digests []string
 	for n := range 2 {
 		content := bytes.Repeat([]byte{byte(n)}, 1000)
-		image := bundletest.Image("linux/amd64", bundletest.Layer(bundletest.File{Name: "app", Mode: 0o755, Data: content}), bundletest.Layer(bundletest.File{Name: "b", Mode: 0o644, Data: content}))
+		image := bundletest.Image(
+			"linux/amd64",
+			bundletest.Layer(bundletest.File{Name: "app", Mode: 0o755, Data: content}),
+			bundletest.Layer(bundletest.File{Name: "b", Mode: 0o644, Data: content}),
+		)
 		ref := up.Push(t, "team/app:1", image)
 		o := bundletest.Options(t, bundletest.Manifest(t, "demo", ref), key, up)
 		sequence := int64(n + 1)
@@ -403,7 +517,9 @@ func TestCAFile(t *testing.T) {
 
 // artifacts makes manifests that refer to another, each with a layer of its own, and
 // stores the layers.
-func artifacts(t *testing.T, target install.Target, repo string, subject bundle.Descriptor, names ...string) map[string]func(install.Target) error {
+func artifacts(
+	t *testing.T, target install.Target, repo string, subject bundle.Descriptor, names ...string,
+) map[string]func(install.Target) error {
 	t.Helper()
 	put := map[string]func(install.Target) error{}
 	for _, name := range names {

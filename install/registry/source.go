@@ -97,7 +97,10 @@ func (e *External) OnlyChannel(ctx context.Context, repo string) (string, error)
 	case 1:
 		return tags[0], nil
 	case 0:
-		return "", fmt.Errorf("%w: %w: %s/%s has no bundle; a host that has one fills it with oob-bundle install BUNDLE --registry %s", remote.ErrRegistry, remote.ErrNotFound, e.Address(), repo, e.Address())
+		return "", fmt.Errorf(
+			"%w: %w: %s/%s has no bundle; a host that has one fills it with oob-bundle install BUNDLE --registry %s",
+			remote.ErrRegistry, remote.ErrNotFound, e.Address(), repo, e.Address(),
+		)
 	}
 	slices.Sort(tags)
 	var list []string
@@ -108,7 +111,10 @@ func (e *External) OnlyChannel(ctx context.Context, repo string) (string, error)
 		}
 		list = append(list, "\n  :"+tag+"  "+e.describe(ctx, repo, tag))
 	}
-	return "", fmt.Errorf("%w as the only bundle: %s/%s has those of %d channels; say which with one of the tags%s", ledger.ErrNotInstalled, e.Address(), repo, len(tags), strings.Join(list, ""))
+	return "", fmt.Errorf(
+		"%w as the only bundle: %s/%s has those of %d channels; say which with one of the tags%s",
+		ledger.ErrNotInstalled, e.Address(), repo, len(tags), strings.Join(list, ""),
+	)
 }
 
 // maxDescribed bounds the channels that are described in an error: each takes requests.

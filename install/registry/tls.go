@@ -60,7 +60,10 @@ func LoadOrMake(root string, names []string) (cert tls.Certificate, made bool, e
 	}
 	for _, n := range names {
 		if err := cert.Leaf.VerifyHostname(n); err != nil {
-			return cert, made, fmt.Errorf("%w: %s is not for %s; remove %s to have one made that is, and give its ca.crt to the clients again", ErrCertificate, s.Certificate, n, filepath.Dir(s.CA))
+			return cert, made, fmt.Errorf(
+				"%w: %s is not for %s; remove %s to have one made that is, and give its ca.crt to the clients again",
+				ErrCertificate, s.Certificate, n, filepath.Dir(s.CA),
+			)
 		}
 	}
 	return cert, made, nil
@@ -75,9 +78,15 @@ func DateProblem(cert *x509.Certificate, now time.Time) string {
 	case cert == nil:
 		return ""
 	case now.Before(cert.NotBefore):
-		return fmt.Sprintf("the certificate is not valid before %s, and the clock of this machine is at %s; set the clock", cert.NotBefore.UTC().Format(day), today)
+		return fmt.Sprintf(
+			"the certificate is not valid before %s, and the clock of this machine is at %s; set the clock",
+			cert.NotBefore.UTC().Format(day), today,
+		)
 	case now.After(cert.NotAfter):
-		return fmt.Sprintf("the certificate was valid until %s, and the clock of this machine is at %s; renew it, or set the clock", cert.NotAfter.UTC().Format(day), today)
+		return fmt.Sprintf(
+			"the certificate was valid until %s, and the clock of this machine is at %s; renew it, or set the clock",
+			cert.NotAfter.UTC().Format(day), today,
+		)
 	}
 	return ""
 }
@@ -183,5 +192,10 @@ func template(name string) (*x509.Certificate, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &x509.Certificate{SerialNumber: serial, Subject: pkix.Name{CommonName: name[:min(len(name), 64)]}, NotBefore: validFrom, NotAfter: validUntil}, nil
+	return &x509.Certificate{
+		SerialNumber: serial,
+		Subject:      pkix.Name{CommonName: name[:min(len(name), 64)]},
+		NotBefore:    validFrom,
+		NotAfter:     validUntil,
+	}, nil
 }

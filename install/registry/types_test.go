@@ -26,7 +26,11 @@ func TestDockerTypes(t *testing.T) {
 	refs := map[string]string{
 		"docker": up.Push(t, "team/docker:1", bundletest.DockerImage("linux/amd64", layer)),
 		"oci":    up.Push(t, "team/oci:1", bundletest.Image("linux/amd64", layer)),
-		"mixed":  up.Push(t, "team/mixed:1", bundletest.Index(bundletest.DockerImage("linux/amd64", layer), bundletest.Image("linux/arm64", layer))),
+		"mixed": up.Push(
+			t,
+			"team/mixed:1",
+			bundletest.Index(bundletest.DockerImage("linux/amd64", layer), bundletest.Image("linux/arm64", layer)),
+		),
 	}
 	for name, test := range map[string]struct {
 		images  []string
@@ -105,7 +109,12 @@ func TestDockerTypeRefused(t *testing.T) {
 	if err := target.PutBlob(t.Context(), "team/app", *m.Config, "", reader(configOf(t, img))); err != nil {
 		t.Fatal(err)
 	}
-	if err := target.PutManifest(t.Context(), "team/app", m, data); !errors.Is(err, bundle.ErrPolicy) || !strings.Contains(err.Error(), "docker2s2") {
+	if err := target.PutManifest(
+		t.Context(),
+		"team/app",
+		m, data,
+	); !errors.Is(err, bundle.ErrPolicy) ||
+		!strings.Contains(err.Error(), "docker2s2") {
 		t.Errorf("got %v", err)
 	}
 	if accepted, err := target.PutPartial(t.Context(), "team/app", m, data); accepted || err != nil {

@@ -102,7 +102,8 @@ func (c *compose) unwell(ctx context.Context, a *host.About) ([]string, error) {
 	if len(ids) == 0 {
 		return []string{"no container"}, nil
 	}
-	format := `{{.Name}} {{.State.Status}} {{if .State.Health}}{{.State.Health.Status}}{{else}}-{{end}} {{.State.ExitCode}} {{.HostConfig.RestartPolicy.Name}}`
+	format := `{{.Name}} {{.State.Status}} {{if .State.Health}}{{.State.Health.Status}}{{else}}-{{end}} ` +
+		`{{.State.ExitCode}} {{.HostConfig.RestartPolicy.Name}}`
 	out, err = run(ctx, append([]string{"docker", "inspect", "--format", format}, ids...)...)
 	if err != nil {
 		return nil, err

@@ -52,10 +52,16 @@ func (m *Manager) Dump(ctx context.Context, running, next *host.About) error {
 		return rec.Write(m.root, running.Name)
 	}
 	if current, currentErr := host.Current(m.root, running.Name); currentErr != nil || current != running.ID {
-		return fmt.Errorf("%w: %w\n%s %s is not the current release any more, and is left stopped", ErrNoDump, errors.Join(err, currentErr), running.Name, running.Version)
+		return fmt.Errorf(
+			"%w: %w\n%s %s is not the current release any more, and is left stopped",
+			ErrNoDump, errors.Join(err, currentErr), running.Name, running.Version,
+		)
 	}
 	m.note("Starting %s %s again", running.Name, running.Version)
-	return fmt.Errorf("%w: %w\nnothing was switched; %s %s is started again", ErrNoDump, errors.Join(err, e.start(context.WithoutCancel(ctx), running)), running.Name, running.Version)
+	return fmt.Errorf(
+		"%w: %w\nnothing was switched; %s %s is started again",
+		ErrNoDump, errors.Join(err, e.start(context.WithoutCancel(ctx), running)), running.Name, running.Version,
+	)
 }
 
 func (m *Manager) dump(ctx context.Context, e engine, a *host.About, file string) (err error) {
@@ -154,7 +160,18 @@ func (m *Manager) Restore(ctx context.Context, a *host.About, file string) (err 
 	}
 	d := a.Database
 	// The database as a whole: a migration may have made what the dump does not know.
-	if err := e.exec(ctx, a, d.Service, f, io.Discard, "pg_restore", "--username", d.User, "--dbname", "postgres", "--clean", "--create", "--if-exists", "--exit-on-error"); err != nil {
+	if err := e.exec(
+		ctx, a, d.Service, f, io.Discard,
+		"pg_restore",
+		"--username",
+		d.User,
+		"--dbname",
+		"postgres",
+		"--clean",
+		"--create",
+		"--if-exists",
+		"--exit-on-error",
+	); err != nil {
 		return fmt.Errorf("putting %s back: %w", file, err)
 	}
 	rec.Restoring = ""

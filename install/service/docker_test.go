@@ -24,8 +24,10 @@ func failing(pattern, said string) string {
 // about it, and a kind of its own.
 func TestDockerSays(t *testing.T) {
 	const cannotConnect = "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?"
-	const denied = `permission denied while trying to connect to the Docker daemon socket at unix:///var/run/docker.sock: dial unix /var/run/docker.sock: connect: permission denied`
-	const template = `Template parsing error: template: :1:2: executing "" at <.ServerVersion>: nil pointer evaluating *types.Info.ServerVersion`
+	const denied = `permission denied while trying to connect to the Docker daemon socket at unix:///var/run/docker.sock: ` +
+		`dial unix /var/run/docker.sock: connect: permission denied`
+	const template = `Template parsing error: template: :1:2: executing "" at <.ServerVersion>: nil pointer evaluating ` +
+		`*types.Info.ServerVersion`
 	for name, c := range map[string]struct {
 		answers    string
 		env        map[string]string
@@ -34,23 +36,29 @@ func TestDockerSays(t *testing.T) {
 		permission bool
 		gone       bool
 	}{
-		"no permission":             {failing(`"docker info"*`, denied), nil, false, []string{denied, "group docker", "sudo"}, true, false},
-		"no permission, 2020":       {failing(`"docker info"*`, "Got permission denied while trying to connect to the Docker daemon socket"), nil, false, []string{"Got permission denied", "usermod -aG docker"}, true, false},
+		"no permission": {failing(`"docker info"*`, denied), nil, false, []string{denied, "group docker", "sudo"}, true, false},
+		"no permission, 2020": {failing(`"docker info"*`, "Got permission denied while trying to connect to the Docker "+
+			"daemon socket"), nil, false, []string{"Got permission denied", "usermod -aG docker"}, true, false},
 		"no permission, 2023":       {`"docker info"*) echo; echo "` + denied + `" >&2;;`, nil, false, []string{denied, "usermod -aG docker"}, true, false},
 		"not running, 2023":         {`"docker info"*) echo; echo "` + cannotConnect + `" >&2;;`, nil, false, []string{cannotConnect, "systemctl start docker"}, false, false},
 		"not running, template":     {failing(`"docker info"*`, template) + failing(`"docker version"*`, cannotConnect), nil, false, []string{cannotConnect, "systemctl start docker"}, false, false},
 		"no permission, template":   {failing(`"docker info"*`, template) + failing(`"docker version"*`, denied), nil, false, []string{denied, "usermod -aG docker"}, true, false},
 		"no permission, and a host": {failing(`"docker info"*`, denied), map[string]string{"DOCKER_HOST": "unix:///run/other.sock"}, false, []string{"group docker"}, true, false},
 		"not running":               {failing(`"docker info"*`, cannotConnect), nil, false, []string{cannotConnect, "systemctl start docker", "set the value quadlet"}, false, false},
-		"a warning before":          {failing(`"docker info"*`, "WARNING: Error loading config file: open /root/.docker/config.json: permission denied\n"+cannotConnect), nil, false, []string{"WARNING", cannotConnect, "systemctl start docker"}, false, false},
-		"rootless elsewhere":        {failing(`"docker info"*`, cannotConnect), nil, true, []string{cannotConnect, "set DOCKER_HOST=unix://", "docker.sock", "127.0.0.1:5000 cannot be reached"}, false, false},
-		"another host":              {failing(`"docker info"*`, "Cannot connect to the Docker daemon at tcp://192.0.2.1:2375."), map[string]string{"DOCKER_HOST": "tcp://192.0.2.1:2375"}, true, []string{"tcp://192.0.2.1:2375.", "unset DOCKER_HOST"}, false, false},
-		"podman's socket":           {failing(`"docker info"*`, "Cannot connect to the Docker daemon at unix:///run/podman/podman.sock."), map[string]string{"DOCKER_HOST": "unix:///run/podman/podman.sock"}, false, []string{"unset DOCKER_HOST"}, false, false},
-		"a context":                 {failing(`"docker info"*`, `unable to resolve docker endpoint: context "x": context not found`), nil, false, []string{"context not found", "docker context use"}, false, false},
-		"podman's shim":             {failing(`"docker info"*`, "Emulate Docker CLI using podman. Create /etc/containers/nodocker to quiet msg."), nil, false, []string{"Emulate Docker CLI", "podman's here", "set the value quadlet"}, false, true},
-		"podman, quiet":             {failing(`"docker info"*`, "Error: template: info:1:2: executing") + `"docker --version") echo podman version 5.4.2;;`, nil, false, []string{"template: info", "podman's here"}, false, true},
-		"another reason":            {failing(`"docker info"*`, "something new"), nil, false, []string{"docker info: exit status 1: something new", "make docker info work"}, false, false},
-		"silence":                   {`"docker info"*) exit 7;;`, nil, false, []string{"docker info: exit status 7\n"}, false, false},
+		"a warning before": {failing(`"docker info"*`, "WARNING: Error loading config file: open "+
+			"/root/.docker/config.json: permission denied\n"+cannotConnect), nil, false, []string{"WARNING", cannotConnect, "systemctl start docker"}, false, false},
+		"rootless elsewhere": {failing(`"docker info"*`, cannotConnect), nil, true, []string{cannotConnect, "set DOCKER_HOST=unix://", "docker.sock", "127.0.0.1:5000 cannot be reached"}, false, false},
+		"another host": {failing(`"docker info"*`, "Cannot connect to the Docker daemon at "+
+			"tcp://192.0.2.1:2375."), map[string]string{"DOCKER_HOST": "tcp://192.0.2.1:2375"}, true, []string{"tcp://192.0.2.1:2375.", "unset DOCKER_HOST"}, false, false},
+		"podman's socket": {failing(`"docker info"*`, "Cannot connect to the Docker daemon at "+
+			"unix:///run/podman/podman.sock."), map[string]string{"DOCKER_HOST": "unix:///run/podman/podman.sock"}, false, []string{"unset DOCKER_HOST"}, false, false},
+		"a context": {failing(`"docker info"*`, `unable to resolve docker endpoint: context "x": context `+
+			`not found`), nil, false, []string{"context not found", "docker context use"}, false, false},
+		"podman's shim": {failing(`"docker info"*`, "Emulate Docker CLI using podman. Create /etc/containers/nodocker to "+
+			"quiet msg."), nil, false, []string{"Emulate Docker CLI", "podman's here", "set the value quadlet"}, false, true},
+		"podman, quiet":  {failing(`"docker info"*`, "Error: template: info:1:2: executing") + `"docker --version") echo podman version 5.4.2;;`, nil, false, []string{"template: info", "podman's here"}, false, true},
+		"another reason": {failing(`"docker info"*`, "something new"), nil, false, []string{"docker info: exit status 1: something new", "make docker info work"}, false, false},
+		"silence":        {`"docker info"*) exit 7;;`, nil, false, []string{"docker info: exit status 7\n"}, false, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, v := range []string{"DOCKER_HOST", "DOCKER_CONTEXT"} {
@@ -65,7 +73,8 @@ func TestDockerSays(t *testing.T) {
 			}
 			fake(t, "docker", c.answers)
 			err := manager(t).Check(t.Context(), "compose", nil)
-			if !errors.Is(err, ErrNoRuntime) || !errors.Is(err, ErrUnusable) || errors.Is(err, fs.ErrPermission) != c.permission || gone(err) != c.gone {
+			if !errors.Is(err, ErrNoRuntime) || !errors.Is(err, ErrUnusable) || errors.Is(err, fs.ErrPermission) != c.permission ||
+				gone(err) != c.gone {
 				t.Errorf("%v: gone: %t, permission: %t", err, gone(err), errors.Is(err, fs.ErrPermission))
 			}
 			for _, want := range append(c.says, "Docker does not answer") {
@@ -113,11 +122,12 @@ func TestEngineSays(t *testing.T) {
 		says                 []string
 		unusable, permission bool
 	}{
-		"no docker":         {"podman", "", "compose", []string{"Docker does not answer", "no program docker", "set the value quadlet"}, false, false},
-		"a broken Compose":  {"docker docker-compose", failing(`"docker compose"*`, `docker: "compose" is not a docker command`) + failing("docker-compose*", "ModuleNotFoundError: No module named distutils"), "compose", []string{"Docker Compose is not", "is not a docker command", "No module named distutils"}, false, false},
-		"no systemd":        {"docker", "", "linux", []string{"systemd does not answer", "no program systemctl"}, false, false},
-		"systemd not PID 1": {"systemctl", `systemctl*) echo offline; echo "System has not been booted with systemd as init system (PID 1). Cannot operate." >&2; exit 1;;`, "linux", []string{"has not been booted with systemd", `its state is "offline"`}, true, false},
-		"no bus":            {"systemctl", failing("systemctl*", "Failed to connect to bus: Permission denied"), "linux", []string{"Failed to connect to bus: Permission denied", "as root"}, true, true},
+		"no docker":        {"podman", "", "compose", []string{"Docker does not answer", "no program docker", "set the value quadlet"}, false, false},
+		"a broken Compose": {"docker docker-compose", failing(`"docker compose"*`, `docker: "compose" is not a docker command`) + failing("docker-compose*", "ModuleNotFoundError: No module named distutils"), "compose", []string{"Docker Compose is not", "is not a docker command", "No module named distutils"}, false, false},
+		"no systemd":       {"docker", "", "linux", []string{"systemd does not answer", "no program systemctl"}, false, false},
+		"systemd not PID 1": {"systemctl", `systemctl*) echo offline; echo "System has not been booted with systemd as init ` +
+			`system (PID 1). Cannot operate." >&2; exit 1;;`, "linux", []string{"has not been booted with systemd", `its state is "offline"`}, true, false},
+		"no bus": {"systemctl", failing("systemctl*", "Failed to connect to bus: Permission denied"), "linux", []string{"Failed to connect to bus: Permission denied", "as root"}, true, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			links := unitLinks
@@ -174,7 +184,14 @@ func TestRootlessPull(t *testing.T) {
 	refused := "dial tcp 127.0.0.1:5000: connect: connection refused"
 	for image, hint := range map[string]bool{"127.0.0.1:5000/a@sha256:1": true, "localhost:5000/a@sha256:1": true, "[::1]:5000/a@sha256:1": true, "registry.site:5000/a@sha256:1": false, "docker.io/a@sha256:1": false} {
 		for options, rootless := range map[string]bool{"[name=seccomp,profile=builtin name=rootless]": true, "[name=seccomp]": false} {
-			fake(t, "docker", `"docker image inspect"*) exit 1;;`+"\n"+failing(`"docker pull"*`, refused)+`"docker info --format {{.SecurityOptions}}") echo "`+options+`";;`)
+			fake(
+				t,
+				"docker",
+				`"docker image inspect"*) exit 1;;`+"\n"+failing(
+					`"docker pull"*`,
+					refused,
+				)+`"docker info --format {{.SecurityOptions}}") echo "`+options+`";;`,
+			)
 			err := (&compose{}).pull(context.WithoutCancel(t.Context()), []string{image})
 			if err == nil || !strings.Contains(err.Error(), refused) || strings.Contains(err.Error(), "A rootless Docker") != (hint && rootless) {
 				t.Errorf("%s, %s: %v", image, options, err)
@@ -192,7 +209,8 @@ func TestSaid(t *testing.T) {
 "docker d") exit 3;;
 `)
 	for arg, want := range map[string]string{
-		"a": "docker a: exit status 1: line 19992\n  line 19993\n  line 19994\n  line 19995\n  line 19996\n  line 19997\n  line 19998\n  line 19999",
+		"a": "docker a: exit status 1: line 19992\n  line 19993\n  line 19994\n  line 19995\n  line 19996\n  line 19997\n  " +
+			"line 19998\n  line 19999",
 		"b": `docker b: exit status 1: \x1b[31mred\a` + "\n" + `  bell\tand \u202eturned` + "\ufffd",
 		"c": "docker c: exit status 1: " + strings.Repeat("wide", 125) + "w…",
 		"d": "docker d: exit status 3",

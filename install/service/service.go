@@ -123,7 +123,10 @@ func (m *Manager) engine(ctx context.Context, form string, links []bundle.Link) 
 		}
 		return &systemd{timeout: m.timeout}, nil
 	case form == "kubernetes":
-		return nil, fmt.Errorf("%w: a cluster is not started from here; apply what is in the release with kubectl and helm, as its READ-ME-FIRST.txt says", ErrNoRuntime)
+		return nil, fmt.Errorf(
+			"%w: a cluster is not started from here; apply what is in the release with kubectl and helm, as its READ-ME-FIRST.txt says",
+			ErrNoRuntime,
+		)
 	}
 	return nil, fmt.Errorf("%w: the bundle does not say what it is a deployment for", ErrNoRuntime)
 }
@@ -205,7 +208,11 @@ func (m *Manager) Running(name string) (*host.About, error) {
 	}
 	a, err := host.ReadRelease(m.root, name, rec.Release)
 	if err != nil {
-		return nil, fmt.Errorf("release %s was started, and what it consists of cannot be read: %w; put that back with repair, or stop by hand what runs of it and remove %s", rec.Release, err, host.StartedFile(m.root, name))
+		return nil, fmt.Errorf(
+			"release %s was started, and what it consists of cannot be read: %w; put that back with repair, or stop by hand "+
+				"what runs of it and remove %s",
+			rec.Release, err, host.StartedFile(m.root, name),
+		)
 	}
 	return a, nil
 }
@@ -223,7 +230,11 @@ func (m *Manager) started(a *host.About) (host.Started, error) {
 	case rec.Release == a.ID:
 		return *rec, nil
 	case rec.Restoring != "":
-		return host.Started{}, fmt.Errorf("the database is being put back for release %s, which did not come to its end: oob-bundle rollback %s --start --restore-database goes on", rec.Release, a.Name)
+		return host.Started{}, fmt.Errorf(
+			"the database is being put back for release %s, which did not come to its end: oob-bundle rollback %s --start "+
+				"--restore-database goes on",
+			rec.Release, a.Name,
+		)
 	case rec.Next == a.ID:
 		return host.Started{Release: a.ID, Before: rec.Release, Dump: rec.NextDump}, nil
 	}

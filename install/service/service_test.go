@@ -83,7 +83,14 @@ var quadlets = []bundle.Link{
 var unitLinks = []bundle.Link{{Path: "/etc/systemd/system/app.service", File: "systemd/app.service"}}
 
 func app(form string, links []bundle.Link) *host.About {
-	return &host.About{Name: "app", ID: "1", Version: "1.0.0", Form: form, Links: links, Database: &bundle.Database{Service: "postgres", Directory: "postgres", User: "u", Name: "d"}}
+	return &host.About{
+		Name:     "app",
+		ID:       "1",
+		Version:  "1.0.0",
+		Form:     form,
+		Links:    links,
+		Database: &bundle.Database{Service: "postgres", Directory: "postgres", User: "u", Name: "d"},
+	}
 }
 
 func always(string) bool { return true }
@@ -195,7 +202,11 @@ func TestQuadletUnits(t *testing.T) {
 	if err := s.stop(t.Context(), a, ""); err != nil {
 		t.Fatal(err)
 	}
-	p.want("systemctl daemon-reload", show+"app-postgres.service", show+"app-web.service", show+"app-network.service", "systemctl stop app-postgres.service app-web.service app-network.service")
+	p.want(
+		"systemctl daemon-reload",
+		show+"app-postgres.service", show+"app-web.service", show+"app-network.service",
+		"systemctl stop app-postgres.service app-web.service app-network.service",
+	)
 	if err := s.forget(t.Context(), a); err != nil {
 		t.Fatal(err)
 	}
@@ -217,7 +228,9 @@ func enable(t *testing.T, a *host.About, dir, unit string) {
 	t.Helper()
 	a.HostRoot = t.TempDir()
 	dir = filepath.Join(a.HostRoot, "etc/systemd/system", dir)
-	if err := errors.Join(os.MkdirAll(dir, 0o755), os.Symlink("/etc/systemd/system/"+unit, filepath.Join(dir, unit))); err != nil { //nolint:gosec // as it is on a host
+	if err := errors.Join(
+		os.MkdirAll(dir, 0o755), os.Symlink("/etc/systemd/system/"+unit, filepath.Join(dir, unit)),
+	); err != nil { //nolint:gosec // as it is on a host
 		t.Fatal(err)
 	}
 }
@@ -235,7 +248,13 @@ func TestUnits(t *testing.T) {
 		if err := s.start(t.Context(), a); err != nil {
 			t.Fatal(err)
 		}
-		p.want("systemctl daemon-reload", "systemctl enable app.service", "systemctl daemon-reload", "systemctl is-failed --quiet app.service", "systemctl restart app.service")
+		p.want(
+			"systemctl daemon-reload",
+			"systemctl enable app.service",
+			"systemctl daemon-reload",
+			"systemctl is-failed --quiet app.service",
+			"systemctl restart app.service",
+		)
 		enable(t, a, c.dir, "app.service")
 		if err := s.forget(t.Context(), a); err != nil {
 			t.Fatal(err)
@@ -252,7 +271,10 @@ func TestUnits(t *testing.T) {
 // TestUnitLess: what was enabled of an earlier release, and the one that came up has not
 // got, is enabled no more; also where that one runs in containers.
 func TestUnitLess(t *testing.T) {
-	was := app("linux", append(slices.Clone(unitLinks), bundle.Link{Path: "/etc/systemd/system/app-job.service", File: "systemd/app-job.service"}))
+	was := app(
+		"linux",
+		append(slices.Clone(unitLinks), bundle.Link{Path: "/etc/systemd/system/app-job.service", File: "systemd/app-job.service"}),
+	)
 	was.ID = "0"
 	for name, c := range map[string]struct {
 		next *host.About
@@ -268,7 +290,10 @@ func TestUnitLess(t *testing.T) {
 			enable(t, was, "multi-user.target.wants", "app-job.service")
 			was.APIVersion, was.Kind = bundle.APIVersion, "Release"
 			data, err := bundle.Encode(was)
-			if err := errors.Join(err, os.MkdirAll(releaseDir(m.root, was), 0o700), bundle.WriteFile(filepath.Join(releaseDir(m.root, was), bundle.ReleaseFile), data, 0o600)); err != nil {
+			if err := errors.Join(
+				err, os.MkdirAll(releaseDir(m.root, was), 0o700),
+				bundle.WriteFile(filepath.Join(releaseDir(m.root, was), bundle.ReleaseFile), data, 0o600),
+			); err != nil {
 				t.Fatal(err)
 			}
 			if err := m.Up(t.Context(), c.next); err != nil {
@@ -352,7 +377,8 @@ func TestSlowStart(t *testing.T) {
 	p := fake(t, "podman systemctl journalctl", podmanThere+`"systemctl restart"*) exec /bin/sleep 60;;`)
 	m := New(t.TempDir(), always, 100*time.Millisecond, func(string, ...any) {})
 	err := m.Up(t.Context(), app("compose", quadlets))
-	if !errors.Is(err, ErrUnhealthy) || !strings.Contains(err.Error(), "after 100ms systemd is still starting app-postgres.service, app-web.service") {
+	if !errors.Is(err, ErrUnhealthy) ||
+		!strings.Contains(err.Error(), "after 100ms systemd is still starting app-postgres.service, app-web.service") {
 		t.Error(err)
 	}
 	ctx, cancel := context.WithCancelCause(t.Context())
@@ -366,7 +392,12 @@ func TestSlowStart(t *testing.T) {
 			time.Sleep(time.Millisecond)
 		}
 	}()
-	if err := New(m.root, always, time.Minute, m.note).Up(ctx, app("compose", quadlets)); errors.Is(err, ErrUnhealthy) || !errors.Is(err, stopped) {
+	if err := New(
+		m.root, always, time.Minute, m.note,
+	).Up(
+		ctx, app("compose", quadlets),
+	); errors.Is(err, ErrUnhealthy) ||
+		!errors.Is(err, stopped) {
 		t.Errorf("a run that is interrupted says %v", err)
 	}
 }
@@ -396,7 +427,9 @@ func TestDump(t *testing.T) {
 	p = fake(t, "podman systemctl", podmanThere+`"podman exec --interactive app-postgres pg_dump"*) echo half; exit 1;;`)
 	m = manager(t)
 	base := host.Base(m.root, "app")
-	if err := errors.Join(os.MkdirAll(filepath.Join(base, "releases/1"), 0o700), os.Symlink("releases/1", filepath.Join(base, "current"))); err != nil {
+	if err := errors.Join(
+		os.MkdirAll(filepath.Join(base, "releases/1"), 0o700), os.Symlink("releases/1", filepath.Join(base, "current")),
+	); err != nil {
 		t.Fatal(err)
 	}
 	if err := m.Dump(t.Context(), current, next); !errors.Is(err, ErrNoDump) {
@@ -427,11 +460,12 @@ func TestLeave(t *testing.T) {
 		want          string // the call that stops
 	}{
 		"Compose to podman": {"docker podman systemctl", compose, podman, down},
-		"podman to Compose": {"docker podman systemctl", podman, compose, "systemctl stop app-postgres.service app-web.service app-network.service"},
-		"Compose again":     {"docker podman systemctl", compose, compose, ""},
-		"podman again":      {"docker podman systemctl", podman, podman, ""},
-		"a unit less":       {"podman systemctl", podman, app("compose", quadlets[:2]), "systemctl stop app-web.service"},
-		"Docker is gone":    {"podman systemctl", compose, podman, ""},
+		"podman to Compose": {"docker podman systemctl", podman, compose, "systemctl stop app-postgres.service " +
+			"app-web.service app-network.service"},
+		"Compose again":  {"docker podman systemctl", compose, compose, ""},
+		"podman again":   {"docker podman systemctl", podman, podman, ""},
+		"a unit less":    {"podman systemctl", podman, app("compose", quadlets[:2]), "systemctl stop app-web.service"},
+		"Docker is gone": {"podman systemctl", compose, podman, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := fake(t, c.names, both)

@@ -29,7 +29,10 @@ func (m *Manager) orGone(a *host.About, err error) error {
 	if rec, readErr := m.started(a); readErr != nil || rec.Restoring != "" {
 		return err // its database is not whole
 	}
-	return fmt.Errorf("%w; if nothing of %s %s runs any more, remove %s (the dump of its database that an upgrade takes is then yours to take)", err, a.Name, a.Version, host.StartedFile(m.root, a.Name))
+	return fmt.Errorf(
+		"%w; if nothing of %s %s runs any more, remove %s (the dump of its database that an upgrade takes is then yours to take)",
+		err, a.Name, a.Version, host.StartedFile(m.root, a.Name),
+	)
 }
 
 // Stopped says that what was stopped is not going to be started again.

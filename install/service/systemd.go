@@ -103,7 +103,9 @@ func (s *systemd) bring(ctx context.Context, verb string, units ...string) error
 			return err
 		}
 	}
-	bounded, cancel := context.WithTimeoutCause(ctx, s.timeout, fmt.Errorf("after %s systemd is still starting %s", s.timeout, strings.Join(units, ", ")))
+	bounded, cancel := context.WithTimeoutCause(
+		ctx, s.timeout, fmt.Errorf("after %s systemd is still starting %s", s.timeout, strings.Join(units, ", ")),
+	)
 	defer cancel()
 	return systemctl(bounded, verb, units...)
 }
@@ -231,7 +233,15 @@ func (s *systemd) unwell(ctx context.Context, a *host.About) ([]string, error) {
 // well, or "".
 func (s *systemd) health(ctx context.Context) (map[string]string, error) {
 	// The label is from the environment that Quadlet gives each unit.
-	out, err := run(ctx, "podman", "ps", "--filter", "label=PODMAN_SYSTEMD_UNIT", "--format", `{{index .Labels "PODMAN_SYSTEMD_UNIT"}} {{.Status}}`)
+	out, err := run(
+		ctx,
+		"podman",
+		"ps",
+		"--filter",
+		"label=PODMAN_SYSTEMD_UNIT",
+		"--format",
+		`{{index .Labels "PODMAN_SYSTEMD_UNIT"}} {{.Status}}`,
+	)
 	if err != nil {
 		return nil, err
 	}

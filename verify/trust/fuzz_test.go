@@ -59,11 +59,33 @@ func policySeeds(tb testing.TB) seeds.Of[[]byte] {
 		return []byte(strings.Replace(text, old, new, 1))
 	}
 	return seeds.Of[[]byte]{
-		Taken: [][]byte{data, append(bytes.Clone(data), '\n'), []byte(`{}`), with(`"threshold":2`, `"threshold":0`), with(`"app/**"`, `"[","\u00fc"`)},
+		Taken: [][]byte{
+			data, append(bytes.Clone(data), '\n'),
+			[]byte(`{}`),
+			with(`"threshold":2`, `"threshold":0`),
+			with(`"app/**"`, `"[","\u00fc"`),
+		},
 		Refused: [][]byte{
-			nil, []byte(`[]`), []byte(`null`), []byte(text + "{}"), []byte(text[:20]), with(`"threshold":2`, `"threshold":-1`), with(`"threshold":2`, `"threshold":3`), with(`"threshold":2`, `"threshold":2.0`),
-			with(`"threshold":2`, `"threshold":2,"Threshold":0`), with(`"threshold":2`, `"threshold":2,"threshold":0`), with(`"threshold":2`, `"threshold":null`),
-			with(`"TrustPolicy"`, `"Policy"`), with(`oobbundle.dev/v1"`, `oobbundle.dev/v2","more":1`), with(`4611686018427387904`, `9223372036854775808`),
+			nil,
+			[]byte(`[]`),
+			[]byte(`null`),
+			[]byte(text + "{}"),
+			[]byte(text[:20]),
+			with(`"threshold":2`, `"threshold":-1`),
+			with(`"threshold":2`, `"threshold":3`),
+			with(`"threshold":2`, `"threshold":2.0`),
+			with(
+				`"threshold":2`,
+				`"threshold":2,"Threshold":0`,
+			),
+			with(`"threshold":2`, `"threshold":2,"threshold":0`),
+			with(`"threshold":2`, `"threshold":null`),
+			with(
+				`"TrustPolicy"`,
+				`"Policy"`,
+			),
+			with(`oobbundle.dev/v1"`, `oobbundle.dev/v2","more":1`),
+			with(`4611686018427387904`, `9223372036854775808`),
 		},
 	}
 }

@@ -76,7 +76,10 @@ func owned(path string, fi fs.FileInfo) error {
 		return nil
 	}
 	advice := bundle.ModeAdvice(path, "chown root", "uid=0")
-	return fmt.Errorf("%s is not to be trusted: %w (it belongs to user %d); use a directory below one of root, or %s", path, ErrWritable, st.Uid, advice)
+	return fmt.Errorf(
+		"%s is not to be trusted: %w (it belongs to user %d); use a directory below one of root, or %s",
+		path, ErrWritable, st.Uid, advice,
+	)
 }
 
 // overflowUser is whom files of users belong to that a user namespace does not know, among

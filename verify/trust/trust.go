@@ -149,7 +149,10 @@ func refuseLink(path string) error {
 	if err != nil || fi.Mode().IsRegular() {
 		return err
 	}
-	return fmt.Errorf("%w: %s is not a file of its own directory, and others could turn it elsewhere; put the file itself there", ErrWritable, path)
+	return fmt.Errorf(
+		"%w: %s is not a file of its own directory, and others could turn it elsewhere; put the file itself there",
+		ErrWritable, path,
+	)
 }
 
 func (s Store) readPolicy(file *policyFile) error {
@@ -167,7 +170,10 @@ func (s Store) readPolicy(file *policyFile) error {
 		return err
 	}
 	if err := bundle.DecodeRecord(data, file); err != nil {
-		return fmt.Errorf("%s: %w; put it back from a backup, or move it away and set its rules again with oob-bundle trust add and trust policy", s.policyPath(), err)
+		return fmt.Errorf(
+			"%s: %w; put it back from a backup, or move it away and set its rules again with oob-bundle trust add and trust policy",
+			s.policyPath(), err,
+		)
 	}
 	if file.APIVersion != bundle.APIVersion || file.Kind != "TrustPolicy" {
 		return fmt.Errorf("%w: %s is a %q of %q", bundle.ErrNewer, s.policyPath(), file.Kind, file.APIVersion)
@@ -213,7 +219,10 @@ func (s Store) Add(pem []byte, glob string) (verify.Key, error) {
 	id := k.Fingerprint.String()
 	switch old := file.Channels[id]; {
 	case glob == "" && known && len(old) > 0:
-		return k, fmt.Errorf("%w: the key is trusted for %s only; --channel '%s' trusts it for every channel", ErrUsage, strings.Join(old, ", "), EveryChannel)
+		return k, fmt.Errorf(
+			"%w: the key is trusted for %s only; --channel '%s' trusts it for every channel",
+			ErrUsage, strings.Join(old, ", "), EveryChannel,
+		)
 	case glob == "" || glob == EveryChannel:
 		delete(file.Channels, id)
 	case known && len(old) == 0: // trusted for everything, and now for less
@@ -249,15 +258,21 @@ func (s Store) Remove(fingerprint string) (verify.Key, error) {
 	}
 	switch n := distinct(found); {
 	case n == 0 && (!strings.HasPrefix(fingerprint, "SHA256:") || len(fingerprint) < len("SHA256:")+6):
-		return verify.Key{}, fmt.Errorf("%w: %q is no fingerprint, nor six characters and more of one; it begins with SHA256:, as oob-bundle trust list shows them", ErrUsage, fingerprint)
+		return verify.Key{}, fmt.Errorf(
+			"%w: %q is no fingerprint, nor six characters and more of one; it begins with SHA256:, as oob-bundle trust list shows them",
+			ErrUsage, fingerprint,
+		)
 	case n == 0:
 		return verify.Key{}, fmt.Errorf("%w: no trusted key has the fingerprint %q; oob-bundle trust list shows them", ErrUsage, fingerprint)
 	case n > 1:
 		return verify.Key{}, fmt.Errorf("%w: %q is the beginning of %d fingerprints; give more of it", ErrUsage, fingerprint, n)
 	}
 	if left := distinct(policy.Keys) - 1; left > 0 && left < file.Threshold {
-		return verify.Key{}, fmt.Errorf("%w: the threshold is %d and only %s would be left; add the key that replaces it first with oob-bundle trust add, or lower the threshold with oob-bundle trust policy --threshold %d",
-			ErrUsage, file.Threshold, countKeys(left), left)
+		return verify.Key{}, fmt.Errorf(
+			"%w: the threshold is %d and only %s would be left; add the key that replaces it first with oob-bundle trust add, "+
+				"or lower the threshold with oob-bundle trust policy --threshold %d",
+			ErrUsage, file.Threshold, countKeys(left), left,
+		)
 	}
 	for _, k := range found {
 		if err := os.Remove(filepath.Join(s.dir, k.Name)); err != nil {
@@ -275,7 +290,10 @@ func (s Store) SetPolicy(threshold int, minSequence map[string]int64) (verify.Po
 		return verify.Policy{}, err
 	}
 	if n := distinct(policy.Keys); threshold > n {
-		return verify.Policy{}, fmt.Errorf("%w: a threshold of %d with %s would refuse everything; add the keys first", ErrUsage, threshold, countKeys(n))
+		return verify.Policy{}, fmt.Errorf(
+			"%w: a threshold of %d with %s would refuse everything; add the keys first",
+			ErrUsage, threshold, countKeys(n),
+		)
 	}
 	if threshold > 0 {
 		file.Threshold = threshold

@@ -270,7 +270,12 @@ func TestDirectory(t *testing.T) {
 		{"a link to nothing", func(_, dir string) { must(os.Symlink("nowhere", filepath.Join(dir, "b.pub"))) }, trust.ErrWritable, 0},
 		{"a link to a device", func(_, dir string) { must(os.Symlink("/dev/zero", filepath.Join(dir, "b.pub"))) }, trust.ErrWritable, 0},
 		{"a directory that is called a key", func(_, dir string) { must(os.Mkdir(filepath.Join(dir, "b.pub"), 0o755)) }, trust.ErrWritable, 0},
-		{"a policy that is a link to nothing", func(_, dir string) { must(os.Symlink("nowhere", filepath.Join(dir, "policy.json"))) }, trust.ErrWritable, 0},
+		{
+			"a policy that is a link to nothing",
+			func(_, dir string) { must(os.Symlink("nowhere", filepath.Join(dir, "policy.json"))) },
+			trust.ErrWritable,
+			0,
+		},
 		{"a link to the directory, writable by others", func(root, dir string) {
 			other := t.TempDir()
 			must(os.Chmod(other, 0o777))
@@ -278,12 +283,22 @@ func TestDirectory(t *testing.T) {
 			must(os.Symlink(other, dir))
 		}, trust.ErrWritable, 0},
 		{"threshold 1 of 1", func(_, dir string) { policy(dir, strings.Replace(document(""), `"threshold":0`, `"threshold":1`, 1)) }, nil, 1},
-		{"threshold 2 of 1", func(_, dir string) { policy(dir, strings.Replace(document(""), `"threshold":0`, `"threshold":2`, 1)) }, trust.ErrUsage, 0},
+		{
+			"threshold 2 of 1",
+			func(_, dir string) { policy(dir, strings.Replace(document(""), `"threshold":0`, `"threshold":2`, 1)) },
+			trust.ErrUsage,
+			0,
+		},
 		{"threshold 2 of one key under two names", func(_, dir string) {
 			bundletest.Write(t, filepath.Join(dir, "z.pub"), read(a), 0o644)
 			policy(dir, strings.Replace(document(""), `"threshold":0`, `"threshold":2`, 1))
 		}, trust.ErrUsage, 0},
-		{"threshold -1", func(_, dir string) { policy(dir, strings.Replace(document(""), `"threshold":0`, `"threshold":-1`, 1)) }, trust.ErrUsage, 0},
+		{
+			"threshold -1",
+			func(_, dir string) { policy(dir, strings.Replace(document(""), `"threshold":0`, `"threshold":-1`, 1)) },
+			trust.ErrUsage,
+			0,
+		},
 		{"a newer policy", func(_, dir string) { policy(dir, strings.Replace(document(""), "dev/v1", "dev/v2", 1)) }, bundle.ErrNewer, 0},
 		{"an unknown rule", func(_, dir string) { policy(dir, document(`,"expires":"2026"`)) }, bundle.ErrFormat, 0},
 		{"limits that name no key", func(_, dir string) {

@@ -34,13 +34,59 @@ type layerSpec struct {
 // The images: each is a list of layers, most of them upon the same base.
 var (
 	layers = []layerSpec{
-		{"base", "gzip", []string{"base-files", "bash", "coreutils", "dpkg", "apt", "libc6", "libc-bin", "perl-base", "tar", "gzip", "util-linux", "findutils", "grep", "sed", "login", "passwd", "libssl3", "libstdc++6", "libgcc-s1", "zlib1g", "tzdata", "ca-certificates"}},
+		{
+			"base",
+			"gzip",
+			[]string{
+				"base-files",
+				"bash",
+				"coreutils",
+				"dpkg",
+				"apt",
+				"libc6",
+				"libc-bin",
+				"perl-base",
+				"tar",
+				"gzip",
+				"util-linux",
+				"findutils",
+				"grep",
+				"sed",
+				"login",
+				"passwd",
+				"libssl3",
+				"libstdc++6",
+				"libgcc-s1",
+				"zlib1g",
+				"tzdata",
+				"ca-certificates",
+			},
+		},
 		{"postgresql", "zstd", []string{"postgresql-15", "postgresql-client-15", "libpq5", "libicu72", "libllvm14", "locales"}},
 		{"nginx", "gzip", []string{"nginx", "nginx-common"}},
 		{"curl", "gzip", []string{"curl", "libcurl4"}},
 		{"jdk", "gzip", []string{"openjdk-17-jre-headless", "openjdk-17-jdk-headless"}},
 		{"go", "gzip", []string{"golang-1.19-go", "golang-1.19-src"}},
-		{"llvm", "none", []string{"clang-14", "llvm-14", "llvm-14-dev", "libllvm14", "libclang-cpp14", "libclang1-14", "libclang-common-14-dev", "lld-14", "libclang-14-dev", "gcc-12", "g++-12", "cpp-12", "lldb-14", "liblldb-14"}},
+		{
+			"llvm",
+			"none",
+			[]string{
+				"clang-14",
+				"llvm-14",
+				"llvm-14-dev",
+				"libllvm14",
+				"libclang-cpp14",
+				"libclang1-14",
+				"libclang-common-14-dev",
+				"lld-14",
+				"libclang-14-dev",
+				"gcc-12",
+				"g++-12",
+				"cpp-12",
+				"lldb-14",
+				"liblldb-14",
+			},
+		},
 		{"docs", "zstd", []string{"linux-doc-6.1", "postgresql-doc-15", "openjdk-17-doc"}},
 	}
 	images = map[string][]string{
@@ -79,7 +125,15 @@ func (s storage) put(ctx context.Context, repo, mediaType string, open func() io
 
 // image stores an image of layers that are there, and tags it.
 func (s storage) image(ctx context.Context, repo, tag string, layers []bundle.Descriptor) error {
-	config, err := json.Marshal(map[string]any{"os": "linux", "architecture": "amd64", "comment": repo, "config": map[string]any{}, "rootfs": map[string]any{"type": "layers", "diff_ids": []string{}}})
+	config, err := json.Marshal(
+		map[string]any{
+			"os":           "linux",
+			"architecture": "amd64",
+			"comment":      repo,
+			"config":       map[string]any{},
+			"rootfs":       map[string]any{"type": "layers", "diff_ids": []string{}},
+		},
+	)
 	if err != nil {
 		return err
 	}

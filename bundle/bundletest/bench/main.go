@@ -126,9 +126,18 @@ func (b *bench) prepare(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("skopeo: %w", err)
 	}
-	b.printf("# Benchmarks\n\nMade by `make bench`: %s; %s, crane of the version in `.ci/tools`, distribution v3 on loopback.\n", machine(), strings.TrimSpace(string(version)))
-	b.printf("Each contender ran %d times, alternating with the others; the figures are medians. The clock ends when the output is synced.\n", b.rounds)
-	b.printf("The floor is the least that any program has to do: a small program without names, signatures, or a way to go on after an interruption.\n")
+	b.printf(
+		"# Benchmarks\n\nMade by `make bench`: %s; %s, crane of the version in `.ci/tools`, distribution v3 on loopback.\n",
+		machine(), strings.TrimSpace(string(version)),
+	)
+	b.printf(
+		"Each contender ran %d times, alternating with the others; the figures are medians. The clock ends when the output is synced.\n",
+		b.rounds,
+	)
+	b.printf(
+		"The floor is the least that any program has to do: a small program without names, signatures, or a way to go on " +
+			"after an interruption.\n",
+	)
 	return nil
 }
 
@@ -160,7 +169,10 @@ func (b *bench) race(title string, bytes int64, list []contender) error {
 	base := medianOf(results[0]).wall
 	for i, c := range list {
 		m := medianOf(results[i])
-		b.printf("| %s | %.2f | %.2f | %.0f | %d |\n", c.name, m.wall.Seconds(), m.wall.Seconds()/base.Seconds(), float64(bytes)/1e6/m.wall.Seconds(), m.rss>>20)
+		b.printf(
+			"| %s | %.2f | %.2f | %.0f | %d |\n",
+			c.name, m.wall.Seconds(), m.wall.Seconds()/base.Seconds(), float64(bytes)/1e6/m.wall.Seconds(), m.rss>>20,
+		)
 	}
 	return nil
 }
@@ -193,7 +205,22 @@ func (b *bench) create(ctx context.Context, manifest, host string) (run, error) 
 	if err != nil {
 		return run{}, err
 	}
-	return b.measure(ctx, []string{b.program, "create", manifest, "--key", b.key(), "--plain-http", host, "--platform", "linux/amd64", "-o", filepath.Join(dir, "b.oob.tar")})
+	return b.measure(
+		ctx,
+		[]string{
+			b.program,
+			"create",
+			manifest,
+			"--key",
+			b.key(),
+			"--plain-http",
+			host,
+			"--platform",
+			"linux/amd64",
+			"-o",
+			filepath.Join(dir, "b.oob.tar"),
+		},
+	)
 }
 
 func (b *bench) install(ctx context.Context, path string) (run, error) {
@@ -237,8 +264,11 @@ func (b *bench) real(ctx context.Context) error {
 		return err
 	}
 	payload := plan.Payload
-	b.printf("\n%d images of Debian's packages: %d blobs, %d bytes, the largest %d bytes. The bundle has %d bytes more than its payload (%.3f %%).\n",
-		len(imageNames), plan.Blobs, payload, plan.Largest, plan.Size-payload, float64(plan.Size-payload)*100/float64(payload))
+	b.printf(
+		"\n%d images of Debian's packages: %d blobs, %d bytes, the largest %d bytes. The bundle has %d bytes more than its payload (%.3f %%).\n",
+		len(imageNames), plan.Blobs, payload, plan.Largest, plan.Size-payload,
+		float64(plan.Size-payload)*100/float64(payload),
+	)
 	if err := b.race("Registry to one file", payload, b.pullers(ctx, host, manifest, plan.File)); err != nil {
 		return err
 	}

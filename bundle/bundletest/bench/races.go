@@ -52,7 +52,16 @@ func (b *bench) skopeo(places func(image string) (from, to string)) [][]string {
 	var list [][]string
 	for _, i := range imageNames {
 		from, to := places(i)
-		list = append(list, []string{"skopeo", "--insecure-policy", "copy", "-q", "--preserve-digests", "--src-tls-verify=false", "--dest-tls-verify=false", from, to})
+		list = append(list, []string{
+			"skopeo",
+			"--insecure-policy",
+			"copy",
+			"-q",
+			"--preserve-digests",
+			"--src-tls-verify=false",
+			"--dest-tls-verify=false",
+			from, to,
+		})
 	}
 	return list
 }
@@ -88,11 +97,17 @@ func (b *bench) pushers(ctx context.Context, path, plan string) []contender {
 			if err != nil {
 				return run{}, err
 			}
-			return b.measure(ctx, []string{b.program, "install", path, "--key", b.pub(), "--root", filepath.Join(dir, "root"), "--registry", host, "--plain-http", host})
+			return b.measure(
+				ctx,
+				[]string{b.program, "install", path, "--key", b.pub(), "--root", filepath.Join(dir, "root"), "--registry", host, "--plain-http", host},
+			)
 		})},
 		{"crane push", served(func(host string) (run, error) {
 			// Its layout has all images in one index; it pushes that as one.
-			return b.measure(ctx, []string{filepath.Join(b.tools, "crane"), "push", "--insecure", "--index", filepath.Join(b.dir, "crane", "layout"), host + "/all:1"})
+			return b.measure(
+				ctx,
+				[]string{filepath.Join(b.tools, "crane"), "push", "--insecure", "--index", filepath.Join(b.dir, "crane", "layout"), host + "/all:1"},
+			)
 		})},
 		{"skopeo copy", served(func(host string) (run, error) {
 			return b.measure(ctx, b.skopeo(func(i string) (from, to string) {
@@ -123,7 +138,11 @@ func (b *bench) many(ctx context.Context, blobs int) (host, manifest string, sto
 
 // scaling runs with the same bytes in ever more blobs.
 func (b *bench) scaling(ctx context.Context) error {
-	b.printf("\n## The same %d MB in more and more blobs\n\n| layers | images | floor pull, s | create, s | create, MiB | verify, s | verify, MiB | install, s | install, MiB |\n|---|---|---|---|---|---|---|---|---|\n", int64(scalingBytes/1e6))
+	b.printf(
+		"\n## The same %d MB in more and more blobs\n\n| layers | images | floor pull, s | create, s | create, MiB | verify, "+
+			"s | verify, MiB | install, s | install, MiB |\n|---|---|---|---|---|---|---|---|---|\n",
+		int64(scalingBytes/1e6),
+	)
 	for _, blobs := range []int{1, 10, 100, 1000, 20000} {
 		if err := b.scalingRow(ctx, blobs); err != nil {
 			return err
@@ -168,7 +187,12 @@ func (b *bench) scalingRow(ctx context.Context, blobs int) error {
 		if err := os.Rename(filepath.Join(b.dir, "site"), filepath.Join(b.dir, fmt.Sprintf("old-site-%d-%d", blobs, round))); err != nil {
 			return err
 		}
-		fmt.Fprintf(os.Stderr, "%d layers: floor %.2f create %.2f (%d MiB) verify %.2f (%d MiB) install %.2f s (%d MiB)\n", blobs, f.wall.Seconds(), c.wall.Seconds(), c.rss>>20, v.wall.Seconds(), v.rss>>20, i.wall.Seconds(), i.rss>>20)
+		fmt.Fprintf(
+			os.Stderr,
+			"%d layers: floor %.2f create %.2f (%d MiB) verify %.2f (%d MiB) install %.2f s (%d MiB)\n",
+			blobs, f.wall.Seconds(), c.wall.Seconds(), c.rss>>20, v.wall.Seconds(), v.rss>>20, i.wall.Seconds(),
+			i.rss>>20,
+		)
 		floors, creates, verifies, installs = append(floors, f), append(creates, c), append(verifies, v), append(installs, i)
 	}
 	f, c, v, i := medianOf(floors), medianOf(creates), medianOf(verifies), medianOf(installs)
@@ -184,8 +208,11 @@ const (
 
 // slow runs behind a line with a latency and a rate.
 func (b *bench) slow(ctx context.Context) error {
-	b.printf("\n## A slow upstream: %s for each request, %d MB/s in all\n\nThe same %d MB would take %.2f s at that rate alone.\n\n| layers | images | create, s | ratio to the rate alone |\n|---|---|---|---|\n",
-		slowLatency, int64(slowRate/1e6), int64(scalingBytes/1e6), float64(scalingBytes)/slowRate)
+	b.printf(
+		"\n## A slow upstream: %s for each request, %d MB/s in all\n\nThe same %d MB would take %.2f s at that rate "+
+			"alone.\n\n| layers | images | create, s | ratio to the rate alone |\n|---|---|---|---|\n",
+		slowLatency, int64(slowRate/1e6), int64(scalingBytes/1e6), float64(scalingBytes)/slowRate,
+	)
 	for _, blobs := range []int{1, 10, 100, 1000} {
 		host, _, stop, err := b.many(ctx, blobs)
 		if err != nil {

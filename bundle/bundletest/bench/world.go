@@ -49,7 +49,11 @@ func (w *world) serve(ctx context.Context, storage string) (host string, stop fu
 		return "", nil, err
 	}
 	config := storage + ".yml"
-	text := fmt.Sprintf("version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\nstorage: {filesystem: {rootdirectory: %q, maxthreads: 100}, delete: {enabled: true}}\nhttp: {addr: %q, secret: bench}\n", storage, host)
+	text := fmt.Sprintf(
+		"version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\nstorage: {filesystem: {rootdirectory: %q, "+
+			"maxthreads: 100}, delete: {enabled: true}}\nhttp: {addr: %q, secret: bench}\n",
+		storage, host,
+	)
 	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
 		return "", nil, err
 	}
@@ -112,7 +116,11 @@ func (w *world) measure(ctx context.Context, commands ...[]string) (r run, err e
 // manifest writes a manifest that names images of a host.
 func (w *world) manifest(name, host string, images []string) (string, error) {
 	var b strings.Builder
-	fmt.Fprintf(&b, "apiVersion: oobbundle.dev/v1\nkind: Manifest\nmetadata: {name: %s, version: 1.0.0}\ncomponents:\n  - name: all\n    images:\n", name)
+	fmt.Fprintf(
+		&b,
+		"apiVersion: oobbundle.dev/v1\nkind: Manifest\nmetadata: {name: %s, version: 1.0.0}\ncomponents:\n  - name: all\n    images:\n",
+		name,
+	)
 	for _, i := range images {
 		fmt.Fprintf(&b, "      - %s/%s\n", host, i)
 	}

@@ -42,7 +42,21 @@ func (c Call) Changes() bool {
 	switch c.Name {
 	case "open", "openat":
 		return c.Flags&(unix.O_CREAT|unix.O_TRUNC) != 0
-	case "read", "pread64", "fstat", "newfstatat", "statx", "getdents64", "readlinkat", "readlink", "statfs", "fstatfs", "lseek", "close", "faccessat", "faccessat2", "flock":
+	case "read",
+		"pread64",
+		"fstat",
+		"newfstatat",
+		"statx",
+		"getdents64",
+		"readlinkat",
+		"readlink",
+		"statfs",
+		"fstatfs",
+		"lseek",
+		"close",
+		"faccessat",
+		"faccessat2",
+		"flock":
 		return false
 	}
 	return true
@@ -227,7 +241,11 @@ func wait(pid int, ws *syscall.WaitStatus) (int, error) {
 // syscall looks at a thread that is about to enter a call, or to leave it.
 func (t *tracer) syscall(tid int) error {
 	var info syscallInfo
-	if _, _, e := syscall.RawSyscall6(syscall.SYS_PTRACE, getSyscallInfo, uintptr(tid), unsafe.Sizeof(info), uintptr(unsafe.Pointer(&info)), 0, 0); e != 0 {
+	if _, _, e := syscall.RawSyscall6(
+		syscall.SYS_PTRACE, getSyscallInfo, uintptr(tid), unsafe.Sizeof(info), uintptr(unsafe.Pointer(&info)),
+		0,
+		0,
+	); e != 0 {
 		return e
 	}
 	if info.op != infoEntry {

@@ -67,7 +67,13 @@ func TestCalls(t *testing.T) {
 		}
 		return trace.Verdict{}
 	}})
-	if want := []string{"openat", "write", "close", "renameat"}; r.Code != 0 || r.Calls != len(names) || !slices.Equal(slices.DeleteFunc(names, func(n string) bool { return !slices.Contains(want, n) }), want) {
+	if want := []string{
+		"openat",
+		"write",
+		"close",
+		"renameat",
+	}; r.Code != 0 || r.Calls != len(names) ||
+		!slices.Equal(slices.DeleteFunc(names, func(n string) bool { return !slices.Contains(want, n) }), want) {
 		t.Errorf("exit status %d, %d calls: %v", r.Code, r.Calls, names)
 	}
 	for _, c := range []struct {
