@@ -121,75 +121,38 @@ func (r *Reader) Deployment() (*Deployment, error) {
 	return &d, nil
 }
 
-// Check compares the document with the root and the manifests that it speaks of.
-// The error wraps ErrFormat or ErrNewer.
+// Check compares the document with the root and the manifests that it lists. The error
+// wraps ErrFormat or ErrNewer.
 func (d *Deployment) Check(g *Geometry) error {
-	bad := func(format string, args ...any) error {
-		return fmt.Errorf("%w: %s", ErrFormat, fmt.Sprintf(format, args...))
-	}
-	if newer(d.APIVersion) {
+	switch {
+	case newer(d.APIVersion):
 		return fmt.Errorf("%w: it is of %q; use a newer version here", ErrNewer, d.APIVersion)
+	case d.APIVersion != APIVersion || d.Kind != "Deployment":
+		return invalid("it is a %q of %q", d.Kind, d.APIVersion)
+	case d.Name != g.Info.Name || d.Version != g.Info.Version:
+		return invalid("it is of %q %q, the root of %q %q", d.Name, d.Version, g.Info.Name, g.Info.Version)
 	}
-	if d.APIVersion != APIVersion || d.Kind != "Deployment" {
-		return bad("it is a %q of %q", d.Kind, d.APIVersion)
-	}
-	if d.Name != g.Info.Name || d.Version != g.Info.Version {
-		return bad("it is of %q %q, the root of %q %q", d.Name, d.Version, g.Info.Name, g.Info.Version)
-	}
-	inRoot := map[string][]Digest{} // reference, or "" for none → manifests
-	for _, m := range g.Index.Manifests {
-		ref := m.Annotations[AnnotationRef]
-		inRoot[ref] = append(inRoot[ref], m.Digest)
-	}
-	indexes, err := g.partialIndexes()
+	c, err := newContents(g)
 	if err != nil {
 		return err
 	}
-	listed := map[string]bool{}
-	onSite := map[string]Digest{} // REPOSITORY:TAG → what it means
 	for _, i := range d.Images {
-		ref, err := ParseReference(i.Reference)
-		if err != nil || listed[i.Reference] {
-			return bad("it lists the reference %q twice, or it is none", i.Reference)
-		}
-		listed[i.Reference] = true
-		if i.Repository != ref.SiteRepository() || i.Tag != ref.Tag {
-			return bad("%q would be %q:%q on the site", i.Reference, i.Repository, i.Tag)
-		}
-		if !slices.Equal(i.Manifests, inRoot[i.Reference]) || len(i.Manifests) == 0 {
-			return bad("it and the root disagree about %q", i.Reference)
-		}
-		if _, ok := indexes[i.Digest]; i.Partial && !ok || !i.Partial && !slices.Equal(i.Manifests, []Digest{i.Digest}) {
-			return bad("it and the root disagree about the digest of %q", i.Reference)
-		}
-		if retention.MatchString(i.Tag) {
-			return bad("%q has a tag that an installation keeps for itself", i.Reference)
-		}
-		if i.Tag != "" {
-			name := i.Repository + ":" + i.Tag
-			if other, ok := onSite[name]; ok && other != i.Digest {
-				return bad("%s would be %q and %q on the site", name, other, i.Digest)
-			}
-			onSite[name] = i.Digest
-		}
-		for _, a := range i.Attestations {
-			if !slices.Contains(inRoot[""], a) {
-				return bad("the attestation %q of %s is not in the root", a, i.Reference)
-			}
-		}
-		for _, r := range i.Referrers {
-			if !slices.Contains(inRoot[""], r) {
-				return bad("the referrer %q of %s is not in the root", r, i.Reference)
-			}
-		}
-		if ref.Digest != "" && ref.Digest != i.Digest {
-			return bad("it says %q for %s", i.Digest, i.Reference)
+		if err := c.image(i); err != nil {
+			return err
 		}
 	}
-	if len(listed) != len(inRoot)-1 { // the deployment document itself has no reference
-		return bad("the root lists %d references, it %d", len(inRoot)-1, len(listed))
+	if len(c.listed) != len(c.inRoot)-1 { // the deployment document itself has no reference
+		return invalid("the root lists %d references, the document %d", len(c.inRoot)-1, len(c.listed))
 	}
-	if err := d.checkContent(g, inRoot[""], listed); err != nil {
+	for _, chart := range d.Charts {
+		if !c.listed[chart.Reference] {
+			return invalid("the chart %q is not among the images", chart.Reference)
+		}
+	}
+	if err := c.plugins(d.Plugins); err != nil {
+		return err
+	}
+	if err := c.files(d.Files); err != nil {
 		return err
 	}
 	if d.Host != nil {
@@ -197,83 +160,7 @@ func (d *Deployment) Check(g *Geometry) error {
 			return err
 		}
 	}
-	return d.checkComponents(listed)
-}
-
-// checkContent compares charts, plugins and files with the root.
-func (d *Deployment) checkContent(g *Geometry, unnamed []Digest, references map[string]bool) error {
-	bad := func(format string, args ...any) error {
-		return fmt.Errorf("%w: %s", ErrFormat, fmt.Sprintf(format, args...))
-	}
-	artifact := func(digest Digest, artifactType string, layers ...Descriptor) bool {
-		m := g.Manifests[digest]
-		return m != nil && slices.Contains(unnamed, digest) && m.ArtifactType == artifactType &&
-			slices.EqualFunc(m.Layers, layers, func(a, b Descriptor) bool {
-				return a.MediaType == b.MediaType && a.Digest == b.Digest && (b.Size < 0 || a.Size == b.Size)
-			})
-	}
-	for _, c := range d.Charts {
-		if !references[c.Reference] {
-			return bad("the chart %q is not among the images", c.Reference)
-		}
-	}
-	ids := map[string]bool{}
-	for _, p := range d.Plugins {
-		if !pluginID.MatchString(p.ID) || ids[p.ID] || !fileName.MatchString(p.Name) {
-			return bad("it lists the plugin %q (%q) twice, or it is none", p.ID, p.Name)
-		}
-		ids[p.ID] = true
-		layers := []Descriptor{{MediaType: TypePluginArchive, Digest: p.Archive, Size: -1}}
-		if p.Signature != "" {
-			layers = append(layers, Descriptor{MediaType: TypePluginSignature, Digest: p.Signature, Size: -1})
-		}
-		if p.Key != "" {
-			layers = append(layers, Descriptor{MediaType: TypePluginKey, Digest: p.Key, Size: -1})
-		}
-		if !artifact(p.Manifest, TypePlugin, layers...) {
-			return bad("it and the root disagree about the plugin %q", p.ID)
-		}
-	}
-	paths, dirs := map[string]bool{}, map[string]bool{}
-	for _, f := range d.Files {
-		if !validPath(f.Path) {
-			return bad("invalid file path %q", f.Path)
-		}
-		if paths[strings.ToLower(f.Path)] {
-			return bad("duplicate file path %q", f.Path)
-		}
-		if !releaseMode.MatchString(f.Mode) {
-			return bad("the file %q has the mode %q; it must be four octal digits, and neither group nor others may write", f.Path, f.Mode)
-		}
-		if strings.HasPrefix(f.Path, ".") || strings.EqualFold(f.Path, ReleaseFile) {
-			return bad("%q is a name that an installation uses itself; give the file another path", f.Path)
-		}
-		if !slices.Contains([]string{"", AsTemplate, AsArchive, AsImages}, f.As) || f.Strip < 0 || f.Strip > 8 ||
-			f.Strip > 0 && f.As != AsArchive {
-			return bad("what %q is (%q) is not known", f.Path, f.As)
-		}
-		if f.Size < 0 {
-			return bad("the file %q has the size %d", f.Path, f.Size)
-		}
-		if f.As == AsTemplate || f.As == AsImages {
-			if f.Size > MaxTemplate {
-				return bad("the template %q has %d bytes, at most %d are allowed", f.Path, f.Size, MaxTemplate)
-			}
-		}
-		paths[strings.ToLower(f.Path)] = true
-		for dir := path.Dir(f.Path); dir != "."; dir = path.Dir(dir) {
-			dirs[strings.ToLower(dir)] = true
-		}
-		if !artifact(f.Manifest, TypeFile, Descriptor{MediaType: TypeFileContent, Digest: f.Digest, Size: f.Size}) {
-			return bad("it and the root disagree about the file %q", f.Path)
-		}
-	}
-	for _, f := range d.Files {
-		if dirs[strings.ToLower(f.Path)] && f.As != AsArchive { // which is unpacked into a directory
-			return bad("%q is a file and a directory", f.Path)
-		}
-	}
-	return nil
+	return c.components(d)
 }
 
 // Installable reports why no host could install the deployment, although the format allows
@@ -366,39 +253,6 @@ func validPath(p string) bool {
 		}
 	}
 	return strings.IndexFunc(p, func(r rune) bool { return r < ' ' || r > '~' || strings.ContainsRune(`\:*?"<>|`, r) }) < 0
-}
-
-// checkComponents wants everything that a component names to be carried.
-func (d *Deployment) checkComponents(references map[string]bool) error {
-	plugins, files := map[string]bool{}, map[string]bool{}
-	for _, p := range d.Plugins {
-		plugins[p.ID] = true
-	}
-	for _, f := range d.Files {
-		files[f.Path] = true
-	}
-	for _, c := range d.Components {
-		missing := ""
-		for _, ref := range slices.Concat(c.Images, c.Charts) {
-			if !references[ref] {
-				missing = ref
-			}
-		}
-		for _, id := range c.Plugins {
-			if !plugins[id] {
-				missing = id
-			}
-		}
-		for _, f := range c.Files {
-			if !files[f] {
-				missing = f
-			}
-		}
-		if missing != "" {
-			return fmt.Errorf("%w: component %q needs %q, which is not in the bundle", ErrFormat, c.Name, missing)
-		}
-	}
-	return nil
 }
 
 // Document returns the only layer of the artifact of ours with that type, or

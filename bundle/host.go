@@ -120,62 +120,135 @@ var (
 	plainName = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,62}$`)
 )
 
-// Check reports what cannot stand in such a document. Files is what the release
-// has. The error wraps ErrFormat.
+// Check reports what is not valid in the document. Files is what the release has. The error
+// wraps ErrFormat.
 func (h *Host) Check(files []HostFile) error {
-	bad := func(format string, args ...any) error {
-		return fmt.Errorf("%w: what is said about the host: %s", ErrFormat, fmt.Sprintf(format, args...))
-	}
-	plain := map[string]bool{}
+	content := map[string]bool{} // paths of files, not of archives
 	for _, f := range files {
-		plain[f.Path] = plain[f.Path] || f.As != AsArchive
+		content[f.Path] = content[f.Path] || f.As != AsArchive
 	}
-	has := func(p string) bool { return plain[p] }
-	names, flags := map[string]bool{}, map[string]bool{}
+	for _, check := range []func() error{
+		h.checkValues, h.checkSecrets, h.checkDirectories,
+		func() error { return h.checkMerges(content) },
+		func() error { return h.checkLinks(content) },
+		h.checkDatabase,
+	} {
+		if err := check(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// invalidHost returns an error about the host part of a document, which wraps ErrFormat.
+func invalidHost(format string, args ...any) error {
+	return invalid("host: %s", fmt.Sprintf(format, args...))
+}
+
+func (h *Host) checkValues() error {
+	names := map[string]bool{}
 	for _, v := range h.Values {
-		if !valueName.MatchString(v.Name) || names[v.Name] || !slices.Contains(ValueKinds, v.Kind) ||
-			strings.ContainsFunc(v.About+v.Default+v.Example, notText) {
-			return bad("the value %q (%q) is there twice, or is none", v.Name, v.Kind)
+		switch {
+		case !valueName.MatchString(v.Name):
+			return invalidHost("invalid value name %q", v.Name)
+		case names[v.Name]:
+			return invalidHost("duplicate value %q", v.Name)
+		case !slices.Contains(ValueKinds, v.Kind):
+			return invalidHost("the value %q is of the kind %q, which this version does not know", v.Name, v.Kind)
+		case strings.ContainsFunc(v.About+v.Default+v.Example, notText):
+			return invalidHost("the description, default or example of the value %q contains control characters", v.Name)
+		case v.Name == ValueData && (v.Kind != "directory" || v.Default != ""):
+			return invalidHost("the value %q has to be a directory without a default", v.Name)
 		}
-		if v.Name == ValueData && (v.Kind != "directory" || v.Default != "") {
-			return bad("the value %q is a directory that only the site names, and has no default", v.Name)
-		}
-		names[v.Name], flags[v.Name] = true, v.Kind == "flag"
+		names[v.Name] = true
 	}
-	names = map[string]bool{}
+	return nil
+}
+
+func (h *Host) checkSecrets() error {
+	names := map[string]bool{}
 	for _, s := range h.Secrets {
-		if !valueName.MatchString(s.Name) || names[s.Name] || s.Length < 16 || s.Length > 256 {
-			return bad("the secret %q (%d characters) is there twice, or is none", s.Name, s.Length)
+		switch {
+		case !valueName.MatchString(s.Name):
+			return invalidHost("invalid secret name %q", s.Name)
+		case names[s.Name]:
+			return invalidHost("duplicate secret %q", s.Name)
+		case s.Length < 16 || s.Length > 256:
+			return invalidHost("the secret %q has %d characters; it must have 16 to 256", s.Name, s.Length)
 		}
 		names[s.Name] = true
 	}
+	return nil
+}
+
+// checkPlace checks the owner and mode of a file or directory below the data directory.
+func checkPlace(path, owner, mode string) error {
+	switch {
+	case !validPath(path):
+		return invalidHost("invalid path %q", path)
+	case !validOwner(owner):
+		return invalidHost("%q has the owner %q; it must be UID:GID in digits", path, owner)
+	case mode != "" && !dataMode.MatchString(mode):
+		return invalidHost("%q has the mode %q; it must be four octal digits, and others may not write", path, mode)
+	}
+	return nil
+}
+
+func (h *Host) checkDirectories() error {
 	for _, d := range h.Directories {
-		if !validPath(d.Path) || !validOwner(d.Owner) || d.Mode != "" && !dataMode.MatchString(d.Mode) {
-			return bad("the directory %q (owner %q, mode %q)", d.Path, d.Owner, d.Mode)
+		if err := checkPlace(d.Path, d.Owner, d.Mode); err != nil {
+			return err
 		}
 	}
+	return nil
+}
+
+func (h *Host) checkMerges(content map[string]bool) error {
 	for _, m := range h.Merges {
-		if !validPath(m.File) || !has(m.Patch) || !validOwner(m.Owner) || m.Mode != "" && !dataMode.MatchString(m.Mode) {
-			return bad("%q is to be merged into %q (owner %q, mode %q)", m.Patch, m.File, m.Owner, m.Mode)
+		if err := checkPlace(m.File, m.Owner, m.Mode); err != nil {
+			return err
+		}
+		if !content[m.Patch] {
+			return invalidHost("the patch %q for %q is not a file of the bundle", m.Patch, m.File)
 		}
 	}
-	if a, b := h.overlap(); a != "" {
-		return bad("%q is to be a file and a directory, because of %q", a, b)
+	if file, other := h.overlap(); file != "" {
+		return invalidHost("%q is both a file and a directory, because of %q", file, other)
 	}
-	links := map[string]bool{}
+	return nil
+}
+
+func (h *Host) checkLinks(content map[string]bool) error {
+	paths := map[string]bool{}
+	isFlag := func(name string) bool {
+		return slices.ContainsFunc(h.Values, func(v Value) bool { return v.Name == name && v.Kind == "flag" })
+	}
 	for _, l := range h.Links {
-		ok := !links[l.Path] && IsLinkPlace(l.Path)
-		links[l.Path] = true
-		if l.If != "" && !flags[l.If] {
-			return bad("%q is to be linked if %q, which is no flag", l.File, l.If)
+		switch {
+		case !IsLinkPlace(l.Path) || path.Clean(l.Path) != l.Path || !validPath(l.Path[1:]):
+			return invalidHost("no link may be at %q", l.Path)
+		case paths[l.Path]:
+			return invalidHost("duplicate link %q", l.Path)
+		case !content[l.File]:
+			return invalidHost("the link %q leads to %q, which is not a file of the bundle", l.Path, l.File)
+		case l.If != "" && !isFlag(l.If):
+			return invalidHost("the link %q depends on %q, which is not a flag", l.Path, l.If)
 		}
-		if !ok || path.Clean(l.Path) != l.Path || !validPath(l.Path[1:]) || !has(l.File) {
-			return bad("%q is to be linked at %q", l.File, l.Path)
-		}
+		paths[l.Path] = true
 	}
-	if d := h.Database; d != nil &&
-		(!plainName.MatchString(d.Service) || !validPath(d.Directory) || !plainName.MatchString(d.User) || !plainName.MatchString(d.Name)) {
-		return bad("the database %q", d.Name)
+	return nil
+}
+
+func (h *Host) checkDatabase() error {
+	d := h.Database
+	if d == nil {
+		return nil
+	}
+	if !plainName.MatchString(d.Service) || !plainName.MatchString(d.User) || !plainName.MatchString(d.Name) {
+		return invalidHost("the database has the service %q, user %q and name %q; only lower-case letters, digits, _ and - are allowed", d.Service, d.User, d.Name)
+	}
+	if !validPath(d.Directory) {
+		return invalidHost("invalid directory %q of the database", d.Directory)
 	}
 	return nil
 }

@@ -118,14 +118,16 @@ func checkTokens(data []byte, who author) error {
 	return err
 }
 
+// level is an object or array that is being read.
+type level struct {
+	keys map[string]bool // lower-cased; nil in an array
+	free bool            // keys are the author's own (annotations)
+	name string          // the key whose value is being read
+}
+
 // eachToken is the work of checkTokens; it calls object for each of them.
 func eachToken(data []byte, who author, object func() error) error {
 	dec := jsontext.NewDecoder(bytes.NewReader(data))
-	type level struct {
-		keys map[string]bool // lower-cased; nil in an array
-		free bool            // keys are the author's own (annotations)
-		name string          // the key whose value is being read
-	}
 	var stack []level
 	for {
 		tok, err := dec.ReadToken()
@@ -133,55 +135,72 @@ func eachToken(data []byte, who author, object func() error) error {
 			return nil
 		}
 		if err != nil {
-			return errors.New(strings.TrimPrefix(err.Error(), "jsontext: ")) // which says nothing to an operator
+			return errors.New(strings.TrimPrefix(err.Error(), "jsontext: ")) // which means nothing to an operator
 		}
 		if len(stack) == 0 && tok.Kind() != '{' {
 			return errors.New("not a JSON object")
 		}
-		switch kind := tok.Kind(); kind {
+		switch tok.Kind() {
 		case '{':
 			free := len(stack) > 0 && stack[len(stack)-1].name == "annotations"
 			stack = append(stack, level{keys: map[string]bool{}, free: free})
-			if err := object(); err != nil {
-				return err
-			}
+			err = object()
 		case '[':
 			stack = append(stack, level{})
 		case '}', ']':
 			stack = stack[:len(stack)-1]
 			if len(stack) == 0 && len(bytes.TrimLeft(data[dec.InputOffset():], " \t\r\n")) > 0 {
-				return errors.New("data after the document")
-			}
-		case 'n':
-			if who != foreign {
-				return fmt.Errorf("null at %q", dec.StackPointer())
-			}
-		case '0':
-			if who != foreign && tok.String() == "-0" { // which is 0, and reads otherwise
-				return fmt.Errorf("the number -0 at %q", dec.StackPointer())
+				err = errors.New("data after the document")
 			}
 		case '"':
-			s := tok.String()
-			if strings.IndexByte(s, 0) >= 0 {
-				return fmt.Errorf("NUL in a string at %q", dec.StackPointer())
-			}
-			top := len(stack) - 1
-			if _, n := dec.StackIndex(dec.StackDepth()); top < 0 || stack[top].keys == nil || n%2 == 0 {
-				break // a value
-			}
-			if who == record {
-				stack[top].name = s
-				break
-			}
-			low := strings.ToLower(s)
-			if stack[top].keys[low] {
-				return fmt.Errorf("keys that differ in case only at %q", dec.StackPointer())
-			}
-			if !stack[top].free && (foldsToField(s) || !isASCII(s)) { // Unicode folds too: layerſ is layers
-				return fmt.Errorf("key %q, which some parsers take for another", s)
-			}
-			stack[top].keys[low] = true
-			stack[top].name = s
+			top := &stack[len(stack)-1]
+			_, n := dec.StackIndex(dec.StackDepth())
+			err = top.check(tok.String(), top.keys != nil && n%2 == 1, who)
+		default:
+			err = checkScalar(tok, who)
+		}
+		if err != nil && !errors.Is(err, ErrLimit) {
+			return fmt.Errorf("%w at %q", err, dec.StackPointer())
+		}
+		if err != nil {
+			return err
 		}
 	}
+}
+
+// checkScalar refuses null and -0 (which is 0, and reads otherwise), except of foreign
+// authors.
+func checkScalar(tok jsontext.Token, who author) error {
+	switch {
+	case who == foreign:
+		return nil
+	case tok.Kind() == 'n':
+		return errors.New("null")
+	case tok.Kind() == '0' && tok.String() == "-0":
+		return errors.New("the number -0")
+	}
+	return nil
+}
+
+// check checks a string, which may be a key, and remembers keys.
+func (l *level) check(s string, key bool, who author) error {
+	if strings.IndexByte(s, 0) >= 0 {
+		return errors.New("NUL in a string")
+	}
+	if !key {
+		return nil
+	}
+	l.name = s
+	if who == record {
+		return nil
+	}
+	low := strings.ToLower(s)
+	if l.keys[low] {
+		return errors.New("keys that differ in case only")
+	}
+	if !l.free && (foldsToField(s) || !isASCII(s)) { // Unicode folds too: layerſ is layers
+		return fmt.Errorf("key %q, which some parsers take for another", s)
+	}
+	l.keys[low] = true
+	return nil
 }

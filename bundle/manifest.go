@@ -138,17 +138,22 @@ func ParseManifest(d Descriptor, data []byte) (*Manifest, error) {
 			return nil, err
 		}
 	}
+	return m, m.checkDescriptors()
+}
+
+// checkDescriptors checks everything that a manifest refers to.
+func (m *Manifest) checkDescriptors() error {
 	for _, c := range m.Children() {
 		if err := c.check(); err != nil {
-			return nil, fmt.Errorf("manifest %s: %w", d.Digest, err)
+			return fmt.Errorf("manifest %s: %w", m.Descriptor.Digest, err)
 		}
 	}
 	if m.Subject != nil {
 		if err := m.Subject.check(); err != nil {
-			return nil, fmt.Errorf("manifest %s: its subject: %w", d.Digest, err)
+			return fmt.Errorf("manifest %s: its subject: %w", m.Descriptor.Digest, err)
 		}
 	}
-	return m, nil
+	return nil
 }
 
 // checkIndex refuses an index of anything else than manifests, among which distribution

@@ -23,48 +23,50 @@ var (
 	plainPath = regexp.MustCompile(`^[A-Za-z0-9._/@+ -]+$`)
 )
 
-// CheckValue reports why a text is no value of a kind, one of ValueKinds. Whether a file
-// is there is not looked at.
+// valueKinds are the kinds of values: what each has to be, and how that is checked.
+var valueKinds = map[string]struct {
+	is string
+	ok func(s string) bool
+}{
+	"":         {"a text", func(string) bool { return true }},
+	"host":     {"a host name or an address", func(s string) bool { return len(s) <= 253 && hostName.MatchString(s) || net.ParseIP(s) != nil }},
+	"port":     {"a port from 1 to 65535", func(s string) bool { return s != "0" && isNumber(s, 16) }},
+	"number":   {"a number", func(s string) bool { return isNumber(s, 31) }},
+	"name":     {"a name of letters, digits, dots, - and _", plainValue.MatchString},
+	"flag":     {"true or false", func(s string) bool { return s == "true" || s == "false" }},
+	"email":    {"an address such as admin@example.mil", isEmail},
+	"registry": {"HOST[:PORT][/PREFIX]", registryName.MatchString},
+
+	"file":      {"an absolute path of letters, digits and ._/@+- or space", isPlainPath},
+	"directory": {"an absolute path of letters, digits and ._/@+- or space", isPlainPath},
+}
+
+// CheckValue reports why a text is not a value of a kind, one of ValueKinds. Whether a file
+// exists is not checked.
 func CheckValue(kind, s string) error {
 	if !utf8.ValidString(s) || strings.IndexFunc(s, notInLine) >= 0 {
-		return errors.New("it is more than one line, or no text")
+		return errors.New("it is not one line of text")
 	}
-	switch kind {
-	case "host":
-		if len(s) > 253 || !hostName.MatchString(s) && net.ParseIP(s) == nil {
-			return fmt.Errorf("%q is not a host name or an address", s)
-		}
-	case "port":
-		if n, err := strconv.ParseUint(s, 10, 16); err != nil || n == 0 || strconv.FormatUint(n, 10) != s {
-			return fmt.Errorf("%q is not a port from 1 to 65535", s)
-		}
-	case "number":
-		if n, err := strconv.ParseUint(s, 10, 31); err != nil || strconv.FormatUint(n, 10) != s {
-			return fmt.Errorf("%q is not a number", s)
-		}
-	case "name":
-		if !plainValue.MatchString(s) {
-			return fmt.Errorf("%q is not a name of letters, digits, dots, - and _", s)
-		}
-	case "flag":
-		if s != "true" && s != "false" {
-			return fmt.Errorf("%q is neither true nor false", s)
-		}
-	case "email":
-		if a, err := mail.ParseAddress(s); err != nil || a.Address != s {
-			return fmt.Errorf("%q is not an address such as admin@example.mil", s)
-		}
-	case "registry":
-		if !registryName.MatchString(s) {
-			return fmt.Errorf("%q is not HOST[:PORT][/PREFIX]", s)
-		}
-	case "file", "directory":
-		plain := path.IsAbs(s) && path.Clean(s) == s && plainPath.MatchString(s)
-		if !plain && (runtime.GOOS != "windows" || !filepath.IsAbs(s)) {
-			return fmt.Errorf("%q is not an absolute path of letters, digits and ._/@+- or space", s)
-		}
+	if k, known := valueKinds[kind]; known && !k.ok(s) {
+		return fmt.Errorf("%q is not %s", s, k.is)
 	}
 	return nil
+}
+
+// isNumber reports whether s is a number of so many bits, without a sign or leading zeros.
+func isNumber(s string, bits int) bool {
+	n, err := strconv.ParseUint(s, 10, bits)
+	return err == nil && strconv.FormatUint(n, 10) == s
+}
+
+func isEmail(s string) bool {
+	a, err := mail.ParseAddress(s)
+	return err == nil && a.Address == s
+}
+
+func isPlainPath(s string) bool {
+	plain := path.IsAbs(s) && path.Clean(s) == s && plainPath.MatchString(s)
+	return plain || runtime.GOOS == "windows" && filepath.IsAbs(s)
 }
 
 // notInLine reports whether a reader of YAML takes a character for the end of a
