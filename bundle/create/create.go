@@ -76,6 +76,46 @@ type Result struct {
 // LockFile returns the name of the lock that is written beside a bundle.
 func LockFile(output string) string { return output + ".lock.yaml" }
 
+// geometry returns where everything of the bundle goes, and refuses what the other side
+// would refuse, before anything is fetched.
+func (c *content) geometry() (*bundle.Geometry, error) {
+	g, err := bundle.NewGeometry(c.root, c.load)
+	if errors.Is(err, bundle.ErrFormat) && !errors.Is(err, bundle.ErrLimit) { // it is no damaged bundle
+		return nil, fmt.Errorf("%w: what upstream sent does not make a bundle: %w", remote.ErrRegistry, err)
+	}
+	if err != nil && !errors.Is(err, bundle.ErrLimit) {
+		return nil, err
+	}
+	if err == nil {
+		err = c.deployment.Check(g)
+	}
+	if err == nil {
+		err = c.deployment.Installable()
+	}
+	if err == nil { // names that the author chose: of versions, of settings
+		var document []byte
+		if document, err = bundle.Encode(c.deployment); err == nil {
+			err = bundle.DecodeStrict(document, new(bundle.Deployment))
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: this cannot be one bundle: %s", manifests.ErrInvalid, err) //nolint:errorlint // it is not a damaged bundle
+	}
+	return g, nil
+}
+
+// checkWritten checks the files of a host as they are in the bundle.
+func checkWritten(ctx context.Context, d *bundle.Deployment, g *bundle.Geometry, written io.ReaderAt) error {
+	files := hostFiles{d, func(digest bundle.Digest) (io.Reader, error) {
+		m, ok := g.Place(digest)
+		if !ok {
+			return nil, fmt.Errorf("%w: blob %s has no place", bundle.ErrFormat, digest)
+		}
+		return io.NewSectionReader(written, m.Data, m.Size), nil
+	}}
+	return files.check(ctx)
+}
+
 // Run creates the bundle, or finishes what an interrupted run began. Nothing
 // stands under the name of the output until it is complete, signed and durable.
 // Errors wrap manifests.ErrInvalid or ErrMismatch, bundle.ErrPolicy, ErrLimit,
@@ -131,28 +171,9 @@ func Run(ctx context.Context, o Options) (result *Result, err error) {
 	if err != nil {
 		return nil, err
 	}
-	g, err := bundle.NewGeometry(content.root, content.load)
-	if errors.Is(err, bundle.ErrLimit) {
-		return nil, fmt.Errorf("%w: this cannot be one bundle: %s", manifests.ErrInvalid, err) //nolint:errorlint // it is not a damaged bundle
-	}
-	if errors.Is(err, bundle.ErrFormat) { // nothing of it is anybody's bundle yet
-		return nil, fmt.Errorf("%w: what upstream sent does not make a bundle: %w", remote.ErrRegistry, err)
-	}
+	g, err := content.geometry()
 	if err != nil {
 		return nil, err
-	}
-	// What the other side would refuse is refused before anything is fetched.
-	if err = content.deployment.Check(g); err == nil {
-		err = content.deployment.Installable()
-	}
-	if err == nil { // names that the author chose: of versions, of settings
-		var document []byte
-		if document, err = bundle.Encode(content.deployment); err == nil {
-			err = bundle.DecodeStrict(document, new(bundle.Deployment))
-		}
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%w: this cannot be one bundle: %s", manifests.ErrInvalid, err) //nolint:errorlint // it is not a damaged bundle
 	}
 	// Where everything goes is decided; while it comes, memory is for buffers.
 	*resolved, g.Manifests = pull.Resolved{}, nil
@@ -168,14 +189,7 @@ func Run(ctx context.Context, o Options) (result *Result, err error) {
 	if err := f.run(ctx, o.Jobs); err != nil {
 		return nil, err
 	}
-	files := hostFiles{content.deployment, func(d bundle.Digest) (io.Reader, error) {
-		m, ok := g.Place(d)
-		if !ok {
-			return nil, fmt.Errorf("%w: blob %s has no place", bundle.ErrFormat, d)
-		}
-		return io.NewSectionReader(out.file, m.Data, m.Size), nil
-	}}
-	if err := files.check(ctx); err != nil {
+	if err := checkWritten(ctx, content.deployment, g, out.file); err != nil {
 		return nil, err
 	}
 	result = &Result{

@@ -16,12 +16,6 @@ import (
 // followLock takes over what a lock says, and refuses what contradicts it.
 func (o *Options) followLock() error {
 	l := o.Lock
-	mismatch := func(what, lock, asked string) error {
-		return fmt.Errorf(
-			"%w: it has the %s %s, and %s is asked for; oob-bundle lock --diff shows what else differs, create without --lock makes a new one",
-			manifests.ErrMismatch, what, lock, asked,
-		)
-	}
 	if l.Manifest != o.Manifest.Digest {
 		return mismatch("manifest", string(l.Manifest), string(o.Manifest.Digest))
 	}
@@ -42,42 +36,63 @@ func (o *Options) followLock() error {
 	if len(o.Platforms) > 0 && !slices.EqualFunc(o.Platforms, locked, bundle.Platform.Matches) {
 		return mismatch("platforms", words(l.Platforms), words(bundle.Info{Platforms: o.Platforms}.PlatformNames()))
 	}
-	if o.Channel != "" && o.Channel != l.Channel {
-		return mismatch("channel", l.Channel, o.Channel)
-	}
 	if o.Sequence != nil && *o.Sequence != l.Sequence {
 		return mismatch("sequence", strconv.FormatInt(l.Sequence, 10), strconv.FormatInt(*o.Sequence, 10))
 	}
-	if c := o.Choice; c.Deployment != "" && c.Deployment != l.Deployment {
-		return mismatch("deployment", l.Deployment, c.Deployment)
-	}
-	for _, list := range []struct {
-		what        string
-		lock, asked []string
-	}{{"optional components", l.With, o.Choice.With}, {"components left out", l.Without, o.Choice.Without}} {
-		if len(list.asked) > 0 && !slices.Equal(list.asked, list.lock) {
-			return mismatch(list.what, words(list.lock), words(list.asked))
+	for _, asked := range []struct{ what, lock, asked string }{
+		{"channel", l.Channel, o.Channel},
+		{"deployment", l.Deployment, o.Choice.Deployment},
+		{"optional components", words(l.With), wordsOrNothing(o.Choice.With)},
+		{"components left out", words(l.Without), wordsOrNothing(o.Choice.Without)},
+	} {
+		if asked.asked != "" && asked.asked != asked.lock {
+			return mismatch(asked.what, asked.lock, asked.asked)
 		}
 	}
 	if o.WithoutReferrers && !l.WithoutReferrers {
 		return mismatch("signatures and the like", "included", "--without-referrers")
 	}
-	set := map[string]string{}
-	var given []string
-	for _, k := range slices.Sorted(maps.Keys(l.Set)) {
-		set[k] = l.Set[k]
-		given = append(given, k+"="+l.Set[k])
-	}
-	for k, v := range o.Choice.Set {
-		if have, ok := l.Set[k]; ok && have != v || !ok && !strings.HasPrefix(k, "keys.") {
-			return mismatch("values", words(given), k+"="+v)
-		}
-		set[k] = v // keys are files of this machine; what they checked is compared
+	set, err := o.lockedSet()
+	if err != nil {
+		return err
 	}
 	o.Choice.Deployment, o.Choice.With, o.Choice.Without, o.Choice.Set = l.Deployment, l.With, l.Without, set
 	o.WithoutReferrers = l.WithoutReferrers
 	o.Platforms, o.Channel, o.Sequence, o.Now = locked, l.Channel, &l.Sequence, l.Created
 	return nil
+}
+
+// lockedSet returns the values of the lock, and keys that are asked for: these are files of
+// this machine, and what they checked is compared.
+func (o *Options) lockedSet() (map[string]string, error) {
+	set := map[string]string{}
+	var given []string
+	for _, k := range slices.Sorted(maps.Keys(o.Lock.Set)) {
+		set[k] = o.Lock.Set[k]
+		given = append(given, k+"="+set[k])
+	}
+	for k, v := range o.Choice.Set {
+		if have, ok := o.Lock.Set[k]; ok && have != v || !ok && !strings.HasPrefix(k, "keys.") {
+			return nil, mismatch("values", words(given), k+"="+v)
+		}
+		set[k] = v
+	}
+	return set, nil
+}
+
+func mismatch(what, lock, asked string) error {
+	return fmt.Errorf(
+		"%w: it has the %s %s, and %s is asked for; oob-bundle lock --diff shows what else differs, create without --lock makes a new one",
+		manifests.ErrMismatch, what, lock, asked,
+	)
+}
+
+// wordsOrNothing is words, or "" for an empty list.
+func wordsOrNothing(list []string) string {
+	if len(list) == 0 {
+		return ""
+	}
+	return words(list)
 }
 
 // clockError is by how much the clocks of two builders may differ.

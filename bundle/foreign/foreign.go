@@ -203,10 +203,11 @@ func checkEntry(h *tar.Header, name string) error {
 			return bad("a sparse file")
 		}
 	}
+	odd := func(r rune) bool { return r < ' ' || r == 0x7f || r == '\\' || r == ':' }
 	switch {
 	case name == "" || path.Clean(name) != name || path.IsAbs(name) || name == ".." || strings.HasPrefix(name, "../"):
 		return bad("a name that leads elsewhere")
-	case len(name) > maxEntryName || !utf8.ValidString(name) || strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r == 0x7f || r == '\\' || r == ':' }):
+	case len(name) > maxEntryName || !utf8.ValidString(name) || strings.ContainsFunc(name, odd):
 		return bad("a name that not every system can have")
 	case h.Mode&0o7000 != 0:
 		return bad("a file that runs as somebody else")

@@ -211,33 +211,10 @@ func merge(under, over map[string]any) map[string]any {
 // valueImages finds images in values: maps with repository (or image) and tag,
 // perhaps with a registry, and texts named image that are references.
 func valueImages(values map[string]any, appVersion string, add func(string)) {
-	text := func(key string) string {
-		switch v := values[key].(type) {
-		case string:
-			return v
-		case float64, int, int64:
-			return fmt.Sprint(v)
-		}
-		return ""
-	}
-	repository := text("repository")
-	_, hasTag := values["tag"]
-	if repository == "" && hasTag {
-		repository = text("image")
-	}
-	if repository != "" && (hasTag || text("pullPolicy") != "") && !strings.Contains(repository, "://") {
-		ref := repository
-		if r := text("registry"); r != "" {
-			ref = r + "/" + ref
-		}
-		switch tag := text("tag"); {
-		case tag != "":
-			ref += ":" + tag
-		case appVersion != "":
-			ref += ":" + appVersion
-		}
+	if ref := mapImage(values, appVersion); ref != "" {
 		add(ref)
 	}
+	_, hasTag := values["tag"]
 	for key, v := range values {
 		switch v := v.(type) {
 		case map[string]any:
@@ -254,4 +231,33 @@ func valueImages(values map[string]any, appVersion string, add func(string)) {
 			}
 		}
 	}
+}
+
+// mapImage returns the image that a map of values names, or "".
+func mapImage(values map[string]any, appVersion string) string {
+	text := func(key string) string {
+		switch v := values[key].(type) {
+		case string:
+			return v
+		case float64, int, int64:
+			return fmt.Sprint(v)
+		}
+		return ""
+	}
+	repository := text("repository")
+	_, hasTag := values["tag"]
+	if repository == "" && hasTag {
+		repository = text("image")
+	}
+	if repository == "" || strings.Contains(repository, "://") || !hasTag && text("pullPolicy") == "" {
+		return ""
+	}
+	ref := repository
+	if r := text("registry"); r != "" {
+		ref = r + "/" + ref
+	}
+	if tag := cmp.Or(text("tag"), appVersion); tag != "" {
+		ref += ":" + tag
+	}
+	return ref
 }

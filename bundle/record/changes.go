@@ -71,47 +71,25 @@ func (s *Summary) Compare(old *Summary) error {
 	return nil
 }
 
+// changes compares things of one kind, by name, or by what they are like where exactly one
+// of each side is.
 func (d *describer) changes(before, after []thing, old *bundle.Reader) (list []Change, same int, err error) {
 	list = []Change{}
-	was := map[string]*thing{}    // by name
-	like := map[string][]*thing{} // of those whose name is gone
-	is, alike := map[string]bool{}, map[string]int{}
-	for _, t := range after {
-		is[t.name] = true
-	}
-	for k := range before {
-		t := &before[k]
-		was[t.name] = t
-		if !is[t.name] && t.like != "" {
-			like[t.like] = append(like[t.like], t)
-		}
-	}
-	for _, t := range after {
-		if was[t.name] == nil {
-			alike[t.like]++
-		}
-	}
 	gone := map[*thing]bool{} // became something else
-	for _, t := range after {
-		o := was[t.name]
-		if others := like[t.like]; o == nil && t.like != "" && len(others) == 1 && alike[t.like] == 1 {
-			o = others[0]
-		}
-		if gone[o] {
+	earlier := earlierOf(before, after)
+	for k := range after {
+		t := &after[k]
+		o := earlier[t]
+		if o != nil && !gone[o] {
+			gone[o] = true
+		} else {
 			o = nil
 		}
-		c := Change{What: Added, Name: t.name, New: t.digest, Now: t.version}
-		if o != nil {
-			gone[o] = true
-			if o.digest == t.digest && o.name == t.name && o.version == t.version && o.also == t.also {
-				same++
-				continue
-			}
-			c.What, c.Old, c.Was = Changed, o.digest, o.version
-			if o.name != t.name {
-				c.Was = o.name
-			}
+		if o != nil && o.digest == t.digest && o.name == t.name && o.version == t.version && o.also == t.also {
+			same++
+			continue
 		}
+		c := t.change(o)
 		err := d.walk(t.roots, func(b bundle.Digest) {
 			if _, ok := old.Place(b); !ok {
 				c.NewBytes += d.size(b)
@@ -128,6 +106,49 @@ func (d *describer) changes(before, after []thing, old *bundle.Reader) (list []C
 		}
 	}
 	return list, same, nil
+}
+
+// change describes how a thing changed; o is what it was, or nil.
+func (t *thing) change(o *thing) Change {
+	c := Change{What: Added, Name: t.name, New: t.digest, Now: t.version}
+	if o != nil {
+		c.What, c.Old, c.Was = Changed, o.digest, o.version
+		if o.name != t.name {
+			c.Was = o.name
+		}
+	}
+	return c
+}
+
+// earlierOf returns what each thing was: the one of its name, or else the only one that is
+// like it and whose name is gone, if nothing else that is new is like it.
+func earlierOf(before, after []thing) map[*thing]*thing {
+	was, is := map[string]*thing{}, map[string]bool{} // by name
+	for k := range before {
+		was[before[k].name] = &before[k]
+	}
+	added := map[string]int{} // how many new ones are like it
+	for _, t := range after {
+		is[t.name] = true
+		if was[t.name] == nil {
+			added[t.like]++
+		}
+	}
+	removed := map[string][]*thing{}
+	for k := range before {
+		if t := &before[k]; !is[t.name] && t.like != "" {
+			removed[t.like] = append(removed[t.like], t)
+		}
+	}
+	earlier := map[*thing]*thing{}
+	for k := range after {
+		t := &after[k]
+		earlier[t] = was[t.name]
+		if others := removed[t.like]; earlier[t] == nil && len(others) == 1 && added[t.like] == 1 {
+			earlier[t] = others[0]
+		}
+	}
+	return earlier
 }
 
 func imagesOf(s *Summary) []thing {

@@ -211,7 +211,9 @@ func (c *Client) Repository(ctx context.Context, host, repository string, action
 			scopes = append(scopes, other.Scope(transport.PullScope))
 		}
 	}
-	var inner http.RoundTripper = guard{registry: r.registry, plain: plain, next: base, elsewhere: c.elsewhere(host), idle: r.patience.idle(), secrets: r.secrets}
+	var inner http.RoundTripper = guard{
+		registry: r.registry, plain: plain, next: base, elsewhere: c.elsewhere(host), idle: r.patience.idle(), secrets: r.secrets,
+	}
 	inner = transport.NewUserAgent(inner, c.options.UserAgent)
 	err = r.patience.retry(ctx, func() error {
 		// The library reads the answers to the end, and they may have none.
@@ -242,10 +244,11 @@ func (r *Repository) unreached(err error) error {
 	case errors.As(err, &first):
 		err = first.Err
 	}
+	closed := errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.EOF)
 	switch {
 	case lib != nil && lib.StatusCode == http.StatusNotFound:
 		return &hidden{errRefused, fmt.Sprintf("%v: it is no registry", err)}
-	case r.scheme == "http" && (lib != nil && lib.StatusCode == http.StatusBadRequest || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.EOF)):
+	case r.scheme == "http" && (closed || lib != nil && lib.StatusCode == http.StatusBadRequest):
 		return &hidden{errRefused, fmt.Sprintf("it does not answer plain http (%v); if it speaks TLS, leave --plain-http %s away", err, r.host)}
 	}
 	return err
@@ -283,21 +286,35 @@ type guard struct {
 // errRefused marks what this side refuses to send; trying again is no use.
 var errRefused = errors.New("refused by this side")
 
-func (g guard) RoundTrip(req *http.Request) (*http.Response, error) {
-	own := withoutPort(req.URL.Host, req.URL.Scheme) == withoutPort(g.registry, req.URL.Scheme)
+// check refuses a request that would break a promise: to encrypt, and to send logins and
+// data to nobody but the registry. Own says that it is for the registry. The error wraps
+// errRefused.
+func (g guard) check(req *http.Request, own bool) error {
+	reads := req.Method == http.MethodGet || req.Method == http.MethodHead
+	login := strings.HasPrefix(req.Header.Get("Authorization"), "Basic ")
 	switch {
 	case req.URL.Scheme != "https" && req.URL.Scheme != "http":
-		return nil, fmt.Errorf("%w: %s leads to %q, which is no web address", errRefused, g.registry, req.URL.Redacted())
+		return fmt.Errorf("%w: %s leads to %q, which is no web address", errRefused, g.registry, req.URL.Redacted())
 	case own && g.plain && req.URL.Scheme == "https":
-		return nil, fmt.Errorf("%w: %s was given as --plain-http", errRefused, g.registry)
+		return fmt.Errorf("%w: %s was given as --plain-http", errRefused, g.registry)
 	case req.URL.Scheme == "http" && !g.plain:
-		return nil, fmt.Errorf(
+		return fmt.Errorf(
 			"%w: %s would be spoken to without encryption; allow it with --plain-http %s",
 			errRefused, req.URL.Host, req.URL.Host,
 		)
 	case own || sameDomain(req.URL.Hostname(), hostname(g.registry)):
-	case strings.HasPrefix(req.Header.Get("Authorization"), "Basic ") || req.Method != http.MethodGet && req.Method != http.MethodHead:
-		return nil, fmt.Errorf("%w: %s wants the login, or data, sent to another host, %s", errRefused, g.registry, req.URL.Host)
+		return nil
+	case login || !reads:
+		return fmt.Errorf("%w: %s wants the login, or data, sent to another host, %s", errRefused, g.registry, req.URL.Host)
+	}
+	return nil
+}
+
+// RoundTrip sends a request that check accepts.
+func (g guard) RoundTrip(req *http.Request) (*http.Response, error) {
+	own := withoutPort(req.URL.Host, req.URL.Scheme) == withoutPort(g.registry, req.URL.Scheme)
+	if err := g.check(req, own); err != nil {
+		return nil, err
 	}
 	g.secrets.addHeader(req.Header.Get("Authorization"))
 	next := g.next

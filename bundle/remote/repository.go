@@ -220,20 +220,9 @@ func (t *Transfer) more(ctx context.Context) (err error) {
 	if t.Have > 0 && t.Have == t.d.Size { // the connection broke behind the last byte
 		return t.finish()
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, t.from.url, nil)
+	req, err := t.request(ctx)
 	if err != nil {
 		return err
-	}
-	// Where no digest judges the whole, it has to be of one version.
-	if t.Have > 0 && t.d.Digest == "" {
-		if t.version == "" {
-			t.restart()
-		} else {
-			req.Header.Set("If-Range", t.version)
-		}
-	}
-	if t.Have > 0 {
-		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", t.Have))
 	}
 	res, err := t.from.do(req, http.StatusOK, http.StatusPartialContent)
 	if err != nil {
@@ -245,27 +234,8 @@ func (t *Transfer) more(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, res.Body.Close()) }()
-	t.kind, t.coding = res.Header.Get("Content-Type"), codingOf(res)
-	if t.Have > 0 && res.StatusCode == http.StatusOK {
-		t.restart() // the registry does not serve ranges
-	} else if want := fmt.Sprintf("bytes %d-", t.Have); t.Have > 0 && !strings.HasPrefix(res.Header.Get("Content-Range"), want) {
-		return fmt.Errorf("%w: it was asked for %q and sent %q", errContent, want, res.Header.Get("Content-Range"))
-	}
-	if _, total, _ := strings.Cut(
-		res.Header.Get("Content-Range"),
-		"/",
-	); res.StatusCode == http.StatusPartialContent && total != "*" &&
-		total != fmt.Sprint(t.d.Size) {
-		return fmt.Errorf("%w: it has %s bytes and not %d", errContent, total, t.d.Size)
-	}
-	if res.StatusCode == http.StatusOK {
-		t.version = res.Header.Get("Last-Modified")
-		if tag := res.Header.Get("ETag"); tag != "" && !strings.HasPrefix(tag, "W/") {
-			t.version = tag
-		}
-	}
-	if other := res.ContentLength >= 0 && res.ContentLength != t.d.Size-t.Have; other && t.coding != "" {
-		return &codingError{t.coding}
+	if err := t.accept(res); err != nil {
+		return err
 	}
 	for {
 		n, err := res.Body.Read(t.Buffer)
@@ -281,6 +251,54 @@ func (t *Transfer) more(ctx context.Context) (err error) {
 			return err
 		}
 	}
+}
+
+// request asks for what is missing (RFC 9110, section 14). Where no digest judges the whole,
+// all of it has to be of one version.
+func (t *Transfer) request(ctx context.Context) (*http.Request, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, t.from.url, nil)
+	if err != nil {
+		return nil, err
+	}
+	if t.Have > 0 && t.d.Digest == "" {
+		if t.version == "" {
+			t.restart()
+		} else {
+			req.Header.Set("If-Range", t.version)
+		}
+	}
+	if t.Have > 0 {
+		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", t.Have))
+	}
+	return req, nil
+}
+
+// accept reads the header of an answer, and refuses one that is of other bytes than were
+// asked for. Errors wrap errContent, or are a codingError.
+func (t *Transfer) accept(res *http.Response) error {
+	t.kind, t.coding = res.Header.Get("Content-Type"), codingOf(res)
+	sent := res.Header.Get("Content-Range")
+	if res.StatusCode == http.StatusOK {
+		if t.Have > 0 {
+			t.restart() // the registry does not serve ranges
+		}
+		t.version = res.Header.Get("Last-Modified")
+		if tag := res.Header.Get("ETag"); tag != "" && !strings.HasPrefix(tag, "W/") {
+			t.version = tag
+		}
+	} else {
+		want := fmt.Sprintf("bytes %d-", t.Have)
+		if t.Have > 0 && !strings.HasPrefix(sent, want) {
+			return fmt.Errorf("%w: it was asked for %q and sent %q", errContent, want, sent)
+		}
+		if _, total, _ := strings.Cut(sent, "/"); total != "*" && total != fmt.Sprint(t.d.Size) {
+			return fmt.Errorf("%w: it has %s bytes and not %d", errContent, total, t.d.Size)
+		}
+	}
+	if other := res.ContentLength >= 0 && res.ContentLength != t.d.Size-t.Have; other && t.coding != "" {
+		return &codingError{t.coding}
+	}
+	return nil
 }
 
 // write writes the first n bytes of the buffer.

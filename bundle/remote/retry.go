@@ -238,52 +238,85 @@ func statusOfLibrary(lib *transport.Error, s *secrets) *statusError {
 func advice(host, denied string, err error) (hint string, better error) {
 	var status *statusError
 	if errors.As(err, &status) {
-		switch status.code {
-		case http.StatusUnauthorized, http.StatusForbidden:
-			return denied, err
-		case http.StatusNotFound:
-			if status.reason == "MANIFEST_UNKNOWN" || status.reason == "NAME_UNKNOWN" {
-				hint = "; check the name and the tag"
-			}
-			return hint, fmt.Errorf("%w: %w", ErrNotFound, err)
-		case http.StatusTooManyRequests:
-			return "; wait, or log in for a higher limit", err
-		case http.StatusProxyAuthRequired:
-			return proxyHint, err
-		case http.StatusRequestEntityTooLarge:
-			return "; the registry, or a proxy before it, limits the size of an upload (client_max_body_size in NGINX)", err
-		case http.StatusUnsupportedMediaType:
-			return "; it does not take manifests of this type; " + DockerTypesHint, err
-		case http.StatusInsufficientStorage:
-			return "; it has no room left, or a quota is used up", err
-		case http.StatusMethodNotAllowed:
-			return "; it is read-only, as oob-bundle registry serve always is: install on its own host, or give a registry that takes a push", err
-		}
-		return "", err
+		return statusAdvice(status, denied, err)
 	}
+	for _, of := range []func(host string, err error) (string, error){proxyAdvice, connectionAdvice, certificateAdvice} {
+		if hint, better := of(host, err); better != nil {
+			return hint, better
+		}
+	}
+	return "", err
+}
+
+// statusAdvice is the advice about an answer. Denied is what to do where access is denied.
+func statusAdvice(status *statusError, denied string, err error) (hint string, better error) {
+	switch status.code {
+	case http.StatusUnauthorized, http.StatusForbidden:
+		return denied, err
+	case http.StatusNotFound:
+		if status.reason == "MANIFEST_UNKNOWN" || status.reason == "NAME_UNKNOWN" {
+			hint = "; check the name and the tag"
+		}
+		return hint, fmt.Errorf("%w: %w", ErrNotFound, err)
+	case http.StatusTooManyRequests:
+		return "; wait, or log in for a higher limit", err
+	case http.StatusProxyAuthRequired:
+		return proxyHint, err
+	case http.StatusRequestEntityTooLarge:
+		return "; the registry, or a proxy before it, limits the size of an upload (client_max_body_size in NGINX)", err
+	case http.StatusUnsupportedMediaType:
+		return "; it does not take manifests of this type; " + DockerTypesHint, err
+	case http.StatusInsufficientStorage:
+		return "; it has no room left, or a quota is used up", err
+	case http.StatusMethodNotAllowed:
+		return "; it is read-only, as oob-bundle registry serve always is: install on its own host, or give a registry that takes a push", err
+	}
+	return "", err
+}
+
+// proxyAdvice is the advice about a proxy; nil if the error is not about one.
+func proxyAdvice(host string, err error) (hint string, better error) {
 	var proxy *proxyError
 	var op *net.OpError
-	var unknownCA x509.UnknownAuthorityError
-	var wrongHost x509.HostnameError
-	var badCert x509.CertificateInvalidError
-	var dns *net.DNSError
 	switch {
+	case errors.As(err, &proxy) && proxy.code == http.StatusProxyAuthRequired:
+		return proxyHint, err
 	case errors.As(err, &proxy):
-		if proxy.code == http.StatusProxyAuthRequired {
-			hint = proxyHint
-		} else {
-			hint = fmt.Sprintf("; let it through there, or name %s in NO_PROXY", hostname(host))
-		}
+		return fmt.Sprintf("; let it through there, or name %s in NO_PROXY", hostname(host)), err
 	case errors.As(err, &op) && op.Op == "proxyconnect":
 		return "", fmt.Errorf("the proxy of HTTPS_PROXY or HTTP_PROXY cannot be reached: %w", op.Err)
+	}
+	return "", nil
+}
+
+// connectionAdvice is the advice about a connection; nil if the error is not about one.
+func connectionAdvice(host string, err error) (hint string, better error) {
+	const network = "; check the name, and this machine's network"
+	var op *net.OpError
+	var dns *net.DNSError
+	switch {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "; is it running?", errors.New("nothing answers there (connection refused)")
 	case errors.As(err, &dns) && dns.IsNotFound:
-		return "; check the name, and this machine's network", &hidden{err, fmt.Sprintf("no such host: no name server knows %s", dns.Name)}
+		return network, &hidden{err, fmt.Sprintf("no such host: no name server knows %s", dns.Name)}
 	case errors.As(err, &dns):
-		hint = "; check the name, and this machine's network"
+		return network, err
 	case errors.As(err, &op) && op.Op == "dial" && op.Timeout():
 		return "; is a firewall between, or has a proxy to be named with HTTPS_PROXY?", fmt.Errorf("nothing answers there: %w", err)
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return "", fmt.Errorf("the connection ended too early: %w", err)
+	case strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
+		return fmt.Sprintf("; if that is meant, allow it with --plain-http %s", host), errors.New("it speaks plain http, without encryption")
+	}
+	return "", nil
+}
+
+// certificateAdvice is the advice about TLS; nil if the error is not about that.
+func certificateAdvice(host string, err error) (hint string, better error) {
+	var unknownCA x509.UnknownAuthorityError
+	var wrongHost x509.HostnameError
+	var badCert x509.CertificateInvalidError
+	switch {
 	case errors.As(err, &unknownCA):
 		return "; give its certificate authority with --ca-file", &hidden{err, "its certificate is signed by an unknown authority"}
 	case errors.As(err, &wrongHost):
@@ -291,18 +324,11 @@ func advice(host, denied string, err error) (hint string, better error) {
 	case errors.As(err, &badCert) && badCert.Reason == x509.Expired:
 		return notValidNow(badCert.Cert, time.Now(), err)
 	case refusedCertificate(err):
-		hint = fmt.Sprintf(
-			"; it requires a client certificate that it knows: put client.cert and client.key into ~/.config/containers/certs.d/%s",
-			host,
-		)
+		return "; it requires a client certificate that it knows: put client.cert and client.key into ~/.config/containers/certs.d/" + host, err
 	case oldTLS(err):
-		hint = "; it speaks only versions of TLS before 1.2, which protect nothing any more"
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return "", fmt.Errorf("the connection ended too early: %w", err)
-	case strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
-		return fmt.Sprintf("; if that is meant, allow it with --plain-http %s", host), errors.New("it speaks plain http, without encryption")
+		return "; it speaks only versions of TLS before 1.2, which protect nothing any more", err
 	}
-	return hint, err
+	return "", nil
 }
 
 // notValidNow words the error of a certificate whose dates do not fit to the clock.

@@ -149,7 +149,9 @@ func flagError(c *cobra.Command, err error) error {
 	case errors.As(err, &unknown) && unknown.GetSpecifiedShortnames() == "":
 		return fmt.Errorf("%w%s", err, didYouMean("--", nearFlags(c, unknown.GetSpecifiedName())))
 	case errors.As(err, &invalid):
-		kind := map[string]string{"int": "a whole number", "int64": "a whole number", "duration": "a time, such as 90s or 5m", "bool": "true or false"}[invalid.GetFlag().Value.Type()]
+		kind := map[string]string{
+			"int": "a whole number", "int64": "a whole number", "duration": "a time, such as 90s or 5m", "bool": "true or false",
+		}[invalid.GetFlag().Value.Type()]
 		if kind != "" {
 			return fmt.Errorf("--%s %q is not %s", invalid.GetFlag().Name, invalid.GetValue(), kind)
 		}

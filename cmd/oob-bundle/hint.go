@@ -14,37 +14,55 @@ import (
 	"github.com/oob-bundle/oob-bundle/verify"
 )
 
-// hint says what to do about an error, or nothing.
+// hint returns what to do about an error, or "".
 func hint(err error) string {
-	var b *operate.BundleError
-	if errors.As(err, &b) {
-		if _, statErr := os.Lstat(sign.SlotFile(b.Path)); statErr == nil && errors.Is(err, bundle.ErrSignature) {
-			return "A run of oob-bundle sign was interrupted: " + sign.SlotFile(b.Path) + " is still there. Run it again; it completes the bundle."
-		}
-	}
-	var r *operate.RegistryError
 	var usage usageError
 	var path *fs.PathError
-	var padded *bundle.PaddingError
+	var refused *operate.RegistryError
+	var b *operate.BundleError
 	switch {
 	case errors.As(err, &usage):
 		return usage.command + " --help shows how it is used."
-	case errors.As(err, &r) && (remote.Refused(err) || remote.Denied(err)):
+	case errors.As(err, &refused) && (remote.Refused(err) || remote.Denied(err)):
 		return "The account needs the right to push. Harbor wants the project, ECR the repositories to be there first: " +
 			"oob-bundle, and the first part of every image's name, or one project given as --registry HOST/PROJECT."
-	case errors.As(err, &path) && errors.Is(err, fs.ErrNotExist) && strings.HasPrefix(path.Path, "oci://"):
-		return "install, repair and values take a bundle from a registry; this command wants a file."
-	case errors.As(err, &path) && errors.Is(err, fs.ErrNotExist) && (strings.Contains(path.Path, "://") || strings.Contains(path.Path, "/oob-bundle/")):
-		return "A bundle that another host has installed into a registry is called oci://REGISTRY/oob-bundle/NAME."
+	case errors.As(err, &path) && errors.Is(err, fs.ErrNotExist) && pathHint(path.Path) != "":
+		return pathHint(path.Path)
 	case errors.Is(err, verify.ErrNoKeys):
 		return "Give the public key of whoever made the bundle with --key, or keep it with oob-bundle trust add."
-	case errors.Is(err, bundle.ErrOther), errors.Is(err, host.ErrState), errors.As(err, &padded): // the message says it
-	case b != nil && errors.Is(err, bundle.ErrSignature):
+	case errors.As(err, &b):
+		return bundleHint(b)
+	}
+	return ""
+}
+
+// pathHint is the hint about a path that does not exist.
+func pathHint(path string) string {
+	switch {
+	case strings.HasPrefix(path, "oci://"):
+		return "install, repair and values take a bundle from a registry; this command wants a file."
+	case strings.Contains(path, "://"), strings.Contains(path, "/oob-bundle/"):
+		return "A bundle that another host has installed into a registry is called oci://REGISTRY/oob-bundle/NAME."
+	}
+	return ""
+}
+
+// bundleHint is the hint about an error of a bundle.
+func bundleHint(err *operate.BundleError) string {
+	var padded *bundle.PaddingError
+	slot := sign.SlotFile(err.Path)
+	_, missing := os.Lstat(slot)
+	switch {
+	case errors.Is(err, bundle.ErrSignature) && missing == nil:
+		return "A run of oob-bundle sign was interrupted: " + slot + " is still there. Run it again; it completes the bundle."
+	case errors.Is(err, bundle.ErrOther), errors.Is(err, host.ErrState), errors.As(err, &padded): // the message is enough
+		return ""
+	case errors.Is(err, bundle.ErrSignature):
 		return "Make sure that this is the file you were sent and that the key is its maker's; nothing of it was used."
-	case b != nil && errors.Is(err, bundle.ErrDigest):
+	case errors.Is(err, bundle.ErrDigest):
 		return "The signature is good: the file was changed after it was signed, or the medium is failing. Copy it again; it " +
 			"need not be built again."
-	case b != nil && (errors.Is(err, bundle.ErrFormat) || errors.Is(err, bundle.ErrLimit)):
+	case errors.Is(err, bundle.ErrFormat), errors.Is(err, bundle.ErrLimit):
 		return "Copy the file again and compare its size with the original's."
 	}
 	return ""

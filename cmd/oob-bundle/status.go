@@ -48,32 +48,7 @@ func printStatus(w io.Writer, s *operate.Status, f statusFlags) {
 		fmt.Fprintf(w, "Nothing is installed below %s.\n", f.root)
 	}
 	for _, d := range s.Deployments {
-		fmt.Fprintf(w, "%s %s\n", d.Name, d.Version)
-		fmt.Fprintf(w, "  identity  %s\n", d.Digest)
-		fmt.Fprintf(w, "  channel   %s, newest sequence %d\n", d.Channel, d.Sequence)
-		for _, s := range d.Signers {
-			fmt.Fprintf(w, "  signed    %s\n", s)
-		}
-		fmt.Fprintf(w, "  installed %s (by this host's clock)\n", d.Installed)
-		fmt.Fprintf(w, "  registry  %s\n", d.Registry)
-		for _, i := range d.Images {
-			fmt.Fprintf(w, "  image     %s\n            %s\n", i.Reference, i.Digest)
-		}
-		switch {
-		case d.Current:
-			fmt.Fprintf(w, "  files     %d in %s (release %s)\n", len(d.Files), d.Directory, d.Release)
-		default:
-			fmt.Fprintf(w, "  files     %d of release %s, which is not the current one\n", len(d.Files), d.Release)
-		}
-		if d.Current && d.Started != "" && d.Started != d.Release {
-			fmt.Fprintf(w, "  runs      another release, %s, which was started last: install --start with this bundle starts this one\n", d.Started)
-		}
-		for _, b := range d.Before {
-			fmt.Fprintf(w, "  before    %s\n", b)
-		}
-		for _, x := range d.Drift {
-			fmt.Fprintf(w, "  drift     %-7s %s\n", x.What, x.Path)
-		}
+		printDeployment(w, d)
 	}
 	if len(s.Damaged) > 0 {
 		fmt.Fprintf(w, "registry below %s\n", f.root)
@@ -108,5 +83,34 @@ func printStatus(w io.Writer, s *operate.Status, f statusFlags) {
 			continue
 		}
 		fmt.Fprintf(w, "The %s of %s, begun %s, did not finish; run %s again.\n", p.Action, p.Name, p.Started, p.Command)
+	}
+}
+
+func printDeployment(w io.Writer, d operate.DeploymentStatus) {
+	fmt.Fprintf(w, "%s %s\n", d.Name, d.Version)
+	fmt.Fprintf(w, "  identity  %s\n", d.Digest)
+	fmt.Fprintf(w, "  channel   %s, newest sequence %d\n", d.Channel, d.Sequence)
+	for _, s := range d.Signers {
+		fmt.Fprintf(w, "  signed    %s\n", s)
+	}
+	fmt.Fprintf(w, "  installed %s (by this host's clock)\n", d.Installed)
+	fmt.Fprintf(w, "  registry  %s\n", d.Registry)
+	for _, i := range d.Images {
+		fmt.Fprintf(w, "  image     %s\n            %s\n", i.Reference, i.Digest)
+	}
+	switch {
+	case d.Current:
+		fmt.Fprintf(w, "  files     %d in %s (release %s)\n", len(d.Files), d.Directory, d.Release)
+	default:
+		fmt.Fprintf(w, "  files     %d of release %s, which is not the current one\n", len(d.Files), d.Release)
+	}
+	if d.Current && d.Started != "" && d.Started != d.Release {
+		fmt.Fprintf(w, "  runs      another release, %s, which was started last: install --start with this bundle starts this one\n", d.Started)
+	}
+	for _, b := range d.Before {
+		fmt.Fprintf(w, "  before    %s\n", b)
+	}
+	for _, x := range d.Drift {
+		fmt.Fprintf(w, "  drift     %-7s %s\n", x.What, x.Path)
 	}
 }
