@@ -157,7 +157,8 @@ func (p *Plan) installed() ledger.Deployment {
 func (p *Plan) already(ctx context.Context) (*Result, error) {
 	info, d := p.Bundle.Info, p.installed()
 	have := d.Current()
-	if p.Options.Again || p.journal != nil || have.Identity != p.Bundle.Identity || have.ID != p.release.ID || have.Channel != info.Channel {
+	same := have.Identity == p.Bundle.Identity && have.ID == p.release.ID && have.Channel == info.Channel
+	if !same || p.Options.Again || p.journal != nil {
 		return nil, nil
 	}
 	release, err := currentRelease(p.Options.Root, info.Name)
@@ -170,30 +171,33 @@ func (p *Plan) already(ctx context.Context) (*Result, error) {
 	if drift, err := host.CheckLinks(p.Options.Root, release); err != nil || len(drift) > 0 {
 		return nil, err
 	}
-	if len(p.ledger.Tags(d, have.ID)) == 0 && !have.InPlace { // the record of them is lost
-		return nil, nil
-	}
-	for _, t := range Published(p.ledger, d) {
-		_, repo, tag, _ := t.Place.Split()
-		now, err := p.Target.Resolve(ctx, repo, tag)
-		if err != nil || now != t.Value {
-			return nil, err
-		}
-	}
-	// A signature that was added since is to be found there too.
-	channel := p.ledger.Channels[info.Channel]
-	if slot, _, _ := p.slot(); !p.Options.InPlace && channel.Identity == have.Identity && channel.Highest == have.Identity {
-		newest, err := p.Target.Resolve(ctx, p.central, channelTag(info.Channel))
-		if err != nil || newest != slot.Digest {
-			return nil, err
-		}
-	}
-	root, err := p.Target.Resolve(ctx, p.central, retentionTag(p.Bundle.Identity, 0))
-	if err != nil || root != p.Bundle.Identity {
+	if tagged, err := p.tagged(ctx, d); err != nil || !tagged {
 		return nil, err
 	}
 	receipt, err := p.ledger.Receipt(p.Options.Root, d, have, release)
 	return &Result{Receipt: receipt, Release: release, Nothing: true}, err
+}
+
+// tagged reports whether the tags of what is installed are as they have to be.
+func (p *Plan) tagged(ctx context.Context, d ledger.Deployment) (bool, error) {
+	have := d.Current()
+	if len(p.ledger.Tags(d, have.ID)) == 0 && !have.InPlace { // the record of them is lost
+		return false, nil
+	}
+	wanted := append(Published(p.ledger, d), ledger.Placed{Place: p.place(p.central, retentionTag(have.Identity, 0)), Value: have.Identity})
+	// A signature that was added since is to be found there too.
+	channel := p.ledger.Channels[have.Channel]
+	if slot, _, _ := p.slot(); !p.Options.InPlace && channel.Identity == have.Identity && channel.Highest == have.Identity {
+		wanted = append(wanted, ledger.Placed{Place: p.place(p.central, channelTag(have.Channel)), Value: slot.Digest})
+	}
+	for _, t := range wanted {
+		_, repo, tag, _ := t.Place.Split()
+		now, err := p.Target.Resolve(ctx, repo, tag)
+		if err != nil || now != t.Value {
+			return false, err
+		}
+	}
+	return true, nil
 }
 
 // again reports whether the plan makes the release that is installed.

@@ -78,7 +78,7 @@ func (p *Plan) Preview(ctx context.Context) (*Preview, error) {
 	if err != nil {
 		return nil, err
 	}
-	var moves []ledger.TagMove
+	moves := map[string]ledger.TagMove{} // by REPOSITORY:TAG
 	for _, w := range wanted {
 		_, repo, tag, ok := w.Place.Split()
 		if !ok {
@@ -88,26 +88,14 @@ func (p *Plan) Preview(ctx context.Context) (*Preview, error) {
 		if w.Yields {
 			m.To = w.Found
 		}
-		moves = append(moves, m)
-		if !p.Options.InPlace && m.From != m.To && m.Repository != p.central && !strings.HasPrefix(m.Tag, "oob-") { // those are for programs
+		moves[repo+":"+tag] = m
+		internal := repo == p.central || strings.HasPrefix(tag, "oob-") // for programs
+		if !p.Options.InPlace && m.From != m.To && !internal {
 			out.Tags = append(out.Tags, m)
 		}
 	}
 	for _, i := range p.images {
-		image := PreviewImage{Reference: p.siteReference(i, i.Manifests[0]), Digest: i.Manifests[0], What: "new"}
-		for _, m := range moves {
-			if m.Repository != i.Repository || m.Tag != i.Tag {
-				continue
-			}
-			image.Digest = m.To
-			switch {
-			case p.Options.InPlace || m.From == m.To: // in place nothing of it is touched
-				image.What = "same"
-			case m.From != "":
-				image.What = "changed"
-			}
-		}
-		out.Images = append(out.Images, image)
+		out.Images = append(out.Images, p.previewImage(i, moves))
 	}
 	if out.Files, err = p.release.Changes(); err != nil {
 		return nil, err
@@ -115,6 +103,23 @@ func (p *Plan) Preview(ctx context.Context) (*Preview, error) {
 	out.Links = append(out.Links, p.release.Links()...)
 	out.Nothing = p.done != nil
 	return out, nil
+}
+
+// previewImage describes an image. Moves are those of tags, by REPOSITORY:TAG.
+func (p *Plan) previewImage(i bundle.Image, moves map[string]ledger.TagMove) PreviewImage {
+	image := PreviewImage{Reference: p.siteReference(i, i.Manifests[0]), Digest: i.Manifests[0], What: "new"}
+	m, ok := moves[i.Repository+":"+i.Tag]
+	if !ok {
+		return image
+	}
+	image.Digest = m.To
+	switch {
+	case p.Options.InPlace || m.From == m.To: // in place nothing of it is touched
+		image.What = "same"
+	case m.From != "":
+		image.What = "changed"
+	}
+	return image
 }
 
 // missing returns what of the bundle's blobs and manifests the target would be given. A

@@ -93,61 +93,62 @@ func New(v *verify.Verified, site Site) (*Release, error) {
 	if r.host == nil {
 		r.host = &bundle.Host{}
 	}
-	own := *r.host
-	r.host = &own
-	given := site.Values
-	if given == nil {
-		if given, err = r.earlierValues(); err != nil {
-			return nil, err
-		}
-	}
-	r.given = given
-	var problems []string
-	r.values, problems = complete(r.host.Values, given)
-	if len(problems) > 0 {
-		return nil, fmt.Errorf(
-			"%w:\n  %s\noob-bundle values BUNDLE writes what there is to fill in; give it with --values",
-			ErrValues, strings.Join(problems, "\n  "),
-		)
-	}
-	r.data = r.values[valueData]
-	if r.data == "" {
-		r.data = filepath.Join(r.base, "data")
-	}
-	if err := checkData(root, r.base, r.data); err != nil {
+	if err := r.setValues(); err != nil {
 		return nil, err
 	}
 	if a := r.values[valueRegistry]; a != "" {
 		r.site.Registry = a
 	}
 	r.plain = site.PlainHTTP != nil && site.PlainHTTP(r.site.Registry)
-	r.host.Links = nil
-	if d.Host != nil {
-		for _, l := range d.Host.Links {
-			if l.If == "" || r.values[l.If] == "true" {
-				r.host.Links = append(r.host.Links, l)
-			}
-		}
-	}
+	own := *r.host // the document stays as it is
+	own.Links = slices.DeleteFunc(slices.Clone(own.Links), func(l bundle.Link) bool { return l.If != "" && r.values[l.If] != "true" })
+	r.host = &own
 	r.platform = hostPlatform(v.Info.Platforms)
 	r.ID = r.id()
 	r.Dir = filepath.Join(r.base, "releases", r.ID)
-	old, err := readSecrets(r.base)
-	if err != nil {
-		return nil, err
-	}
-	if len(old) == 0 && len(r.host.Secrets) > 0 {
-		if err := r.checkNoSecrets(root); err != nil {
-			return nil, err
-		}
-	}
-	if r.secrets, err = old.add(r.host.Secrets); err != nil {
+	if err := r.setSecrets(); err != nil {
 		return nil, err
 	}
 	if err := r.collect(); err != nil {
 		return nil, err
 	}
 	return r, errors.Join(r.checkMoved(), r.checkPostgres(), r.checkStart())
+}
+
+// setValues completes the values of the site, and decides where its data is.
+func (r *Release) setValues() (err error) {
+	if r.given = r.site.Values; r.given == nil {
+		if r.given, err = r.earlierValues(); err != nil {
+			return err
+		}
+	}
+	var problems []string
+	r.values, problems = complete(r.host.Values, r.given)
+	if len(problems) > 0 {
+		return fmt.Errorf(
+			"%w:\n  %s\noob-bundle values BUNDLE writes what there is to fill in; give it with --values",
+			ErrValues, strings.Join(problems, "\n  "),
+		)
+	}
+	if r.data = r.values[valueData]; r.data == "" {
+		r.data = filepath.Join(r.base, "data")
+	}
+	return checkData(r.site.Root, r.base, r.data)
+}
+
+// setSecrets reads the passwords of the site, and makes those that are missing.
+func (r *Release) setSecrets() error {
+	old, err := readSecrets(r.base)
+	if err != nil {
+		return err
+	}
+	if len(old) == 0 && len(r.host.Secrets) > 0 {
+		if err := r.checkNoSecrets(r.site.Root); err != nil {
+			return err
+		}
+	}
+	r.secrets, err = old.add(r.host.Secrets)
+	return err
 }
 
 // checkMoved refuses to leave behind what programs keep where the current release has it.

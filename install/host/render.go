@@ -235,47 +235,11 @@ func (r *renderer) chart(name string) (map[string]string, error) {
 // one tag of a name is carried it is meant by every other tag too: what upstream
 // publishes often says latest. Foreign are the images that are not carried.
 func (r *renderer) siteImages(name string, data []byte) (out []byte, foreign []string, err error) {
-	lines := splitLines(string(data))
-	var found []*yaml.Node // that are replaced, in the order of the document
-	sites := map[*yaml.Node]string{}
-	names, tags := map[string]string{}, map[string]int{}
-	for _, i := range r.d.Images {
-		ref, err := bundle.ParseReference(i.Reference)
-		if err != nil {
-			return nil, nil, err
-		}
-		if d := r.named(i); d != "" {
-			site := r.Registry + "/" + i.Repository + "@" + string(d)
-			names[i.Reference], names[ref.Repository()] = site, site
-			tags[ref.Repository()]++
-		}
+	names, err := r.siteNames()
+	if err != nil {
+		return nil, nil, err
 	}
-	var visit func(n *yaml.Node, key string)
-	visit = func(n *yaml.Node, key string) {
-		for i, c := range n.Content {
-			if n.Kind == yaml.MappingNode && i%2 == 1 {
-				key = n.Content[i-1].Value
-			}
-			visit(c, key)
-		}
-		if n.Kind != yaml.ScalarNode || !strings.ContainsAny(n.Value, ":@") || strings.ContainsAny(n.Value, " \n") || n.Line < 1 ||
-			n.Line > len(lines) {
-			return
-		}
-		ref, err := bundle.ParseReference(n.Value)
-		if err != nil {
-			return
-		}
-		site, ok := names[ref.String()]
-		if !ok && tags[ref.Repository()] == 1 {
-			site, ok = names[ref.Repository()]
-		}
-		if ok {
-			found, sites[n] = append(found, n), site
-		} else if key == "image" && !strings.HasPrefix(n.Value, r.Registry+"/") {
-			foreign = append(foreign, n.Value)
-		}
-	}
+	f := imageFinder{names: names, own: r.Registry + "/", lines: splitLines(string(data))}
 	dec, err := yaml.NewLoader(bytes.NewReader(data))
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w: %s: %w", bundle.ErrFormat, name, err)
@@ -289,19 +253,85 @@ func (r *renderer) siteImages(name string, data []byte) (out []byte, foreign []s
 		if err != nil {
 			return nil, nil, fmt.Errorf("%w: %s: %w", bundle.ErrFormat, name, err)
 		}
-		visit(&doc, "")
+		f.visit(&doc, "")
 	}
-	for _, n := range slices.Backward(found) { // what is replaced moves only what stands behind it
-		line, ok := replaceAt(lines[n.Line-1], n.Column, n.Value, sites[n])
+	for _, x := range slices.Backward(f.found) { // what is replaced moves only what stands behind it
+		n := x.node
+		line, ok := replaceAt(f.lines[n.Line-1], n.Column, n.Value, x.site)
 		if !ok {
 			return nil, nil, fmt.Errorf(
 				"%w: %s, line %d: the image %s has to stand there as it is, in one line",
 				bundle.ErrFormat, name, n.Line, n.Value,
 			)
 		}
-		lines[n.Line-1] = line
+		f.lines[n.Line-1] = line
 	}
-	return []byte(strings.Join(lines, "")), foreign, nil
+	return []byte(strings.Join(f.lines, "")), f.foreign, nil
+}
+
+// siteNames returns the names that images have on the site: by reference, and by repository
+// where only one tag of it is carried.
+func (r *renderer) siteNames() (map[string]string, error) {
+	names, tags := map[string]string{}, map[string]int{}
+	for _, i := range r.d.Images {
+		ref, err := bundle.ParseReference(i.Reference)
+		if err != nil {
+			return nil, err
+		}
+		if d := r.named(i); d != "" {
+			site := r.Registry + "/" + i.Repository + "@" + string(d)
+			names[i.Reference], names[ref.Repository()] = site, site
+			tags[ref.Repository()]++
+		}
+	}
+	for repository, n := range tags {
+		if n > 1 {
+			delete(names, repository)
+		}
+	}
+	return names, nil
+}
+
+// imageFinder finds images in YAML documents.
+type imageFinder struct {
+	names   map[string]string // as siteNames returns them
+	own     string            // prefix of what the site has
+	lines   []string
+	found   []replacement // in the order of the documents
+	foreign []string    // images that are not carried
+}
+
+// replacement is a text to replace, and what by.
+type replacement struct {
+	node *yaml.Node
+	site string
+}
+
+// visit looks at a node below a key, and at what it contains.
+func (f *imageFinder) visit(n *yaml.Node, key string) {
+	for i, c := range n.Content {
+		if n.Kind == yaml.MappingNode && i%2 == 1 {
+			key = n.Content[i-1].Value
+		}
+		f.visit(c, key)
+	}
+	inText := n.Kind == yaml.ScalarNode && n.Line >= 1 && n.Line <= len(f.lines)
+	if !inText || !strings.ContainsAny(n.Value, ":@") || strings.ContainsAny(n.Value, " \n") {
+		return
+	}
+	ref, err := bundle.ParseReference(n.Value)
+	if err != nil {
+		return
+	}
+	site, ok := f.names[ref.String()]
+	if !ok {
+		site, ok = f.names[ref.Repository()]
+	}
+	if ok {
+		f.found = append(f.found, replacement{n, site})
+	} else if key == "image" && !strings.HasPrefix(n.Value, f.own) {
+		f.foreign = append(f.foreign, n.Value)
+	}
 }
 
 // lineBreak is what ends a line for the library that counts them (YAML 1.1, 4.2).

@@ -250,41 +250,55 @@ func (e *Embedded) Collect(ctx context.Context) (c Collected, err error) {
 		)
 	}
 	for _, repo := range sortedNames(r.repos) {
-		base := storageRoot + "/repositories/" + repo
-		for _, sub := range []string{"/_manifests/revisions/sha256", "/_layers/sha256"} {
-			if err := e.sweep(base+sub, func(hex string) bool { return r.repos[repo][bundle.Digest("sha256:"+hex)] }); err != nil {
-				return c, err
-			}
-		}
-		if err := e.sweepTags(base, r.repos[repo]); err != nil {
+		if err := e.sweepRepository(repo, r.repos[repo]); err != nil {
 			return c, err
-		}
-		refs := path.Join(referrersRoot, repo)
-		if err := e.sweep(refs, func(hex string) bool { return r.repos[repo][bundle.Digest("sha256:"+hex)] }); err != nil {
-			return c, err
-		}
-		if len(r.repos[repo]) == 0 {
-			// A repository below this one has directories of its own here.
-			for _, sub := range []string{"_manifests", "_layers", "_uploads"} {
-				if err := os.RemoveAll(e.store.file(base + "/" + sub)); err != nil {
-					return c, err
-				}
-			}
 		}
 	}
+	if err := e.sweepBlobs(ctx, r, &c); err != nil {
+		return c, err
+	}
+	if err := e.Sync(); err != nil { // and nothing is being stored any more
+		return c, err
+	}
+	return c, e.store.tidy()
+}
+
+// sweepRepository removes the names of what a repository does not need.
+func (e *Embedded) sweepRepository(repo string, needed map[bundle.Digest]bool) error {
+	keep := func(hex string) bool { return needed[bundle.Digest("sha256:"+hex)] }
+	base := storageRoot + "/repositories/" + repo
+	for _, dir := range []string{base + "/_manifests/revisions/sha256", base + "/_layers/sha256", path.Join(referrersRoot, repo)} {
+		if err := e.sweep(dir, keep); err != nil {
+			return err
+		}
+	}
+	if err := e.sweepTags(base, needed); err != nil || len(needed) > 0 {
+		return err
+	}
+	// A repository below this one has directories of its own here.
+	for _, sub := range []string{"_manifests", "_layers", "_uploads"} {
+		if err := os.RemoveAll(e.store.file(base + "/" + sub)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sweepBlobs removes content that no repository needs, and counts it.
+func (e *Embedded) sweepBlobs(ctx context.Context, r *reachable, c *Collected) error {
 	blobs := e.store.file(storageRoot + "/blobs/sha256")
 	shelves, err := os.ReadDir(blobs)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return c, err
+		return err
 	}
 	for _, shelf := range shelves {
 		list, err := os.ReadDir(filepath.Join(blobs, shelf.Name()))
 		if err != nil {
-			return c, err
+			return err
 		}
 		for _, b := range list {
 			if ctx.Err() != nil {
-				return c, context.Cause(ctx)
+				return context.Cause(ctx)
 			}
 			if _, ok := r.blobs[bundle.Digest("sha256:"+b.Name())]; ok {
 				continue
@@ -295,17 +309,14 @@ func (e *Embedded) Collect(ctx context.Context) (c Collected, err error) {
 				c.Blobs++
 				c.Bytes += fi.Size()
 			} else if !errors.Is(err, fs.ErrNotExist) {
-				return c, err
+				return err
 			}
 			if err := os.RemoveAll(p); err != nil {
-				return c, err
+				return err
 			}
 		}
 	}
-	if err := e.Sync(); err != nil { // and nothing is being stored any more
-		return c, err
-	}
-	return c, e.store.tidy()
+	return nil
 }
 
 // sweep removes the directories, named by hexadecimal digests, that are not kept.
