@@ -178,7 +178,8 @@ func manifestSeeds() seeds.Of[manifestInput] {
 	c := worked()
 	image := c.blobs[c.roots[0].Digest]
 	index := []byte(
-		`{"schemaVersion":2,"mediaType":"` + bundle.TypeOCIIndex + `","manifests":[{"mediaType":"` + bundle.TypeOCIManifest + `","digest":"` + someDigest +
+		`{"schemaVersion":2,"mediaType":"` + bundle.TypeOCIIndex + `","manifests":[{"mediaType":"` + bundle.TypeOCIManifest +
+			`","digest":"` + someDigest +
 			`","size":1,"platform":{"architecture":"arm","os":"linux","variant":"v7"}}],"annotations":{"A":"1","b":"2"},"unknown":[null,1e3]}`,
 	)
 	minimal := []byte(`{"schemaVersion":2,"manifests":[{"mediaType":"a","digest":"` + someDigest + `","size":1}]}`)
@@ -490,7 +491,9 @@ func rich() *content {
 		ID: "com.example.demo", Version: "1.2.3", Name: "demo-1.2.3.tar.gz", Archive: archive.Digest, Signature: sig.Digest, Key: key.Digest,
 		Manifest: artifact(bundle.TypePlugin, archive, sig, key),
 	}}
-	for name, as := range map[string]string{"web/site.conf": bundle.AsTemplate, "server": bundle.AsArchive, "images.yaml": bundle.AsImages, "patch.json": ""} {
+	for name, as := range map[string]string{
+		"web/site.conf": bundle.AsTemplate, "server": bundle.AsArchive, "images.yaml": bundle.AsImages, "patch.json": "",
+	} {
 		content := c.blob(bundle.TypeFileContent, name)
 		strip := 0
 		if as == bundle.AsArchive {

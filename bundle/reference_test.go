@@ -33,7 +33,10 @@ func TestReference(t *testing.T) {
 			t.Errorf("%s: read again as %s, %v", r, again, err)
 		}
 	}
-	for _, bad := range []string{"", "A", "a:", "a:b:c", "a b", "a/../b", "http://a/b", "a@sha512:" + strings.Repeat("0", 128), "a@sha256:00", strings.Repeat("a", 300), strings.Repeat("0", 240), "[::1]:5001/" + strings.Repeat("a", 220) + ":1", "[2001:db8::1]/" + strings.Repeat("a/", 108) + "b"} {
+	for _, bad := range []string{
+		"", "A", "a:", "a:b:c", "a b", "a/../b", "http://a/b", "a@sha512:" + strings.Repeat("0", 128), "a@sha256:00", strings.Repeat("a", 300),
+		strings.Repeat("0", 240), "[::1]:5001/" + strings.Repeat("a", 220) + ":1", "[2001:db8::1]/" + strings.Repeat("a/", 108) + "b",
+	} {
 		if r, err := bundle.ParseReference(bad); err == nil {
 			t.Errorf("%q was taken as %s", bad, r)
 		}
@@ -42,7 +45,8 @@ func TestReference(t *testing.T) {
 
 func TestPlatform(t *testing.T) {
 	for in, want := range map[string]string{
-		"linux/amd64": "linux/amd64", "linux/arm64/v8": "linux/arm64", "linux/arm": "linux/arm/v7", "linux/arm/v6": "linux/arm/v6", "linux/amd64/v3": "linux/amd64/v3",
+		"linux/amd64": "linux/amd64", "linux/arm64/v8": "linux/arm64", "linux/arm": "linux/arm/v7",
+		"linux/arm/v6": "linux/arm/v6", "linux/amd64/v3": "linux/amd64/v3",
 	} {
 		p, err := bundle.ParsePlatform(in)
 		if err != nil || p.String() != want {

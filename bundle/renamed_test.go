@@ -22,23 +22,48 @@ func TestRenamedParts(t *testing.T) {
 		open  string
 		want  string // the end of the message, with DIR
 	}{
-		"a disc's version":          {map[string]int{"x.oob.tar.001": 1, "x.oob.tar.002;1": 2}, "x.oob.tar.001", "mv 'DIR/x.oob.tar.002;1' DIR/x.oob.tar.002"},
-		"a disc's version, opened":  {map[string]int{"x.oob.tar.001;1": 1, "x.oob.tar.002;1": 2}, "x.oob.tar.001;1", "mv 'DIR/x.oob.tar.001;1' DIR/x.oob.tar.001 && mv 'DIR/x.oob.tar.002;1' DIR/x.oob.tar.002"},
+		"a disc's version": {
+			map[string]int{"x.oob.tar.001": 1, "x.oob.tar.002;1": 2}, "x.oob.tar.001", "mv 'DIR/x.oob.tar.002;1' DIR/x.oob.tar.002",
+		},
+		"a disc's version, opened": {
+			map[string]int{"x.oob.tar.001;1": 1, "x.oob.tar.002;1": 2}, "x.oob.tar.001;1",
+			"mv 'DIR/x.oob.tar.001;1' DIR/x.oob.tar.001 && mv 'DIR/x.oob.tar.002;1' DIR/x.oob.tar.002",
+		},
 		"a disc's version, missing": {map[string]int{"X.OOB.TAR.001;1": 1}, "x.oob.tar.001", "mv 'DIR/X.OOB.TAR.001;1' DIR/x.oob.tar.001"},
-		"the second, opened":        {map[string]int{"x.oob.tar.001": 1, "x.oob.tar.002;1": 2}, "x.oob.tar.002;1", "mv 'DIR/x.oob.tar.002;1' DIR/x.oob.tar.002"},
-		"upper case":                {map[string]int{"x.oob.tar.001": 1, "X.OOB.TAR.002": 2}, "x.oob.tar.001", "mv DIR/X.OOB.TAR.002 DIR/x.oob.tar.002"},
-		"a second download":         {map[string]int{"x.oob.tar.001": 1, "x.oob.tar (1).002": 2}, "x.oob.tar.001", "mv 'DIR/x.oob.tar (1).002' DIR/x.oob.tar.002"},
-		"a number at the end":       {map[string]int{"x.oob.tar.001": 1, "x.oob.tar.002 (1)": 2}, "x.oob.tar.001", "mv 'DIR/x.oob.tar.002 (1)' DIR/x.oob.tar.002"},
-		"only the first renamed":    {map[string]int{"x (1).oob.tar.001": 1, "x.oob.tar.002": 2}, "x (1).oob.tar.001", "mv DIR/x.oob.tar.002 'DIR/x (1).oob.tar.002'"},
-		"a copy":                    {map[string]int{"x.oob.tar.001": 1, "x.oob.tar - Copy.002": 2}, "x.oob.tar.001", "mv 'DIR/x.oob.tar - Copy.002' DIR/x.oob.tar.002"},
-		"a type":                    {map[string]int{"x.oob.tar.001": 1, "x.oob.tar.002.txt": 2}, "x.oob.tar.001", "mv DIR/x.oob.tar.002.txt DIR/x.oob.tar.002"},
-		"a type, opened":            {map[string]int{"x.oob.tar.001.txt": 1, "x.oob.tar.002.txt": 2}, "x.oob.tar.001.txt", "mv DIR/x.oob.tar.001.txt DIR/x.oob.tar.001 && mv DIR/x.oob.tar.002.txt DIR/x.oob.tar.002"},
-		"one in the middle":         {map[string]int{"x.oob.tar.001": 1, "x.oob.tar.002;1": 2, "x.oob.tar.003": 3}, "x.oob.tar.001", "mv 'DIR/x.oob.tar.002;1' DIR/x.oob.tar.002"},
-		"a whole bundle, missing":   {map[string]int{"x (1).oob.tar": 0}, "x.oob.tar", "mv 'DIR/x (1).oob.tar' DIR/x.oob.tar"},
-		"parts, a whole asked for":  {map[string]int{"x.oob.tar.001;1": 1}, "x.oob.tar", "mv 'DIR/x.oob.tar.001;1' DIR/x.oob.tar.001"},
-		"a whole bundle, opened":    {map[string]int{"x.oob.tar (1)": 0}, "x.oob.tar (1)", ""},
-		"one part, opened":          {map[string]int{"x.oob.tar.001;1": 0}, "x.oob.tar.001;1", ""},
-		"an older part beside":      {map[string]int{"x.oob.tar.001": 0, "x.oob.tar (1).002": 2}, "x.oob.tar.001", ""},
+		"the second, opened": {
+			map[string]int{"x.oob.tar.001": 1, "x.oob.tar.002;1": 2}, "x.oob.tar.002;1", "mv 'DIR/x.oob.tar.002;1' DIR/x.oob.tar.002",
+		},
+		"upper case": {
+			map[string]int{"x.oob.tar.001": 1, "X.OOB.TAR.002": 2}, "x.oob.tar.001", "mv DIR/X.OOB.TAR.002 DIR/x.oob.tar.002",
+		},
+		"a second download": {
+			map[string]int{"x.oob.tar.001": 1, "x.oob.tar (1).002": 2}, "x.oob.tar.001", "mv 'DIR/x.oob.tar (1).002' DIR/x.oob.tar.002",
+		},
+		"a number at the end": {
+			map[string]int{"x.oob.tar.001": 1, "x.oob.tar.002 (1)": 2}, "x.oob.tar.001", "mv 'DIR/x.oob.tar.002 (1)' DIR/x.oob.tar.002",
+		},
+		"only the first renamed": {
+			map[string]int{"x (1).oob.tar.001": 1, "x.oob.tar.002": 2}, "x (1).oob.tar.001", "mv DIR/x.oob.tar.002 'DIR/x (1).oob.tar.002'",
+		},
+		"a copy": {
+			map[string]int{"x.oob.tar.001": 1, "x.oob.tar - Copy.002": 2}, "x.oob.tar.001", "mv 'DIR/x.oob.tar - Copy.002' DIR/x.oob.tar.002",
+		},
+		"a type": {
+			map[string]int{"x.oob.tar.001": 1, "x.oob.tar.002.txt": 2}, "x.oob.tar.001", "mv DIR/x.oob.tar.002.txt DIR/x.oob.tar.002",
+		},
+		"a type, opened": {
+			map[string]int{"x.oob.tar.001.txt": 1, "x.oob.tar.002.txt": 2}, "x.oob.tar.001.txt",
+			"mv DIR/x.oob.tar.001.txt DIR/x.oob.tar.001 && mv DIR/x.oob.tar.002.txt DIR/x.oob.tar.002",
+		},
+		"one in the middle": {
+			map[string]int{"x.oob.tar.001": 1, "x.oob.tar.002;1": 2, "x.oob.tar.003": 3},
+			"x.oob.tar.001", "mv 'DIR/x.oob.tar.002;1' DIR/x.oob.tar.002",
+		},
+		"a whole bundle, missing":  {map[string]int{"x (1).oob.tar": 0}, "x.oob.tar", "mv 'DIR/x (1).oob.tar' DIR/x.oob.tar"},
+		"parts, a whole asked for": {map[string]int{"x.oob.tar.001;1": 1}, "x.oob.tar", "mv 'DIR/x.oob.tar.001;1' DIR/x.oob.tar.001"},
+		"a whole bundle, opened":   {map[string]int{"x.oob.tar (1)": 0}, "x.oob.tar (1)", ""},
+		"one part, opened":         {map[string]int{"x.oob.tar.001;1": 0}, "x.oob.tar.001;1", ""},
+		"an older part beside":     {map[string]int{"x.oob.tar.001": 0, "x.oob.tar (1).002": 2}, "x.oob.tar.001", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()

@@ -128,15 +128,20 @@ func TestUnquoted(t *testing.T) {
 func TestUnquotedLanguages(t *testing.T) {
 	all := []string{"json", "yaml", "compose", "podEnv", "env", "systemd", "systemdExec", "systemdLine", "nginx", "shell", "sql", "print"}
 	for use, paths := range map[string][]string{
-		"json":                                  {"a.json", "etc/A.JSON", "patch"},
-		"yaml or json or podEnv":                {"a.yaml", "kubernetes/a.yml", "values/nginx.yaml"},
-		"compose":                               {"compose.yaml", "compose.yml", "a/compose.override.yaml", "docker-compose.yml", "docker-compose.prod.yaml", "Compose.yaml"},
-		"env":                                   {"a.env", "default", ".env", "compose/.env", ".env.local"},
-		"systemd or systemdExec or systemdLine": {"a.service", "x.service.d/a.conf", "drop", "quadlet/x.container.d/a.conf", "a.timer", "a.socket", "quadlet/a.container", "a.network", "a.volume", "a.pod", "a.kube", "unit"},
-		"nginx":                                 {"nginx.conf", "nginx/site.conf", "etc/nginx-site.conf", "site"},
-		"shell":                                 {"a.sh"},
-		"sql":                                   {"create.sql"},
-		"":                                      {"README.txt", "a.conf", "nginx", "config", "json", "env"},
+		"json":                   {"a.json", "etc/A.JSON", "patch"},
+		"yaml or json or podEnv": {"a.yaml", "kubernetes/a.yml", "values/nginx.yaml"},
+		"compose": {
+			"compose.yaml", "compose.yml", "a/compose.override.yaml", "docker-compose.yml", "docker-compose.prod.yaml", "Compose.yaml",
+		},
+		"env": {"a.env", "default", ".env", "compose/.env", ".env.local"},
+		"systemd or systemdExec or systemdLine": {
+			"a.service", "x.service.d/a.conf", "drop", "quadlet/x.container.d/a.conf", "a.timer",
+			"a.socket", "quadlet/a.container", "a.network", "a.volume", "a.pod", "a.kube", "unit",
+		},
+		"nginx": {"nginx.conf", "nginx/site.conf", "etc/nginx-site.conf", "site"},
+		"shell": {"a.sh"},
+		"sql":   {"create.sql"},
+		"":      {"README.txt", "a.conf", "nginx", "config", "json", "env"},
 	} {
 		for _, path := range paths {
 			for _, f := range all {
@@ -152,7 +157,9 @@ func TestUnquotedLanguages(t *testing.T) {
 			}
 		}
 	}
-	for call, n := range map[string]int{`env "composer" .Values.text`: 1, `env .Name .Values.text`: 0, `.Values.text | env "podman"`: 0, `.Values.text | env "x"`: 1} {
+	for call, n := range map[string]int{
+		`env "composer" .Values.text`: 1, `env .Name .Values.text`: 0, `.Values.text | env "podman"`: 0, `.Values.text | env "x"`: 1,
+	} {
 		if got := unquoted(t, "a.env", "A={{ "+call+" }}"); len(got) != n {
 			t.Errorf("%s: %v", call, got)
 		}

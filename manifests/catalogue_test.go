@@ -103,7 +103,9 @@ func TestPluginsFollowTheServer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for release, want := range map[string]string{"11.7.9": "9.2.7", "11.8.5": "9.2.7", "11.9.1": "9.3.1", "11.10.0": "9.3.1", "11.10.3": "9.3.1", "11.7.10": "9.2.7"} {
+	for release, want := range map[string]string{
+		"11.7.9": "9.2.7", "11.8.5": "9.2.7", "11.9.1": "9.3.1", "11.10.0": "9.3.1", "11.10.3": "9.3.1", "11.7.10": "9.2.7",
+	} {
 		for set, boards := range map[string]string{"": want, "9.9.9": "9.9.9"} {
 			c := manifests.Choice{Deployment: "compose", Set: map[string]string{"versions.mattermost": release}}
 			if set != "" {

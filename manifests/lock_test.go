@@ -68,18 +68,26 @@ func TestDiff(t *testing.T) {
 	for want, change := range map[string]func(*manifests.Lock){
 		"[]":                             func(*manifests.Lock) {},
 		"[{changed choice version 1 2}]": func(l *manifests.Lock) { l.Metadata.Version = "2" },
-		"[{changed choice manifest sha256:m sha256:n}]":                                    func(l *manifests.Lock) { l.Manifest = "sha256:n" },
-		"[{changed choice platforms linux/amd64 linux/amd64,linux/arm64}]":                 func(l *manifests.Lock) { l.Platforms = append(l.Platforms, "linux/arm64") },
-		"[{added choice referrers  left out}]":                                             func(l *manifests.Lock) { l.WithoutReferrers = true },
-		"[{added choice set  a=b}]":                                                        func(l *manifests.Lock) { l.Set = map[string]string{"a": "b"} },
-		"[{changed image example.com/a - digest: sha256:r - digest: sha256:s}]":            func(l *manifests.Lock) { l.Images[0].Referrers[0].Digest = "sha256:s" },
-		"[{changed image example.com/a without what the other one has checks:, - signed}]": func(l *manifests.Lock) { l.Images[0].Checks = []string{"signed"} },
-		"[{changed plugin p without what the other one has signature: sha256:x}]":          func(l *manifests.Lock) { l.Plugins[0].Signature = "sha256:x" },
-		"[{changed plugin p - pinned - by somebody}]":                                      func(l *manifests.Lock) { l.Plugins[0].Checks[0] = "by somebody" },
-		"[{changed chart https://example.com/h check: x check: z}]":                        func(l *manifests.Lock) { l.Charts[0].Check = "z" },
-		"[{changed file f source: a source: b}]":                                           func(l *manifests.Lock) { l.Files[0].Source = "b" },
-		"[{changed file f 0644 sha256:f 0600 sha256:f}]":                                   func(l *manifests.Lock) { l.Files[0].Mode = "0600" },
-		"[{added component x  }]":                                                          func(l *manifests.Lock) { l.Components = []string{"x"} },
+		"[{changed choice manifest sha256:m sha256:n}]": func(l *manifests.Lock) { l.Manifest = "sha256:n" },
+		"[{changed choice platforms linux/amd64 linux/amd64,linux/arm64}]": func(l *manifests.Lock) {
+			l.Platforms = append(l.Platforms, "linux/arm64")
+		},
+		"[{added choice referrers  left out}]": func(l *manifests.Lock) { l.WithoutReferrers = true },
+		"[{added choice set  a=b}]":            func(l *manifests.Lock) { l.Set = map[string]string{"a": "b"} },
+		"[{changed image example.com/a - digest: sha256:r - digest: sha256:s}]": func(l *manifests.Lock) {
+			l.Images[0].Referrers[0].Digest = "sha256:s"
+		},
+		"[{changed image example.com/a without what the other one has checks:, - signed}]": func(l *manifests.Lock) {
+			l.Images[0].Checks = []string{"signed"}
+		},
+		"[{changed plugin p without what the other one has signature: sha256:x}]": func(l *manifests.Lock) {
+			l.Plugins[0].Signature = "sha256:x"
+		},
+		"[{changed plugin p - pinned - by somebody}]":               func(l *manifests.Lock) { l.Plugins[0].Checks[0] = "by somebody" },
+		"[{changed chart https://example.com/h check: x check: z}]": func(l *manifests.Lock) { l.Charts[0].Check = "z" },
+		"[{changed file f source: a source: b}]":                    func(l *manifests.Lock) { l.Files[0].Source = "b" },
+		"[{changed file f 0644 sha256:f 0600 sha256:f}]":            func(l *manifests.Lock) { l.Files[0].Mode = "0600" },
+		"[{added component x  }]":                                   func(l *manifests.Lock) { l.Components = []string{"x"} },
 		"[{changed image example.com/a 1 sha256:a (1 signatures and the like) 1 sha256:b (1 signatures and the " +
 			"like)}]": func(l *manifests.Lock) { l.Images[0].Digest = "sha256:b" },
 	} {

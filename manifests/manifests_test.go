@@ -92,8 +92,10 @@ func TestManifestProblems(t *testing.T) {
 		"a need of a need": {"  - name: db\n", "  - name: db\n    needs: [none-such]\n", []string{"none-such"}},
 		"a rule for no host": {"components:", "keys: {k: \"-----BEGIN PUBLIC KEY-----\"}\nverifyImages: [{images: nginx, " +
 			"keys: [k]}]\ncomponents:", []string{`line 5: "nginx" names no host`}},
-		"an unknown need":   {"  - name: db\n", "  - name: db\n    needs: [nobody]\n", []string{`line 8: "db" needs "nobody"`}},
-		"an unknown key":    {"components:", "verifyImages: [{images: \"**\", keys: [nobody]}]\ncomponents:", []string{`line 4: there is no key "nobody"`}},
+		"an unknown need": {"  - name: db\n", "  - name: db\n    needs: [nobody]\n", []string{`line 8: "db" needs "nobody"`}},
+		"an unknown key": {
+			"components:", "verifyImages: [{images: \"**\", keys: [nobody]}]\ncomponents:", []string{`line 4: there is no key "nobody"`},
+		},
 		"both use and name": {"  - name: db\n", "  - name: db\n    use: web\n", []string{"line 7: a component has either a name, or use"}},
 		"two files at a path": {"  - name: db\n", "  - name: db\n    files: [{source: manifest.go, path: x}, {source: lock.go, path: x}]\n",
 			[]string{"line 8: two files would be x"}},

@@ -95,7 +95,8 @@ func Documents(tb testing.TB, good []byte, number string) []Hostile {
 		tb.Fatalf("%s is not once in %s", number, good)
 	}
 	for _, n := range []string{
-		value + "e0", value + "E+0", value + ".0", value + "e3", "1e400", "-" + value, "-0", "0" + value, "+" + value, "0x" + value, "." + value, value + ".", value + "_0", `"` + value + `"`,
+		value + "e0", value + "E+0", value + ".0", value + "e3", "1e400", "-" + value, "-0", "0" + value,
+		"+" + value, "0x" + value, "." + value, value + ".", value + "_0", `"` + value + `"`,
 		"9223372036854775808", "-9223372036854775809", "18446744073709551616", "NaN", "Infinity", "9007199254740993.5", "true", "[]",
 		strings.Repeat("1", 1<<20), "1" + strings.Repeat("0", 1<<20) + "e-1048576", value + "." + strings.Repeat("0", 1<<20),
 	} {

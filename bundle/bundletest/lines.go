@@ -134,12 +134,14 @@ func Lines(tb testing.TB, root []byte) []Line {
 
 	// Envelopes (DSSE): the same key, saying something else.
 	statement := fmt.Sprintf(
-		`{"_type":"https://in-toto.io/Statement/v1","subject":[{"name":"index.json","digest":{"sha256":"%x"}}],"predicateType":"https://example.com/x","predicate":{}}`,
+		`{"_type":"https://in-toto.io/Statement/v1","subject":[{"name":"index.json","digest":{"sha256":"%x"}}],`+
+			`"predicateType":"https://example.com/x","predicate":{}}`,
 		digest,
 	)
 	envelope := func(kind, payload string, signatures ...string) string {
 		return fmt.Sprintf(
-			`{"mediaType":"application/vnd.dev.sigstore.bundle.v0.3+json","verificationMaterial":{"publicKey":{"hint":"%s"}},"dsseEnvelope":{"payload":"%s","payloadType":"%s","signatures":[%s]}}`,
+			`{"mediaType":"application/vnd.dev.sigstore.bundle.v0.3+json","verificationMaterial":{"publicKey":{"hint":"%s"}},`+
+				`"dsseEnvelope":{"payload":"%s","payloadType":"%s","signatures":[%s]}}`,
 			b64(key.Trusted.Fingerprint[:]),
 			b64([]byte(payload)),
 			kind,

@@ -83,14 +83,22 @@ func HostileContent(tb testing.TB, key *Key) []Hostile {
 		`"annotations":{"dev.oobbundle.channel"`,
 		`"annotations":{"dev.oobbundle.delta":"x","dev.oobbundle.channel"`,
 	)
-	for _, ref := range []string{"one:1", "docker.io/library/one:1@sha256:x", "DOCKER.IO/library/one:1", "docker.io/library/../one:1", "docker.io/library/one:\\u001b", "docker.io/library/one:1 ", "", strings.Repeat("a", 300)} {
+	for _, ref := range []string{
+		"one:1", "docker.io/library/one:1@sha256:x", "DOCKER.IO/library/one:1", "docker.io/library/../one:1",
+		"docker.io/library/one:\\u001b", "docker.io/library/one:1 ", "", strings.Repeat("a", 300),
+	} {
 		inRoot(fmt.Sprintf("the reference %.30q", ref), "not one in full", bundle.ErrFormat, `"docker.io/library/one:1"`, `"`+ref+`"`)
 	}
 	for _, x := range [][2]string{
-		{`"dev.oobbundle.sequence":"7"`, `"dev.oobbundle.sequence":"-7"`}, {`"dev.oobbundle.sequence":"7"`, `"dev.oobbundle.sequence":"07"`}, {`"dev.oobbundle.sequence":"7"`, `"dev.oobbundle.sequence":"9223372036854775808"`},
-		{`"dev.oobbundle.sequence":"7"`, `"dev.oobbundle.sequence":"7e0"`}, {`"dev.oobbundle.sequence":"7"`, `"dev.oobbundle.sequence":""`}, {`"dev.oobbundle.channel":"rich"`, `"dev.oobbundle.channel":"../rich"`},
-		{`"dev.oobbundle.channel":"rich"`, `"dev.oobbundle.channel":"rich\n"`}, {`"dev.oobbundle.name":"rich"`, `"dev.oobbundle.name":"Rich"`}, {`"dev.oobbundle.name":"rich"`, `"dev.oobbundle.name":"rich/../x"`},
-		{`"dev.oobbundle.version":"1.0.0"`, `"dev.oobbundle.version":"1.0.0/.."`}, {`"dev.oobbundle.version":"1.0.0"`, `"dev.oobbundle.version":"\u202e1.0.0"`}, {`"dev.oobbundle.platforms":"linux/amd64"`, `"dev.oobbundle.platforms":""`},
+		{`"dev.oobbundle.sequence":"7"`, `"dev.oobbundle.sequence":"-7"`}, {`"dev.oobbundle.sequence":"7"`, `"dev.oobbundle.sequence":"07"`},
+		{`"dev.oobbundle.sequence":"7"`, `"dev.oobbundle.sequence":"9223372036854775808"`},
+		{`"dev.oobbundle.sequence":"7"`, `"dev.oobbundle.sequence":"7e0"`}, {`"dev.oobbundle.sequence":"7"`, `"dev.oobbundle.sequence":""`},
+		{`"dev.oobbundle.channel":"rich"`, `"dev.oobbundle.channel":"../rich"`},
+		{`"dev.oobbundle.channel":"rich"`, `"dev.oobbundle.channel":"rich\n"`},
+		{`"dev.oobbundle.name":"rich"`, `"dev.oobbundle.name":"Rich"`}, {`"dev.oobbundle.name":"rich"`, `"dev.oobbundle.name":"rich/../x"`},
+		{`"dev.oobbundle.version":"1.0.0"`, `"dev.oobbundle.version":"1.0.0/.."`},
+		{`"dev.oobbundle.version":"1.0.0"`, `"dev.oobbundle.version":"\u202e1.0.0"`},
+		{`"dev.oobbundle.platforms":"linux/amd64"`, `"dev.oobbundle.platforms":""`},
 		{`"2026-01-02T03:04:05Z"`, `"2026-01-02"`}, {`"2026-01-02T03:04:05Z"`, `"2026-02-30T03:04:05Z"`}, {`"2026-01-02T03:04:05Z"`, `""`},
 	} {
 		inRoot("the annotation "+strings.TrimPrefix(x[1], `"dev.oobbundle.`), "", bundle.ErrFormat, x[0], x[1])
@@ -143,10 +151,15 @@ func HostileContent(tb testing.TB, key *Key) []Hostile {
 		bundle.ErrFormat,
 		func(d *bundle.Deployment) { d.Images[0].Attestations = []bundle.Digest{"sha256:../../etc/passwd"} },
 	)
-	for _, p := range []string{"/etc/passwd", "../x", "a/../../x", "./x", "a//b", "a/", "", ".", "..", `a\b`, "C:x", "a\nb", "a\x1b[2J", "caf\u00e9", "a\u202eb", "a*", "con|x", strings.Repeat("d/", 600) + "x", strings.Repeat("n", 256), "d/" + strings.Repeat("n", 300) + "/x"} {
+	for _, p := range []string{
+		"/etc/passwd", "../x", "a/../../x", "./x", "a//b", "a/", "", ".", "..", `a\b`, "C:x", "a\nb", "a\x1b[2J", "caf\u00e9",
+		"a\u202eb", "a*", "con|x", strings.Repeat("d/", 600) + "x", strings.Repeat("n", 256), "d/" + strings.Repeat("n", 300) + "/x",
+	} {
 		inDocument(fmt.Sprintf("the path %.30q", p), "invalid file path", bundle.ErrFormat, func(d *bundle.Deployment) { d.Files[0].Path = p })
 	}
-	for _, m := range []string{"4755", "2755", "1777", "755", "0999", "0o644", "-644", "", "00644", "0644\n", "0666", "0646", "0664", "0777", "0602", "0720"} {
+	for _, m := range []string{
+		"4755", "2755", "1777", "755", "0999", "0o644", "-644", "", "00644", "0644\n", "0666", "0646", "0664", "0777", "0602", "0720",
+	} {
 		inDocument(fmt.Sprintf("the mode %q", m), "has the mode", bundle.ErrFormat, func(d *bundle.Deployment) { d.Files[0].Mode = m })
 	}
 	inDocument(
@@ -210,7 +223,11 @@ func HostileContent(tb testing.TB, key *Key) []Hostile {
 			func(d *bundle.Deployment) { d.Host.Values[0].About = text },
 		)
 	}
-	for _, l := range []bundle.Link{{Path: "/etc/passwd", File: "etc/acme.conf"}, {Path: "/etc/systemd/system/../../passwd", File: "etc/acme.conf"}, {Path: "etc/systemd/system/x", File: "etc/acme.conf"}, {Path: "/etc/systemd/system/x", File: "../x"}, {Path: "/etc/systemd/system/", File: "etc/acme.conf"}} {
+	for _, l := range []bundle.Link{
+		{Path: "/etc/passwd", File: "etc/acme.conf"}, {Path: "/etc/systemd/system/../../passwd", File: "etc/acme.conf"},
+		{Path: "etc/systemd/system/x", File: "etc/acme.conf"}, {Path: "/etc/systemd/system/x", File: "../x"},
+		{Path: "/etc/systemd/system/", File: "etc/acme.conf"},
+	} {
 		inDocument(
 			fmt.Sprintf("a link at %q to %q", l.Path, l.File),
 			"about the host",
@@ -218,7 +235,10 @@ func HostileContent(tb testing.TB, key *Key) []Hostile {
 			func(d *bundle.Deployment) { d.Host.Links = []bundle.Link{l} },
 		)
 	}
-	for _, dir := range []bundle.Directory{{Path: "../x"}, {Path: "/x"}, {Path: "x", Owner: "root"}, {Path: "x", Owner: "-1:0"}, {Path: "x", Owner: "9999999999:0"}, {Path: "x", Mode: "4777"}} {
+	for _, dir := range []bundle.Directory{
+		{Path: "../x"}, {Path: "/x"}, {Path: "x", Owner: "root"}, {Path: "x", Owner: "-1:0"},
+		{Path: "x", Owner: "9999999999:0"}, {Path: "x", Mode: "4777"},
+	} {
 		inDocument(
 			fmt.Sprintf("a directory %+v", dir),
 			"about the host",
@@ -226,7 +246,11 @@ func HostileContent(tb testing.TB, key *Key) []Hostile {
 			func(d *bundle.Deployment) { d.Host.Directories = []bundle.Directory{dir} },
 		)
 	}
-	for _, m := range []bundle.Merge{{File: "d", Patch: "etc/acme.conf"}, {File: "D", Patch: "etc/acme.conf"}, {File: "d/e", Patch: "etc/acme.conf"}, {File: "f", Patch: "etc/acme.conf"}, {File: strings.Repeat("n", 256), Patch: "etc/acme.conf"}, {File: "x", Patch: "etc/acme.conf", Mode: "0666"}, {File: "x", Patch: "etc/none"}} {
+	for _, m := range []bundle.Merge{
+		{File: "d", Patch: "etc/acme.conf"}, {File: "D", Patch: "etc/acme.conf"}, {File: "d/e", Patch: "etc/acme.conf"},
+		{File: "f", Patch: "etc/acme.conf"}, {File: strings.Repeat("n", 256), Patch: "etc/acme.conf"},
+		{File: "x", Patch: "etc/acme.conf", Mode: "0666"}, {File: "x", Patch: "etc/none"},
+	} {
 		inDocument(fmt.Sprintf("a merge %.60s", fmt.Sprintf("%+v", m)), "about the host", bundle.ErrFormat, func(d *bundle.Deployment) {
 			d.Host.Directories = []bundle.Directory{{Path: "d/e/g"}, {Path: "d"}}
 			d.Host.Merges = []bundle.Merge{m, {File: "f/g", Patch: "etc/acme.conf"}}
@@ -409,7 +433,8 @@ func hostileManifests(tb testing.TB, key *Key) []Hostile {
 			func(_ *Content, config, layer string) (string, string) {
 				layer = strings.Replace(layer, TypeLayer, "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", 1)
 				layer = strings.Replace(layer, size, size+field, 1)
-				return bundle.TypeDockerManifest, `{"schemaVersion":2,"mediaType":"` + bundle.TypeDockerManifest + `","config":` + config + `,"layers":[` + layer + `]}`
+				return bundle.TypeDockerManifest, `{"schemaVersion":2,"mediaType":"` + bundle.TypeDockerManifest +
+					`","config":` + config + `,"layers":[` + layer + `]}`
 			},
 		)
 	}

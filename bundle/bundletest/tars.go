@@ -192,7 +192,10 @@ func HostileTars(tb testing.TB, good []byte) []Hostile {
 		{"GNU long link", entry('K', "././@LongLink", "", []byte("/etc/passwd\x00"))},
 		{"two extended headers in a row", slices.Concat(pax('x', "path=a"), pax('x', "path=index.json"))},
 		{"an extended attribute", pax('x', "SCHILY.xattr.user.x=1")},
-		{"a file capability", pax('x', "SCHILY.xattr.security.capability=\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00")},
+		{
+			"a file capability",
+			pax('x', "SCHILY.xattr.security.capability=\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"),
+		},
 		{"an access list", pax('x', "SCHILY.acl.access=user::rwx")},
 		{"a size that needs no record", pax('x', "size=512")},
 		{"an extended header of nothing", pax('x')},
@@ -203,7 +206,13 @@ func HostileTars(tb testing.TB, good []byte) []Hostile {
 		{"Solaris' extended header", entry('X', "x", "", []byte("11 path=ab\n"))},
 		{"a Unicode twin (NFD) of a name", entry('0', "oci-layou\u0301t", "", nil)},
 		{"a sparse file of 1 TiB (GNU)", gnuSparse()},
-		{"a sparse file of 1 TiB (PAX 1.0)", slices.Concat(pax('x', "GNU.sparse.major=1", "GNU.sparse.minor=0", "GNU.sparse.name=x", "GNU.sparse.realsize=1099511627776"), entry('0', "x", "", []byte("0\n")))},
+		{
+			"a sparse file of 1 TiB (PAX 1.0)",
+			slices.Concat(
+				pax('x', "GNU.sparse.major=1", "GNU.sparse.minor=0", "GNU.sparse.name=x", "GNU.sparse.realsize=1099511627776"),
+				entry('0', "x", "", []byte("0\n")),
+			),
+		},
 		{"an empty block", make([]byte, 512)},
 		{"the end", make([]byte, 1024)},
 	} {
@@ -216,7 +225,8 @@ func HostileTars(tb testing.TB, good []byte) []Hostile {
 	name := "blobs/sha256/" + strings.Repeat("a", 64)
 	for _, bad := range []string{
 		"/etc/passwd", "../x", "a/../../x", "./index.json", "index.json/", "blobs//sha256/x", `blobs\sha256\x`, `C:\x`, "C:x", "", ".", "..", "/",
-		"oci-layout", "INDEX.JSON", "index.json\x00", "\x1b[2Jx", "x\u202egnp.exe", "x\ny", "x\r", "caf\u00e9", "cafe\u0301", "\xff\xfe", "CON", "x ", "x.", strings.Repeat("d/", 49) + "x",
+		"oci-layout", "INDEX.JSON", "index.json\x00", "\x1b[2Jx", "x\u202egnp.exe", "x\ny", "x\r",
+		"caf\u00e9", "cafe\u0301", "\xff\xfe", "CON", "x ", "x.", strings.Repeat("d/", 49) + "x",
 		strings.Repeat("a", 100), "manifest.json", name,
 	} {
 		add(fmt.Sprintf("a further member %.40q", bad), "", f.before(last, entry('0', bad, "", []byte("x"))))
@@ -235,9 +245,12 @@ func HostileTars(tb testing.TB, good []byte) []Hostile {
 		kind byte
 		link string
 	}{
-		{"a symbolic link to outside", '2', "/etc/passwd"}, {"a symbolic link to a parent", '2', ".."}, {"a hard link to outside", '1', "/etc/passwd"}, {"a hard link to itself", '1', "index.json"},
-		{"a hard link forward", '1', "manifest.json"}, {"a character device", '3', ""}, {"a block device", '4', ""}, {"a directory", '5', ""}, {"a pipe", '6', ""}, {"a contiguous file", '7', ""},
-		{"a socket", 's', ""}, {"an unknown type", 'Z', ""}, {"the old type of a file", 0, ""}, {"a GNU directory", 'D', ""}, {"a sparse file", 'S', ""},
+		{"a symbolic link to outside", '2', "/etc/passwd"}, {"a symbolic link to a parent", '2', ".."},
+		{"a hard link to outside", '1', "/etc/passwd"}, {"a hard link to itself", '1', "index.json"},
+		{"a hard link forward", '1', "manifest.json"}, {"a character device", '3', ""},
+		{"a block device", '4', ""}, {"a directory", '5', ""}, {"a pipe", '6', ""}, {"a contiguous file", '7', ""},
+		{"a socket", 's', ""}, {"an unknown type", 'Z', ""}, {"the old type of a file", 0, ""},
+		{"a GNU directory", 'D', ""}, {"a sparse file", 'S', ""},
 	} {
 		add(k.name+", further", "", f.before(blob, entry(k.kind, "x", k.link, nil)))
 		add(k.name+", in the place of a blob", "header of blobs", f.header(blob, func(h []byte) { h[156] = k.kind; field(h, 157, 100, k.link) }))
@@ -255,10 +268,14 @@ func HostileTars(tb testing.TB, good []byte) []Hostile {
 		at, length int
 		value      string
 	}{
-		{"setuid", 100, 8, "0004755\x00"}, {"setgid", 100, 8, "0002755\x00"}, {"sticky", 100, 8, "0001777\x00"}, {"world-writable", 100, 8, "0000666\x00"}, {"executable", 100, 8, "0000755\x00"},
-		{"mode with spaces", 100, 8, "   644 \x00"}, {"another user", 108, 8, "0001750\x00"}, {"another group", 116, 8, "0001750\x00"}, {"a user's name", 265, 32, "root"}, {"a group's name", 297, 32, "wheel"},
-		{"a time", 136, 12, "00000000001\x00"}, {"a time before 1970", 136, 12, "\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"}, {"time 2^63", 136, 12, "\x80\x00\x00\x00\x80\x00\x00\x00\x00\x00\x00\x00"},
-		{"a device number", 329, 8, "0000001\x00"}, {"GNU's magic", 257, 8, "ustar  \x00"}, {"no magic (V7)", 257, 8, ""}, {"another version", 263, 2, "01"}, {"something behind the header", 500, 12, "x"},
+		{"setuid", 100, 8, "0004755\x00"}, {"setgid", 100, 8, "0002755\x00"}, {"sticky", 100, 8, "0001777\x00"},
+		{"world-writable", 100, 8, "0000666\x00"}, {"executable", 100, 8, "0000755\x00"},
+		{"mode with spaces", 100, 8, "   644 \x00"}, {"another user", 108, 8, "0001750\x00"},
+		{"another group", 116, 8, "0001750\x00"}, {"a user's name", 265, 32, "root"}, {"a group's name", 297, 32, "wheel"},
+		{"a time", 136, 12, "00000000001\x00"}, {"a time before 1970", 136, 12, "\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"},
+		{"time 2^63", 136, 12, "\x80\x00\x00\x00\x80\x00\x00\x00\x00\x00\x00\x00"},
+		{"a device number", 329, 8, "0000001\x00"}, {"GNU's magic", 257, 8, "ustar  \x00"},
+		{"no magic (V7)", 257, 8, ""}, {"another version", 263, 2, "01"}, {"something behind the header", 500, 12, "x"},
 	} {
 		for _, at := range []int{0, index, slot, blob, last} {
 			add(fmt.Sprintf("%s, in member %d", x.name, at), "", f.header(at, func(h []byte) { field(h, x.at, x.length, x.value) }))

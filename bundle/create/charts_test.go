@@ -53,13 +53,15 @@ func TestChartLedToRegistry(t *testing.T) {
 		"a digest with prefix": {url: "oci://$UP/charts/acme", digest: "sha256:" + hexOf(archive)},
 		"the manifest's":       {url: "oci://$UP/charts/acme", digest: bundletest.Digest(t, up.Host+"/charts/acme:1.2.3_b")},
 		"pinned":               {url: "oci://$UP/charts/acme", sha256: hexOf(archive)},
-		"another digest":       {url: "oci://$UP/charts/acme", digest: hexOf(other), says: "the repository's index says", class: remote.ErrRegistry},
-		"another pin":          {url: "oci://$UP/charts/acme", sha256: hexOf(other), says: "the manifest says", class: remote.ErrRegistry},
-		"no chart":             {url: "oci://$UP/charts/other:1", says: "is not a Helm chart", class: remote.ErrRegistry},
-		"nothing there":        {url: "oci://$UP/charts/acme:9", says: "404", class: remote.ErrNotFound},
-		"a name without host":  {url: "oci://charts/acme:1", says: "oci://HOST/NAME:TAG", class: remote.ErrRegistry},
-		"a login":              {url: "oci://a:b@$UP/charts/acme", says: "oci://HOST/NAME:TAG", class: remote.ErrRegistry},
-		"another scheme":       {url: "file:///etc/passwd", says: "not an http or https URL", class: remote.ErrRegistry},
+		"another digest": {
+			url: "oci://$UP/charts/acme", digest: hexOf(other), says: "the repository's index says", class: remote.ErrRegistry,
+		},
+		"another pin":         {url: "oci://$UP/charts/acme", sha256: hexOf(other), says: "the manifest says", class: remote.ErrRegistry},
+		"no chart":            {url: "oci://$UP/charts/other:1", says: "is not a Helm chart", class: remote.ErrRegistry},
+		"nothing there":       {url: "oci://$UP/charts/acme:9", says: "404", class: remote.ErrNotFound},
+		"a name without host": {url: "oci://charts/acme:1", says: "oci://HOST/NAME:TAG", class: remote.ErrRegistry},
+		"a login":             {url: "oci://a:b@$UP/charts/acme", says: "oci://HOST/NAME:TAG", class: remote.ErrRegistry},
+		"another scheme":      {url: "file:///etc/passwd", says: "not an http or https URL", class: remote.ErrRegistry},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newWeb(t, map[string][]byte{"/charts/index.yaml": fmt.Appendf(
@@ -166,18 +168,37 @@ func TestMissingDependencies(t *testing.T) {
 		says  []string
 		hides string
 	}{
-		"none needed":       {files: []string{"Chart.yaml", v2}},
-		"all there":         {files: []string{"Chart.yaml", v2 + needs, "charts/db/Chart.yaml", db, "charts/mq/Chart.yaml", mq}},
-		"all missing":       {files: []string{"Chart.yaml", v2 + needs}, says: []string{"db ~1.2 of https://charts.example.com", "mq 3.x of oci://r.example.com/charts", "helm dependency update"}},
-		"a disabled one":    {files: []string{"Chart.yaml", v2 + needs, "charts/db/Chart.yaml", db, "values.yaml", "mq: {enabled: false}\n"}, says: []string{"mq 3.x"}, hides: "db ~1.2"},
-		"requirements.yaml": {files: []string{"Chart.yaml", v1, "requirements.yaml", needs, "charts/mq/Chart.yaml", mq}, says: []string{"db ~1.2"}, hides: "mq 3.x"},
-		"under another name": {files: []string{"Chart.yaml", v2 + "dependencies: [{name: db, alias: other, version: " +
-			"1.x.x, repository: \"file://../db\"}]\n", "charts/other/Chart.yaml", strings.Replace(db, "db", "other", 1)}, says: []string{"db 1.x.x of file://../db"}},
+		"none needed": {files: []string{"Chart.yaml", v2}},
+		"all there":   {files: []string{"Chart.yaml", v2 + needs, "charts/db/Chart.yaml", db, "charts/mq/Chart.yaml", mq}},
+		"all missing": {
+			files: []string{"Chart.yaml", v2 + needs},
+			says:  []string{"db ~1.2 of https://charts.example.com", "mq 3.x of oci://r.example.com/charts", "helm dependency update"},
+		},
+		"a disabled one": {
+			files: []string{"Chart.yaml", v2 + needs, "charts/db/Chart.yaml", db, "values.yaml", "mq: {enabled: false}\n"},
+			says:  []string{"mq 3.x"}, hides: "db ~1.2",
+		},
+		"requirements.yaml": {
+			files: []string{"Chart.yaml", v1, "requirements.yaml", needs, "charts/mq/Chart.yaml", mq}, says: []string{"db ~1.2"}, hides: "mq 3.x",
+		},
+		"under another name": {
+			files: []string{
+				"Chart.yaml", v2 + "dependencies: [{name: db, alias: other, version: 1.x.x, repository: \"file://../db\"}]\n",
+				"charts/other/Chart.yaml", strings.Replace(db, "db", "other", 1),
+			},
+			says: []string{"db 1.x.x of file://../db"},
+		},
 		"an alias": {files: []string{"Chart.yaml", v2 + "dependencies: [{name: db, alias: other, version: " +
 			"1.x.x}]\n", "charts/db/Chart.yaml", db}},
-		"no repository":         {files: []string{"Chart.yaml", v2 + "dependencies: [{name: db, version: 1.x.x}]\n"}, says: []string{"db 1.x.x of an unnamed repository"}},
-		"of a chart inside":     {files: []string{"Chart.yaml", v2 + "dependencies: [{name: db, version: 1.x.x}]\n", "charts/db/Chart.yaml", db + needs}},
-		"a lock without charts": {files: []string{"Chart.yaml", v2 + needs, "Chart.lock", needs + "digest: sha256:x\n"}, says: []string{"db ~1.2"}},
+		"no repository": {
+			files: []string{"Chart.yaml", v2 + "dependencies: [{name: db, version: 1.x.x}]\n"}, says: []string{"db 1.x.x of an unnamed repository"},
+		},
+		"of a chart inside": {
+			files: []string{"Chart.yaml", v2 + "dependencies: [{name: db, version: 1.x.x}]\n", "charts/db/Chart.yaml", db + needs},
+		},
+		"a lock without charts": {
+			files: []string{"Chart.yaml", v2 + needs, "Chart.lock", needs + "digest: sha256:x\n"}, says: []string{"db ~1.2"},
+		},
 	} {
 		for _, kind := range []string{"repository", "registry"} {
 			t.Run(name+", from a "+kind, func(t *testing.T) {
@@ -259,12 +280,15 @@ func TestContentCodings(t *testing.T) {
 	s.wrap = e.wrap(s)
 	all := fmt.Sprintf(`    charts: [{repository: "$WEB/c", name: acme, version: 1.0.0}]
     plugins: [{url: "$WEB/p.tar.gz", sha256: %s}]
-    files: [{source: "$WEB/f.txt", path: a, sha256: %s}, {source: "$WEB/f.txt", path: b, sha256: %s, size: %d}, {source: "$WEB/f.tgz", path: c, sha256: %s}]
+    files: [{source: "$WEB/f.txt", path: a, sha256: %s}, {source: "$WEB/f.txt", path: b, sha256: %s, size: %d}, `+
+		`{source: "$WEB/f.tgz", path: c, sha256: %s}]
 `, hexOf(plugin), hexOf(text), hexOf(text), len(text), hexOf(chart))
 	for _, test := range []encodedWeb{
-		{coding: "gzip", length: true}, {coding: "x-gzip", length: true}, {coding: "gzip"}, {coding: "GZIP", length: true}, {coding: "br", length: true},
+		{coding: "gzip", length: true}, {coding: "x-gzip", length: true},
+		{coding: "gzip"}, {coding: "GZIP", length: true}, {coding: "br", length: true},
 		{coding: "aws-chunked", length: true}, {coding: "utf-8", length: true}, {coding: "identity", length: true},
-		{coding: "gzip", encode: true, length: true}, {coding: "gzip", encode: true}, {coding: "x-gzip", encode: true}, {coding: "identity, gzip", encode: true},
+		{coding: "gzip", encode: true, length: true}, {coding: "gzip", encode: true},
+		{coding: "x-gzip", encode: true}, {coding: "identity, gzip", encode: true},
 	} {
 		t.Run(fmt.Sprintf("%s, encoded %v, length %v", test.coding, test.encode, test.length), func(t *testing.T) {
 			e.coding, e.encode, e.length = test.coding, test.encode, test.length

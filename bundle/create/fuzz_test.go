@@ -27,7 +27,8 @@ var journalBeginning = beginning{
 func journalSeeds() seeds.Of[[]byte] {
 	var lines bytes.Buffer
 	for _, v := range []any{
-		journalBeginning, claim{bundle.DigestOf([]byte("a")), 70144, 5}, claim{bundle.DigestOf([]byte("b")), 71168, 512}, claim{bundle.DigestOf([]byte("a")), 70144, 9},
+		journalBeginning, claim{bundle.DigestOf([]byte("a")), 70144, 5},
+		claim{bundle.DigestOf([]byte("b")), 71168, 512}, claim{bundle.DigestOf([]byte("a")), 70144, 9},
 	} {
 		if err := appendLine(&lines, v); err != nil {
 			panic(err)
@@ -159,7 +160,10 @@ func goOn(t *testing.T, j *journal) {
 // TestNewerJournal: what a newer program wrote is neither read nor cut off.
 func TestNewerJournal(t *testing.T) {
 	partial := filepath.Join(t.TempDir(), "b.partial")
-	for _, text := range []string{`{"apiVersion":"oobbundle.dev/v2","kind":"CreateJournal"}` + "\n", `{"apiVersion":"oobbundle.dev/v2","kind":"CreateJournal","more":1}` + "\n"} {
+	for _, text := range []string{
+		`{"apiVersion":"oobbundle.dev/v2","kind":"CreateJournal"}` + "\n",
+		`{"apiVersion":"oobbundle.dev/v2","kind":"CreateJournal","more":1}` + "\n",
+	} {
 		if err := os.WriteFile(partial+".journal", []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}

@@ -143,15 +143,21 @@ func TestRefusedFiles(t *testing.T) {
 		class error
 		text  string
 	}{
-		"another hash": {nil, fmt.Sprintf(`{source: "$WEB/x", path: x, sha256: %s}`, hexOf([]byte("other"))), remote.ErrRegistry, "it sent sha256:"},
-		"not there":    {nil, fmt.Sprintf(`{source: "$WEB/y", path: x, sha256: %s}`, hexOf(good)), remote.ErrRegistry, "404"},
+		"another hash": {
+			nil, fmt.Sprintf(`{source: "$WEB/x", path: x, sha256: %s}`, hexOf([]byte("other"))), remote.ErrRegistry, "it sent sha256:",
+		},
+		"not there": {nil, fmt.Sprintf(`{source: "$WEB/y", path: x, sha256: %s}`, hexOf(good)), remote.ErrRegistry, "404"},
 		"no size": {func(w http.ResponseWriter, r *http.Request) http.ResponseWriter {
 			w.(http.Flusher).Flush()
 			_, _ = w.Write(good)
 			return nil
 		}, fmt.Sprintf(`{source: "$WEB/x", path: x, sha256: %s}`, hexOf(good)), remote.ErrUnknownSize, "give size in the manifest"},
-		"too long":            {nil, fmt.Sprintf(`{source: "$WEB/x", path: x, sha256: %s, size: 3}`, hexOf(good)), remote.ErrRegistry, "more than the 3 bytes"},
-		"local, another hash": {nil, fmt.Sprintf(`{source: local.conf, path: x, sha256: %s}`, hexOf(good)), bundle.ErrDigest, "the manifest says"},
+		"too long": {
+			nil, fmt.Sprintf(`{source: "$WEB/x", path: x, sha256: %s, size: 3}`, hexOf(good)), remote.ErrRegistry, "more than the 3 bytes",
+		},
+		"local, another hash": {
+			nil, fmt.Sprintf(`{source: local.conf, path: x, sha256: %s}`, hexOf(good)), bundle.ErrDigest, "the manifest says",
+		},
 		"a loop": {func(w http.ResponseWriter, r *http.Request) http.ResponseWriter {
 			http.Redirect(w, r, r.URL.Path, http.StatusFound)
 			return nil
@@ -202,7 +208,9 @@ func TestPlacesOnTheHost(t *testing.T) {
 	if err != nil || !bytes.Contains(data, []byte(`"com.example.two-1.0.0.tar.gz"`)) || !bytes.Contains(data, []byte(`"plugin.tar.gz"`)) {
 		t.Errorf("the names of the plugins: %v", err)
 	}
-	for _, path := range []string{"plugins/plugin.tar.gz", "Plugins/PLUGIN.tar.gz", "plugins", "runtime/k3s/registries.yaml", "plugin-keys/x.asc", "runtime"} {
+	for _, path := range []string{
+		"plugins/plugin.tar.gz", "Plugins/PLUGIN.tar.gz", "plugins", "runtime/k3s/registries.yaml", "plugin-keys/x.asc", "runtime",
+	} {
 		o := intake(t, s, plugins+file(path))
 		if _, err := create.Run(t.Context(), o); !errors.Is(err, manifests.ErrInvalid) {
 			t.Errorf("%s: %v", path, err)

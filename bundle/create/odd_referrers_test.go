@@ -179,7 +179,10 @@ func TestOddReferrers(t *testing.T) {
 			}
 		}},
 		"null instead of a list, under the tag": {odd: func(_ *testing.T, o *oddRegistry, amd, _ bundle.Digest) {
-			o.also(tag(amd), answers(200, bundle.TypeOCIIndex, `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":null}`))
+			o.also(
+				tag(amd),
+				answers(200, bundle.TypeOCIIndex, `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":null}`),
+			)
 		}},
 		"an empty list": {odd: func(_ *testing.T, o *oddRegistry, amd, _ bundle.Digest) { o.list(amd) }},
 		"a list of another content type": {odd: func(t *testing.T, o *oddRegistry, amd, _ bundle.Digest) {
@@ -226,12 +229,18 @@ func TestOddReferrers(t *testing.T) {
 		"one is of the old artifact type": {odd: func(t *testing.T, o *oddRegistry, amd, _ bundle.Digest) {
 			o.list(amd, strange(artifactManifest, hash("b")), descriptorOf(t, o.sbom))
 		}, warns: []string{string(hash("b")), artifactManifest}, carried: true},
-		"one is served with the old artifact type": {odd: func(t *testing.T, o *oddRegistry, amd, _ bundle.Digest) {
-			data := `{"mediaType":"` + artifactManifest + `","artifactType":"x/y","blobs":[]}`
-			d := bundle.DigestOf([]byte(data))
-			o.list(amd, strange(bundle.TypeOCIManifest, d), descriptorOf(t, o.sbom))
-			o.also(string(d), answers(200, artifactManifest, data))
-		}, warns: []string{string(bundle.DigestOf([]byte(`{"mediaType":"` + artifactManifest + `","artifactType":"x/y","blobs":[]}`))), artifactManifest}, carried: true},
+		"one is served with the old artifact type": {
+			odd: func(t *testing.T, o *oddRegistry, amd, _ bundle.Digest) {
+				data := `{"mediaType":"` + artifactManifest + `","artifactType":"x/y","blobs":[]}`
+				d := bundle.DigestOf([]byte(data))
+				o.list(amd, strange(bundle.TypeOCIManifest, d), descriptorOf(t, o.sbom))
+				o.also(string(d), answers(200, artifactManifest, data))
+			},
+			warns: []string{
+				string(bundle.DigestOf([]byte(`{"mediaType":"` + artifactManifest + `","artifactType":"x/y","blobs":[]}`))), artifactManifest,
+			},
+			carried: true,
+		},
 		"one has no subject": {odd: func(t *testing.T, o *oddRegistry, amd, _ bundle.Digest) {
 			o.list(amd, descriptorOf(t, o.sbom), strange(bundle.TypeOCIManifest, o.artifact(t, "none", nil)))
 		}, warns: []string{"does not refer to"}, carried: true},
@@ -257,7 +266,13 @@ func TestOddReferrers(t *testing.T) {
 		"the digest is no digest": {odd: func(t *testing.T, o *oddRegistry, amd, sbom bundle.Digest) {
 			entry := fmt.Sprintf(`{"mediaType":%q,"digest":%q,"size":%d}`, bundle.TypeOCIManifest, sbom, descriptorOf(t, o.sbom).Size)
 			o.list(amd)
-			o.also("/referrers/"+string(amd), answers(200, bundle.TypeOCIIndex, `{"schemaVersion":2,"manifests":[{"mediaType":"`+bundle.TypeOCIManifest+`","digest":"sha512:ab/../x","size":1},`+entry+`]}`))
+			o.also(
+				"/referrers/"+string(amd),
+				answers(
+					200, bundle.TypeOCIIndex,
+					`{"schemaVersion":2,"manifests":[{"mediaType":"`+bundle.TypeOCIManifest+`","digest":"sha512:ab/../x","size":1},`+entry+`]}`,
+				),
+			)
 		}, warns: []string{"sha512:ab"}, carried: true},
 		"an entry is no descriptor": {odd: func(t *testing.T, o *oddRegistry, amd, sbom bundle.Digest) {
 			entry := fmt.Sprintf(`{"mediaType":%q,"digest":%q,"size":%d}`, bundle.TypeOCIManifest, sbom, descriptorOf(t, o.sbom).Size)
@@ -401,7 +416,8 @@ func TestOddReferrersAndRules(t *testing.T) {
 			}
 			m, err := manifests.Parse(
 				fmt.Appendf(nil, `{"apiVersion": "oobbundle.dev/v1", "kind": "Manifest", "metadata": {"name": "demo", "version": "1"},
-"keys": {"maker": %q}, "verifyImages": [{"images": "**", "keys": ["maker"]}], "components": [{"name": "a", "images": [%q]}]}`, public, o.Host+"/team/app:1"),
+"keys": {"maker": %q}, "verifyImages": [{"images": "**", "keys": ["maker"]}], "components": [{"name": "a", "images": [%q]}]}`,
+					public, o.Host+"/team/app:1"),
 			)
 			if err != nil {
 				t.Fatal(err)

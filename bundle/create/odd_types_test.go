@@ -59,7 +59,9 @@ func TestOddContentTypes(t *testing.T) {
 				return body
 			}))
 			var refs []string
-			for name, what := range map[string]types.MediaType{"image": types.OCIManifestSchema1, "docker": types.DockerManifestSchema2, "index": types.OCIImageIndex} {
+			for name, what := range map[string]types.MediaType{
+				"image": types.OCIManifestSchema1, "docker": types.DockerManifestSchema2, "index": types.OCIImageIndex,
+			} {
 				var ref string
 				switch what {
 				case types.OCIManifestSchema1:
@@ -105,7 +107,8 @@ func TestManifestKinds(t *testing.T) {
 	schema1 := `{"schemaVersion":1,"name":"team/app","tag":"1","architecture":"amd64","fsLayers":[{"blobSum":"` + string(
 		bundle.DigestOf(config),
 	) + `"}],"history":[{"v1Compatibility":"{}"}]`
-	signed := schema1 + `,"signatures":[{"header":{"jwk":{"crv":"P-256","kid":"x","kty":"EC","x":"a","y":"b"},"alg":"ES256"},"signature":"s","protected":"p"}]}`
+	signed := schema1 + `,"signatures":[{"header":{"jwk":{"crv":"P-256","kid":"x","kty":"EC","x":"a","y":"b"},"alg":"ES256"},` +
+		`"signature":"s","protected":"p"}]}`
 	schema1 += "}"
 	const old = "Docker's schema 1"
 	for name, test := range map[string]struct {
@@ -115,21 +118,25 @@ func TestManifestKinds(t *testing.T) {
 		"no type at all":                      {"", `{"schemaVersion":2,"config":` + desc + `,"layers":[]}`, ""},
 		"index without mediaType":             {"text/plain", `{"schemaVersion":2,"manifests":[]}`, ""},
 		"index without mediaType, upper case": {"Application/Vnd.OCI.Image.Index.v1+JSON", `{"schemaVersion":2,"manifests":[]}`, ""},
-		"both":                                {"application/json", `{"schemaVersion":2,"config":` + desc + `,"layers":[],"manifests":[]}`, "application/json"},
-		"neither":                             {"application/json", `{"schemaVersion":2}`, "application/json"},
-		"an error with status 200":            {"application/json", `{"errors":[{"code":"DENIED"}]}`, "application/json"},
-		"a web page":                          {"application/json", `<html>`, "application/json"},
-		"a list":                              {"application/json", `[]`, "application/json"},
-		"the old artifact":                    {"application/json", `{"mediaType":"` + artifactManifest + `","blobs":[]}`, artifactManifest},
-		"two types":                           {bundle.TypeOCIManifest, `{"schemaVersion":2,"mediaType":"` + bundle.TypeOCIIndex + `","manifests":[]}`, "calls itself"},
-		"schema 1":                            {"application/vnd.docker.distribution.manifest.v1+json", schema1, old},
-		"schema 1, signed":                    {"application/vnd.docker.distribution.manifest.v1+prettyjws", signed, old},
-		"schema 1 as json":                    {"application/json", schema1, old},
-		"schema 1, signed, as json":           {"application/json; charset=utf-8", signed, old},
-		"schema 1, signed, as text":           {"text/plain", signed, old},
-		"schema 1 without a type":             {"", schema1, old},
-		"schema 1 as schema 2":                {bundle.TypeDockerManifest, signed, old},
-		"schema 1, upper case":                {"APPLICATION/VND.DOCKER.DISTRIBUTION.MANIFEST.V1+PRETTYJWS", signed, old},
+		"both": {
+			"application/json", `{"schemaVersion":2,"config":` + desc + `,"layers":[],"manifests":[]}`, "application/json",
+		},
+		"neither":                  {"application/json", `{"schemaVersion":2}`, "application/json"},
+		"an error with status 200": {"application/json", `{"errors":[{"code":"DENIED"}]}`, "application/json"},
+		"a web page":               {"application/json", `<html>`, "application/json"},
+		"a list":                   {"application/json", `[]`, "application/json"},
+		"the old artifact":         {"application/json", `{"mediaType":"` + artifactManifest + `","blobs":[]}`, artifactManifest},
+		"two types": {
+			bundle.TypeOCIManifest, `{"schemaVersion":2,"mediaType":"` + bundle.TypeOCIIndex + `","manifests":[]}`, "calls itself",
+		},
+		"schema 1":                  {"application/vnd.docker.distribution.manifest.v1+json", schema1, old},
+		"schema 1, signed":          {"application/vnd.docker.distribution.manifest.v1+prettyjws", signed, old},
+		"schema 1 as json":          {"application/json", schema1, old},
+		"schema 1, signed, as json": {"application/json; charset=utf-8", signed, old},
+		"schema 1, signed, as text": {"text/plain", signed, old},
+		"schema 1 without a type":   {"", schema1, old},
+		"schema 1 as schema 2":      {bundle.TypeDockerManifest, signed, old},
+		"schema 1, upper case":      {"APPLICATION/VND.DOCKER.DISTRIBUTION.MANIFEST.V1+PRETTYJWS", signed, old},
 	} {
 		for _, by := range []string{"tag", "digest"} {
 			t.Run(name+" by "+by, func(t *testing.T) {

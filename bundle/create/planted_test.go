@@ -23,7 +23,8 @@ import (
 // TestPlanted: what others put beside the output decides neither what is signed nor which
 // files are written.
 func TestPlanted(t *testing.T) {
-	const journal = `{"apiVersion":"oobbundle.dev/v1","kind":"CreateJournal","manifest":"MANIFEST","program":"PROGRAM","channel":"CHANNEL","platforms":["linux/amd64"],"created":"2999-01-01T00:00:00Z","volumeSize":0,"choice":"CHOICE"}` + "\n"
+	const journal = `{"apiVersion":"oobbundle.dev/v1","kind":"CreateJournal","manifest":"MANIFEST","program":"PROGRAM",` +
+		`"channel":"CHANNEL","platforms":["linux/amd64"],"created":"2999-01-01T00:00:00Z","volumeSize":0,"choice":"CHOICE"}` + "\n"
 	up, key := bundletest.NewRegistry(t, nil), bundletest.NewKey(t)
 	ref := up.Push(t, "team/app:1", bundletest.Image("linux/amd64", random(1, 1000)))
 	must := func(err error) {
@@ -151,9 +152,11 @@ func TestLockedTime(t *testing.T) {
 		"as it was":             {func(*manifests.Lock, time.Time) {}, nil},
 		"a clock that is ahead": {func(l *manifests.Lock, now time.Time) { l.Created = now.Add(12 * time.Hour) }, nil},
 		"next week":             {func(l *manifests.Lock, now time.Time) { l.Created = now.Add(7 * 24 * time.Hour) }, manifests.ErrMismatch},
-		"2999":                  {func(l *manifests.Lock, _ time.Time) { l.Created = time.Date(2999, 1, 1, 0, 0, 0, 0, time.UTC) }, manifests.ErrMismatch},
-		"the last sequence":     {func(l *manifests.Lock, _ time.Time) { l.Sequence = 1<<63 - 1 }, manifests.ErrInvalid},
-		"one before it":         {func(l *manifests.Lock, _ time.Time) { l.Sequence = 1<<63 - 2 }, manifests.ErrInvalid},
+		"2999": {
+			func(l *manifests.Lock, _ time.Time) { l.Created = time.Date(2999, 1, 1, 0, 0, 0, 0, time.UTC) }, manifests.ErrMismatch,
+		},
+		"the last sequence": {func(l *manifests.Lock, _ time.Time) { l.Sequence = 1<<63 - 1 }, manifests.ErrInvalid},
+		"one before it":     {func(l *manifests.Lock, _ time.Time) { l.Sequence = 1<<63 - 2 }, manifests.ErrInvalid},
 	} {
 		o := bundletest.Options(t, bundletest.Manifest(t, "demo", ref), key, up)
 		lock, err := create.Lock(t.Context(), o, filepath.Join(t.TempDir(), "d"))

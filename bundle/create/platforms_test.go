@@ -84,35 +84,84 @@ func TestChoosePlatforms(t *testing.T) {
 		class          error
 		says           string
 	}{
-		"v6 for v7":             {entries: []string{p("linux/amd64"), p("linux/arm/v6")}, asked: []string{"linux/arm/v7"}, manifests: []int{1}},
-		"v5 for v7":             {entries: []string{p("linux/amd64"), p("linux/arm/v5")}, asked: []string{"linux/arm"}, manifests: []int{1}},
-		"the best of three":     {entries: []string{p("linux/arm/v5"), p("linux/arm/v6"), p("linux/arm/v8")}, asked: []string{"linux/arm/v7"}, manifests: []int{1}},
-		"the best comes last":   {entries: []string{p("linux/arm/v5"), p("linux/arm/v6"), p("linux/arm/v7")}, asked: []string{"linux/arm/v7"}, manifests: []int{2}},
-		"the best comes first":  {entries: []string{p("linux/arm/v7"), p("linux/arm/v6"), p("linux/arm/v5")}, asked: []string{"linux/arm/v7"}, manifests: []int{0}},
-		"no variant is v7":      {entries: []string{p("linux/arm"), p("linux/arm/v6")}, asked: []string{"linux/arm/v7"}, manifests: []int{0}},
-		"v7 not for v6":         {entries: []string{p("linux/arm/v7"), p("linux/amd64")}, asked: []string{"linux/arm/v6"}, class: bundle.ErrPolicy, says: "only for linux/arm/v7, linux/amd64"},
-		"v7 for v8":             {entries: []string{p("linux/arm/v7"), p("linux/amd64")}, asked: []string{"linux/arm/v8"}, manifests: []int{0}},
-		"one for two":           {entries: []string{p("linux/arm/v6"), p("linux/amd64")}, asked: []string{"linux/arm/v7", "linux/arm/v6"}, manifests: []int{0}},
-		"arm64/v8":              {entries: []string{p("linux/amd64"), p("linux/arm64/v8")}, asked: []string{"linux/arm64"}, manifests: []int{1}},
-		"arm64 for v9":          {entries: []string{p("linux/amd64"), p("linux/arm64")}, asked: []string{"linux/arm64/v9"}, manifests: []int{1}},
-		"amd64/v1 for v2":       {entries: []string{p("linux/arm64"), p("linux/amd64/v1")}, asked: []string{"linux/amd64/v2"}, manifests: []int{1}},
-		"amd64 for v3":          {entries: []string{p("linux/amd64"), p("linux/amd64/v2"), p("linux/amd64/v4")}, asked: []string{"linux/amd64/v3"}, manifests: []int{1}},
-		"amd64/v2 not for v1":   {entries: []string{p("linux/amd64/v2"), p("linux/arm64")}, asked: []string{"linux/amd64"}, class: bundle.ErrPolicy, says: "only for linux/amd64/v2"},
-		"arm not for arm64":     {entries: []string{p("linux/arm/v7"), p("linux/amd64")}, asked: []string{"linux/arm64"}, class: bundle.ErrPolicy, says: "none for linux/arm64"},
-		"386 not for amd64":     {entries: []string{p("linux/386"), p("linux/arm64")}, asked: []string{"linux/amd64"}, class: bundle.ErrPolicy, says: "none for linux/amd64"},
-		"other variants":        {entries: []string{p("linux/mips/hardfloat"), p("linux/amd64")}, asked: []string{"linux/mips"}, class: bundle.ErrPolicy, says: "none for linux/mips"},
-		"the first of two":      {entries: []string{p("linux/amd64"), p("linux/amd64/v1"), p("linux/arm64")}, asked: []string{"linux/amd64"}, manifests: []int{0}},
-		"an empty platform":     {entries: []string{"{}"}, asked: []string{"linux/amd64"}},
-		"empty platforms":       {entries: []string{"{}", `{"os":"","architecture":""}`, p("unknown/unknown"), p("linux/unknown")}, asked: []string{"linux/amd64"}},
-		"unknown alone":         {entries: []string{p("unknown/unknown")}, asked: []string{"linux/amd64"}},
-		"attestations alone":    {entries: []string{"@7 " + p("unknown/unknown"), "@7 " + p("unknown/unknown")}, asked: []string{"linux/amd64"}},
-		"empty beside images":   {entries: []string{p("linux/amd64"), p("linux/arm64"), "{}", p("unknown/unknown"), ""}, asked: []string{"linux/amd64"}, manifests: []int{0}, company: []int{2, 3, 4}},
-		"attestations":          {entries: []string{p("linux/amd64"), p("linux/arm64"), "@0 " + p("unknown/unknown"), "@1 " + p("unknown/unknown"), "@0 {}", "@1 {}", "@0 "}, asked: []string{"linux/amd64"}, manifests: []int{0}, company: []int{2, 4, 6}},
-		"everything is asked":   {entries: []string{p("linux/amd64"), "{}", "@0 " + p("unknown/unknown")}, asked: []string{"linux/amd64"}},
-		"two versions":          {entries: []string{p("linux/amd64"), win("10.0.17763.1"), win("10.0.20348.2")}, asked: []string{"windows/amd64"}, manifests: []int{1, 2}},
+		"v6 for v7": {entries: []string{p("linux/amd64"), p("linux/arm/v6")}, asked: []string{"linux/arm/v7"}, manifests: []int{1}},
+		"v5 for v7": {entries: []string{p("linux/amd64"), p("linux/arm/v5")}, asked: []string{"linux/arm"}, manifests: []int{1}},
+		"the best of three": {
+			entries: []string{p("linux/arm/v5"), p("linux/arm/v6"), p("linux/arm/v8")}, asked: []string{"linux/arm/v7"}, manifests: []int{1},
+		},
+		"the best comes last": {
+			entries: []string{p("linux/arm/v5"), p("linux/arm/v6"), p("linux/arm/v7")}, asked: []string{"linux/arm/v7"}, manifests: []int{2},
+		},
+		"the best comes first": {
+			entries: []string{p("linux/arm/v7"), p("linux/arm/v6"), p("linux/arm/v5")}, asked: []string{"linux/arm/v7"}, manifests: []int{0},
+		},
+		"no variant is v7": {entries: []string{p("linux/arm"), p("linux/arm/v6")}, asked: []string{"linux/arm/v7"}, manifests: []int{0}},
+		"v7 not for v6": {
+			entries: []string{p("linux/arm/v7"), p("linux/amd64")}, asked: []string{"linux/arm/v6"},
+			class: bundle.ErrPolicy, says: "only for linux/arm/v7, linux/amd64",
+		},
+		"v7 for v8": {entries: []string{p("linux/arm/v7"), p("linux/amd64")}, asked: []string{"linux/arm/v8"}, manifests: []int{0}},
+		"one for two": {
+			entries: []string{p("linux/arm/v6"), p("linux/amd64")}, asked: []string{"linux/arm/v7", "linux/arm/v6"}, manifests: []int{0},
+		},
+		"arm64/v8":     {entries: []string{p("linux/amd64"), p("linux/arm64/v8")}, asked: []string{"linux/arm64"}, manifests: []int{1}},
+		"arm64 for v9": {entries: []string{p("linux/amd64"), p("linux/arm64")}, asked: []string{"linux/arm64/v9"}, manifests: []int{1}},
+		"amd64/v1 for v2": {
+			entries: []string{p("linux/arm64"), p("linux/amd64/v1")}, asked: []string{"linux/amd64/v2"}, manifests: []int{1},
+		},
+		"amd64 for v3": {
+			entries: []string{p("linux/amd64"), p("linux/amd64/v2"), p("linux/amd64/v4")}, asked: []string{"linux/amd64/v3"}, manifests: []int{1},
+		},
+		"amd64/v2 not for v1": {
+			entries: []string{p("linux/amd64/v2"), p("linux/arm64")}, asked: []string{"linux/amd64"},
+			class: bundle.ErrPolicy, says: "only for linux/amd64/v2",
+		},
+		"arm not for arm64": {
+			entries: []string{p("linux/arm/v7"), p("linux/amd64")},
+			asked:   []string{"linux/arm64"}, class: bundle.ErrPolicy, says: "none for linux/arm64",
+		},
+		"386 not for amd64": {
+			entries: []string{p("linux/386"), p("linux/arm64")}, asked: []string{"linux/amd64"},
+			class: bundle.ErrPolicy, says: "none for linux/amd64",
+		},
+		"other variants": {
+			entries: []string{p("linux/mips/hardfloat"), p("linux/amd64")},
+			asked:   []string{"linux/mips"}, class: bundle.ErrPolicy, says: "none for linux/mips",
+		},
+		"the first of two": {
+			entries: []string{p("linux/amd64"), p("linux/amd64/v1"), p("linux/arm64")}, asked: []string{"linux/amd64"}, manifests: []int{0},
+		},
+		"an empty platform": {entries: []string{"{}"}, asked: []string{"linux/amd64"}},
+		"empty platforms": {
+			entries: []string{"{}", `{"os":"","architecture":""}`, p("unknown/unknown"), p("linux/unknown")}, asked: []string{"linux/amd64"},
+		},
+		"unknown alone":      {entries: []string{p("unknown/unknown")}, asked: []string{"linux/amd64"}},
+		"attestations alone": {entries: []string{"@7 " + p("unknown/unknown"), "@7 " + p("unknown/unknown")}, asked: []string{"linux/amd64"}},
+		"empty beside images": {
+			entries: []string{p("linux/amd64"), p("linux/arm64"), "{}", p("unknown/unknown"), ""},
+			asked:   []string{"linux/amd64"}, manifests: []int{0}, company: []int{2, 3, 4},
+		},
+		"attestations": {
+			entries: []string{
+				p("linux/amd64"), p("linux/arm64"), "@0 " + p("unknown/unknown"), "@1 " + p("unknown/unknown"), "@0 {}", "@1 {}", "@0 ",
+			},
+			asked: []string{"linux/amd64"}, manifests: []int{0}, company: []int{2, 4, 6},
+		},
+		"everything is asked": {entries: []string{p("linux/amd64"), "{}", "@0 " + p("unknown/unknown")}, asked: []string{"linux/amd64"}},
+		"two versions": {
+			entries: []string{p("linux/amd64"), win("10.0.17763.1"), win("10.0.20348.2")}, asked: []string{"windows/amd64"}, manifests: []int{1, 2},
+		},
 		"two versions, and all": {entries: []string{win("10.0.17763.1"), win("10.0.20348.2")}, asked: []string{"windows/amd64"}},
-		"one version twice":     {entries: []string{p("linux/amd64"), win("10.0.17763.1"), win("10.0.17763.1"), win("10.0.20348.2")}, asked: []string{"windows/amd64"}, manifests: []int{1, 3}},
-		"features":              {entries: []string{p("linux/amd64"), `{"os":"windows","architecture":"amd64","os.features":["win32k"]}`, `{"os":"windows","architecture":"amd64"}`}, asked: []string{"windows/amd64"}, manifests: []int{2}},
+		"one version twice": {
+			entries: []string{p("linux/amd64"), win("10.0.17763.1"), win("10.0.17763.1"), win("10.0.20348.2")},
+			asked:   []string{"windows/amd64"}, manifests: []int{1, 3},
+		},
+		"features": {
+			entries: []string{
+				p("linux/amd64"), `{"os":"windows","architecture":"amd64","os.features":["win32k"]}`, `{"os":"windows","architecture":"amd64"}`,
+			},
+			asked: []string{"windows/amd64"}, manifests: []int{2},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			up := bundletest.NewRegistry(t, nil)

@@ -174,8 +174,10 @@ func TestVerifyImages(t *testing.T) {
 		"a tag of cosign's": {"**", func(up *bundletest.Registry) {
 			up.Push(t, tagOf(digestOf(t, img), ".sig"), bundletest.CosignSignature(t, key, digestOf(t, img)))
 		}, true, false},
-		"a Sigstore bundle":               {"**", func(up *bundletest.Registry) { up.Push(t, "team/app:s", bundleSignature(t, key, img, sign)) }, true, false},
-		"checked and left behind":         {"**", func(up *bundletest.Registry) { up.Push(t, "team/app:s", bundleSignature(t, key, img, sign)) }, true, true},
+		"a Sigstore bundle": {"**", func(up *bundletest.Registry) { up.Push(t, "team/app:s", bundleSignature(t, key, img, sign)) }, true, false},
+		"checked and left behind": {
+			"**", func(up *bundletest.Registry) { up.Push(t, "team/app:s", bundleSignature(t, key, img, sign)) }, true, true,
+		},
 		"nothing asked":                   {"docker.io/**", func(*bundletest.Registry) {}, true, false},
 		"no signature":                    {"**", func(*bundletest.Registry) {}, false, false},
 		"no signature, and none to carry": {"**", func(*bundletest.Registry) {}, false, true},
@@ -205,7 +207,8 @@ func TestVerifyImages(t *testing.T) {
 			}
 			m, err := manifests.Parse(
 				fmt.Appendf(nil, `{"apiVersion": "oobbundle.dev/v1", "kind": "Manifest", "metadata": {"name": "demo", "version": "1"},
-"keys": {"maker": %q}, "verifyImages": [{"images": %q, "keys": ["maker"]}], "components": [{"name": "a", "images": [%q]}]}`, public, test.pattern, ref),
+"keys": {"maker": %q}, "verifyImages": [{"images": %q, "keys": ["maker"]}], "components": [{"name": "a", "images": [%q]}]}`,
+					public, test.pattern, ref),
 			)
 			if err != nil {
 				t.Fatal(err)

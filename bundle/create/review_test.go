@@ -68,7 +68,9 @@ func TestSignedCharts(t *testing.T) {
 	up.Push(t, "charts/demo:1.0.0", bundletest.Artifact([]byte("unsigned")))
 	m, err := manifests.Parse(
 		fmt.Appendf(nil, `{"apiVersion": "oobbundle.dev/v1", "kind": "Manifest", "metadata": {"name": "demo", "version": "1"},
-"keys": {"maker": %q}, "verifyImages": [{"images": "**", "keys": ["maker"]}], "components": [{"name": "a", "charts": [{"repository": "oci://%s/charts", "name": "demo", "version": "1.0.0"}]}]}`, public, up.Host),
+"keys": {"maker": %q}, "verifyImages": [{"images": "**", "keys": ["maker"]}], `+
+			`"components": [{"name": "a", "charts": [{"repository": "oci://%s/charts", "name": "demo", "version": "1.0.0"}]}]}`,
+			public, up.Host),
 	)
 	if err != nil {
 		t.Fatal(err)
@@ -144,7 +146,8 @@ func TestLockLeavesNewSignatures(t *testing.T) {
 	up.Push(t, "charts/demo:1.0.0", chart)
 	m, err := manifests.Parse(
 		fmt.Appendf(nil, `{"apiVersion": "oobbundle.dev/v1", "kind": "Manifest", "metadata": {"name": "demo", "version": "1"},
-"components": [{"name": "a", "images": [%q], "charts": [{"repository": "oci://%s/charts", "name": "demo", "version": "1.0.0"}]}]}`, ref, up.Host),
+"components": [{"name": "a", "images": [%q], "charts": [{"repository": "oci://%s/charts", "name": "demo", "version": "1.0.0"}]}]}`,
+			ref, up.Host),
 	)
 	if err != nil {
 		t.Fatal(err)

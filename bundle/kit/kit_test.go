@@ -60,11 +60,14 @@ func TestOpen(t *testing.T) {
 		"a script":        {text, here(), "is not a Linux program"},
 		"another platform": {program, other, "was built for linux/" + runtime.GOARCH + ", and the bundle is for " +
 			"linux/s390x; give the release for linux/s390x"},
-		"Windows":           {program, bundle.Platform{OS: "windows", Architecture: runtime.GOARCH}, "only a Linux program"},
-		"another processor": {changed(t, program, func(data []byte) { binary.LittleEndian.PutUint16(data[18:], uint16(elf.EM_S390)) }), here(), "is for the processor EM_S390"},
-		"an interpreter":    {changed(t, program, interpreted), here(), "needs libraries"},
-		"a directory":       {t.TempDir(), here(), "is not a file"},
-		"a cut program":     {changed(t, program, func(data []byte) { clear(data[len(data)/3:]) }), here(), "is not a"},
+		"Windows": {program, bundle.Platform{OS: "windows", Architecture: runtime.GOARCH}, "only a Linux program"},
+		"another processor": {
+			changed(t, program, func(data []byte) { binary.LittleEndian.PutUint16(data[18:], uint16(elf.EM_S390)) }),
+			here(), "is for the processor EM_S390",
+		},
+		"an interpreter": {changed(t, program, interpreted), here(), "needs libraries"},
+		"a directory":    {t.TempDir(), here(), "is not a file"},
+		"a cut program":  {changed(t, program, func(data []byte) { clear(data[len(data)/3:]) }), here(), "is not a"},
 	} {
 		p, err := kit.Open(test.path, test.platform)
 		if p != nil || !errors.Is(err, kit.ErrProgram) || !strings.Contains(err.Error(), test.want) {

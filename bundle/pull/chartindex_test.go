@@ -21,7 +21,8 @@ func TestChartIndexForms(t *testing.T) {
 		"  web:\n  - name: web\n    version: 1.2.3\n    digest: abc\n    urls:\n    - web-1.2.3.tgz\n  - name: web\n    " +
 		"version: 1.10\n    urls: [web-1.10.tgz]\n" +
 		"generated: \"2026-01-01T00:00:00Z\"\n"
-	const list = `[{"name":"web","version":"1.2.3","digest":"abc","urls":["web-1.2.3.tgz"]},{"name":"web","version":"1.10","urls":["web-1.10.tgz"]}]`
+	const list = `[{"name":"web","version":"1.2.3","digest":"abc","urls":["web-1.2.3.tgz"]},` +
+		`{"name":"web","version":"1.10","urls":["web-1.10.tgz"]}]`
 	replace := func(pairs ...string) string {
 		out := strings.NewReplacer(pairs...).Replace(block)
 		if out == block {
@@ -30,15 +31,16 @@ func TestChartIndexForms(t *testing.T) {
 		return out
 	}
 	for name, index := range map[string]string{
-		"block style":            block,
-		"JSON":                   `{"apiVersion":"v1","entries":{"api":[{"version":"9.9.9"}],"web":` + list + `},"generated":"x"}`,
-		"JSON over lines":        "{\n\t\"apiVersion\": \"v1\",\n\t\"entries\": {\n\t\t\"api\": [],\n\t\t\"web\": " + list + "\n\t}\n}\n",
-		"JSON with other types":  `{"entries":{"api":{"urls":5},"web":` + list + `,"zero":null}}`,
-		"JSON with escaped text": `{"entries":{"web":` + strings.ReplaceAll(list, `"name":`, `"description":"\ud83d\ude00 \/ \u007f","name":`) + `}}`,
-		"JSON with numbers":      `{"entries":{"web":` + strings.ReplaceAll(list, `"1.10"`, "1.10") + `}}`,
-		"JSON with a key twice":  `{"entries":{"web":` + strings.ReplaceAll(list, `"name":`, `"version":"7","urls":["a"],"name":`) + `}}`,
-		"JSON with a BOM":        "\ufeff" + `{"entries":{"web":` + list + `}}`,
-		"JSON behind a marker":   "--- {\"entries\":{\"web\":" + list + "}}\n",
+		"block style":           block,
+		"JSON":                  `{"apiVersion":"v1","entries":{"api":[{"version":"9.9.9"}],"web":` + list + `},"generated":"x"}`,
+		"JSON over lines":       "{\n\t\"apiVersion\": \"v1\",\n\t\"entries\": {\n\t\t\"api\": [],\n\t\t\"web\": " + list + "\n\t}\n}\n",
+		"JSON with other types": `{"entries":{"api":{"urls":5},"web":` + list + `,"zero":null}}`,
+		"JSON with escaped text": `{"entries":{"web":` +
+			strings.ReplaceAll(list, `"name":`, `"description":"\ud83d\ude00 \/ \u007f","name":`) + `}}`,
+		"JSON with numbers":     `{"entries":{"web":` + strings.ReplaceAll(list, `"1.10"`, "1.10") + `}}`,
+		"JSON with a key twice": `{"entries":{"web":` + strings.ReplaceAll(list, `"name":`, `"version":"7","urls":["a"],"name":`) + `}}`,
+		"JSON with a BOM":       "\ufeff" + `{"entries":{"web":` + list + `}}`,
+		"JSON behind a marker":  "--- {\"entries\":{\"web\":" + list + "}}\n",
 		"flow style": "{apiVersion: v1, entries: {api: [], web: [{version: 1.2.3, digest: abc, urls: " +
 			"[web-1.2.3.tgz]}, {version: 1.10, urls: [web-1.10.tgz]}]}}",
 		"entries in flow style":         "apiVersion: v1\nentries: {\"web\": " + list + "}\n",
@@ -61,21 +63,29 @@ func TestChartIndexForms(t *testing.T) {
 		"a directive":                   "%YAML 1.2\n---\n" + block,
 		"a second document":             block + "---\nentries:\n  web: []\n",
 		"an end and a second document":  block + "...\n---\nentries: {}\n",
-		"deeper lists":                  replace("\n  - name", "\n      - name", "\n    version", "\n        version", "\n    urls", "\n        urls", "\n    digest", "\n        digest", "\n    - web", "\n        - web"),
-		"wide dashes":                   replace("  - name: web\n    version", "  -   name: web\n      version", "\n    digest", "\n      digest", "\n    urls:\n    -", "\n      urls:\n      -", "\n    urls: [web-1.10", "\n      urls: [web-1.10"),
-		"a dash alone":                  replace("  - name: web", "  -\n    name: web"),
-		"an indented document":          "  " + strings.ReplaceAll(strings.TrimSuffix(block, "\n"), "\n", "\n  ") + "\n",
+		"deeper lists": replace(
+			"\n  - name", "\n      - name", "\n    version", "\n        version",
+			"\n    urls", "\n        urls", "\n    digest", "\n        digest", "\n    - web", "\n        - web",
+		),
+		"wide dashes": replace(
+			"  - name: web\n    version", "  -   name: web\n      version", "\n    digest", "\n      digest",
+			"\n    urls:\n    -", "\n      urls:\n      -", "\n    urls: [web-1.10", "\n      urls: [web-1.10",
+		),
+		"a dash alone":         replace("  - name: web", "  -\n    name: web"),
+		"an indented document": "  " + strings.ReplaceAll(strings.TrimSuffix(block, "\n"), "\n", "\n  ") + "\n",
 		"keys in one column": "entries:\n web:\n - {version: 1.2.3, digest: abc, urls: [web-1.2.3.tgz]}\n - " +
 			"{version: 1.10, urls: [web-1.10.tgz]}\n api:\n - version: 1\n",
 		"an alias of another chart": replace("  - name: api", "  - &a\n    name: api", "  web:", "  other:\n  - *a\n  web:"),
 		"an alias in the chart":     replace("urls: [api.tgz]", "digest: &d abc", "digest: abc", "digest: *d"),
 		"an anchor on the chart":    replace("  web:", "  web: &all"),
 		"the chart as an alias":     strings.NewReplacer("  web:", "  base: &all", "generated:", "  web: *all\ngenerated:").Replace(block),
-		"a merge":                   strings.NewReplacer("entries:", "base: &all", "generated:", "entries:\n  <<: *all\n  other: []\ngenerated:").Replace(block),
-		"a complex key":             replace("  web:\n", "  ? web\n  :\n"),
-		"a tag":                     replace("  web:", "  web: !!seq"),
-		"text with tabs":            replace("digest: abc", "description: \"a\tb\"\n    digest: abc"),
-		"tabs between":              replace("  web:", "  web:\t", "digest: abc", "digest:\tabc"),
+		"a merge": strings.NewReplacer(
+			"entries:", "base: &all", "generated:", "entries:\n  <<: *all\n  other: []\ngenerated:",
+		).Replace(block),
+		"a complex key":  replace("  web:\n", "  ? web\n  :\n"),
+		"a tag":          replace("  web:", "  web: !!seq"),
+		"text with tabs": replace("digest: abc", "description: \"a\tb\"\n    digest: abc"),
+		"tabs between":   replace("  web:", "  web:\t", "digest: abc", "digest:\tabc"),
 		"text that looks like a chart": replace("    digest: abc", "    description: |\n      web:\n      - version: 7\n\n "+
 			"      # x\n    digest: abc", "urls: [api.tgz]", "description: >-\n      entries:\n        web:\n        - version: 8"),
 		"quoted text over lines": replace("    digest: abc", "    description: \"web:\n      - version: 7\n\n      "+

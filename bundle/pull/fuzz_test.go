@@ -71,14 +71,18 @@ func pluginSeeds(tb testing.TB) seeds.Of[pluginInput] {
 		{whole, []byte(`{"id":"abc","version":"1.2.3","props":{"deep":[1e3,null,{"id":"x"}]},"other":{"Id":"y"}}`)},
 	}}
 	for _, m := range []string{
-		``, `[]`, `null`, `{}`, `{"id":"abc"}`, `{"id":"../x","version":"1.2.3"}`, `{"id":"a..b","version":"1.2.3"}`, `{"id":"ABC","version":"1.2.3"}`, `{"id":"abc","version":"latest"}`,
-		`{"id":"abc","version":"1.2.3","ID":"x"}`, `{"id":"abc","version":"1.2.3","id":"x"}`, `{"id":"abc","version":"1.2.3","ver` + "\u017f" + `ion":"2.0.0"}`, `{"id":"abc","version":"1.2.3"}{}`,
-		`{"id":"abc","version":"1.2.3","server":{"executable":"none"}}`, `{"id":"abc","version":"1.2.3","server":{"executables":{"linux-arm64":"x"}}}`, "{\"id\":\"abc\",\"version\":\"1.2.3\",\"name\":\"\xff\"}",
+		``, `[]`, `null`, `{}`, `{"id":"abc"}`, `{"id":"../x","version":"1.2.3"}`,
+		`{"id":"a..b","version":"1.2.3"}`, `{"id":"ABC","version":"1.2.3"}`, `{"id":"abc","version":"latest"}`,
+		`{"id":"abc","version":"1.2.3","ID":"x"}`, `{"id":"abc","version":"1.2.3","id":"x"}`,
+		`{"id":"abc","version":"1.2.3","ver` + "\u017f" + `ion":"2.0.0"}`, `{"id":"abc","version":"1.2.3"}{}`,
+		`{"id":"abc","version":"1.2.3","server":{"executable":"none"}}`,
+		`{"id":"abc","version":"1.2.3","server":{"executables":{"linux-arm64":"x"}}}`, "{\"id\":\"abc\",\"version\":\"1.2.3\",\"name\":\"\xff\"}",
 	} {
 		s.Refused = append(s.Refused, pluginInput{whole, []byte(m)})
 	}
 	for _, members := range [][]member{
-		append(good(), reg("com.example.demo/plugin.yaml", "id: x")), append(good(), reg("other/x", "")), good()[2:], append(good(), reg("com.example.demo/WEBAPP/dist/main.js", "")),
+		append(good(), reg("com.example.demo/plugin.yaml", "id: x")), append(good(), reg("other/x", "")),
+		good()[2:], append(good(), reg("com.example.demo/WEBAPP/dist/main.js", "")),
 	} {
 		s.Refused = append(s.Refused, pluginInput{tarOf(tb, members), minimal})
 	}
@@ -350,7 +354,8 @@ func signatureSeeds(tb testing.TB) seeds.Of[signatureInput] {
 	simple := `{"critical":{"identity":{"docker-reference":"a"},"image":{"docker-manifest-digest":"` + string(
 		signedImage,
 	) + `"},"type":"cosign container image signature"},"optional":null}`
-	statement := `{"_type":"https://in-toto.io/Statement/v1","subject":[{"name":"a","digest":{"sha256":"` + signedImage.Hex() + `"}}],"predicateType":"https://sigstore.dev/cosign/sign/v1","predicate":{}}`
+	statement := `{"_type":"https://in-toto.io/Statement/v1","subject":[{"name":"a","digest":{"sha256":"` + signedImage.Hex() + `"}}],` +
+		`"predicateType":"https://sigstore.dev/cosign/sign/v1","predicate":{}}`
 	envelope := `{"mediaType":"x","verificationMaterial":{},"dsseEnvelope":{"payload":"` + base64.StdEncoding.EncodeToString(
 		[]byte(statement),
 	) + `","payloadType":"application/vnd.in-toto+json","signatures":[{"sig":"AAAA"}]}}`
@@ -366,8 +371,10 @@ func signatureSeeds(tb testing.TB) seeds.Of[signatureInput] {
 		{[]byte(statement), []byte("{}"), sig},
 	}}
 	for _, payload := range []string{
-		``, `{}`, `null`, strings.Replace(simple, signedImage.Hex(), strings.Repeat("0", 64), 1), strings.Replace(simple, "cosign container", "atomic container", 1),
-		strings.Replace(statement, "sign/v1", "attest/v1", 1), strings.Replace(statement, `"subject":[`, `"subject":[{},`, 1), strings.Replace(statement, signedImage.Hex(), "", 1), simple + "{}",
+		``, `{}`, `null`, strings.Replace(simple, signedImage.Hex(), strings.Repeat("0", 64), 1),
+		strings.Replace(simple, "cosign container", "atomic container", 1),
+		strings.Replace(statement, "sign/v1", "attest/v1", 1), strings.Replace(statement, `"subject":[`, `"subject":[{},`, 1),
+		strings.Replace(statement, signedImage.Hex(), "", 1), simple + "{}",
 	} {
 		s.Refused = append(s.Refused, signatureInput{[]byte(payload), []byte(envelope), sig})
 	}

@@ -344,7 +344,9 @@ func TestReplaceable(t *testing.T) {
 	if err := Replaceable(path); err != nil {
 		t.Errorf("nothing is there: %v", err)
 	}
-	for text, want := range map[string]error{render(t, full()): nil, "": fs.ErrExist, "<!doctype html>\n<p>mine": fs.ErrExist, strings.Repeat("x", 1000): fs.ErrExist} {
+	for text, want := range map[string]error{
+		render(t, full()): nil, "": fs.ErrExist, "<!doctype html>\n<p>mine": fs.ErrExist, strings.Repeat("x", 1000): fs.ErrExist,
+	} {
 		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}

@@ -102,7 +102,9 @@ func TestSummary(t *testing.T) {
 	for _, i := range s.Images {
 		by[strings.TrimPrefix(i.Reference, w.up.Host+"/team/")] = i
 	}
-	for name, kind := range map[string]string{"one:1": record.KindImage, "two:2": record.KindImage, "multi:1": record.KindImage, "notes:1": record.KindArtifact} {
+	for name, kind := range map[string]string{
+		"one:1": record.KindImage, "two:2": record.KindImage, "multi:1": record.KindImage, "notes:1": record.KindArtifact,
+	} {
 		i := by[name]
 		if i.Kind != kind || i.Size <= 0 || i.Shared < 0 || i.Shared >= i.Size {
 			t.Errorf("%s: %+v", name, i)
@@ -233,7 +235,8 @@ func TestContract(t *testing.T) {
 	}
 	for _, path := range []string{
 		"verified", "bundle.digest", "bundle.name", "bundle.version", "bundle.channel", "bundle.sequence", "bundle.created", "bundle.platforms",
-		"signatures.fingerprint", "signatures.trusted", "signatures.valid", "images.reference", "images.digest", "images.partial", "images.manifests.digest",
+		"signatures.fingerprint", "signatures.trusted", "signatures.valid",
+		"images.reference", "images.digest", "images.partial", "images.manifests.digest",
 		"components.name", "charts", "plugins", "files.path", "files.mode", "files.digest", "files.size", "files.manifest", "blobs", "bytes",
 		"sboms.digest", "sboms.size", "sboms.format",
 	} {

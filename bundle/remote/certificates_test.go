@@ -117,15 +117,17 @@ func TestClientCertificate(t *testing.T) {
 		files map[string][]byte
 		fails string
 	}{
-		"a pair":            {map[string][]byte{"ca.crt": s.ca(), "client.cert": cert, "client.key": key}, ""},
-		"of any name":       {map[string][]byte{"a.crt": s.ca(), "my.own.cert": cert, "my.own.key": key}, ""},
-		"two pairs":         {map[string][]byte{"a.crt": s.ca(), "a.cert": other, "a.key": otherKey, "b.cert": cert, "b.key": key}, ""},
-		"other files":       {map[string][]byte{"a.crt": s.ca(), "a.cert": cert, "a.key": key, "README": nil, "a.pem": nil, "hosts.toml": nil}, ""},
-		"none":              {map[string][]byte{"ca.crt": s.ca()}, "client certificate"},
-		"a stranger's":      {map[string][]byte{"ca.crt": s.ca(), "client.cert": other, "client.key": otherKey}, "client certificate"},
-		"no key":            {map[string][]byte{"ca.crt": s.ca(), "client.cert": cert}, "DIR/client.key is missing"},
-		"no certificate":    {map[string][]byte{"ca.crt": s.ca(), "client.key": key}, "DIR/client.cert is missing"},
-		"another's key":     {map[string][]byte{"ca.crt": s.ca(), "client.cert": cert, "client.key": otherKey}, "DIR/client.cert with the key DIR/client.key"},
+		"a pair":         {map[string][]byte{"ca.crt": s.ca(), "client.cert": cert, "client.key": key}, ""},
+		"of any name":    {map[string][]byte{"a.crt": s.ca(), "my.own.cert": cert, "my.own.key": key}, ""},
+		"two pairs":      {map[string][]byte{"a.crt": s.ca(), "a.cert": other, "a.key": otherKey, "b.cert": cert, "b.key": key}, ""},
+		"other files":    {map[string][]byte{"a.crt": s.ca(), "a.cert": cert, "a.key": key, "README": nil, "a.pem": nil, "hosts.toml": nil}, ""},
+		"none":           {map[string][]byte{"ca.crt": s.ca()}, "client certificate"},
+		"a stranger's":   {map[string][]byte{"ca.crt": s.ca(), "client.cert": other, "client.key": otherKey}, "client certificate"},
+		"no key":         {map[string][]byte{"ca.crt": s.ca(), "client.cert": cert}, "DIR/client.key is missing"},
+		"no certificate": {map[string][]byte{"ca.crt": s.ca(), "client.key": key}, "DIR/client.cert is missing"},
+		"another's key": {
+			map[string][]byte{"ca.crt": s.ca(), "client.cert": cert, "client.key": otherKey}, "DIR/client.cert with the key DIR/client.key",
+		},
 		"a damaged key":     {map[string][]byte{"ca.crt": s.ca(), "client.cert": cert, "client.key": []byte("x")}, "DIR/client.key"},
 		"an authority":      {map[string][]byte{"ca.cert": s.ca()}, "authority ends in .crt"},
 		"one of two no key": {map[string][]byte{"a.crt": s.ca(), "a.cert": cert, "a.key": key, "b.cert": cert}, "DIR/b.key is missing"},

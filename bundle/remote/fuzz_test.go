@@ -58,14 +58,17 @@ func answerSeeds() seeds.Of[answer] {
 		{206, "bytes 0-9/10", []byte("0123456789")},
 	}}
 	for _, h := range []string{
-		`Bearer realm="https://auth.example.com/token",service="registry.example.com",scope="repository:a:pull"`, `Bearer realm="https://other.example/token"`,
-		`Bearer realm="http://registry.example.com/token"`, `Bearer realm="https://registry.example.com.evil.example/token"`, `Basic realm="x"`, `basic`, `Bearer`, `Negotiate, Basic realm="x"`,
+		`Bearer realm="https://auth.example.com/token",service="registry.example.com",scope="repository:a:pull"`,
+		`Bearer realm="https://other.example/token"`,
+		`Bearer realm="http://registry.example.com/token"`, `Bearer realm="https://registry.example.com.evil.example/token"`,
+		`Basic realm="x"`, `basic`, `Bearer`, `Negotiate, Basic realm="x"`,
 		`Bearer realm="https://registry.example.com@evil.example/"`, `Bearer realm="//evil.example/"`,
 	} {
 		s.Refused = append(s.Refused, answer{401, h, []byte(`{"token":"t"}`)})
 	}
 	for _, h := range []string{
-		"1", "0", "-1", "300", "301", "9223372036854775807", "18446744073710", "Fri, 31 Dec 2027 23:59:59 GMT", "Thu, 01 Jan 1970 00:00:00 GMT", "soon",
+		"1", "0", "-1", "300", "301", "9223372036854775807", "18446744073710",
+		"Fri, 31 Dec 2027 23:59:59 GMT", "Thu, 01 Jan 1970 00:00:00 GMT", "soon",
 	} {
 		s.Refused = append(s.Refused, answer{429, h, []byte(`{"errors":[{"code":"TOOMANYREQUESTS","message":"slow \u009b31m down"}]}`)})
 	}

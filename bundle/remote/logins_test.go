@@ -70,34 +70,63 @@ func TestLogins(t *testing.T) {
 		user  string
 		fails []string
 	}{
-		"REGISTRY_AUTH_FILE first":      {files: map[string]string{file: of(host, "a"), runtime: of(host, "b"), podman: of(host, "c"), docker: of(host, "d")}, env: of(host, "e"), user: "a"},
-		"then DOCKER_AUTH_CONFIG":       {files: map[string]string{file: other, runtime: of(host, "b"), docker: of(host, "d")}, env: of(host, "e"), user: "e"},
-		"then the runtime directory":    {files: map[string]string{file: other, runtime: of(host, "b"), podman: of(host, "c"), docker: of(host, "d")}, env: other, user: "b"},
-		"then podman's in the home":     {files: map[string]string{runtime: other, podman: of(host, "c"), docker: of(host, "d")}, user: "c"},
-		"then Docker's":                 {files: map[string]string{file: other, runtime: "{}", podman: other, docker: of(host, "d")}, user: "d"},
-		"Docker's elsewhere":            {files: map[string]string{podman: other, docker: of(host, "d"), moved: of(host, "m")}, moved: true, user: "m"},
-		"podman's beside Docker's":      {files: map[string]string{podman: of(host, "c"), docker: other}, user: "c"},
-		"podman's beside an empty one":  {files: map[string]string{runtime: of(host, "b"), docker: ""}, user: "b"},
-		"an entry without a login":      {files: map[string]string{podman: fmt.Sprintf(`{"auths":{%q:{}}}`, host), docker: of(host, "d")}, user: "d"},
-		"DOCKER_AUTH_CONFIG alone":      {env: of(host, "e"), user: "e"},
-		"the variable beside a file":    {files: map[string]string{docker: other}, env: of(host, "e"), user: "e"},
-		"of a repository":               {files: map[string]string{podman: of(host+"/team/app", "c")}, user: "c"},
-		"of a namespace":                {files: map[string]string{podman: of(host+"/team", "c"), docker: of(host, "d")}, user: "c"},
-		"of another namespace":          {files: map[string]string{podman: of(host+"/tea", "c"), docker: of(host, "d")}, user: "d"},
-		"by an old URL":                 {files: map[string]string{docker: of("https://"+host+"/v1/", "d")}, user: "d"},
-		"a helper":                      {files: map[string]string{podman: other, docker: fmt.Sprintf(`{"credHelpers":{%q:"logins"}}`, host)}, user: "h"},
-		"a helper of podman's":          {files: map[string]string{podman: fmt.Sprintf(`{"credHelpers":{%q:"logins"}}`, host), docker: of(host, "d")}, user: "h"},
-		"a store":                       {files: map[string]string{docker: `{"credsStore":"logins"}`}, user: "h"},
-		"a helper that knows none":      {files: map[string]string{podman: fmt.Sprintf(`{"credHelpers":{%q:"none"}}`, host), docker: of(host, "d")}, user: "d"},
-		"a helper that is missing":      {files: map[string]string{podman: fmt.Sprintf(`{"credHelpers":{%q:"missing"}}`, host), docker: of(host, "d")}, fails: []string{podman, "docker-credential-missing"}},
-		"a damaged file":                {files: map[string]string{runtime: `{"auths":`, docker: of(host, "d")}, fails: []string{runtime}},
-		"a damaged file of Docker's":    {files: map[string]string{docker: `[]`}, fails: []string{docker}},
-		"a damaged login":               {files: map[string]string{podman: fmt.Sprintf(`{"auths":{%q:{"auth":"%%%%"}}}`, host)}, fails: []string{podman}},
-		"a damaged variable":            {files: map[string]string{docker: of(host, "d")}, env: `{"auths"`, fails: []string{"DOCKER_AUTH_CONFIG"}},
+		"REGISTRY_AUTH_FILE first": {
+			files: map[string]string{file: of(host, "a"), runtime: of(host, "b"), podman: of(host, "c"), docker: of(host, "d")},
+			env:   of(host, "e"), user: "a",
+		},
+		"then DOCKER_AUTH_CONFIG": {
+			files: map[string]string{file: other, runtime: of(host, "b"), docker: of(host, "d")}, env: of(host, "e"), user: "e",
+		},
+		"then the runtime directory": {
+			files: map[string]string{file: other, runtime: of(host, "b"), podman: of(host, "c"), docker: of(host, "d")}, env: other, user: "b",
+		},
+		"then podman's in the home": {files: map[string]string{runtime: other, podman: of(host, "c"), docker: of(host, "d")}, user: "c"},
+		"then Docker's":             {files: map[string]string{file: other, runtime: "{}", podman: other, docker: of(host, "d")}, user: "d"},
+		"Docker's elsewhere": {
+			files: map[string]string{podman: other, docker: of(host, "d"), moved: of(host, "m")}, moved: true, user: "m",
+		},
+		"podman's beside Docker's":     {files: map[string]string{podman: of(host, "c"), docker: other}, user: "c"},
+		"podman's beside an empty one": {files: map[string]string{runtime: of(host, "b"), docker: ""}, user: "b"},
+		"an entry without a login": {
+			files: map[string]string{podman: fmt.Sprintf(`{"auths":{%q:{}}}`, host), docker: of(host, "d")}, user: "d",
+		},
+		"DOCKER_AUTH_CONFIG alone":   {env: of(host, "e"), user: "e"},
+		"the variable beside a file": {files: map[string]string{docker: other}, env: of(host, "e"), user: "e"},
+		"of a repository":            {files: map[string]string{podman: of(host+"/team/app", "c")}, user: "c"},
+		"of a namespace":             {files: map[string]string{podman: of(host+"/team", "c"), docker: of(host, "d")}, user: "c"},
+		"of another namespace":       {files: map[string]string{podman: of(host+"/tea", "c"), docker: of(host, "d")}, user: "d"},
+		"by an old URL":              {files: map[string]string{docker: of("https://"+host+"/v1/", "d")}, user: "d"},
+		"a helper": {
+			files: map[string]string{podman: other, docker: fmt.Sprintf(`{"credHelpers":{%q:"logins"}}`, host)}, user: "h",
+		},
+		"a helper of podman's": {
+			files: map[string]string{podman: fmt.Sprintf(`{"credHelpers":{%q:"logins"}}`, host), docker: of(host, "d")}, user: "h",
+		},
+		"a store": {files: map[string]string{docker: `{"credsStore":"logins"}`}, user: "h"},
+		"a helper that knows none": {
+			files: map[string]string{podman: fmt.Sprintf(`{"credHelpers":{%q:"none"}}`, host), docker: of(host, "d")}, user: "d",
+		},
+		"a helper that is missing": {
+			files: map[string]string{podman: fmt.Sprintf(`{"credHelpers":{%q:"missing"}}`, host), docker: of(host, "d")},
+			fails: []string{podman, "docker-credential-missing"},
+		},
+		"a damaged file":             {files: map[string]string{runtime: `{"auths":`, docker: of(host, "d")}, fails: []string{runtime}},
+		"a damaged file of Docker's": {files: map[string]string{docker: `[]`}, fails: []string{docker}},
+		"a damaged login": {
+			files: map[string]string{podman: fmt.Sprintf(`{"auths":{%q:{"auth":"%%%%"}}}`, host)}, fails: []string{podman},
+		},
+		"a damaged variable": {
+			files: map[string]string{docker: of(host, "d")}, env: `{"auths"`, fails: []string{"DOCKER_AUTH_CONFIG"},
+		},
 		"a damaged file that is not it": {files: map[string]string{podman: of(host, "c"), docker: "["}, user: "c"},
-		"none anywhere":                 {files: map[string]string{podman: other, docker: other}, fails: []string{"asked as nobody", runtime, podman, docker}},
-		"none at all":                   {fails: []string{"asked as nobody", runtime, podman, docker}},
-		"a wrong one":                   {files: map[string]string{podman: strings.Replace(of(host, "c"), "auth\":\"", "username\":\"c\",\"password\":\"wrong\",\"x\":\"", 1)}, fails: []string{`user "c" of `, podman}},
+		"none anywhere": {
+			files: map[string]string{podman: other, docker: other}, fails: []string{"asked as nobody", runtime, podman, docker},
+		},
+		"none at all": {fails: []string{"asked as nobody", runtime, podman, docker}},
+		"a wrong one": {
+			files: map[string]string{podman: strings.Replace(of(host, "c"), "auth\":\"", "username\":\"c\",\"password\":\"wrong\",\"x\":\"", 1)},
+			fails: []string{`user "c" of `, podman},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()

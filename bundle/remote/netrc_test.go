@@ -147,13 +147,20 @@ func TestNetrc(t *testing.T) {
 		"others can read it":    {netrc: good, path: "/file", mode: 0o644, want: "content", warns: "chmod 600 $NETRC"},
 		"the group can read it": {netrc: good, path: "/file", mode: 0o640, want: "content", warns: "chmod 600 $NETRC"},
 		"others, unused":        {netrc: "machine b.example login u password p\n", path: "/redirect/x", mode: 0o644, want: "elsewhere"},
-		"another host's":        {netrc: "machine b.example login u password p\n", path: "/file", says: []string{"401", host, "$NETRC", "machine 127.0.0.1 login USER password PASSWORD"}},
-		"the wrong password":    {netrc: "machine 127.0.0.1 login user password wrong-one\n", path: "/file", says: []string{"401", host, "$NETRC", `user "user"`}},
-		"forbidden":             {netrc: good, path: "/forbidden", says: []string{"403", host, "$NETRC", `user "user"`}},
-		"no file":               {path: "/file", says: []string{"401", host, "there is no file $NETRC"}},
-		"a bad file":            {netrc: "machine 127.0.0.1 login user password \"" + canary, path: "/file", says: []string{"401", host, "$NETRC", "line 1"}},
-		"default":               {netrc: "default login user password " + canary, path: "/file", says: []string{"401", "$NETRC"}},
-		"plain http not named":  {netrc: good, path: "/file", https: true, says: []string{"--plain-http"}},
+		"another host's": {
+			netrc: "machine b.example login u password p\n", path: "/file",
+			says: []string{"401", host, "$NETRC", "machine 127.0.0.1 login USER password PASSWORD"},
+		},
+		"the wrong password": {
+			netrc: "machine 127.0.0.1 login user password wrong-one\n", path: "/file", says: []string{"401", host, "$NETRC", `user "user"`},
+		},
+		"forbidden": {netrc: good, path: "/forbidden", says: []string{"403", host, "$NETRC", `user "user"`}},
+		"no file":   {path: "/file", says: []string{"401", host, "there is no file $NETRC"}},
+		"a bad file": {
+			netrc: "machine 127.0.0.1 login user password \"" + canary, path: "/file", says: []string{"401", host, "$NETRC", "line 1"},
+		},
+		"default":              {netrc: "default login user password " + canary, path: "/file", says: []string{"401", "$NETRC"}},
+		"plain http not named": {netrc: good, path: "/file", https: true, says: []string{"--plain-http"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			elsewhere = nil

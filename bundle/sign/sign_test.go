@@ -77,7 +77,8 @@ func TestLoadRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	block := func(kind string, data []byte) []byte { return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: data}) }
-	scrypt := `{"kdf":{"name":"scrypt","params":{"N":1073741824,"r":8,"p":1},"salt":"AAAA"},"cipher":{"name":"nacl/secretbox","nonce":"AAAA"},"ciphertext":"AAAA"}`
+	scrypt := `{"kdf":{"name":"scrypt","params":{"N":1073741824,"r":8,"p":1},"salt":"AAAA"},` +
+		`"cipher":{"name":"nacl/secretbox","nonce":"AAAA"},"ciphertext":"AAAA"}`
 	for name, test := range map[string]struct {
 		data []byte
 		mode os.FileMode
@@ -125,7 +126,8 @@ func TestHostileKeyFiles(t *testing.T) {
 		return block(
 			"ENCRYPTED SIGSTORE PRIVATE KEY",
 			[]byte(
-				`{"kdf":{"name":"scrypt","params":{"N":`+n+`,"r":`+r+`,"p":`+p+`},"salt":"AAAAAAAAAAAAAAAAAAAAAA=="},"cipher":{"name":"nacl/secretbox","nonce":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"},"ciphertext":"AAAA"}`,
+				`{"kdf":{"name":"scrypt","params":{"N":`+n+`,"r":`+r+`,"p":`+p+`},"salt":"AAAAAAAAAAAAAAAAAAAAAA=="},`+
+					`"cipher":{"name":"nacl/secretbox","nonce":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"},"ciphertext":"AAAA"}`,
 			),
 		)
 	}
@@ -165,7 +167,9 @@ func TestHostileKeyFiles(t *testing.T) {
 			t.Errorf("a device without an end: %v", err)
 		}
 	}
-	for name, data := range map[string][]byte{"CRLF": bytes.ReplaceAll(good, []byte("\n"), []byte("\r\n")), "text before it": append([]byte("mine\n"), good...)} {
+	for name, data := range map[string][]byte{
+		"CRLF": bytes.ReplaceAll(good, []byte("\n"), []byte("\r\n")), "text before it": append([]byte("mine\n"), good...),
+	} {
 		bundletest.Write(t, path, data, 0o600)
 		if _, err := sign.Load(path, password("")); err != nil {
 			t.Errorf("%s: %v", name, err)
@@ -395,7 +399,9 @@ func TestForeignSlotFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, slot := range map[string][]byte{"another bundle's": head.Slot, "empty": {}, "rubbish": bytes.Repeat([]byte("x"), bundle.SlotSize), "lacking": lacking} {
+	for name, slot := range map[string][]byte{
+		"another bundle's": head.Slot, "empty": {}, "rubbish": bytes.Repeat([]byte("x"), bundle.SlotSize), "lacking": lacking,
+	} {
 		bundletest.Write(t, sign.SlotFile(path), slot, 0o644)
 		if _, err := sign.Add(path, c.Signer); !errors.Is(err, bundle.ErrSignature) || !strings.Contains(err.Error(), "remove it") {
 			t.Errorf("%s: %v", name, err)

@@ -166,7 +166,10 @@ func TestKeyFiles(t *testing.T) {
 			}
 		})
 	}
-	for name, data := range map[string][]byte{"CRLF": []byte(strings.ReplaceAll(string(good), "\n", "\r\n")), "text before it": append([]byte("from the maker:\n"), good...), "no newline at the end": []byte(strings.TrimSpace(string(good)))} {
+	for name, data := range map[string][]byte{
+		"CRLF": []byte(strings.ReplaceAll(string(good), "\n", "\r\n")), "text before it": append([]byte("from the maker:\n"), good...),
+		"no newline at the end": []byte(strings.TrimSpace(string(good))),
+	} {
 		path := filepath.Join(dir, "good.pub")
 		bundletest.Write(t, path, data, 0o644)
 		if _, err := trust.ReadKey(path); err != nil {
@@ -404,7 +407,8 @@ func TestWidening(t *testing.T) {
 		glob string
 		want string // channels afterwards, or "refused"
 	}{
-		{"app/*", "app/*"}, {"", "refused"}, {"app/*", "app/*"}, {"web/*", "app/* web/*"}, {"", "refused"}, {trust.EveryChannel, ""}, {"", ""}, {"app/*", "app/*"}, {"", "refused"},
+		{"app/*", "app/*"}, {"", "refused"}, {"app/*", "app/*"}, {"web/*", "app/* web/*"},
+		{"", "refused"}, {trust.EveryChannel, ""}, {"", ""}, {"app/*", "app/*"}, {"", "refused"},
 	} {
 		k, err := store.Add(pem, step.glob)
 		got := strings.Join(k.Channels, " ")
@@ -428,7 +432,10 @@ func TestTighten(t *testing.T) {
 		given     []verify.Key
 		threshold int
 		want      int
-	}{{"nothing given", nil, 1, 2}, {"a lower threshold", nil, 1, 2}, {"a higher threshold", nil, 3, 3}, {"the same key", []verify.Key{a.Trusted}, 1, 2}, {"another key", []verify.Key{b.Trusted}, 1, 2}} {
+	}{
+		{"nothing given", nil, 1, 2}, {"a lower threshold", nil, 1, 2}, {"a higher threshold", nil, 3, 3},
+		{"the same key", []verify.Key{a.Trusted}, 1, 2}, {"another key", []verify.Key{b.Trusted}, 1, 2},
+	} {
 		p := trust.Tighten(kept, test.given, test.threshold)
 		if p.Threshold != test.want || p.MinSequence["app"] != 5 {
 			t.Errorf("%s: %+v", test.name, p)
