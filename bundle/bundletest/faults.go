@@ -22,15 +22,29 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle/remote"
 )
 
-// What requests are for.
-func IsPing(r *http.Request) bool      { return r.URL.Path == "/v2/" }
-func IsToken(r *http.Request) bool     { return r.URL.Path == "/token" }
-func IsWork(r *http.Request) bool      { return strings.HasPrefix(r.URL.Path, "/v2/") && !IsPing(r) }
-func IsManifest(r *http.Request) bool  { return strings.Contains(r.URL.Path, "/manifests/") }
-func IsBlob(r *http.Request) bool      { return strings.Contains(r.URL.Path, "/blobs/sha256:") }
-func IsUpload(r *http.Request) bool    { return strings.Contains(r.URL.Path, "/blobs/uploads/") }
+// IsPing says whether a request asks for the version of the API.
+func IsPing(r *http.Request) bool { return r.URL.Path == "/v2/" }
+
+// IsToken says whether a request asks for a token.
+func IsToken(r *http.Request) bool { return r.URL.Path == "/token" }
+
+// IsWork says whether a request is one of the API, other than a ping.
+func IsWork(r *http.Request) bool { return strings.HasPrefix(r.URL.Path, "/v2/") && !IsPing(r) }
+
+// IsManifest says whether a request is about a manifest.
+func IsManifest(r *http.Request) bool { return strings.Contains(r.URL.Path, "/manifests/") }
+
+// IsBlob says whether a request is about a blob with a known digest.
+func IsBlob(r *http.Request) bool { return strings.Contains(r.URL.Path, "/blobs/sha256:") }
+
+// IsUpload says whether a request is part of the upload of a blob.
+func IsUpload(r *http.Request) bool { return strings.Contains(r.URL.Path, "/blobs/uploads/") }
+
+// IsReferrers says whether a request asks for what refers to a manifest.
 func IsReferrers(r *http.Request) bool { return strings.Contains(r.URL.Path, "/referrers/") }
-func IsAny(*http.Request) bool         { return true }
+
+// IsAny says yes to every request.
+func IsAny(*http.Request) bool { return true }
 
 // On does something to some requests.
 func On(match func(*http.Request) bool, do func(h *Host, w http.ResponseWriter, r *http.Request)) Mode {
