@@ -612,6 +612,17 @@ func fuzzDeployment(t *testing.T, data []byte) bool {
 	if err := again.Check(geometry); err != nil || !bytes.Equal(written, encode(again)) {
 		t.Fatalf("%q was written as %q: %v", data, written, err)
 	}
+	paths := checkPaths(t, data, d)
+	if d.Host != nil {
+		checkHost(t, data, d.Host, paths)
+	}
+	return true
+}
+
+// checkPaths fails if a file or a plugin of the document leads elsewhere, and returns
+// the paths of the files in lower case.
+func checkPaths(t *testing.T, data []byte, d bundle.Deployment) map[string]bool {
+	t.Helper()
 	seen := map[string]bool{}
 	for _, x := range d.Files {
 		low := strings.ToLower(x.Path)
@@ -626,22 +637,25 @@ func fuzzDeployment(t *testing.T, data []byte) bool {
 			t.Fatalf("%+v in %q", p, data)
 		}
 	}
-	if h := d.Host; h != nil {
-		for _, s := range h.Secrets {
-			if s.Length < 16 || s.Length > 256 {
-				t.Fatalf("%+v in %q", s, data)
-			}
-		}
-		for _, p := range h.Directories {
-			if !below("/data", filepath.Join("/data", p.Path)) {
-				t.Fatalf("%+v in %q", p, data)
-			}
-		}
-		for _, m := range h.Merges {
-			if !below("/data", filepath.Join("/data", m.File)) || !seen[strings.ToLower(m.Patch)] {
-				t.Fatalf("%+v in %q", m, data)
-			}
+	return seen
+}
+
+// checkHost fails if something that the document says about the host leads elsewhere.
+func checkHost(t *testing.T, data []byte, h *bundle.Host, paths map[string]bool) {
+	t.Helper()
+	for _, s := range h.Secrets {
+		if s.Length < 16 || s.Length > 256 {
+			t.Fatalf("%+v in %q", s, data)
 		}
 	}
-	return true
+	for _, p := range h.Directories {
+		if !below("/data", filepath.Join("/data", p.Path)) {
+			t.Fatalf("%+v in %q", p, data)
+		}
+	}
+	for _, m := range h.Merges {
+		if !below("/data", filepath.Join("/data", m.File)) || !paths[strings.ToLower(m.Patch)] {
+			t.Fatalf("%+v in %q", m, data)
+		}
+	}
 }

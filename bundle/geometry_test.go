@@ -307,11 +307,18 @@ func TestLargeMember(t *testing.T) {
 	if err != nil || !strings.Contains(string(out), fmt.Sprint(int64(size))) {
 		t.Errorf("tar lists %s, %v", out, err)
 	}
+	checkLongHeader(t, f, m)
+}
+
+// checkLongHeader fails if the extended header of the large layer is not as the format
+// says.
+func checkLongHeader(t *testing.T, f io.ReaderAt, m bundle.Member) {
+	t.Helper()
 	pax := make([]byte, 1024)
 	if _, err := f.ReadAt(pax, m.Offset); err != nil {
 		t.Fatal(err)
 	}
-	if name := "blobs/sha256/PaxHeaders.0/" + digest.Hex() + "\x00"; !strings.HasPrefix(string(pax), name) || pax[156] != 'x' {
+	if name := "blobs/sha256/PaxHeaders.0/" + m.Digest.Hex() + "\x00"; !strings.HasPrefix(string(pax), name) || pax[156] != 'x' {
 		t.Errorf("the extended header begins with %q", pax[:100])
 	}
 	if record := "19 size=8589938688\n"; string(pax[512:512+len(record)]) != record {

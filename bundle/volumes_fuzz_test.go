@@ -67,20 +67,7 @@ func fuzzVolumes(root string) func(t *testing.T, in volumesInput) bool {
 		}
 		defer os.RemoveAll(dir)
 		base := dir + "/./" + in.name // as it is given: Join would shorten it
-		var all []byte
-		want, ended := len(in.sizes) > 0 && in.sizes[0] != 255, false
-		for i, n := range in.sizes {
-			if n == 255 {
-				ended = true
-				continue
-			}
-			want = want && !ended && (i == 0 || n > 0 && n <= in.sizes[0]) && (i < 2 || in.sizes[i-1] == in.sizes[0])
-			data := bytes.Repeat([]byte{byte('a' + i)}, int(n))
-			all = append(all, data...)
-			if err := os.WriteFile(VolumeName(base, i+1), data, 0o644); err != nil {
-				t.Fatal(err)
-			}
-		}
+		all, want := writeParts(t, base, in.sizes)
 		f, err := OpenFile(base+".001", os.O_RDONLY)
 		if (err == nil) != want {
 			t.Fatalf("%q in parts of %v: %v", in.name, in.sizes, err)
@@ -95,6 +82,26 @@ func fuzzVolumes(root string) func(t *testing.T, in volumesInput) bool {
 		}
 		return true
 	}
+}
+
+// writeParts writes parts of these sizes, and returns what is in them together and whether
+// they are a whole bundle.
+func writeParts(t *testing.T, base string, sizes []byte) (all []byte, whole bool) {
+	t.Helper()
+	whole, ended := len(sizes) > 0 && sizes[0] != 255, false
+	for i, n := range sizes {
+		if n == 255 {
+			ended = true
+			continue
+		}
+		whole = whole && !ended && (i == 0 || n > 0 && n <= sizes[0]) && (i < 2 || sizes[i-1] == sizes[0])
+		data := bytes.Repeat([]byte{byte('a' + i)}, int(n))
+		all = append(all, data...)
+		if err := os.WriteFile(VolumeName(base, i+1), data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return all, whole
 }
 
 // TestVolumesAsGiven: a path need not be in its shortest form.

@@ -122,19 +122,12 @@ func TestEveryByte(t *testing.T) {
 		// Of the padding one value goes the whole way, and the others as far as
 		// the slot goes.
 		each(t, file, bundle.SlotSize-line, func(mine []byte, i int) error {
-			at := slot + line + i
-			for v := 1; v < 256 && length == 72; v++ {
-				if v > 1 && !*exhaustive {
-					break
-				}
-				changed.Add(1)
-				mine[at] ^= byte(v)
-				_, err := bundle.ParseSlot(mine[slot : slot+bundle.SlotSize])
-				mine[at] ^= byte(v)
-				if !errors.Is(err, bundle.ErrSignature) {
-					return fmt.Errorf("byte %d of the padding, changed by %#02x: %w", i, v, err)
+			if length == 72 {
+				if err := changePadding(mine, slot, line+i, &changed); err != nil {
+					return fmt.Errorf("byte %d of the padding, %w", i, err)
 				}
 			}
+			at := slot + line + i
 			return change(mine, at, mine[at]^0x20, policy)
 		})
 	}
@@ -142,6 +135,25 @@ func TestEveryByte(t *testing.T) {
 		t.Fatalf("the unchanged file: %v", err)
 	}
 	t.Logf("%d changes in %d bytes, all refused", changed.Load(), len(file))
+}
+
+// changePadding changes a byte of the slot's padding to another value, or with -exhaustive
+// to all others, and returns an error if one of them is taken.
+func changePadding(file []byte, slot, i int, changed *atomic.Int64) error {
+	at := slot + i
+	for v := 1; v < 256; v++ {
+		if v > 1 && !*exhaustive {
+			break
+		}
+		changed.Add(1)
+		file[at] ^= byte(v)
+		_, err := bundle.ParseSlot(file[slot : slot+bundle.SlotSize])
+		file[at] ^= byte(v)
+		if !errors.Is(err, bundle.ErrSignature) {
+			return fmt.Errorf("changed by %#02x: %w", v, err)
+		}
+	}
+	return nil
 }
 
 // TestEveryCut cuts a bundle at every offset.

@@ -114,13 +114,7 @@ func TestUnknownSigner(t *testing.T) {
 	second := first + bytes.IndexByte(v.Slot[first:], '\n') + 1
 	hint := slot + first + strings.Index(string(v.Slot[first:]), `"hint":"`) + len(`"hint":"`)
 	signature := slot + first + strings.Index(string(v.Slot[first:]), `"signature":"`) + len(`"signature":"`)
-	values := []int{1, 2, 4, 8, 16, 32, 64, 128}
-	if *exhaustive {
-		values = nil
-		for x := 1; x < 256; x++ {
-			values = append(values, x)
-		}
-	}
+	values := differences()
 	known := first * 8
 	var passed, refused, inHint, inSignature atomic.Int64
 	each(t, file, second, func(mine []byte, i int) error {
@@ -159,19 +153,7 @@ func TestUnknownSigner(t *testing.T) {
 		}
 		return nil
 	})
-	// What base64 alone says: as many changes lead to another text that is the one
-	// spelling of its bytes, 32 of them for the fingerprint.
-	theirs := mustParse(t, v.Slot)[1]
-	for _, part := range []struct {
-		name  string
-		bytes []byte
-		size  int // of what is spelled; 0 is any
-		got   int64
-	}{{"fingerprint", theirs.Key[:], 32, inHint.Load()}, {"signature", theirs.Bytes, 0, inSignature.Load()}} {
-		if want := otherSpellings(part.bytes, part.size); *exhaustive && part.got != want {
-			t.Errorf("%d changes of the %s pass, want %d", part.got, part.name, want)
-		}
-	}
+	checkSpellings(t, mustParse(t, v.Slot)[1], inHint.Load(), inSignature.Load())
 	// Who knows both keys lets none of these pass.
 	if err := check(file, trusting(a, b)); err != nil {
 		t.Fatal(err)
@@ -182,6 +164,36 @@ func TestUnknownSigner(t *testing.T) {
 		known, (second-first)*len(values), passed.Load(), inHint.Load(), inSignature.Load(),
 		refused.Load()-int64(known),
 	)
+}
+
+// differences are what a byte is changed by: single bits, or with -exhaustive everything.
+func differences() []int {
+	if !*exhaustive {
+		return []int{1, 2, 4, 8, 16, 32, 64, 128}
+	}
+	var all []int
+	for x := 1; x < 256; x++ {
+		all = append(all, x)
+	}
+	return all
+}
+
+// checkSpellings compares, with -exhaustive, how many changes of a line pass with how many
+// other spellings its fingerprint and its signature have.
+func checkSpellings(t *testing.T, theirs bundle.Signature, inHint, inSignature int64) {
+	t.Helper()
+	// What base64 alone says: as many changes lead to another text that is the one
+	// spelling of its bytes, 32 of them for the fingerprint.
+	for _, part := range []struct {
+		name  string
+		bytes []byte
+		size  int // of what is spelled; 0 is any
+		got   int64
+	}{{"fingerprint", theirs.Key[:], 32, inHint}, {"signature", theirs.Bytes, 0, inSignature}} {
+		if want := otherSpellings(part.bytes, part.size); *exhaustive && part.got != want {
+			t.Errorf("%d changes of the %s pass, want %d", part.got, part.name, want)
+		}
+	}
 }
 
 // otherSpellings counts the bytes of a base64 text that can be changed, one at a time,

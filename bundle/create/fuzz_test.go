@@ -73,23 +73,12 @@ func FuzzJournal(f *testing.F) {
 func fuzzJournal(dir string) func(t *testing.T, data []byte) bool {
 	partial := filepath.Join(dir, "b.partial")
 	path := partial + ".journal"
-	read := func(t *testing.T) (*journal, []byte, error) {
-		j, err := openJournal(partial)
-		if err != nil {
-			return nil, nil, err
-		}
-		data, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return j, data, nil
-	}
 	return func(t *testing.T, data []byte) bool {
 		if err := os.WriteFile(path, data, 0o644); err != nil {
 			t.Fatal(err)
 		}
 		defer os.Remove(path)
-		j, left, err := read(t)
+		j, left, err := readJournal(t, partial)
 		if err != nil {
 			if !errors.Is(err, bundle.ErrNewer) {
 				t.Fatalf("%q: %v", data, err)
@@ -102,17 +91,7 @@ func fuzzJournal(dir string) func(t *testing.T, data []byte) bool {
 		if !bytes.HasPrefix(data, left) || len(left) > 0 && left[len(left)-1] != '\n' || (j.begun == nil) != (len(left) == 0) {
 			t.Fatalf("of %q is left %q", data, left)
 		}
-		want := map[bundle.Digest]claim{}
-		for i, line := range bytes.Split(bytes.TrimSuffix(left, []byte("\n")), []byte("\n")) {
-			if i == 0 { // what encoding/json says of the same lines
-				continue
-			}
-			var c claim
-			if err := json.Unmarshal(line, &c); err != nil || c.Have < 0 {
-				t.Fatalf("%q was taken: %v", line, err)
-			}
-			want[c.Blob] = c
-		}
+		want := claimed(t, left)
 		if !reflect.DeepEqual(want, j.claims) {
 			t.Fatalf("claimed is %v, and by encoding/json %v", j.claims, want)
 		}
@@ -120,7 +99,7 @@ func fuzzJournal(dir string) func(t *testing.T, data []byte) bool {
 		if err := j.close(); err != nil {
 			t.Fatal(err)
 		}
-		again, left2, err := read(t)
+		again, left2, err := readJournal(t, partial)
 		if err != nil || !bytes.Equal(left, left2) || !reflect.DeepEqual(begun, again.begun) || !reflect.DeepEqual(want, again.claims) {
 			t.Fatalf("read again %q says otherwise: %v", left, err)
 		}
@@ -130,6 +109,37 @@ func fuzzJournal(dir string) func(t *testing.T, data []byte) bool {
 		}
 		return begun != nil
 	}
+}
+
+// readJournal opens the journal of a partial bundle and returns what is left in the file.
+func readJournal(t *testing.T, partial string) (*journal, []byte, error) {
+	t.Helper()
+	j, err := openJournal(partial)
+	if err != nil {
+		return nil, nil, err
+	}
+	data, err := os.ReadFile(partial + ".journal")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return j, data, nil
+}
+
+// claimed returns what encoding/json says of the claims in a journal.
+func claimed(t *testing.T, data []byte) map[bundle.Digest]claim {
+	t.Helper()
+	want := map[bundle.Digest]claim{}
+	for i, line := range bytes.Split(bytes.TrimSuffix(data, []byte("\n")), []byte("\n")) {
+		if i == 0 { // the beginning
+			continue
+		}
+		var c claim
+		if err := json.Unmarshal(line, &c); err != nil || c.Have < 0 {
+			t.Fatalf("%q was taken: %v", line, err)
+		}
+		want[c.Blob] = c
+	}
+	return want
 }
 
 // goOn begins a run that goes on with the journal, of a bundle that has no blob of

@@ -321,6 +321,17 @@ func (l *logged) String() string {
 	return l.b.String()
 }
 
+// checkLeftovers fails if a run that failed left more than its partial files beside the output.
+func checkLeftovers(t *testing.T, output string, runErr error) {
+	t.Helper()
+	left, err := filepath.Glob(filepath.Join(filepath.Dir(output), "*"))
+	for _, path := range left {
+		if runErr != nil && !strings.HasPrefix(path, output+".partial") || err != nil {
+			t.Errorf("left behind: %s", path)
+		}
+	}
+}
+
 // TestNetwork runs create against every fault of an upstream and of the way to it.
 // However it ends, it ends soon, says what is wrong, gives no secret away, leaves no
 // bundle unless it succeeded, and the same command succeeds when the fault is gone.
@@ -381,12 +392,7 @@ func TestNetwork(t *testing.T) {
 				return err
 			}
 			err := run()
-			left, globErr := filepath.Glob(filepath.Join(filepath.Dir(o.Output), "*"))
-			for _, path := range left {
-				if err != nil && !strings.HasPrefix(path, o.Output+".partial") || globErr != nil {
-					t.Errorf("left behind: %s", path)
-				}
-			}
+			checkLeftovers(t, o.Output, err)
 			problems, n := h.Problems(err, append(texts, log.String()), filepath.Dir(o.Output))
 			if h.After != nil {
 				h.After(t, h)
@@ -395,7 +401,7 @@ func TestNetwork(t *testing.T) {
 			if err := run(); err != nil {
 				t.Errorf("the fault is gone: %v", err)
 			}
-			left, globErr = filepath.Glob(o.Output + ".partial*")
+			left, globErr := filepath.Glob(o.Output + ".partial*")
 			if len(left) > 0 || globErr != nil {
 				t.Errorf("left behind: %v", left)
 			}

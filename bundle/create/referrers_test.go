@@ -64,38 +64,44 @@ func bundleSignature(t *testing.T, key *bundletest.Key, img v1.Image, predicate 
 
 func tagOf(d bundle.Digest, suffix string) string { return "team/app:sha256-" + d.Hex() + suffix }
 
+// referrersAPI answers the referrers API from lists by subject, on two pages where there
+// is more than one; without lists the registry answers.
+func referrersAPI(pages *map[string][]v1.Image) func(next http.Handler) http.Handler {
+	return func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			subject, ok := strings.CutPrefix(r.URL.Path, "/v2/team/app/referrers/")
+			if !ok || *pages == nil {
+				next.ServeHTTP(w, r)
+				return
+			}
+			list := (*pages)[subject]
+			if len(list) > 1 && r.URL.Query().Get("page") == "" {
+				w.Header().Set("Link", fmt.Sprintf(`<%s?page=2>; rel="next"`, r.URL.Path))
+				list = list[:1]
+			} else if len(list) > 1 {
+				list = list[1:]
+			}
+			index := v1.IndexManifest{SchemaVersion: 2, MediaType: types.OCIImageIndex, Manifests: []v1.Descriptor{}}
+			for _, img := range list {
+				d, err := partial.Descriptor(img)
+				if err != nil {
+					panic(err)
+				}
+				index.Manifests = append(index.Manifests, *d)
+			}
+			w.Header().Set("Content-Type", string(types.OCIImageIndex))
+			_ = json.NewEncoder(w).Encode(index)
+		})
+	}
+}
+
 // TestReferrers: what upstream has that speaks of an image comes with it, in
 // either of the two ways in which registries keep that.
 func TestReferrers(t *testing.T) {
 	for name, api := range map[string]bool{"by the API, on two pages": true, "by the tag that clients keep": false} {
 		t.Run(name, func(t *testing.T) {
 			var pages map[string][]v1.Image
-			up := bundletest.NewRegistry(t, func(next http.Handler) http.Handler {
-				return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-					subject, ok := strings.CutPrefix(r.URL.Path, "/v2/team/app/referrers/")
-					if !ok || pages == nil {
-						next.ServeHTTP(w, r)
-						return
-					}
-					list := pages[subject]
-					if len(list) > 1 && r.URL.Query().Get("page") == "" {
-						w.Header().Set("Link", fmt.Sprintf(`<%s?page=2>; rel="next"`, r.URL.Path))
-						list = list[:1]
-					} else if len(list) > 1 {
-						list = list[1:]
-					}
-					index := v1.IndexManifest{SchemaVersion: 2, MediaType: types.OCIImageIndex, Manifests: []v1.Descriptor{}}
-					for _, img := range list {
-						d, err := partial.Descriptor(img)
-						if err != nil {
-							panic(err)
-						}
-						index.Manifests = append(index.Manifests, *d)
-					}
-					w.Header().Set("Content-Type", string(types.OCIImageIndex))
-					_ = json.NewEncoder(w).Encode(index)
-				})
-			})
+			up := bundletest.NewRegistry(t, referrersAPI(&pages))
 			amd, arm := bundletest.Image("linux/amd64", bundletest.Layer(file("a"))), bundletest.Image("linux/arm64", bundletest.Layer(file("b")))
 			index := bundletest.Index(amd, arm)
 			ref := up.Push(t, "team/app:1", index)

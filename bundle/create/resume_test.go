@@ -182,6 +182,20 @@ func sum(m map[bundle.Digest]int64) (n int64) {
 	return n
 }
 
+// flipFinished changes a byte in a blob of that size that the journal claims as a whole.
+func flipFinished(t *testing.T, o *create.Options, size int64) {
+	t.Helper()
+	have := claims(t, o.Output)
+	r, _, _ := partialShape(t, *o)
+	for _, m := range r {
+		if have[m.Digest] == m.Size && m.Size == size {
+			flip(t, o.Output+".partial", m.Data+7)
+			return
+		}
+	}
+	t.Fatal("no blob was finished")
+}
+
 // TestResume interrupts a run in the middle of blobs; the next one fetches only
 // what is missing and makes the same bundle as a run that was left alone.
 func TestResume(t *testing.T) {
@@ -194,18 +208,7 @@ func TestResume(t *testing.T) {
 	}{
 		{"as it was", false, nil, 0},
 		{"no ranges", true, nil, 4 * each},
-		{"a changed byte in a finished blob", false, func(t *testing.T, o *create.Options) {
-			t.Helper()
-			have := claims(t, o.Output)
-			r, _, _ := partialShape(t, *o)
-			for _, m := range r {
-				if have[m.Digest] == m.Size && m.Size == each {
-					flip(t, o.Output+".partial", m.Data+7)
-					return
-				}
-			}
-			t.Fatal("no blob was finished")
-		}, each},
+		{"a changed byte in a finished blob", false, func(t *testing.T, o *create.Options) { flipFinished(t, o, each) }, each},
 		{"a torn last line", false, func(t *testing.T, o *create.Options) {
 			t.Helper()
 			f, err := os.OpenFile(o.Output+".partial.journal", os.O_WRONLY|os.O_APPEND, 0)

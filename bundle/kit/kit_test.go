@@ -105,6 +105,21 @@ func about(name string) kit.ReadMe {
 	}
 }
 
+// placeTwice places the files of a kit, and again over what is there then.
+func placeTwice(t *testing.T, p *kit.Program, dir string, key *bundletest.Key) (files []kit.File) {
+	t.Helper()
+	for range 2 {
+		if err := p.CheckPlace(dir, "a.oob.tar"); err != nil {
+			t.Fatal(err)
+		}
+		var err error
+		if files, err = p.Place(dir, key.Signer, about("a.oob.tar")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return files
+}
+
 func TestPlace(t *testing.T) {
 	_, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
@@ -118,15 +133,7 @@ func TestPlace(t *testing.T) {
 		}
 		defer p.Close()
 		dir := t.TempDir()
-		var files []kit.File
-		for range 2 { // again over what is there
-			if err := p.CheckPlace(dir, "a.oob.tar"); err != nil {
-				t.Fatal(err)
-			}
-			if files, err = p.Place(dir, key.Signer, about("a.oob.tar")); err != nil {
-				t.Fatal(err)
-			}
-		}
+		files := placeTwice(t, p, dir, key)
 		read := func(k int) []byte {
 			data, err := os.ReadFile(files[k].Path)
 			if err != nil || bundle.DigestOf(data) != files[k].Digest || int64(len(data)) != files[k].Size {

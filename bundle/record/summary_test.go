@@ -102,17 +102,7 @@ func TestSummary(t *testing.T) {
 	for _, i := range s.Images {
 		by[strings.TrimPrefix(i.Reference, w.up.Host+"/team/")] = i
 	}
-	for name, kind := range map[string]string{
-		"one:1": record.KindImage, "two:2": record.KindImage, "multi:1": record.KindImage, "notes:1": record.KindArtifact,
-	} {
-		i := by[name]
-		if i.Kind != kind || i.Size <= 0 || i.Shared < 0 || i.Shared >= i.Size {
-			t.Errorf("%s: %+v", name, i)
-		}
-		if kind == record.KindImage && i.Manifests[0].Platform != "linux/amd64" {
-			t.Errorf("%s is for %q", name, i.Manifests[0].Platform)
-		}
-	}
+	checkKinds(t, by)
 	if a, b := by["one:1"].Shared, by["two:2"].Shared; a != b || a == 0 || a != s.Shares.Shared {
 		t.Errorf("the base is shared: %d, %d, counted as %d", a, b, s.Shares.Shared)
 	}
@@ -131,6 +121,22 @@ func TestSummary(t *testing.T) {
 	}
 	if f := s.Files[0]; f.Source != "a.conf" || !slices.Equal(f.Checks, []string{"file of the author's"}) {
 		t.Errorf("the file: %+v", f)
+	}
+}
+
+// checkKinds compares the kind, the size and the platform of each thing with what was pushed.
+func checkKinds(t *testing.T, by map[string]record.Image) {
+	t.Helper()
+	for name, kind := range map[string]string{
+		"one:1": record.KindImage, "two:2": record.KindImage, "multi:1": record.KindImage, "notes:1": record.KindArtifact,
+	} {
+		i := by[name]
+		if i.Kind != kind || i.Size <= 0 || i.Shared < 0 || i.Shared >= i.Size {
+			t.Errorf("%s: %+v", name, i)
+		}
+		if kind == record.KindImage && i.Manifests[0].Platform != "linux/amd64" {
+			t.Errorf("%s is for %q", name, i.Manifests[0].Platform)
+		}
 	}
 }
 
@@ -201,6 +207,19 @@ func TestCompare(t *testing.T) {
 	for _, x := range slices.Concat(c.Images, c.Files) {
 		got[strings.TrimPrefix(x.Name, w.up.Host+"/team/")] = x
 	}
+	checkChanges(t, got)
+	if c.Same != 1 || len(got) != 5 || c.NewBytes <= 0 || c.NewBytes >= s.Bytes {
+		t.Errorf("%d things as before, %d changed, %d new bytes: %+v", c.Same, len(got), c.NewBytes, got)
+	}
+	// Against itself nothing is new.
+	if err := s.Compare(read(t, w.newer)); err != nil || s.Changes.NewBytes != 0 || len(s.Changes.Images)+len(s.Changes.Files) != 0 {
+		t.Errorf("against itself: %+v, %v", s.Changes, err)
+	}
+}
+
+// checkChanges compares what is said of each thing with how it differs in the two bundles.
+func checkChanges(t *testing.T, got map[string]record.Change) {
+	t.Helper()
 	if x := got["two:2"]; x.What != record.Changed || !strings.HasSuffix(x.Was, "/two:1") || x.Old == x.New || x.NewBytes <= 0 ||
 		x.NewBytes > 2000 {
 		t.Errorf("the changed image: %+v", x)
@@ -213,13 +232,6 @@ func TestCompare(t *testing.T) {
 	}
 	if x := got["etc/a.conf"]; x.What != record.Changed || x.Old != bundle.DigestOf([]byte("old")) || x.New != bundle.DigestOf([]byte("new")) {
 		t.Errorf("the file: %+v", x)
-	}
-	if c.Same != 1 || len(got) != 5 || c.NewBytes <= 0 || c.NewBytes >= s.Bytes {
-		t.Errorf("%d things as before, %d changed, %d new bytes: %+v", c.Same, len(got), c.NewBytes, got)
-	}
-	// Against itself nothing is new.
-	if err := s.Compare(read(t, w.newer)); err != nil || s.Changes.NewBytes != 0 || len(s.Changes.Images)+len(s.Changes.Files) != 0 {
-		t.Errorf("against itself: %+v, %v", s.Changes, err)
 	}
 }
 

@@ -103,6 +103,26 @@ func fuzzNetrc(t *testing.T, text string) bool {
 
 const canary = "canary-password"
 
+// guarded wants a login, and redirects some requests within itself or to another server.
+func guarded(other string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		user, password, ok := r.BasicAuth()
+		switch {
+		case strings.HasPrefix(r.URL.Path, "/redirect"):
+			http.Redirect(w, r, other+strings.TrimPrefix(r.URL.Path, "/redirect"), http.StatusFound)
+		case r.URL.Path == "/within":
+			http.Redirect(w, r, "/file", http.StatusFound)
+		case r.URL.Path == "/forbidden":
+			w.WriteHeader(http.StatusForbidden)
+			fmt.Fprintf(w, "not with %s", password)
+		case !ok || user != "user" || password != canary:
+			w.WriteHeader(http.StatusUnauthorized)
+		default:
+			_, _ = io.WriteString(w, "content")
+		}
+	}
+}
+
 // TestNetrc: a login goes to the host that it is for, and nowhere else.
 func TestNetrc(t *testing.T) {
 	var elsewhere []string
@@ -114,22 +134,7 @@ func TestNetrc(t *testing.T) {
 		_, _ = io.WriteString(w, "elsewhere")
 	}))
 	defer other.Close()
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		user, password, ok := r.BasicAuth()
-		switch {
-		case strings.HasPrefix(r.URL.Path, "/redirect"):
-			http.Redirect(w, r, other.URL+strings.TrimPrefix(r.URL.Path, "/redirect"), http.StatusFound)
-		case r.URL.Path == "/within":
-			http.Redirect(w, r, "/file", http.StatusFound)
-		case r.URL.Path == "/forbidden":
-			w.WriteHeader(http.StatusForbidden)
-			fmt.Fprintf(w, "not with %s", password)
-		case !ok || user != "user" || password != canary:
-			w.WriteHeader(http.StatusUnauthorized)
-		default:
-			_, _ = io.WriteString(w, "content")
-		}
-	}))
+	s := httptest.NewServer(guarded(other.URL))
 	defer s.Close()
 	host := strings.TrimPrefix(s.URL, "http://")
 	const good = "machine 127.0.0.1 login user password " + canary + "\n"

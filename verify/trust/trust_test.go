@@ -144,26 +144,7 @@ func TestKeyFiles(t *testing.T) {
 	dir := t.TempDir()
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			path := filepath.Join(dir, "key.pub")
-			bundletest.Write(t, path, test.data, 0o644)
-			if _, err := trust.ReadKey(path); !errors.Is(err, trust.ErrUsage) || !strings.Contains(err.Error(), test.text) {
-				t.Errorf("read: %.300v", err)
-			}
-			root := t.TempDir()
-			if _, err := trust.Open(root).Add(test.data, ""); !errors.Is(err, trust.ErrUsage) {
-				t.Errorf("added: %.300v", err)
-			}
-			if left, err := os.ReadDir(root); err != nil || len(left) > 0 {
-				t.Errorf("left behind: %v, %v", left, err)
-			}
-			if err := os.Mkdir(filepath.Join(root, "trust"), 0o755); err != nil {
-				t.Fatal(err)
-			}
-			bundletest.Write(t, filepath.Join(root, "trust", "good.pub"), good, 0o644)
-			bundletest.Write(t, filepath.Join(root, "trust", "key.pub"), test.data, 0o644)
-			if p, err := trust.Open(root).Policy(); !errors.Is(err, trust.ErrUsage) || len(p.Keys) > 0 {
-				t.Errorf("in the directory: %d keys, %.300v", len(p.Keys), err)
-			}
+			checkRefused(t, dir, good, test.data, test.text)
 		})
 	}
 	for name, data := range map[string][]byte{
@@ -185,6 +166,32 @@ func TestKeyFiles(t *testing.T) {
 		}
 	}
 	t.Logf("%d files", len(tests))
+}
+
+// checkRefused gives a file that is no public key in every way, with a good one beside it
+// in the directory; read from dir it must be refused with that text.
+func checkRefused(t *testing.T, dir string, good, data []byte, text string) {
+	t.Helper()
+	path := filepath.Join(dir, "key.pub")
+	bundletest.Write(t, path, data, 0o644)
+	if _, err := trust.ReadKey(path); !errors.Is(err, trust.ErrUsage) || !strings.Contains(err.Error(), text) {
+		t.Errorf("read: %.300v", err)
+	}
+	root := t.TempDir()
+	if _, err := trust.Open(root).Add(data, ""); !errors.Is(err, trust.ErrUsage) {
+		t.Errorf("added: %.300v", err)
+	}
+	if left, err := os.ReadDir(root); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+	if err := os.Mkdir(filepath.Join(root, "trust"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	bundletest.Write(t, filepath.Join(root, "trust", "good.pub"), good, 0o644)
+	bundletest.Write(t, filepath.Join(root, "trust", "key.pub"), data, 0o644)
+	if p, err := trust.Open(root).Policy(); !errors.Is(err, trust.ErrUsage) || len(p.Keys) > 0 {
+		t.Errorf("in the directory: %d keys, %.300v", len(p.Keys), err)
+	}
 }
 
 // TestSmallOrder shows why such keys are refused: for each of them Go's own verifier

@@ -29,22 +29,8 @@ func main() {
 }
 
 func start(ctx context.Context) error {
-	if len(os.Args) == 2 && os.Args[1] == "warm" {
-		return warm()
-	}
-	if len(os.Args) > 3 {
-		switch args := os.Args[2:]; os.Args[1] {
-		case "floor-pull":
-			return floorPull(args[0], args[1])
-		case "floor-verify":
-			return floorVerify(args[0], args[1])
-		case "floor-copy":
-			return floorCopy(args[0], args[1], args[2])
-		case "plan":
-			return writePlan(args[0], args[1])
-		case "seed":
-			return seed(ctx, args[0], args[1:]...)
-		}
+	if ran, err := part(ctx, os.Args[1:]); ran {
+		return err
 	}
 	dir := flag.String("dir", "", "scratch directory, on a disk")
 	program := flag.String("program", "", "oob-bundle")
@@ -91,6 +77,29 @@ func start(ctx context.Context) error {
 		return nil
 	}
 	return os.WriteFile(*out, []byte(b.text.String()), 0o644)
+}
+
+// part runs what the program starts itself again for, if the arguments name that.
+func part(ctx context.Context, args []string) (ran bool, err error) {
+	if len(args) == 1 && args[0] == "warm" {
+		return true, warm()
+	}
+	if len(args) < 3 {
+		return false, nil
+	}
+	switch name, args := args[0], args[1:]; name {
+	case "floor-pull":
+		return true, floorPull(args[0], args[1])
+	case "floor-verify":
+		return true, floorVerify(args[0], args[1])
+	case "floor-copy":
+		return true, floorCopy(args[0], args[1], args[2])
+	case "plan":
+		return true, writePlan(args[0], args[1])
+	case "seed":
+		return true, seed(ctx, args[0], args[1:]...)
+	}
+	return false, nil
 }
 
 // bench is one run of everything.
