@@ -627,7 +627,10 @@ func TestNewerState(t *testing.T) {
 	w := newWorld(t)
 	file := w.bundle("demo", 1, w.push("team/app:1", "one"))
 	w.must(w.install(file))
-	for _, newer := range []string{`{"apiVersion":"oobbundle.dev/v2","kind":"State"}`, `{"apiVersion":"oobbundle.dev/v2","kind":"State","more":1}`, `{"apiVersion":"oobbundle.dev/v1","kind":"Register"}`} {
+	for _, newer := range []string{
+		`{"apiVersion":"oobbundle.dev/v2","kind":"State"}`, `{"apiVersion":"oobbundle.dev/v2","kind":"State","more":1}`,
+		`{"apiVersion":"oobbundle.dev/v1","kind":"Register"}`,
+	} {
 		bundletest.Write(t, filepath.Join(w.root, "state.json"), []byte(newer), 0o644)
 		if _, err := w.install(file); !errors.Is(err, bundle.ErrNewer) {
 			t.Errorf("%s: %v", newer, err)

@@ -65,15 +65,30 @@ func TestNothingFailsAfterTheJournal(t *testing.T) {
 		prepare func(t *testing.T, root, data string)
 		works   bool
 	}{
-		"a value that breaks a patch":      {host: merge("config.json"), patch: `{"h":"{{ .Values.internalHosts }}"}`, values: map[string]string{"internalHosts": `DOMAIN\host`}},
-		"a value that ends a patch":        {host: merge("config.json"), patch: `{"h":"{{ .Values.internalHosts }}"}`, values: map[string]string{"internalHosts": `"`}},
+		"a value that breaks a patch": {
+			host: merge("config.json"), patch: `{"h":"{{ .Values.internalHosts }}"}`,
+			values: map[string]string{"internalHosts": `DOMAIN\host`},
+		},
+		"a value that ends a patch": {
+			host: merge("config.json"), patch: `{"h":"{{ .Values.internalHosts }}"}`,
+			values: map[string]string{"internalHosts": `"`},
+		},
 		"a patch that is not JSON":         {host: merge("config.json"), patch: `h: 1`},
 		"a health address":                 {host: bundle.Host{Health: []string{`http://{{ fail "no" }}`}}, patch: `{}`},
 		"a health address without a value": {host: bundle.Host{Health: []string{`http://{{ .Values.none }}`}}, patch: `{}`},
-		"a file that is a directory":       {host: merge("config.json"), patch: `{}`, prepare: func(t *testing.T, _, data string) { mkdir(t, filepath.Join(data, "config.json")) }},
-		"a parent that is a file":          {host: merge("conf/config.json"), patch: `{}`, prepare: func(t *testing.T, _, data string) { write(t, filepath.Join(data, "conf"), "x") }},
-		"a file that is not JSON":          {host: merge("config.json"), patch: `{}`, prepare: func(t *testing.T, _, data string) { write(t, filepath.Join(data, "config.json"), "x") }},
-		"a directory that is a file":       {host: bundle.Host{Directories: []bundle.Directory{{Path: "a/b"}}}, patch: `{}`, prepare: func(t *testing.T, _, data string) { write(t, filepath.Join(data, "a"), "x") }},
+		"a file that is a directory": {host: merge("config.json"), patch: `{}`, prepare: func(t *testing.T, _, data string) {
+			mkdir(t, filepath.Join(data, "config.json"))
+		}},
+		"a parent that is a file": {host: merge("conf/config.json"), patch: `{}`, prepare: func(t *testing.T, _, data string) {
+			write(t, filepath.Join(data, "conf"), "x")
+		}},
+		"a file that is not JSON": {host: merge("config.json"), patch: `{}`, prepare: func(t *testing.T, _, data string) {
+			write(t, filepath.Join(data, "config.json"), "x")
+		}},
+		"a directory that is a file": {
+			host: bundle.Host{Directories: []bundle.Directory{{Path: "a/b"}}}, patch: `{}`,
+			prepare: func(t *testing.T, _, data string) { write(t, filepath.Join(data, "a"), "x") },
+		},
 		"a link below a dangling link": {host: link("/etc/nginx/conf.d/app.conf"), patch: `{}`, prepare: func(t *testing.T, root, _ string) {
 			mkdir(t, filepath.Join(root, "etc/nginx"))
 			symlink(t, "/nowhere/at/all", filepath.Join(root, "etc/nginx/conf.d"))
@@ -82,16 +97,26 @@ func TestNothingFailsAfterTheJournal(t *testing.T) {
 			mkdir(t, filepath.Join(root, "etc/nginx"))
 			symlink(t, "conf.d", filepath.Join(root, "etc/nginx/conf.d"))
 		}},
-		"a link below a file": {host: link("/etc/nginx/conf.d/app.conf"), patch: `{}`, prepare: func(t *testing.T, root, _ string) { write(t, filepath.Join(root, "etc/nginx"), "x") }},
-		"a directory at the new name of a link": {host: link("/etc/nginx/conf.d/app.conf"), patch: `{}`, prepare: func(t *testing.T, root, _ string) {
-			mkdir(t, filepath.Join(root, "etc/nginx/conf.d/.app.conf.new/x"))
+		"a link below a file": {host: link("/etc/nginx/conf.d/app.conf"), patch: `{}`, prepare: func(t *testing.T, root, _ string) {
+			write(t, filepath.Join(root, "etc/nginx"), "x")
 		}},
-		"a directory at the new name of a file": {host: merge("config.json"), patch: `{"a":1}`, prepare: func(t *testing.T, _, data string) { mkdir(t, filepath.Join(data, ".config.json.new/x")) }},
-		"a link at a directory":                 {host: link("/etc/nginx/conf.d/app.conf"), patch: `{}`, prepare: func(t *testing.T, root, _ string) { mkdir(t, filepath.Join(root, "etc/nginx/conf.d/app.conf")) }},
-		"a merge of 252 bytes":                  {host: merge(long + "x"), patch: `{}`, works: true},
-		"a merge of 255 bytes":                  {host: merge(long + "1234"), patch: `{}`, works: true},
-		"a link of 252 bytes":                   {host: link("/etc/nginx/conf.d/" + long + "x"), patch: `{}`, works: true},
-		"a directory of 255 bytes":              {host: bundle.Host{Directories: []bundle.Directory{{Path: long + "1234"}}}, patch: `{}`, works: true},
+		"a directory at the new name of a link": {
+			host: link("/etc/nginx/conf.d/app.conf"), patch: `{}`,
+			prepare: func(t *testing.T, root, _ string) { mkdir(t, filepath.Join(root, "etc/nginx/conf.d/.app.conf.new/x")) },
+		},
+		"a directory at the new name of a file": {
+			host: merge("config.json"), patch: `{"a":1}`,
+			prepare: func(t *testing.T, _, data string) { mkdir(t, filepath.Join(data, ".config.json.new/x")) },
+		},
+		"a link at a directory": {host: link("/etc/nginx/conf.d/app.conf"), patch: `{}`, prepare: func(t *testing.T, root, _ string) {
+			mkdir(t, filepath.Join(root, "etc/nginx/conf.d/app.conf"))
+		}},
+		"a merge of 252 bytes": {host: merge(long + "x"), patch: `{}`, works: true},
+		"a merge of 255 bytes": {host: merge(long + "1234"), patch: `{}`, works: true},
+		"a link of 252 bytes":  {host: link("/etc/nginx/conf.d/" + long + "x"), patch: `{}`, works: true},
+		"a directory of 255 bytes": {
+			host: bundle.Host{Directories: []bundle.Directory{{Path: long + "1234"}}}, patch: `{}`, works: true,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)

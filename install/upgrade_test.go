@@ -238,7 +238,9 @@ func makeState(t *testing.T) {
 	run(false, in(root, "demo", 1)...)
 	run(false, in(root, "demo", 2)...)
 	for action, args := range map[string][]string{
-		"rollback": append([]string{"rollback", "demo"}, site(root)...), "uninstall": append([]string{"uninstall", "demo"}, site(root)...), "install": in(root, "demo", 3),
+		"rollback":  append([]string{"rollback", "demo"}, site(root)...),
+		"uninstall": append([]string{"uninstall", "demo"}, site(root)...),
+		"install":   in(root, "demo", 3),
 	} {
 		kept, fixed := stateAt+"/kept", root+"/registry/docker/registry/v2/repositories/docker.io/library/shared/_manifests/tags/1/current"
 		sh(t, "cp", "-a", root, kept)

@@ -29,11 +29,15 @@ func TestSeeds(t *testing.T) {
 
 func valueSeeds() seeds.Of[[]byte] {
 	var s seeds.Of[[]byte]
-	for _, text := range []string{"", "# nothing\n", "a: b\nc: 1.10\nd:\n", "a: !!int 1\n", "a: |\n  b\n  c\n", "domain: chat.site.mil\nport: \"80\"\n", `{"adminPassword":"abc","b":"\u00fc"}`, "{}"} {
+	for _, text := range []string{
+		"", "# nothing\n", "a: b\nc: 1.10\nd:\n", "a: !!int 1\n", "a: |\n  b\n  c\n",
+		"domain: chat.site.mil\nport: \"80\"\n", `{"adminPassword":"abc","b":"\u00fc"}`, "{}",
+	} {
 		s.Taken = append(s.Taken, []byte(text))
 	}
 	for _, text := range []string{
-		"a: [1]\n", "a: b\na: c\n", "- a\n", "a: &x b\nc: *x\n", "\x00", "a: b\n---\nc: d\n", "a: {b: c}\n", "text", "a: \"\n", "\xff: a\n", "? [a]\n: b\n", "<<: {a: b}\n",
+		"a: [1]\n", "a: b\na: c\n", "- a\n", "a: &x b\nc: *x\n", "\x00", "a: b\n---\nc: d\n", "a: {b: c}\n", "text",
+		"a: \"\n", "\xff: a\n", "? [a]\n: b\n", "<<: {a: b}\n",
 	} {
 		s.Refused = append(s.Refused, []byte(text))
 	}
@@ -133,15 +137,20 @@ type mergeInput struct{ old, patch []byte }
 func mergeSeeds() seeds.Of[mergeInput] {
 	var s seeds.Of[mergeInput]
 	for _, x := range [][2]string{
-		{`{"S":{"Keep":12345678901234567890,"On":true,"Gone":1}}`, `{"S":{"On":false,"Gone":null,"New":"x"}}`}, {``, `{"a":1}`}, {"\n", `{"a":{"b":null}}`},
+		{`{"S":{"Keep":12345678901234567890,"On":true,"Gone":1}}`, `{"S":{"On":false,"Gone":null,"New":"x"}}`},
+		{``, `{"a":1}`}, {"\n", `{"a":{"b":null}}`},
 		// The examples of RFC 7396, appendix A, that are about objects.
-		{`{"a":"b"}`, `{"a":"c"}`}, {`{"a":"b"}`, `{"b":"c"}`}, {`{"a":"b"}`, `{"a":null}`}, {`{"a":["b"]}`, `{"a":"c"}`}, {`{"a":{"b":"c"}}`, `{"a":{"b":"d","c":null}}`},
-		{`{"a":[{"b":"c"}]}`, `{"a":[1]}`}, {`{"e":null}`, `{"a":1}`}, {`{}`, `{"a":{"bb":{"ccc":null}}}`}, {`{}`, `{"a":[{"b":null}]}`}, {`{"a":"foo"}`, `null`}, {`[1,2]`, `{"a":"b","c":null}`}, {`null`, `{"a":1}`}, {`{"a":1,"a":{"b":2}}`, `{"a":{"b":null}}`}, {`{"x":{"a":1,"a":2},"y":"ÿ"}`, `{"b":1}`},
+		{`{"a":"b"}`, `{"a":"c"}`}, {`{"a":"b"}`, `{"b":"c"}`}, {`{"a":"b"}`, `{"a":null}`},
+		{`{"a":["b"]}`, `{"a":"c"}`}, {`{"a":{"b":"c"}}`, `{"a":{"b":"d","c":null}}`},
+		{`{"a":[{"b":"c"}]}`, `{"a":[1]}`}, {`{"e":null}`, `{"a":1}`}, {`{}`, `{"a":{"bb":{"ccc":null}}}`},
+		{`{}`, `{"a":[{"b":null}]}`}, {`{"a":"foo"}`, `null`}, {`[1,2]`, `{"a":"b","c":null}`}, {`null`, `{"a":1}`},
+		{`{"a":1,"a":{"b":2}}`, `{"a":{"b":null}}`}, {`{"x":{"a":1,"a":2},"y":"ÿ"}`, `{"b":1}`},
 	} {
 		s.Taken = append(s.Taken, mergeInput{[]byte(x[0]), []byte(x[1])})
 	}
 	for _, x := range [][2]string{
-		{`{`, `{"a":1}`}, {`{}`, `{`}, {`{}`, ``}, {`{} {}`, `{"a":1}`}, {`text`, `{}`}, {`{"a":1,}`, `{"a":1}`}, {"\xef\xbb\xbf{}", `{"a":1}`}, {`{"a":nul}`, `{"b":1}`},
+		{`{`, `{"a":1}`}, {`{}`, `{`}, {`{}`, ``}, {`{} {}`, `{"a":1}`}, {`text`, `{}`}, {`{"a":1,}`, `{"a":1}`},
+		{"\xef\xbb\xbf{}", `{"a":1}`}, {`{"a":nul}`, `{"b":1}`},
 	} {
 		s.Refused = append(s.Refused, mergeInput{[]byte(x[0]), []byte(x[1])})
 	}

@@ -19,8 +19,11 @@ func TestKinds(t *testing.T) {
 		t.Fatal(err)
 	}
 	for kind, values := range map[string]struct{ good, bad []string }{
-		"":          {[]string{"any text", "ü"}, []string{"two\nlines", "a\x00", "tab\tbed"}},
-		"host":      {[]string{"chat.site.mil", "localhost", "192.0.2.1", "2001:db8::1"}, []string{"a b", "-a", "a_b", "a..b", "a;rm", "$(x)", "a/b", strings.Repeat("a", 254)}},
+		"": {[]string{"any text", "ü"}, []string{"two\nlines", "a\x00", "tab\tbed"}},
+		"host": {
+			[]string{"chat.site.mil", "localhost", "192.0.2.1", "2001:db8::1"},
+			[]string{"a b", "-a", "a_b", "a..b", "a;rm", "$(x)", "a/b", strings.Repeat("a", 254)},
+		},
 		"port":      {[]string{"1", "65535"}, []string{"0", "65536", "-1", "080", "x", "1.0"}},
 		"number":    {[]string{"0", "3"}, []string{"-1", "1e3", "x", "01", "9999999999"}},
 		"name":      {[]string{"mattermost", "20Gi", "a.b-c_d"}, []string{"-a", "a b", "a'b", "a;b", "ü"}},
@@ -94,8 +97,12 @@ func TestMirrors(t *testing.T) {
 		"runtime/containerd/docker.io/hosts.toml": {
 			"server = \"https://registry-1.docker.io\"", "[host.\"https://registry.site:5000/v2/mirror/docker.io\"]", "override_path = true",
 		},
-		"runtime/containerd/registry.example.com_5001/hosts.toml":                    {"/etc/containerd/certs.d/registry.example.com:5001/", "/v2/mirror/registry.example.com_5001\"]"},
-		"runtime/containerd/2001-0db8-0000-0000-0000-0000-0000-0001_5001/hosts.toml": {"/etc/containerd/certs.d/[2001:db8::1]:5001/", "/v2/mirror/2001-0db8-0000-0000-0000-0000-0000-0001_5001\"]"},
+		"runtime/containerd/registry.example.com_5001/hosts.toml": {
+			"/etc/containerd/certs.d/registry.example.com:5001/", "/v2/mirror/registry.example.com_5001\"]",
+		},
+		"runtime/containerd/2001-0db8-0000-0000-0000-0000-0000-0001_5001/hosts.toml": {
+			"/etc/containerd/certs.d/[2001:db8::1]:5001/", "/v2/mirror/2001-0db8-0000-0000-0000-0000-0000-0001_5001\"]",
+		},
 		"runtime/k3s/registries.yaml": {"\"docker.io\":\n    endpoint: " +
 			"[\"https://registry.site:5000\"]\n    rewrite:\n      \"^(.*)$\": \"mirror/docker.io/$1\""},
 		"runtime/containers/registries.conf": {"prefix = \"docker.io\"", "location = \"registry.site:5000/mirror/docker.io\"\ninsecure = false"},
@@ -254,7 +261,10 @@ func TestUnmergeGone(t *testing.T) {
 		base := Base(root, "app")
 		merges := []bundle.Merge{{File: "config.json", Patch: "patch.json"}}
 		a := &About{Name: "app", ID: "0123456789abcdef", Data: filepath.Join(base, "data"), Merges: merges}
-		for path, text := range map[string]string{filepath.Join(base, "releases", a.ID, "patch.json"): `{"a": 1}`, filepath.Join(a.Data, "config.json"): `{"b": 2}`} {
+		for path, text := range map[string]string{
+			filepath.Join(base, "releases", a.ID, "patch.json"): `{"a": 1}`,
+			filepath.Join(a.Data, "config.json"):                `{"b": 2}`,
+		} {
 			if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o600)); err != nil {
 				t.Fatal(err)
 			}

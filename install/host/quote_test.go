@@ -84,16 +84,28 @@ func TestQuoting(t *testing.T) {
 		read     func(t *testing.T, text string) string
 		refused  func(value string) bool
 	}{
-		"json":          {`{"a": {{ json .Values.v }}}`, readJSON, nil},
-		"yaml":          {"a: {{ yaml .Values.v }} # comment\nb: 1\n", readYAML, nil},
-		"yaml in yaml":  {"a: {{ yaml (yaml .Values.v) }}\n", func(t *testing.T, s string) string { t.Helper(); return readYAML(t, "a: "+readYAML(t, s)) }, nil},
-		"pod":           {"a: {{ podEnv .Values.v }}\n", func(t *testing.T, s string) string { t.Helper(); return interpolated(t, readYAML(t, s)) }, nil},
-		"compose":       {"a: {{ compose .Values.v }}\n", func(t *testing.T, s string) string { t.Helper(); return interpolated(t, readYAML(t, s)) }, nil},
+		"json": {`{"a": {{ json .Values.v }}}`, readJSON, nil},
+		"yaml": {"a: {{ yaml .Values.v }} # comment\nb: 1\n", readYAML, nil},
+		"yaml in yaml": {"a: {{ yaml (yaml .Values.v) }}\n", func(t *testing.T, s string) string {
+			t.Helper()
+			return readYAML(t, "a: "+readYAML(t, s))
+		}, nil},
+		"pod": {"a: {{ podEnv .Values.v }}\n", func(t *testing.T, s string) string {
+			t.Helper()
+			return interpolated(t, readYAML(t, s))
+		}, nil},
+		"compose": {"a: {{ compose .Values.v }}\n", func(t *testing.T, s string) string {
+			t.Helper()
+			return interpolated(t, readYAML(t, s))
+		}, nil},
 		"Compose's env": {"A={{ env \"compose\" .Values.v }}\n", readComposeEnv, nil},
 		"systemd's env": {"A={{ env \"systemd\" .Values.v }}\n", readSystemdEnv, nil},
 		"podman's env":  {"A={{ env \"podman\" .Values.v }}\n", readVerbatim, nil},
 		"Docker's env":  {"A={{ env \"docker\" .Values.v }}\n", readVerbatim, nil},
-		"unit":          {`{{ systemd .Values.v }} x`, func(t *testing.T, s string) string { t.Helper(); return unspecified(t, firstWord(t, s)) }, nil},
+		"unit": {`{{ systemd .Values.v }} x`, func(t *testing.T, s string) string {
+			t.Helper()
+			return unspecified(t, firstWord(t, s))
+		}, nil},
 		"assignment": {`{{ systemd (printf "A=%s" .Values.v) }} x`, func(t *testing.T, s string) string {
 			t.Helper()
 			return unspecified(t, strings.TrimPrefix(firstWord(t, s), "A="))
@@ -102,7 +114,9 @@ func TestQuoting(t *testing.T) {
 			t.Helper()
 			return interpolated(t, unspecified(t, firstWord(t, s)))
 		}, nil},
-		"line":  {`{{ systemdLine .Values.v }}`, unspecified, func(v string) bool { return strings.TrimSpace(v) != v || strings.HasSuffix(v, `\`) }},
+		"line": {`{{ systemdLine .Values.v }}`, unspecified, func(v string) bool {
+			return strings.TrimSpace(v) != v || strings.HasSuffix(v, `\`)
+		}},
 		"nginx": {`{{ nginx .Values.v }};`, readNginx, func(v string) bool { return strings.Contains(v, "$") }},
 		"shell": {`printf %s {{ shell .Values.v }}`, readShell, nil},
 		"sql":   {`{{ sql .Values.v }}`, func(_ *testing.T, s string) string { return strings.ReplaceAll(s[1:len(s)-1], "''", "'") }, nil},
@@ -129,7 +143,10 @@ func TestQuoting(t *testing.T) {
 // TestQuotingRefuses: a line cannot hold what ends it, and the refusal does not show a
 // password.
 func TestQuotingRefuses(t *testing.T) {
-	for _, call := range []string{`env "compose"`, `env "podman"`, `env "systemd"`, "systemd", "systemdExec", "systemdLine", "nginx", "shell", "sql"} {
+	for _, call := range []string{
+		`env "compose"`, `env "podman"`, `env "systemd"`, "systemd", "systemdExec", "systemdLine", "nginx", "shell",
+		"sql",
+	} {
 		for _, value := range []string{"pw1\npw2", "pw1\r", "pw1\x00", "pw1\tpw2", "pw1\u0085"} {
 			text, err := filled(t, "{{ "+call+" .Values.v }}", value)
 			if !errors.Is(err, ErrValues) || strings.Contains(err.Error(), "pw1") {
@@ -166,7 +183,13 @@ func TestURLPassword(t *testing.T) {
 }
 
 func TestURLHost(t *testing.T) {
-	for host, want := range map[string]string{"db.site": "db.site", "192.0.2.1": "192.0.2.1", "2001:db8::1": "[2001:db8::1]", "::1": "[::1]", "": ""} {
+	for host, want := range map[string]string{
+		"db.site":     "db.site",
+		"192.0.2.1":   "192.0.2.1",
+		"2001:db8::1": "[2001:db8::1]",
+		"::1":         "[::1]",
+		"":            "",
+	} {
 		if got := urlHost(host); got != want {
 			t.Errorf("%q became %q", host, got)
 		}

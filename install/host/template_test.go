@@ -20,11 +20,12 @@ func testRenderer(secret string) (*Release, *renderer) {
 func TestTemplateLimits(t *testing.T) {
 	double := `{{$x := "` + strings.Repeat("x", 1000) + `"}}` + strings.Repeat(`{{$x = print $x $x}}`, 40)
 	for name, text := range map[string]string{
-		"a loop without output":        `{{range 10000000000}}{{end}}`,
-		"a loop in a loop":             `{{range 100000}}{{range 100000}}{{$x := 1}}{{end}}{{end}}`,
-		"a loop over an else":          `{{range 10000000000}}{{if false}}{{else}}{{end}}{{end}}`,
-		"a loop with output":           `{{range 10000000000}}x{{end}}`,
-		"templates that call another":  `{{define "a"}}{{template "b"}}{{template "b"}}{{end}}` + strings.Repeat(`{{define "b"}}{{end}}`, 1) + `{{range 10000000000}}{{template "a"}}{{end}}`,
+		"a loop without output": `{{range 10000000000}}{{end}}`,
+		"a loop in a loop":      `{{range 100000}}{{range 100000}}{{$x := 1}}{{end}}{{end}}`,
+		"a loop over an else":   `{{range 10000000000}}{{if false}}{{else}}{{end}}{{end}}`,
+		"a loop with output":    `{{range 10000000000}}x{{end}}`,
+		"templates that call another": `{{define "a"}}{{template "b"}}{{template "b"}}{{end}}` +
+			strings.Repeat(`{{define "b"}}{{end}}`, 1) + `{{range 10000000000}}{{template "a"}}{{end}}`,
 		"a template that calls itself": `{{define "a"}}{{template "a"}}{{template "a"}}{{end}}{{template "a"}}`,
 		"a text that is doubled":       double,
 		"a text that is quoted":        `{{$x := "\\"}}` + strings.Repeat(`{{$x = printf "%q" $x}}`, 60),
@@ -32,7 +33,8 @@ func TestTemplateLimits(t *testing.T) {
 		"a wide number":                strings.Repeat(`{{printf "%1000000d%1000000d" 1 2}}`, 1000),
 		"a width of another argument":  `{{printf "%*d" 1000000 1}}`,
 		"a JSON text that grows":       `{{$x := "\\"}}` + strings.Repeat(`{{$x = json $x}}`, 60),
-		"names that grow":              `{{$x := "` + strings.Repeat("x", 1000) + `"}}` + strings.Repeat(`{{$x = environ $x "{\"a\":{\"b\":1,\"c\":2}}"}}`, 40),
+		"names that grow": `{{$x := "` + strings.Repeat("x", 1000) + `"}}` +
+			strings.Repeat(`{{$x = environ $x "{\"a\":{\"b\":1,\"c\":2}}"}}`, 40),
 	} {
 		_, render := testRenderer("secret")
 		start := time.Now()

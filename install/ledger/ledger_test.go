@@ -101,21 +101,33 @@ func TestValue(t *testing.T) {
 		steps  []step
 		want   string
 	}{
-		"installed":                               {"", []step{install("a", 1, "a1")}, "a1"},
-		"removed again":                           {"", []step{install("a", 1, "a1"), uninstall("a")}, ""},
-		"somebody's before":                       {"x", []step{install("a", 1, "a1"), uninstall("a")}, "x"},
-		"upgraded":                                {"x", []step{install("a", 1, "a1"), install("a", 2, "a2")}, "a2"},
-		"rolled back":                             {"x", []step{install("a", 1, "a1"), install("a", 2, "a2"), rollback("a")}, "a1"},
-		"rolled back and removed":                 {"x", []step{install("a", 1, "a1"), install("a", 2, "a2"), rollback("a"), uninstall("a")}, "x"},
-		"dropped, and kept for a rollback":        {"x", []step{install("a", 1, "a1"), install("a", 2, "")}, "a1"},
-		"dropped by three releases":               {"x", []step{install("a", 1, "a1"), install("a", 2, ""), install("a", 3, ""), install("a", 4, "")}, "x"},
-		"the last one has it":                     {"x", []step{install("a", 1, "a1"), install("b", 1, "b1")}, "b1"},
-		"the last one goes":                       {"x", []step{install("a", 1, "a1"), install("b", 1, "b1"), uninstall("b")}, "a1"},
-		"the first one goes":                      {"x", []step{install("a", 1, "a1"), install("b", 1, "b1"), uninstall("a")}, "b1"},
-		"both go":                                 {"x", []step{install("a", 1, "a1"), install("b", 1, "b1"), uninstall("a"), uninstall("b")}, "x"},
-		"both go, the other way round":            {"x", []step{install("a", 1, "a1"), install("b", 1, "b1"), uninstall("b"), uninstall("a")}, "x"},
-		"taken from each other":                   {"x", []step{install("a", 1, "a1"), install("b", 1, "b1"), install("a", 1, "a1"), uninstall("a")}, "b1"},
-		"rolled back to what the other one had":   {"x", []step{install("a", 1, "a1"), install("b", 1, "b1"), install("a", 2, "a2"), rollback("a")}, "b1"},
+		"installed":         {"", []step{install("a", 1, "a1")}, "a1"},
+		"removed again":     {"", []step{install("a", 1, "a1"), uninstall("a")}, ""},
+		"somebody's before": {"x", []step{install("a", 1, "a1"), uninstall("a")}, "x"},
+		"upgraded":          {"x", []step{install("a", 1, "a1"), install("a", 2, "a2")}, "a2"},
+		"rolled back":       {"x", []step{install("a", 1, "a1"), install("a", 2, "a2"), rollback("a")}, "a1"},
+		"rolled back and removed": {
+			"x", []step{install("a", 1, "a1"), install("a", 2, "a2"), rollback("a"), uninstall("a")}, "x",
+		},
+		"dropped, and kept for a rollback": {"x", []step{install("a", 1, "a1"), install("a", 2, "")}, "a1"},
+		"dropped by three releases": {
+			"x", []step{install("a", 1, "a1"), install("a", 2, ""), install("a", 3, ""), install("a", 4, "")}, "x",
+		},
+		"the last one has it": {"x", []step{install("a", 1, "a1"), install("b", 1, "b1")}, "b1"},
+		"the last one goes":   {"x", []step{install("a", 1, "a1"), install("b", 1, "b1"), uninstall("b")}, "a1"},
+		"the first one goes":  {"x", []step{install("a", 1, "a1"), install("b", 1, "b1"), uninstall("a")}, "b1"},
+		"both go": {
+			"x", []step{install("a", 1, "a1"), install("b", 1, "b1"), uninstall("a"), uninstall("b")}, "x",
+		},
+		"both go, the other way round": {
+			"x", []step{install("a", 1, "a1"), install("b", 1, "b1"), uninstall("b"), uninstall("a")}, "x",
+		},
+		"taken from each other": {
+			"x", []step{install("a", 1, "a1"), install("b", 1, "b1"), install("a", 1, "a1"), uninstall("a")}, "b1",
+		},
+		"rolled back to what the other one had": {
+			"x", []step{install("a", 1, "a1"), install("b", 1, "b1"), install("a", 2, "a2"), rollback("a")}, "b1",
+		},
 		"the owner drops it":                      {"x", []step{install("a", 1, "a1"), install("b", 1, "b1"), install("b", 2, "")}, "a1"},
 		"moved by somebody else since":            {"x", []step{install("a", 1, "a1"), others("y"), uninstall("a")}, "y"},
 		"moved by somebody else, then upgraded":   {"x", []step{install("a", 1, "a1"), others("y"), install("a", 2, "a2"), uninstall("a")}, "y"},

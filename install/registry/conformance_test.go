@@ -108,7 +108,11 @@ func testBlobs(t *testing.T, target install.Target) {
 		}
 	}
 	promised := descriptor("x", []byte("promised content"))
-	for name, sent := range map[string]string{"other bytes": "promissed conten", "fewer bytes": "promised", "more bytes": "promissed content"} {
+	for name, sent := range map[string]string{
+		"other bytes": "promissed conten",
+		"fewer bytes": "promised",
+		"more bytes":  "promissed content",
+	} {
 		err := target.PutBlob(ctx, "central/repo", promised, "", reader([]byte(sent)))
 		if !errors.Is(err, bundle.ErrDigest) && !errors.Is(err, bundle.ErrFormat) {
 			t.Errorf("%s: %v", name, err)

@@ -46,15 +46,25 @@ func storeSeeds() seeds.Of[storeDocument] {
 	expected := begin + line(incomingLine{Expected: a}) + line(incomingLine{Expected: b})
 	referrer := strings.TrimSpace(
 		line(
-			bundle.Descriptor{MediaType: bundle.TypeOCIManifest, Digest: a, Size: 7, ArtifactType: "a/b", Annotations: map[string]string{"a": "b"}},
+			bundle.Descriptor{
+				MediaType: bundle.TypeOCIManifest, Digest: a, Size: 7, ArtifactType: "a/b",
+				Annotations: map[string]string{"a": "b"},
+			},
 		),
 	)
 	var s seeds.Of[storeDocument]
 	for kind, texts := range [][]string{
-		{expected, expected + line(incomingLine{Stored: a}), expected + `{"stored":`, begin, "", expected + "\x00\x00\n", begin + "\n" + line(incomingLine{Expected: a}),
-			expected + strings.Repeat("\x00", 70_000), begin + `{"expected":"x"}` + "\n", begin + `{"expected":"sha256:../../.."}` + "\n"},
+		{
+			expected, expected + line(incomingLine{Stored: a}), expected + `{"stored":`, begin, "",
+			expected + "\x00\x00\n", begin + "\n" + line(incomingLine{Expected: a}),
+			expected + strings.Repeat("\x00", 70_000), begin + `{"expected":"x"}` + "\n",
+			begin + `{"expected":"sha256:../../.."}` + "\n",
+		},
 		{referrer, referrer + "\n", strings.Replace(referrer, ":7", ":-7", 1)},
-		{"puller:" + hashed + "\n", "# nobody\n\n a.b@c:" + hashed + "\r\n", " puller:" + hashed + "\n\tother:" + hashed, "puller:" + hashed + "\nother:" + hashed},
+		{
+			"puller:" + hashed + "\n", "# nobody\n\n a.b@c:" + hashed + "\r\n",
+			" puller:" + hashed + "\n\tother:" + hashed, "puller:" + hashed + "\nother:" + hashed,
+		},
 	} {
 		for _, text := range texts {
 			s.Taken = append(s.Taken, storeDocument{byte(kind), []byte(text)})
@@ -63,8 +73,11 @@ func storeSeeds() seeds.Of[storeDocument] {
 	for kind, texts := range [][]string{
 		{`{"apiVersion":"oobbundle.dev/v2"}` + "\n", `{"apiVersion":"oobbundle.dev/v2","more":1}` + "\n", "{}\n"},
 		{"", referrer + "{}", strings.Replace(referrer, "{", `{"more":1,`, 1), strings.Replace(referrer, ":7", ":1e1", 1), "null"},
-		{"", "puller\n", "puller:\n", "puller:secret\n", "puller:{SHA}0DPiKuNIrrVmD8IUCuw1hQxNqZc=\n", "../x:" + hashed, ":" + hashed, "puller:" + hashed + "\npuller:" + hashed,
-			"puller:" + hashed + "\n#" + strings.Repeat("x", 70_000)},
+		{
+			"", "puller\n", "puller:\n", "puller:secret\n", "puller:{SHA}0DPiKuNIrrVmD8IUCuw1hQxNqZc=\n",
+			"../x:" + hashed, ":" + hashed, "puller:" + hashed + "\npuller:" + hashed,
+			"puller:" + hashed + "\n#" + strings.Repeat("x", 70_000),
+		},
 	} {
 		for _, text := range texts {
 			s.Refused = append(s.Refused, storeDocument{byte(kind), []byte(text)})

@@ -46,13 +46,15 @@ func TestOddReferrersTag(t *testing.T) {
 			return isTag(r) && answer(w, 200, "text/html", "<html>")
 		}, 0, nil},
 		"an image": {func(w http.ResponseWriter, r *http.Request, _ int) bool {
-			return isTag(r) && r.Method != http.MethodPut && answer(w, 200, bundle.TypeOCIManifest, `{"schemaVersion":2,"config":{},"layers":[]}`)
+			return isTag(r) && r.Method != http.MethodPut &&
+				answer(w, 200, bundle.TypeOCIManifest, `{"schemaVersion":2,"config":{},"layers":[]}`)
 		}, 0, nil},
 		"refuses a list": {func(w http.ResponseWriter, r *http.Request, _ int) bool {
 			return isTag(r) && r.Method == http.MethodPut && answer(w, 400, "text/plain", "no")
 		}, 8, nil},
 		"null at first": {func(w http.ResponseWriter, r *http.Request, writes int) bool {
-			return isTag(r) && r.Method != http.MethodPut && writes == 0 && answer(w, 200, bundle.TypeOCIIndex, `{"schemaVersion":2,"manifests":null}`)
+			return isTag(r) && r.Method != http.MethodPut && writes == 0 &&
+				answer(w, 200, bundle.TypeOCIIndex, `{"schemaVersion":2,"manifests":null}`)
 		}, 8, []string{"a", "b"}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -131,8 +131,10 @@ func TestAccounts(t *testing.T) {
 		name, password string
 		status         int
 	}{
-		{"one", "canary-secret", 418}, {"one", "canary-secret", 418}, {"two", "second", 418}, {"one", "first", 401}, {"one", "", 401}, {"", "", 401},
-		{"three", "third", 401}, {"two", "canary-secret", 401}, {"one", strings.Repeat("x", 100), 401}, {"nobody", "password", 401}, {"nobody", "", 401},
+		{"one", "canary-secret", 418}, {"one", "canary-secret", 418}, {"two", "second", 418}, {"one", "first", 401},
+		{"one", "", 401}, {"", "", 401},
+		{"three", "third", 401}, {"two", "canary-secret", 401}, {"one", strings.Repeat("x", 100), 401},
+		{"nobody", "password", 401}, {"nobody", "", 401},
 	} {
 		login(test.name, test.password, test.status)
 	}
@@ -151,7 +153,13 @@ func TestAccounts(t *testing.T) {
 	login("one", "changed", 401)
 	set("three", "third")
 	login("three", "third", 418)
-	for name, text := range map[string]string{"empty": "", "plain": "one:password\n", "twice": string(data) + string(data), "md5": "one:$apr1$x$y\n", "a colon too few": "one\n"} {
+	for name, text := range map[string]string{
+		"empty":           "",
+		"plain":           "one:password\n",
+		"twice":           string(data) + string(data),
+		"md5":             "one:$apr1$x$y\n",
+		"a colon too few": "one\n",
+	} {
 		bad := filepath.Join(t.TempDir(), "bad")
 		if err := os.WriteFile(bad, []byte(text), 0o600); err != nil {
 			t.Fatal(err)

@@ -37,28 +37,71 @@ func TestDockerSays(t *testing.T) {
 		gone       bool
 	}{
 		"no permission": {failing(`"docker info"*`, denied), nil, false, []string{denied, "group docker", "sudo"}, true, false},
-		"no permission, 2020": {failing(`"docker info"*`, "Got permission denied while trying to connect to the Docker "+
-			"daemon socket"), nil, false, []string{"Got permission denied", "usermod -aG docker"}, true, false},
-		"no permission, 2023":       {`"docker info"*) echo; echo "` + denied + `" >&2;;`, nil, false, []string{denied, "usermod -aG docker"}, true, false},
-		"not running, 2023":         {`"docker info"*) echo; echo "` + cannotConnect + `" >&2;;`, nil, false, []string{cannotConnect, "systemctl start docker"}, false, false},
-		"not running, template":     {failing(`"docker info"*`, template) + failing(`"docker version"*`, cannotConnect), nil, false, []string{cannotConnect, "systemctl start docker"}, false, false},
-		"no permission, template":   {failing(`"docker info"*`, template) + failing(`"docker version"*`, denied), nil, false, []string{denied, "usermod -aG docker"}, true, false},
-		"no permission, and a host": {failing(`"docker info"*`, denied), map[string]string{"DOCKER_HOST": "unix:///run/other.sock"}, false, []string{"group docker"}, true, false},
-		"not running":               {failing(`"docker info"*`, cannotConnect), nil, false, []string{cannotConnect, "systemctl start docker", "set the value quadlet"}, false, false},
-		"a warning before": {failing(`"docker info"*`, "WARNING: Error loading config file: open "+
-			"/root/.docker/config.json: permission denied\n"+cannotConnect), nil, false, []string{"WARNING", cannotConnect, "systemctl start docker"}, false, false},
-		"rootless elsewhere": {failing(`"docker info"*`, cannotConnect), nil, true, []string{cannotConnect, "set DOCKER_HOST=unix://", "docker.sock", "127.0.0.1:5000 cannot be reached"}, false, false},
-		"another host": {failing(`"docker info"*`, "Cannot connect to the Docker daemon at "+
-			"tcp://192.0.2.1:2375."), map[string]string{"DOCKER_HOST": "tcp://192.0.2.1:2375"}, true, []string{"tcp://192.0.2.1:2375.", "unset DOCKER_HOST"}, false, false},
-		"podman's socket": {failing(`"docker info"*`, "Cannot connect to the Docker daemon at "+
-			"unix:///run/podman/podman.sock."), map[string]string{"DOCKER_HOST": "unix:///run/podman/podman.sock"}, false, []string{"unset DOCKER_HOST"}, false, false},
-		"a context": {failing(`"docker info"*`, `unable to resolve docker endpoint: context "x": context `+
-			`not found`), nil, false, []string{"context not found", "docker context use"}, false, false},
-		"podman's shim": {failing(`"docker info"*`, "Emulate Docker CLI using podman. Create /etc/containers/nodocker to "+
-			"quiet msg."), nil, false, []string{"Emulate Docker CLI", "podman's here", "set the value quadlet"}, false, true},
-		"podman, quiet":  {failing(`"docker info"*`, "Error: template: info:1:2: executing") + `"docker --version") echo podman version 5.4.2;;`, nil, false, []string{"template: info", "podman's here"}, false, true},
-		"another reason": {failing(`"docker info"*`, "something new"), nil, false, []string{"docker info: exit status 1: something new", "make docker info work"}, false, false},
-		"silence":        {`"docker info"*) exit 7;;`, nil, false, []string{"docker info: exit status 7\n"}, false, false},
+		"no permission, 2020": {
+			failing(`"docker info"*`, "Got permission denied while trying to connect to the Docker daemon socket"),
+			nil, false, []string{"Got permission denied", "usermod -aG docker"}, true, false,
+		},
+		"no permission, 2023": {
+			`"docker info"*) echo; echo "` + denied + `" >&2;;`, nil, false, []string{denied, "usermod -aG docker"},
+			true, false,
+		},
+		"not running, 2023": {
+			`"docker info"*) echo; echo "` + cannotConnect + `" >&2;;`, nil, false,
+			[]string{cannotConnect, "systemctl start docker"}, false, false,
+		},
+		"not running, template": {
+			failing(`"docker info"*`, template) + failing(`"docker version"*`, cannotConnect), nil, false,
+			[]string{cannotConnect, "systemctl start docker"}, false, false,
+		},
+		"no permission, template": {
+			failing(`"docker info"*`, template) + failing(`"docker version"*`, denied), nil, false,
+			[]string{denied, "usermod -aG docker"}, true, false,
+		},
+		"no permission, and a host": {
+			failing(`"docker info"*`, denied), map[string]string{"DOCKER_HOST": "unix:///run/other.sock"}, false,
+			[]string{"group docker"}, true, false,
+		},
+		"not running": {
+			failing(`"docker info"*`, cannotConnect), nil, false,
+			[]string{cannotConnect, "systemctl start docker", "set the value quadlet"}, false, false,
+		},
+		"a warning before": {
+			failing(`"docker info"*`, "WARNING: Error loading config file: open "+
+				"/root/.docker/config.json: permission denied\n"+cannotConnect),
+			nil, false, []string{"WARNING", cannotConnect, "systemctl start docker"}, false, false,
+		},
+		"rootless elsewhere": {
+			failing(`"docker info"*`, cannotConnect), nil, true,
+			[]string{cannotConnect, "set DOCKER_HOST=unix://", "docker.sock", "127.0.0.1:5000 cannot be reached"},
+			false, false,
+		},
+		"another host": {
+			failing(`"docker info"*`, "Cannot connect to the Docker daemon at tcp://192.0.2.1:2375."),
+			map[string]string{"DOCKER_HOST": "tcp://192.0.2.1:2375"},
+			true, []string{"tcp://192.0.2.1:2375.", "unset DOCKER_HOST"}, false, false,
+		},
+		"podman's socket": {
+			failing(`"docker info"*`, "Cannot connect to the Docker daemon at unix:///run/podman/podman.sock."),
+			map[string]string{"DOCKER_HOST": "unix:///run/podman/podman.sock"},
+			false, []string{"unset DOCKER_HOST"}, false, false,
+		},
+		"a context": {
+			failing(`"docker info"*`, `unable to resolve docker endpoint: context "x": context not found`),
+			nil, false, []string{"context not found", "docker context use"}, false, false,
+		},
+		"podman's shim": {
+			failing(`"docker info"*`, "Emulate Docker CLI using podman. Create /etc/containers/nodocker to quiet msg."),
+			nil, false, []string{"Emulate Docker CLI", "podman's here", "set the value quadlet"}, false, true,
+		},
+		"podman, quiet": {
+			failing(`"docker info"*`, "Error: template: info:1:2: executing") + `"docker --version") echo podman version 5.4.2;;`,
+			nil, false, []string{"template: info", "podman's here"}, false, true,
+		},
+		"another reason": {
+			failing(`"docker info"*`, "something new"), nil, false,
+			[]string{"docker info: exit status 1: something new", "make docker info work"}, false, false,
+		},
+		"silence": {`"docker info"*) exit 7;;`, nil, false, []string{"docker info: exit status 7\n"}, false, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, v := range []string{"DOCKER_HOST", "DOCKER_CONTEXT"} {
@@ -88,7 +131,10 @@ func TestDockerSays(t *testing.T) {
 
 // TestDockerWarns: what Docker warns of while it answers is no reason not to use it.
 func TestDockerWarns(t *testing.T) {
-	for _, answers := range []string{`"docker info"*) echo 24.0.7; echo odd >&2;;`, `"docker info"*) echo "WARNING: odd" >&2;;`, `"docker info"*) ;;`} {
+	for _, answers := range []string{
+		`"docker info"*) echo 24.0.7; echo odd >&2;;`, `"docker info"*) echo "WARNING: odd" >&2;;`,
+		`"docker info"*) ;;`,
+	} {
 		fake(t, "docker", answers)
 		if err := manager(t).Check(t.Context(), "compose", nil); err != nil {
 			t.Errorf("%s: %v", answers, err)
@@ -122,12 +168,24 @@ func TestEngineSays(t *testing.T) {
 		says                 []string
 		unusable, permission bool
 	}{
-		"no docker":        {"podman", "", "compose", []string{"Docker does not answer", "no program docker", "set the value quadlet"}, false, false},
-		"a broken Compose": {"docker docker-compose", failing(`"docker compose"*`, `docker: "compose" is not a docker command`) + failing("docker-compose*", "ModuleNotFoundError: No module named distutils"), "compose", []string{"Docker Compose is not", "is not a docker command", "No module named distutils"}, false, false},
-		"no systemd":       {"docker", "", "linux", []string{"systemd does not answer", "no program systemctl"}, false, false},
-		"systemd not PID 1": {"systemctl", `systemctl*) echo offline; echo "System has not been booted with systemd as init ` +
-			`system (PID 1). Cannot operate." >&2; exit 1;;`, "linux", []string{"has not been booted with systemd", `its state is "offline"`}, true, false},
-		"no bus": {"systemctl", failing("systemctl*", "Failed to connect to bus: Permission denied"), "linux", []string{"Failed to connect to bus: Permission denied", "as root"}, true, true},
+		"no docker": {"podman", "", "compose", []string{"Docker does not answer", "no program docker", "set the value quadlet"}, false, false},
+		"a broken Compose": {
+			"docker docker-compose",
+			failing(`"docker compose"*`, `docker: "compose" is not a docker command`) +
+				failing("docker-compose*", "ModuleNotFoundError: No module named distutils"),
+			"compose", []string{"Docker Compose is not", "is not a docker command", "No module named distutils"}, false, false,
+		},
+		"no systemd": {"docker", "", "linux", []string{"systemd does not answer", "no program systemctl"}, false, false},
+		"systemd not PID 1": {
+			"systemctl",
+			`systemctl*) echo offline; echo "System has not been booted with systemd as init system (PID 1). ` +
+				`Cannot operate." >&2; exit 1;;`,
+			"linux", []string{"has not been booted with systemd", `its state is "offline"`}, true, false,
+		},
+		"no bus": {
+			"systemctl", failing("systemctl*", "Failed to connect to bus: Permission denied"), "linux",
+			[]string{"Failed to connect to bus: Permission denied", "as root"}, true, true,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			links := unitLinks
@@ -150,7 +208,10 @@ func TestEngineSays(t *testing.T) {
 
 // TestSystemctlDenied: a unit that only root may start is a matter of permission.
 func TestSystemctlDenied(t *testing.T) {
-	for _, said := range []string{"Failed to start app.service: Interactive authentication required.", "Failed to reload daemon: Access denied", "Failed to connect to bus: Permission denied"} {
+	for _, said := range []string{
+		"Failed to start app.service: Interactive authentication required.", "Failed to reload daemon: Access denied",
+		"Failed to connect to bus: Permission denied",
+	} {
 		fake(t, "systemctl", failing(`"systemctl daemon-reload"`, said)+podmanThere)
 		err := manager(t).Up(t.Context(), app("linux", unitLinks))
 		if !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), said) || !strings.Contains(err.Error(), "sudo") {
@@ -171,7 +232,11 @@ func TestSilentUnit(t *testing.T) {
 // TestLeaveUnusable: an engine that does not answer may still run a database; the next
 // one must not start another on its directory.
 func TestLeaveUnusable(t *testing.T) {
-	for said, left := range map[string]bool{"permission denied": false, "Cannot connect to the Docker daemon": false, "Emulate Docker CLI using podman.": true} {
+	for said, left := range map[string]bool{
+		"permission denied":                   false,
+		"Cannot connect to the Docker daemon": false,
+		"Emulate Docker CLI using podman.":    true,
+	} {
 		fake(t, "docker podman systemctl", failing(`"docker info"*`, said)+podmanThere)
 		if err := manager(t).Leave(t.Context(), app("compose", nil), app("compose", quadlets)); (err == nil) != left {
 			t.Errorf("%s: %v", said, err)
@@ -182,7 +247,13 @@ func TestLeaveUnusable(t *testing.T) {
 // TestRootlessPull: a rootless Docker cannot reach a registry on a loopback address.
 func TestRootlessPull(t *testing.T) {
 	refused := "dial tcp 127.0.0.1:5000: connect: connection refused"
-	for image, hint := range map[string]bool{"127.0.0.1:5000/a@sha256:1": true, "localhost:5000/a@sha256:1": true, "[::1]:5000/a@sha256:1": true, "registry.site:5000/a@sha256:1": false, "docker.io/a@sha256:1": false} {
+	for image, hint := range map[string]bool{
+		"127.0.0.1:5000/a@sha256:1":     true,
+		"localhost:5000/a@sha256:1":     true,
+		"[::1]:5000/a@sha256:1":         true,
+		"registry.site:5000/a@sha256:1": false,
+		"docker.io/a@sha256:1":          false,
+	} {
 		for options, rootless := range map[string]bool{"[name=seccomp,profile=builtin name=rootless]": true, "[name=seccomp]": false} {
 			fake(
 				t,

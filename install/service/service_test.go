@@ -116,15 +116,29 @@ func TestRuntime(t *testing.T) {
 		"podman that is called docker": {"podman docker systemctl", noDocker + podmanThere, "compose", nil, "", "set the value quadlet"},
 		"podman":                       {"podman systemctl", podmanThere, "compose", quadlets, "podman", ""},
 		"podman beside Docker":         {"podman docker systemctl", podmanThere, "compose", quadlets, "podman", ""},
-		"podman without Quadlet":       {"podman systemctl", strings.Replace(podmanThere, "5.4.2", "4.3.1", 1), "compose", quadlets, "", "podman is 4.3.1 here, and the units need 4.9"},
-		"podman of another word":       {"podman systemctl", strings.Replace(podmanThere, "5.4.2", "new", 1), "compose", quadlets, "", `podman version "new"`},
+		"podman without Quadlet": {
+			"podman systemctl", strings.Replace(podmanThere, "5.4.2", "4.3.1", 1), "compose", quadlets, "",
+			"podman is 4.3.1 here, and the units need 4.9",
+		},
+		"podman of another word": {
+			"podman systemctl", strings.Replace(podmanThere, "5.4.2", "new", 1), "compose", quadlets, "",
+			`podman version "new"`,
+		},
 		"Docker, and podman asked for": {"docker systemctl", podmanThere, "compose", quadlets, "", "ask for podman and systemd"},
-		"podman without systemd":       {"podman systemctl", `"systemctl is-system-running") echo offline; exit 1;;` + "\n" + podmanThere, "compose", quadlets, "", "ask for podman and systemd"},
-		"systemd that still starts":    {"systemctl", `"systemctl is-system-running") echo starting; exit 1;;`, "linux", unitLinks, "systemd", ""},
-		"no systemd":                   {"systemctl", `"systemctl is-system-running") echo offline; exit 1;;`, "linux", unitLinks, "", "systemd does not answer"},
-		"no units":                     {"systemctl", podmanThere, "linux", nil, "", "--host-root"},
-		"a cluster":                    {"", "", "kubernetes", nil, "", "READ-ME-FIRST.txt"},
-		"nothing said":                 {"", "", "", nil, "", "does not say"},
+		"podman without systemd": {
+			"podman systemctl", `"systemctl is-system-running") echo offline; exit 1;;` + "\n" + podmanThere, "compose",
+			quadlets, "", "ask for podman and systemd",
+		},
+		"systemd that still starts": {
+			"systemctl", `"systemctl is-system-running") echo starting; exit 1;;`, "linux", unitLinks, "systemd", "",
+		},
+		"no systemd": {
+			"systemctl", `"systemctl is-system-running") echo offline; exit 1;;`, "linux", unitLinks, "",
+			"systemd does not answer",
+		},
+		"no units":     {"systemctl", podmanThere, "linux", nil, "", "--host-root"},
+		"a cluster":    {"", "", "kubernetes", nil, "", "READ-ME-FIRST.txt"},
+		"nothing said": {"", "", "", nil, "", "does not say"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			fake(t, c.names, c.answers)
@@ -161,7 +175,10 @@ func TestPull(t *testing.T) {
 	for plain, verify := range map[bool]string{true: "false", false: "true"} {
 		m := New(t.TempDir(), func(string) bool { return plain }, time.Minute, func(string, ...any) {})
 		dir := releaseDir(m.root, a)
-		for path, text := range map[string]string{"compose.yaml": "r/c@sha256:3", "quadlet/app-web.container": "Image=r/a@sha256:1\nImage=r/b@sha256:2\n"} {
+		for path, text := range map[string]string{
+			"compose.yaml":              "r/c@sha256:3",
+			"quadlet/app-web.container": "Image=r/a@sha256:1\nImage=r/b@sha256:2\n",
+		} {
 			if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, path)), 0o700); err != nil {
 				t.Fatal(err)
 			}
@@ -241,7 +258,12 @@ func TestUnits(t *testing.T) {
 	for _, c := range []struct {
 		state, dir string
 		disabled   bool
-	}{{"not-found", "multi-user.target.wants", true}, {"not-found", "x.service.requires", true}, {"not-found", "x.service.d", false}, {"loaded", "multi-user.target.wants", false}} {
+	}{
+		{"not-found", "multi-user.target.wants", true},
+		{"not-found", "x.service.requires", true},
+		{"not-found", "x.service.d", false},
+		{"loaded", "multi-user.target.wants", false},
+	} {
 		p := fake(t, "systemctl", podmanThere+`"systemctl show"*) echo `+c.state+`;;`)
 		s := &systemd{timeout: time.Minute}
 		a := app("linux", unitLinks)
@@ -413,8 +435,11 @@ func TestDump(t *testing.T) {
 		t.Fatal(err)
 	}
 	calls := p.calls()
-	for _, c := range []string{"systemctl stop app-web.service", "systemctl start app-postgres.service", "podman exec --interactive app-postgres pg_isready --host 127.0.0.1 --username u --dbname d",
-		"podman exec --interactive app-postgres pg_dump --username u --format custom d"} {
+	for _, c := range []string{
+		"systemctl stop app-web.service", "systemctl start app-postgres.service",
+		"podman exec --interactive app-postgres pg_isready --host 127.0.0.1 --username u --dbname d",
+		"podman exec --interactive app-postgres pg_dump --username u --format custom d",
+	} {
 		i := slices.Index(calls, c)
 		if i < 0 {
 			t.Fatalf("%q is missing or too early: %q", c, calls)
