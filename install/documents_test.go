@@ -27,6 +27,31 @@ func onlyFile(t *testing.T, pattern string) string {
 	return found[0]
 }
 
+// leaveJournal installs until a run ends while it switches, which leaves a journal behind.
+func leaveJournal(t *testing.T, w *world, file []byte) {
+	t.Helper()
+	for step := 1; ; step++ {
+		ends, _ := pulledAt(step)
+		if _, err := w.install(file, ends); errors.Is(err, install.ErrIncomplete) {
+			return
+		} else if err == nil {
+			t.Fatal("no step leaves a journal")
+		}
+	}
+}
+
+// putLarge puts a file of 100 MiB, which has nothing in it, at a path.
+func putLarge(t *testing.T, path string) {
+	t.Helper()
+	large, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(large.Truncate(100<<20), large.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestHostileRecords puts each document that a host keeps into each of the states in
 // which two parsers could read it differently, or in which it has no end. It is
 // refused, nothing is changed, and with the right document all goes on.
@@ -42,15 +67,7 @@ func TestHostileRecords(t *testing.T) {
 	r := w.must(w.install(first))
 	next := content("two", 8).File(t, w.key)
 
-	// A run that ends while it switches leaves a journal behind.
-	for step := 1; ; step++ {
-		ends, _ := pulledAt(step)
-		if _, err := w.install(next, ends); errors.Is(err, install.ErrIncomplete) {
-			break
-		} else if err == nil {
-			t.Fatal("no step leaves a journal")
-		}
-	}
+	leaveJournal(t, w, next)
 	pem, err := os.ReadFile(w.key.Public)
 	if err != nil {
 		t.Fatal(err)
@@ -123,13 +140,7 @@ func TestHostileRecords(t *testing.T) {
 			}
 		}
 		rows++
-		large, err := os.Create(d.path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := errors.Join(large.Truncate(100<<20), large.Close()); err != nil {
-			t.Fatal(err)
-		}
+		putLarge(t, d.path)
 		if err := d.read(); !errors.Is(err, bundle.ErrLimit) {
 			t.Errorf("%s: 100 MiB: %v", d.name, err)
 		}

@@ -50,42 +50,9 @@ func TestHostWithState(t *testing.T) {
 	if *program != "" {
 		makeState(t)
 	}
-	tagOf := func(w *world) string { return w.tags()["docker.io/library/shared:1"] }
 	for name, run := range map[string]func(t *testing.T, w *world){
-		"read": func(t *testing.T, w *world) {
-			l, err := ledger.Read(w.root)
-			if err != nil || l.Rebuilt != nil || len(l.Unknown) > 0 {
-				t.Fatal(err, l)
-			}
-			demo, err := l.Find("demo", "")
-			if err != nil || len(demo.Releases) != 2 || demo.Current().Version != "2.0.0" || demo.Releases[1].Version != "1.0.0" {
-				t.Errorf("%+v %v", demo, err)
-			}
-			if owner, _ := l.Owner(ledger.Tag("embedded", "docker.io/library/shared", "1")); owner.Name != "other" {
-				t.Errorf("the shared tag is %s's", owner.Name)
-			}
-			if !w.settled() {
-				t.Error("its tags are not what the ledger says")
-			}
-		},
-		"upgrade, and back": func(t *testing.T, w *world) {
-			taken := tagOf(w)
-			if _, err := w.install(w.version("demo", 3)); !errors.Is(err, bundle.ErrPolicy) {
-				t.Fatalf("the shared tag is the other one's: %v", err)
-			}
-			w.must(w.install(w.version("demo", 3), takeOver))
-			if w.tags()["docker.io/library/demo:3"] == "" || tagOf(w) == taken || !w.settled() {
-				t.Errorf("upgraded: %v", w.tags())
-			}
-			w.undo("demo", rollback)
-			if tagOf(w) != taken || !w.settled() {
-				t.Errorf("rolled back: %v", w.tags())
-			}
-			w.undo("demo", rollback)
-			if w.tags()["docker.io/library/demo:1"] == "" || !w.settled() {
-				t.Errorf("rolled back once more: %v", w.tags())
-			}
-		},
+		"read":              readWithState,
+		"upgrade, and back": upgradeAndBack,
 		"remove": func(t *testing.T, w *world) {
 			w.undo("other", uninstall)
 			if !w.settled() {
@@ -153,6 +120,47 @@ func TestHostWithState(t *testing.T) {
 			unpackState(t, filepath.Dir(w.root))
 			run(t, w)
 		})
+	}
+}
+
+// readWithState reads the ledger of a host with a State.
+func readWithState(t *testing.T, w *world) {
+	t.Helper()
+	l, err := ledger.Read(w.root)
+	if err != nil || l.Rebuilt != nil || len(l.Unknown) > 0 {
+		t.Fatal(err, l)
+	}
+	demo, err := l.Find("demo", "")
+	if err != nil || len(demo.Releases) != 2 || demo.Current().Version != "2.0.0" || demo.Releases[1].Version != "1.0.0" {
+		t.Errorf("%+v %v", demo, err)
+	}
+	if owner, _ := l.Owner(ledger.Tag("embedded", "docker.io/library/shared", "1")); owner.Name != "other" {
+		t.Errorf("the shared tag is %s's", owner.Name)
+	}
+	if !w.settled() {
+		t.Error("its tags are not what the ledger says")
+	}
+}
+
+// upgradeAndBack upgrades a host with a State and goes back further than it was.
+func upgradeAndBack(t *testing.T, w *world) {
+	t.Helper()
+	shared := func() string { return w.tags()["docker.io/library/shared:1"] }
+	taken := shared()
+	if _, err := w.install(w.version("demo", 3)); !errors.Is(err, bundle.ErrPolicy) {
+		t.Fatalf("the shared tag is the other one's: %v", err)
+	}
+	w.must(w.install(w.version("demo", 3), takeOver))
+	if w.tags()["docker.io/library/demo:3"] == "" || shared() == taken || !w.settled() {
+		t.Errorf("upgraded: %v", w.tags())
+	}
+	w.undo("demo", rollback)
+	if shared() != taken || !w.settled() {
+		t.Errorf("rolled back: %v", w.tags())
+	}
+	w.undo("demo", rollback)
+	if w.tags()["docker.io/library/demo:1"] == "" || !w.settled() {
+		t.Errorf("rolled back once more: %v", w.tags())
 	}
 }
 

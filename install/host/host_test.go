@@ -130,6 +130,30 @@ func TestMirrors(t *testing.T) {
 	}
 }
 
+// writeGroup writes a file that its group may read, and its directory.
+func writeGroup(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), 0o640); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// readSections reads a JSON file that is an object of objects.
+func readSections(t *testing.T, path string) (doc map[string]map[string]any) {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(data, &doc); err != nil {
+		t.Fatal(err)
+	}
+	return doc
+}
+
 // TestMerge: a patch is merged, what others wrote stays, and taking it back gives
 // the old content, unless somebody has written since.
 func TestMerge(t *testing.T) {
@@ -142,32 +166,18 @@ func TestMerge(t *testing.T) {
 		Merges: []bundle.Merge{{File: "conf/config.json", Patch: "patch.json"}},
 	}
 	config := filepath.Join(a.Data, "conf/config.json")
-	write := func(path, text string) {
+	write := func(path, text string) { t.Helper(); writeGroup(t, path, text) }
+	read := func() map[string]map[string]any { t.Helper(); return readSections(t, config) }
+	switches := func(from, to *About, back bool) {
 		t.Helper()
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		if err := Switch(root, "app", from, to, back); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(path, []byte(text), 0o640); err != nil {
-			t.Fatal(err)
-		}
-	}
-	read := func() (doc map[string]map[string]any) {
-		t.Helper()
-		data, err := os.ReadFile(config)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := json.Unmarshal(data, &doc); err != nil {
-			t.Fatal(err)
-		}
-		return doc
 	}
 	const before = `{"S": {"Keep": 12345678901234567890, "On": true, "Gone": 1}}`
 	write(filepath.Join(base, "releases", a.ID, "patch.json"), `{"S": {"On": false, "Gone": null, "New": "x"}}`)
 	write(config, before)
-	if err := Switch(root, "app", nil, a, false); err != nil {
-		t.Fatal(err)
-	}
+	switches(nil, a, false)
 	if s := read()["S"]; s["On"] != false || s["New"] != "x" || s["Gone"] != nil || s["Keep"] == nil {
 		t.Errorf("%v", s)
 	}
@@ -177,38 +187,26 @@ func TestMerge(t *testing.T) {
 	if fi, err := os.Stat(config); err != nil || fi.Mode().Perm() != 0o640 {
 		t.Errorf("%v %v", fi.Mode(), err)
 	}
-	if err := Switch(root, "app", nil, a, false); err != nil { // a run that is repeated
-		t.Fatal(err)
-	}
+	switches(nil, a, false) // a run that is repeated
 	// An upgrade merges on top, without taking the older patch back in between.
 	b := *a
 	b.ID = "fedcba9876543210"
 	write(filepath.Join(base, "releases", b.ID, "patch.json"), `{"S": {"New": "y"}}`)
-	if err := Switch(root, "app", a, &b, false); err != nil {
-		t.Fatal(err)
-	}
+	switches(a, &b, false)
 	if s := read()["S"]; s["On"] != false || s["New"] != "y" {
 		t.Errorf("after the upgrade: %v", s)
 	}
-	if err := Switch(root, "app", &b, a, true); err != nil {
-		t.Fatal(err)
-	}
+	switches(&b, a, true)
 	if s := read()["S"]; s["On"] != false || s["New"] != "x" {
 		t.Errorf("after the rollback: %v", s)
 	}
-	if err := Switch(root, "app", a, nil, true); err != nil {
-		t.Fatal(err)
-	}
+	switches(a, nil, true)
 	if data, _ := os.ReadFile(config); string(data) != before {
 		t.Errorf("taken back: %s", data)
 	}
-	if err := Switch(root, "app", nil, a, false); err != nil {
-		t.Fatal(err)
-	}
+	switches(nil, a, false)
 	write(config, `{"S": {"On": true, "Mine": 1}}`)
-	if err := Switch(root, "app", a, nil, true); err != nil {
-		t.Fatal(err)
-	}
+	switches(a, nil, true)
 	if read()["S"]["Mine"] == nil {
 		t.Error("what somebody wrote since is gone")
 	}

@@ -11,11 +11,13 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
 )
 
+// isListTag says whether a request is about the tag that holds a list of referrers.
+func isListTag(r *http.Request) bool { return strings.Contains(r.URL.Path, "/manifests/sha256-") }
+
 // TestOddReferrersTag: a registry on which no list of referrers can be kept takes
 // the manifests all the same, as often as they are pushed. What is under the tag and
 // is not a list is left alone.
 func TestOddReferrersTag(t *testing.T) {
-	isTag := func(r *http.Request) bool { return strings.Contains(r.URL.Path, "/manifests/sha256-") }
 	subjectOf := func(r *http.Request) string {
 		return strings.Replace(r.URL.Path, "/manifests/sha256-", "/manifests/sha256:", 1)
 	}
@@ -31,66 +33,75 @@ func TestOddReferrersTag(t *testing.T) {
 		lists  []string // kinds, in the end
 	}{
 		"reading leads to the subject": {func(_ http.ResponseWriter, r *http.Request, _ int) bool {
-			if isTag(r) && r.Method != http.MethodPut {
+			if isListTag(r) && r.Method != http.MethodPut {
 				r.URL.Path = subjectOf(r)
 			}
 			return false
 		}, 8, nil},
 		"reading and writing lead to the subject": {func(_ http.ResponseWriter, r *http.Request, _ int) bool {
-			if isTag(r) {
+			if isListTag(r) {
 				r.URL.Path = subjectOf(r)
 			}
 			return false
 		}, 8, nil},
 		"a web page": {func(w http.ResponseWriter, r *http.Request, _ int) bool {
-			return isTag(r) && answer(w, 200, "text/html", "<html>")
+			return isListTag(r) && answer(w, 200, "text/html", "<html>")
 		}, 0, nil},
 		"an image": {func(w http.ResponseWriter, r *http.Request, _ int) bool {
-			return isTag(r) && r.Method != http.MethodPut &&
+			return isListTag(r) && r.Method != http.MethodPut &&
 				answer(w, 200, bundle.TypeOCIManifest, `{"schemaVersion":2,"config":{},"layers":[]}`)
 		}, 0, nil},
 		"refuses a list": {func(w http.ResponseWriter, r *http.Request, _ int) bool {
-			return isTag(r) && r.Method == http.MethodPut && answer(w, 400, "text/plain", "no")
+			return isListTag(r) && r.Method == http.MethodPut && answer(w, 400, "text/plain", "no")
 		}, 8, nil},
 		"null at first": {func(w http.ResponseWriter, r *http.Request, writes int) bool {
-			return isTag(r) && r.Method != http.MethodPut && writes == 0 &&
+			return isListTag(r) && r.Method != http.MethodPut && writes == 0 &&
 				answer(w, 200, bundle.TypeOCIIndex, `{"schemaVersion":2,"manifests":null}`)
 		}, 8, []string{"a", "b"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			writes := 0
-			up := bundletest.NewRegistry(t, func(next http.Handler) http.Handler {
-				return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-					before := writes
-					if isTag(r) && r.Method == http.MethodPut {
-						writes++
-					}
-					if !test.odd(w, r, before) {
-						next.ServeHTTP(w, r)
-					}
-				})
-			})
-			target := external(t, up.Host)
-			m, data := image(t, target, "team/app", "one")
-			if err := target.PutManifest(t.Context(), "team/app", m, data); err != nil {
-				t.Fatal(err)
-			}
-			for range 2 {
-				for kind, push := range artifacts(t, target, "team/app", m.Descriptor, "a", "b") {
-					if err := push(target); err != nil {
-						t.Fatalf("%s: %v", kind, err)
-					}
-				}
-			}
+			host, subject, writes := pushReferrers(t, test.odd)
 			if writes > test.writes {
 				t.Errorf("%d writes to the tag", writes)
 			}
 			if test.lists == nil {
 				return
 			}
-			if got := listed(t, up.Host, "team/app", m.Descriptor.Digest); !slices.Equal(got, test.lists) {
+			if got := listed(t, host, "team/app", subject); !slices.Equal(got, test.lists) {
 				t.Errorf("listed are %v", got)
 			}
 		})
 	}
+}
+
+// pushReferrers pushes an image and, twice, its artifacts to a registry that answers some
+// requests in an odd way, and counts the writes to the tag.
+func pushReferrers(
+	t *testing.T, odd func(w http.ResponseWriter, r *http.Request, writes int) bool,
+) (host string, subject bundle.Digest, writes int) {
+	t.Helper()
+	up := bundletest.NewRegistry(t, func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			before := writes
+			if isListTag(r) && r.Method == http.MethodPut {
+				writes++
+			}
+			if !odd(w, r, before) {
+				next.ServeHTTP(w, r)
+			}
+		})
+	})
+	target := external(t, up.Host)
+	m, data := image(t, target, "team/app", "one")
+	if err := target.PutManifest(t.Context(), "team/app", m, data); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		for kind, push := range artifacts(t, target, "team/app", m.Descriptor, "a", "b") {
+			if err := push(target); err != nil {
+				t.Fatalf("%s: %v", kind, err)
+			}
+		}
+	}
+	return up.Host, m.Descriptor.Digest, writes
 }

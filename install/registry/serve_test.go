@@ -64,6 +64,34 @@ func TestSiteCertificate(t *testing.T) {
 	}
 }
 
+// protected serves what only those with an account may see, and returns a client that
+// trusts its certificate, and its address.
+func protected(t *testing.T, a *registry.Accounts) (client *http.Client, address string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := t.TempDir()
+	cert, _, err := registry.LoadOrMake(root, []string{"127.0.0.1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ca, err := os.ReadFile(registry.CertificateOf(root).CA)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(ca)
+	h := a.Protect(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) }))
+	done := make(chan error, 1)
+	go func() {
+		done <- registry.Serve(t.Context(), tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{cert}}), h)
+	}()
+	client = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}}
+	return client, l.Addr().String()
+}
+
 func TestAccounts(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "accounts")
 	set := func(name, password string) {
@@ -88,30 +116,10 @@ func TestAccounts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	root := t.TempDir()
-	cert, _, err := registry.LoadOrMake(root, []string{"127.0.0.1"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ca, err := os.ReadFile(registry.CertificateOf(root).CA)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pool := x509.NewCertPool()
-	pool.AppendCertsFromPEM(ca)
-	h := a.Protect(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) }))
-	done := make(chan error, 1)
-	go func() {
-		done <- registry.Serve(t.Context(), tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{cert}}), h)
-	}()
-	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}}
+	client, address := protected(t, a)
 	login := func(name, password string, status int) {
 		t.Helper()
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+l.Addr().String()+"/v2/", nil)
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+address+"/v2/", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
