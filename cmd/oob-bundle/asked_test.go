@@ -65,7 +65,10 @@ func TestAnotherBundle(t *testing.T) {
 	proxy := httptest.NewServer(http.HandlerFunc(lies))
 	t.Cleanup(proxy.Close)
 	host := strings.TrimPrefix(proxy.URL, "http://")
-	for _, ref := range []string{"frontend", "frontend:" + frontend["channel"], "frontend:" + frontend["oob"], "frontend:" + database["channel"], "database:" + frontend["channel"], "database:" + frontend["oob"]} {
+	for _, ref := range []string{
+		"frontend", "frontend:" + frontend["channel"], "frontend:" + frontend["oob"], "frontend:" + database["channel"],
+		"database:" + frontend["channel"], "database:" + frontend["oob"],
+	} {
 		for _, command := range [][]string{{"install"}, {"install", "--dry-run"}, {"values"}, {"repair"}} {
 			args := append(append([]string{}, command...), "oci://"+host+"/oob-bundle/"+ref, "--key", key.Public, "--plain-http", host)
 			code, out := oob(append(args, "--root", filepath.Join(dir, "new"))...)

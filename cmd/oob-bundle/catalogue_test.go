@@ -95,6 +95,9 @@ func TestCatalogue(t *testing.T) {
 	}
 }
 
+// siteValues are the values that a site has to give.
+const siteValues = "domain: chat.site.mil\ncallsHost: 192.0.2.7\nsmtpServer: mail.site.mil\n"
+
 func carryArchitecture(t *testing.T, m *manifests.Manifest, name, deployment, platform string) {
 	p, err := bundle.ParsePlatform(platform)
 	if err != nil {
@@ -131,13 +134,13 @@ func carryArchitecture(t *testing.T, m *manifests.Manifest, name, deployment, pl
 	s.must("verify", file, "--key", s.key.Public, "--root", s.dir)
 	root := filepath.Join(s.dir, "root")
 	values := filepath.Join(s.dir, "site.yaml")
-	bundletest.Write(t, values, []byte("domain: chat.site.mil\ncallsHost: 192.0.2.7\nsmtpServer: mail.site.mil\n"), 0o600)
+	bundletest.Write(t, values, []byte(siteValues), 0o600)
 	hostRoot := filepath.Join(s.dir, "host")
 	s.must("install", file, "--key", s.key.Public, "--root", root, "--values", values, "--host-root", hostRoot)
 	checkLaidOut(t, root, hostRoot, name, deployment)
 	if deployment == "compose" {
 		checkServices(t, filepath.Join(root, "deployments", name, "current/compose.yaml"), all, configured)
-		bundletest.Write(t, values, []byte("domain: chat.site.mil\ncallsHost: 192.0.2.7\nsmtpServer: mail.site.mil\n"+configuredValues(m)), 0o600)
+		bundletest.Write(t, values, []byte(siteValues+configuredValues(m)), 0o600)
 		s.must("install", file, "--key", s.key.Public, "--root", root, "--values", values, "--host-root", hostRoot)
 		checkServices(t, filepath.Join(root, "deployments", name, "current/compose.yaml"), all, nil)
 	}
@@ -154,7 +157,15 @@ func carryArchitecture(t *testing.T, m *manifests.Manifest, name, deployment, pl
 			len(all.Charts), len(all.Files),
 		)
 	}
-	// The lock gives the same bundle again, outside of the signature.
+	checkLock(t, s, name, file)
+	if left, _ := filepath.Glob(filepath.Join(s.dir, "*.partial*")); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+// checkLock wants the lock to give the same bundle again, outside of the signature.
+func checkLock(t *testing.T, s *site, name, file string) {
+	t.Helper()
 	first, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
@@ -171,9 +182,6 @@ func carryArchitecture(t *testing.T, m *manifests.Manifest, name, deployment, pl
 	from, to := head.SlotOffset(), head.SlotOffset()+bundle.SlotSize
 	if !bytes.Equal(first[:from], second[:from]) || !bytes.Equal(first[to:], second[to:]) {
 		t.Error("the same lock gave other bytes")
-	}
-	if left, _ := filepath.Glob(filepath.Join(s.dir, "*.partial*")); len(left) > 0 {
-		t.Errorf("left behind: %v", left)
 	}
 }
 
@@ -251,7 +259,9 @@ func checkLaidOut(t *testing.T, root, hostRoot, name, deployment string) {
 		t.Errorf("the password of the database is %q", passwords["databasePassword"])
 	}
 	secret := func(data []byte) bool {
-		return slices.ContainsFunc(slices.Collect(maps.Values(passwords)), func(p string) bool { return bytes.Contains(data, []byte(p)) })
+		return slices.ContainsFunc(slices.Collect(maps.Values(passwords)), func(p string) bool {
+			return bytes.Contains(data, []byte(p))
+		})
 	}
 	err = filepath.WalkDir(release, func(p string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
@@ -270,36 +280,26 @@ func checkLaidOut(t *testing.T, root, hostRoot, name, deployment string) {
 		if strings.HasPrefix(rel, "runtime/") {
 			return nil // they speak of upstream's names
 		}
-		for _, line := range strings.Split(string(data), "\n") {
-			_, image, ok := strings.Cut(strings.ToLower(line), "image: ")
-			if image = strings.Trim(
-				image,
-				`" `,
-			); ok && image != "" && !strings.HasPrefix(image, "127.0.0.1:5000/") &&
-				!strings.HasPrefix(image, "registry.k8s.io/ingress-nginx/") {
-				t.Errorf("%s names another image than the site's: %s", rel, line)
-			}
-		}
-		if strings.HasSuffix(rel, ".yaml") {
-			var doc any
-			for dec := goyaml.NewDecoder(bytes.NewReader(data)); ; {
-				if err := dec.Decode(&doc); err != nil {
-					if !errors.Is(err, io.EOF) {
-						t.Errorf("%s: %v\n%s", rel, err, data)
-					}
-					break
-				}
-			}
-		}
+		checkText(t, rel, data)
 		return nil
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range map[string][]string{
-		"compose":    {"compose.yaml", "mattermost.env", "postgres.env", "nginx/conf.d/default.conf", "airgap.json", "READ-ME-FIRST.txt", "runtime/k3s/registries.yaml"},
-		"linux":      {"mattermost-*/bin/mattermost", "systemd/mattermost.service", "nginx/mattermost.conf", "mattermost.env", "create-database.sql"},
-		"kubernetes": {"kubernetes/mattermost.yaml", "kubernetes/secrets.yaml", "kubernetes/database.yaml", "values/cloudnative-pg.yaml", "runtime/containerd/docker.io/hosts.toml", "runtime/containers/registries.conf"},
+		"compose": {
+			"compose.yaml", "mattermost.env", "postgres.env", "nginx/conf.d/default.conf", "airgap.json",
+			"READ-ME-FIRST.txt", "runtime/k3s/registries.yaml",
+		},
+		"linux": {
+			"mattermost-*/bin/mattermost", "systemd/mattermost.service", "nginx/mattermost.conf", "mattermost.env",
+			"create-database.sql",
+		},
+		"kubernetes": {
+			"kubernetes/mattermost.yaml", "kubernetes/secrets.yaml", "kubernetes/database.yaml",
+			"values/cloudnative-pg.yaml", "runtime/containerd/docker.io/hosts.toml",
+			"runtime/containers/registries.conf",
+		},
 	}[deployment] {
 		if found, _ := filepath.Glob(filepath.Join(release, want)); len(found) == 0 {
 			t.Errorf("there is no %s", want)
@@ -312,17 +312,49 @@ func checkLaidOut(t *testing.T, root, hostRoot, name, deployment string) {
 		}
 	}
 	if deployment != "kubernetes" {
-		env, err := os.ReadFile(filepath.Join(release, "mattermost.env"))
-		if err != nil {
-			t.Fatal(err)
+		checkEnvironment(t, filepath.Join(release, "mattermost.env"))
+	}
+}
+
+// checkText wants a file of a release to name no image but the site's, and to be YAML
+// where its name says so.
+func checkText(t *testing.T, rel string, data []byte) {
+	t.Helper()
+	for _, line := range strings.Split(string(data), "\n") {
+		_, image, ok := strings.Cut(strings.ToLower(line), "image: ")
+		image = strings.Trim(image, `" `)
+		if ok && image != "" && !strings.HasPrefix(image, "127.0.0.1:5000/") &&
+			!strings.HasPrefix(image, "registry.k8s.io/ingress-nginx/") {
+			t.Errorf("%s names another image than the site's: %s", rel, line)
 		}
-		for _, line := range []string{
-			"MM_CLOUDSETTINGS_DISABLE=true", "MM_PLUGINSETTINGS_REQUIREPLUGINSIGNATURE=true", "MM_LOGSETTINGS_ENABLEDIAGNOSTICS=false",
-			"MM_SERVICESETTINGS_ENABLESECURITYFIXALERT=false", "MM_EMAILSETTINGS_SMTPSERVER=mail.site.mil", "MM_EMAILSETTINGS_SENDEMAILNOTIFICATIONS=true",
-		} {
-			if !strings.Contains(string(env), line+"\n") {
-				t.Errorf("mattermost.env does not say %s:\n%s", line, env)
+	}
+	if strings.HasSuffix(rel, ".yaml") {
+		var doc any
+		for dec := goyaml.NewDecoder(bytes.NewReader(data)); ; {
+			if err := dec.Decode(&doc); err != nil {
+				if !errors.Is(err, io.EOF) {
+					t.Errorf("%s: %v\n%s", rel, err, data)
+				}
+				break
 			}
+		}
+	}
+}
+
+// checkEnvironment wants the server to be told to keep to the site.
+func checkEnvironment(t *testing.T, file string) {
+	t.Helper()
+	env, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range []string{
+		"MM_CLOUDSETTINGS_DISABLE=true", "MM_PLUGINSETTINGS_REQUIREPLUGINSIGNATURE=true",
+		"MM_LOGSETTINGS_ENABLEDIAGNOSTICS=false", "MM_SERVICESETTINGS_ENABLESECURITYFIXALERT=false",
+		"MM_EMAILSETTINGS_SMTPSERVER=mail.site.mil", "MM_EMAILSETTINGS_SENDEMAILNOTIFICATIONS=true",
+	} {
+		if !strings.Contains(string(env), line+"\n") {
+			t.Errorf("mattermost.env does not say %s:\n%s", line, env)
 		}
 	}
 }
@@ -348,7 +380,8 @@ func TestCatalogueRules(t *testing.T) {
 	for _, d := range []string{"compose", "kubernetes"} {
 		for _, set := range []map[string]string{
 			{}, {"versions.mattermost": "11.9.1"}, {"versions.boards": "9.3.1"}, {"versions.recorder": "v0.9.0"}, {"versions.transcriber": "v0.3.0"},
-			{"versions.rtcd": "v0.16.0"}, {"versions.offloader": "v0.8.0"}, {"versions.postgres": "13"}, {"versions.rtcd": "v0.17.0"}, {"settings.readiness": "external"},
+			{"versions.rtcd": "v0.16.0"}, {"versions.offloader": "v0.8.0"}, {"versions.postgres": "13"},
+			{"versions.rtcd": "v0.17.0"}, {"settings.readiness": "external"},
 		} {
 			s.stock("ddil", manifests.Choice{Deployment: d, Set: set})
 		}
@@ -358,32 +391,78 @@ func TestCatalogueRules(t *testing.T) {
 		status int
 		texts  []string
 	}{
-		"as it comes":          {nil, 0, nil},
-		"a newer server":       {[]string{"--set", "versions.mattermost=11.9.1"}, 0, nil},
-		"a plugin that is new": {[]string{"--set", "versions.boards=9.3.1"}, 5, []string{"focalboard 9.3.1", "11.9.0 or newer", "for 11.7.9", "versions.boards=9.2.7 would fit this server", "versions.mattermost=11.9.1 would fit this plugin"}},
-		"another recorder":     {[]string{"--with", "calls-offloader", "--set", "versions.recorder=v0.9.0"}, 5, []string{"calls-recorder:v0.9.0 does not fit", "com.mattermost.calls 1.11.6 asks for exactly v0.8.13", "versions.recorder=v0.8.13 would fit"}},
-		"another transcriber":  {[]string{"--with", "calls-offloader", "--set", "versions.transcriber=v0.3.0"}, 5, []string{"calls-transcriber:v0.3.0 does not fit", "versions.transcriber=v0.7.2 would fit"}},
-		"an old rtcd":          {[]string{"--with", "rtcd", "--set", "versions.rtcd=v0.16.0"}, 5, []string{"rtcd:v0.16.0 does not fit", "v0.17.0 or newer", "versions.rtcd=v0.17.0 would fit"}},
-		"the oldest rtcd":      {[]string{"--with", "rtcd", "--set", "versions.rtcd=v0.17.0"}, 0, nil},
-		"an old offloader":     {[]string{"--with", "calls-offloader", "--set", "versions.offloader=v0.8.0"}, 5, []string{"v0.9.0 or newer"}},
-		"an old PostgreSQL":    {[]string{"--set", "versions.postgres=13"}, 5, []string{"postgres is 13 and has to be >=14", "Mattermost 11 needs", "versions.postgres=14 would fit"}},
-		"an old server":        {[]string{"--set", "versions.mattermost=10.11.23"}, 5, []string{"mattermost is 10.11.23"}},
-		"no image for arm64":   {[]string{"--platform", "linux/arm64"}, 5, []string{"exists for linux/amd64 only", "--deployment linux"}},
-		"builtin on the ESR": {[]string{"--deployment", "kubernetes", "--set", "settings.readiness=builtin"}, 5, []string{"mattermost is " +
-			"11.7.9 and has to be >=11.9.0 with readiness=builtin", "versions.mattermost=11.9.1 would fit"}},
-		"builtin, new enough": {[]string{"--deployment", "kubernetes", "--set", "settings.readiness=builtin", "--set", "versions.mattermost=11.9.1", "--with", "operator-manifest"}, 0, nil},
-		"builtin, by the chart": {[]string{"--deployment", "kubernetes", "--set", "settings.readiness=builtin", "--set", "versions.mattermost=11.9.1"}, 5, []string{"operator-manifest " +
-			"has to be carried with readiness=builtin: the chart", "--with operator-manifest would fit"}},
-		"an old operator":       {[]string{"--deployment", "kubernetes", "--set", "settings.readiness=builtin", "--set", "versions.mattermost=11.9.1", "--set", "versions.operator=v1.25.4"}, 5, []string{"operator is v1.25.4", "versions.operator=1.25.8 would fit"}},
-		"unknown component":     {[]string{"--with", "ai"}, 2, []string{`"ai": there is no such component; optional ones are`, "ollama"}},
-		"not for this one":      {[]string{"--with", "operator-manifest"}, 2, []string{"it is for --deployment kubernetes"}},
-		"an unknown version":    {[]string{"--set", "versions.matermost=11.9.1"}, 2, []string{`there is no "matermost" among the versions`}},
-		"an unknown hash":       {[]string{"--set", "sha256.tow=first-use"}, 2, []string{"sha256.tow: nothing asks for that hash", "server-linux-amd64"}},
+		"as it comes":    {nil, 0, nil},
+		"a newer server": {[]string{"--set", "versions.mattermost=11.9.1"}, 0, nil},
+		"a plugin that is new": {
+			[]string{"--set", "versions.boards=9.3.1"}, 5,
+			[]string{
+				"focalboard 9.3.1", "11.9.0 or newer", "for 11.7.9", "versions.boards=9.2.7 would fit this server",
+				"versions.mattermost=11.9.1 would fit this plugin",
+			},
+		},
+		"another recorder": {
+			[]string{"--with", "calls-offloader", "--set", "versions.recorder=v0.9.0"}, 5,
+			[]string{
+				"calls-recorder:v0.9.0 does not fit", "com.mattermost.calls 1.11.6 asks for exactly v0.8.13",
+				"versions.recorder=v0.8.13 would fit",
+			},
+		},
+		"another transcriber": {
+			[]string{"--with", "calls-offloader", "--set", "versions.transcriber=v0.3.0"}, 5,
+			[]string{"calls-transcriber:v0.3.0 does not fit", "versions.transcriber=v0.7.2 would fit"},
+		},
+		"an old rtcd": {
+			[]string{"--with", "rtcd", "--set", "versions.rtcd=v0.16.0"}, 5,
+			[]string{"rtcd:v0.16.0 does not fit", "v0.17.0 or newer", "versions.rtcd=v0.17.0 would fit"},
+		},
+		"the oldest rtcd":  {[]string{"--with", "rtcd", "--set", "versions.rtcd=v0.17.0"}, 0, nil},
+		"an old offloader": {[]string{"--with", "calls-offloader", "--set", "versions.offloader=v0.8.0"}, 5, []string{"v0.9.0 or newer"}},
+		"an old PostgreSQL": {
+			[]string{"--set", "versions.postgres=13"}, 5,
+			[]string{"postgres is 13 and has to be >=14", "Mattermost 11 needs", "versions.postgres=14 would fit"},
+		},
+		"an old server":      {[]string{"--set", "versions.mattermost=10.11.23"}, 5, []string{"mattermost is 10.11.23"}},
+		"no image for arm64": {[]string{"--platform", "linux/arm64"}, 5, []string{"exists for linux/amd64 only", "--deployment linux"}},
+		"builtin on the ESR": {
+			[]string{"--deployment", "kubernetes", "--set", "settings.readiness=builtin"}, 5, []string{
+				"mattermost is 11.7.9 and has to be >=11.9.0 with readiness=builtin", "versions.mattermost=11.9.1 would fit",
+			},
+		},
+		"builtin, new enough": {
+			[]string{
+				"--deployment", "kubernetes", "--set", "settings.readiness=builtin", "--set",
+				"versions.mattermost=11.9.1", "--with", "operator-manifest",
+			},
+			0, nil,
+		},
+		"builtin, by the chart": {
+			[]string{"--deployment", "kubernetes", "--set", "settings.readiness=builtin", "--set", "versions.mattermost=11.9.1"},
+			5, []string{
+				"operator-manifest has to be carried with readiness=builtin: the chart", "--with operator-manifest would fit",
+			},
+		},
+		"an old operator": {
+			[]string{
+				"--deployment", "kubernetes", "--set", "settings.readiness=builtin", "--set",
+				"versions.mattermost=11.9.1", "--set", "versions.operator=v1.25.4",
+			},
+			5, []string{"operator is v1.25.4", "versions.operator=1.25.8 would fit"},
+		},
+		"unknown component":  {[]string{"--with", "ai"}, 2, []string{`"ai": there is no such component; optional ones are`, "ollama"}},
+		"not for this one":   {[]string{"--with", "operator-manifest"}, 2, []string{"it is for --deployment kubernetes"}},
+		"an unknown version": {[]string{"--set", "versions.matermost=11.9.1"}, 2, []string{`there is no "matermost" among the versions`}},
+		"an unknown hash": {
+			[]string{"--set", "sha256.tow=first-use"}, 2,
+			[]string{"sha256.tow: nothing asks for that hash", "server-linux-amd64"},
+		},
 		"no value":              {[]string{"--set", "versions.mattermost"}, 2, []string{"KEY=VALUE"}},
 		"needed by another":     {[]string{"--with", "rtcd", "--without", "calls"}, 2, []string{`"rtcd" needs it`}},
 		"without what is there": {[]string{"--without", "object-storage"}, 0, nil},
 		"an unknown deployment": {[]string{"--deployment", "windows"}, 2, []string{"compose, linux, kubernetes"}},
-		"an unpinned file":      {[]string{"--deployment", "linux", "--platform", "linux/arm64"}, 5, []string{"--set sha256.server-linux-arm64=HEX", "first-use"}},
+		"an unpinned file": {
+			[]string{"--deployment", "linux", "--platform", "linux/arm64"}, 5,
+			[]string{"--set sha256.server-linux-arm64=HEX", "first-use"},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			args := []string{"lock", "ddil"}
@@ -455,9 +534,11 @@ func TestPluginSignatures(t *testing.T) {
 			s.up.Page(p.URL, data)
 			s.up.Page(p.Signature, bundletest.SignPGP(t, bundletest.NewPGP(t), data))
 		}, 4, "it is not signed by mattermost-plugins"},
-		"changed after it was signed": {func() { s.up.Page(p.URL, good.Archive(bundletest.File{Name: "playbooks/more", Mode: 0o644})) }, 4, "not signed"},
-		"a signature of air":          {func() { s.up.Page(p.Signature, nil) }, 4, "not signed"},
-		"a web page as signature":     {func() { s.up.Page(p.Signature, []byte("<html>")) }, 4, "not signed"},
+		"changed after it was signed": {func() {
+			s.up.Page(p.URL, good.Archive(bundletest.File{Name: "playbooks/more", Mode: 0o644}))
+		}, 4, "not signed"},
+		"a signature of air":      {func() { s.up.Page(p.Signature, nil) }, 4, "not signed"},
+		"a web page as signature": {func() { s.up.Page(p.Signature, []byte("<html>")) }, 4, "not signed"},
 		"another plugin": {func() {
 			f := good
 			f.ID = "acme"

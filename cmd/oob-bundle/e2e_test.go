@@ -205,7 +205,9 @@ func (s side) serverLayer(built, binary string) v1.Layer {
 	name := "layer-" + binary
 	s.sh(
 		fmt.Sprintf(
-			`rm -rf %[1]s && mkdir -p %[1]s/mattermost/{bin,config,data,logs,plugins,client/plugins,prepackaged_plugins,bleve-indexes} %[1]s/{tmp,etc,var/tmp}
+			`rm -rf %[1]s && mkdir -p `+
+				`%[1]s/mattermost/{bin,config,data,logs,plugins,client/plugins,prepackaged_plugins,bleve-indexes} `+
+				`%[1]s/{tmp,etc,var/tmp}
 		cp %[2]s/%[3]s %[1]s/mattermost/bin/mattermost && cp %[2]s/mmctl %[1]s/mattermost/bin/ && cp -r %[2]s/share/* %[1]s/mattermost/
 		echo 'mattermost:x:2000:2000::/mattermost:/none' >%[1]s/etc/passwd && chmod 1777 %[1]s/tmp %[1]s/var/tmp
 		echo '<html></html>' >%[1]s/mattermost/client/root.html
@@ -343,7 +345,8 @@ components:
 	s.sh("oob-bundle key generate")
 	create := func(file, manifest, args string) {
 		s.sh(
-			"oob-bundle create " + manifest + " --key oob.key -o " + file + " --mirror docker.io=" + up + "/docker.io --plain-http " + up + " " + args,
+			"oob-bundle create " + manifest + " --key oob.key -o " + file + " --mirror docker.io=" + up + "/docker.io " +
+				"--plain-http " + up + " " + args,
 		)
 	}
 	create("one.oob.tar", "application.yaml", "--set versions.postgres=15 --sequence 1")
@@ -437,18 +440,7 @@ func TestEndToEnd(t *testing.T) {
 	m.run("oob-bundle repair two.oob.tar" + flags)
 	m.run("oob-bundle status --check --root " + m.root)
 
-	// A second host takes it from the registry of the first.
-	second := m.root + "-of-2"
-	m.run(
-		"oob-bundle registry serve --root " + m.root + " 2>serve.log & p=$!; trap 'kill $p' EXIT; until curl -sf -m 2 " +
-			"http://127.0.0.1:5000/v2/; do sleep 0.2; done; " +
-			"oob-bundle install oci://127.0.0.1:5000/oob-bundle/application --plain-http 127.0.0.1:5000 --key oob.pub --values " +
-			"site.yaml --root " + second,
-	)
-	m.run(
-		"diff <(sed '1,2d' " + m.root + "/deployments/application/current/airgap.json) <(sed '1,2d' " + second + "/deployments/application/current/airgap.json)",
-	)
-	m.run("oob-bundle status --check --root " + second + " && test ! -e " + second + "/registry")
+	m.installFromFirst()
 
 	// Nothing was sent elsewhere; and had a container done so, it would have been seen.
 	if now := m.sent(); now != sent {
@@ -458,19 +450,40 @@ func TestEndToEnd(t *testing.T) {
 	if m.sent() == sent {
 		t.Error("the counter does not see what a container sends")
 	}
+	m.uninstallBesideAnother()
+}
 
-	// A second bundle, and the first one gone.
+// installFromFirst has a second host take the application from the registry of the first.
+func (m *machine) installFromFirst() {
+	m.Helper()
+	second := m.root + "-of-2"
+	m.run(
+		"oob-bundle registry serve --root " + m.root + " 2>serve.log & p=$!; trap 'kill $p' EXIT; until curl -sf -m 2 " +
+			"http://127.0.0.1:5000/v2/; do sleep 0.2; done; " +
+			"oob-bundle install oci://127.0.0.1:5000/oob-bundle/application --plain-http 127.0.0.1:5000 --key oob.pub --values " +
+			"site.yaml --root " + second,
+	)
+	m.run(
+		"diff <(sed '1,2d' " + m.root + "/deployments/application/current/airgap.json) " +
+			"<(sed '1,2d' " + second + "/deployments/application/current/airgap.json)",
+	)
+	m.run("oob-bundle status --check --root " + second + " && test ! -e " + second + "/registry")
+}
+
+// uninstallBesideAnother installs a second bundle and removes the first one.
+func (m *machine) uninstallBesideAnother() {
+	m.Helper()
 	m.run("oob-bundle install hello.oob.tar --key oob.pub --root " + m.root)
 	left := m.run("oob-bundle uninstall application --root " + m.root + " --json")
 	var removed operate.UninstallResult
 	if err := json.Unmarshal([]byte(left), &removed); err != nil || removed.Removed.Blobs == 0 {
-		t.Errorf("%v: %s", err, left)
+		m.Errorf("%v: %s", err, left)
 	}
 	m.run(
 		"test -s " + m.root + "/deployments/application/data/postgres/PG_VERSION && test ! -e " + m.root + "/deployments/application/current",
 	)
 	if n := m.run("docker ps -q | wc -l"); n != "0" {
-		t.Errorf("%s containers are left", n)
+		m.Errorf("%s containers are left", n)
 	}
 	m.run("oob-bundle status --check --root " + m.root)
 	m.secretsStayed()

@@ -44,7 +44,11 @@ func TestEncodings(t *testing.T) {
 		"public key":  {read(key.Public), []string{"verify", file, "--key", written}, 2},
 		"private key": {read(key.Private), []string{"sign", file, "--key", written}, 2},
 		"manifest":    {manifest, []string{"lock", written}, 0},
-		"values":      {"domain: chat.site\n", []string{"install", file, "--key", key.Public, "--root", dir + "/root", "--values", written, "--dry-run"}, -1},
+		"values": {
+			"domain: chat.site\n",
+			[]string{"install", file, "--key", key.Public, "--root", dir + "/root", "--values", written, "--dry-run"},
+			-1,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Setenv("OOB_BUNDLE_PASSWORD", "")

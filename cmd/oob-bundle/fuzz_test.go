@@ -64,6 +64,28 @@ func FuzzFlags(f *testing.F) {
 	f.Fuzz(func(t *testing.T, s string) { fuzzFlags(t, s) })
 }
 
+// fuzzMirrors wants a flag's mirrors to say what its text says.
+func fuzzMirrors(t *testing.T, s string, mirrors map[string]string) {
+	t.Helper()
+	for from, to := range mirrors {
+		host, _, _ := strings.Cut(to, "/")
+		if from+"="+to != s || from == "" || strings.Contains(from, "/") || !isHost(host) || len(mirrors) != 1 {
+			t.Fatalf("the mirror %q is %q for %q", s, to, from)
+		}
+	}
+}
+
+// fuzzSequences wants a flag's sequences to say what its text says.
+func fuzzSequences(t *testing.T, s string, sequences map[string]int64) {
+	t.Helper()
+	for channel, n := range sequences {
+		again, err := parseSequences([]string{channel + "=" + strconv.FormatInt(n, 10)})
+		if err != nil || again[channel] != n || n < 0 || !strings.HasPrefix(s, channel+"=") || channel == "" {
+			t.Fatalf("the sequence %q is %d of %q: %v", s, n, channel, err)
+		}
+	}
+}
+
 func fuzzFlags(t *testing.T, s string) bool {
 	taken := false
 	check := func(err error) bool {
@@ -75,21 +97,11 @@ func fuzzFlags(t *testing.T, s string) bool {
 	}
 	mirrors, err := parseMirrors([]string{s})
 	if check(err) {
-		for from, to := range mirrors {
-			host, _, _ := strings.Cut(to, "/")
-			if from+"="+to != s || from == "" || strings.Contains(from, "/") || !isHost(host) || len(mirrors) != 1 {
-				t.Fatalf("the mirror %q is %q for %q", s, to, from)
-			}
-		}
+		fuzzMirrors(t, s, mirrors)
 	}
 	sequences, err := parseSequences([]string{s})
 	if check(err) {
-		for channel, n := range sequences {
-			again, err := parseSequences([]string{channel + "=" + strconv.FormatInt(n, 10)})
-			if err != nil || again[channel] != n || n < 0 || !strings.HasPrefix(s, channel+"=") || channel == "" {
-				t.Fatalf("the sequence %q is %d of %q: %v", s, n, channel, err)
-			}
-		}
+		fuzzSequences(t, s, sequences)
 	}
 	size, err := parseVolumeSize(s)
 	if check(err) {

@@ -67,7 +67,10 @@ func TestOtherPaths(t *testing.T) {
 	good := filepath.Join(dir, "good.oob.tar")
 	bundletest.Write(t, good, bundletest.Rich("x").File(t, key), 0o644)
 	link, directory, pipe := filepath.Join(dir, "link.oob.tar"), filepath.Join(dir, "directory"), filepath.Join(dir, "pipe")
-	for _, err := range []error{os.Symlink(good, link), os.Mkdir(directory, 0o755), makePipe(pipe), os.Symlink("loop", filepath.Join(dir, "loop"))} {
+	for _, err := range []error{
+		os.Symlink(good, link), os.Mkdir(directory, 0o755), makePipe(pipe),
+		os.Symlink("loop", filepath.Join(dir, "loop")),
+	} {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -255,9 +258,14 @@ func TestNothingThatATerminalObeys(t *testing.T) {
 		path := filepath.Join(dir, "b.oob.tar")
 		bundletest.Write(t, path, c.File(t, key), 0o644)
 		for _, args := range [][]string{
-			{"inspect", path}, {"inspect", path, "--json"}, {"inspect", path, "--sbom"}, {"verify", path, "--key", key.Public, "--root", root}, {"verify", path, "--key", key.Public, "--root", root, "--json"},
-			{"verify", path, "--key", other.Public, "--root", root}, {"values", path, "--key", key.Public, "--root", root}, {"values", path, "--key", key.Public, "--root", root, "--json"},
-			{"install", path, "--key", key.Public, "--root", root, "--dry-run"}, {"install", path, "--key", key.Public, "--root", root, "--dry-run", "--json"},
+			{"inspect", path}, {"inspect", path, "--json"}, {"inspect", path, "--sbom"},
+			{"verify", path, "--key", key.Public, "--root", root},
+			{"verify", path, "--key", key.Public, "--root", root, "--json"},
+			{"verify", path, "--key", other.Public, "--root", root},
+			{"values", path, "--key", key.Public, "--root", root},
+			{"values", path, "--key", key.Public, "--root", root, "--json"},
+			{"install", path, "--key", key.Public, "--root", root, "--dry-run"},
+			{"install", path, "--key", key.Public, "--root", root, "--dry-run", "--json"},
 		} {
 			runs++
 			status, stdout, stderr := invoke(t, args...)
@@ -275,7 +283,11 @@ func TestNothingThatATerminalObeys(t *testing.T) {
 	// A medium's own names.
 	odd := filepath.Join(dir, "a"+strings.ReplaceAll(evil, "/", "")+".oob.tar")
 	bundletest.Write(t, odd, []byte("x"), 0o644)
-	for _, args := range [][]string{{"inspect", odd}, {"verify", odd, "--key", key.Public, "--root", root}, {"verify", odd + "x", "--key", key.Public, "--root", root}, {"verify", odd, "--key", odd, "--root", root}, {evil}, {"verify", "--" + evil}} {
+	for _, args := range [][]string{
+		{"inspect", odd}, {"verify", odd, "--key", key.Public, "--root", root},
+		{"verify", odd + "x", "--key", key.Public, "--root", root}, {"verify", odd, "--key", odd, "--root", root},
+		{evil}, {"verify", "--" + evil},
+	} {
 		runs++
 		if _, stdout, stderr := invoke(t, args...); !showable(stdout) || !showable(stderr) {
 			t.Errorf("%q: %q %q", args, stdout, stderr)
@@ -470,7 +482,10 @@ func TestBombs(t *testing.T) {
 			data := c.File(t, key)
 			bundletest.Write(t, path, data, 0o644)
 			size := len(data)
-			for _, args := range [][]string{{"inspect", path, "--json"}, {"verify", path, "--key", key.Public, "--root", root}, {"values", path, "--key", key.Public, "--root", root}} {
+			for _, args := range [][]string{
+				{"inspect", path, "--json"}, {"verify", path, "--key", key.Public, "--root", root},
+				{"values", path, "--key", key.Public, "--root", root},
+			} {
 				runtime.GC()
 				before, start := allocated(), time.Now()
 				status, stdout, stderr := invoke(t, args...)

@@ -15,14 +15,29 @@ func TestWalls(t *testing.T) {
 		without []string
 		why     string
 	}{
-		{"bundle", []string{"net/http", "os/exec", "github.com/mholt/archives", module + "manifests", module + "verify", module + "install", module + "bundle/remote", module + "bundle/sign"},
-			"the format is a value: whoever reads it must not be able to reach a network, a program or a key"},
-		{"bundle/record", []string{"net/http", "os/exec", module + "manifests", module + "verify", module + "install", module + "bundle/remote", module + "bundle/sign"},
-			"what is told about a bundle comes from the bundle"},
+		{
+			"bundle", []string{
+				"net/http", "os/exec", "github.com/mholt/archives", module + "manifests", module + "verify", module + "install",
+				module + "bundle/remote", module + "bundle/sign",
+			},
+			"the format is a value: whoever reads it must not be able to reach a network, a program or a key",
+		},
+		{
+			"bundle/record", []string{
+				"net/http", "os/exec", module + "manifests", module + "verify", module + "install", module + "bundle/remote",
+				module + "bundle/sign",
+			},
+			"what is told about a bundle comes from the bundle",
+		},
 		{"bundle/kit", []string{"net/http", "os/exec", module + "bundle/remote", module + "bundle/pull", module + "install"},
 			"the program that goes along is a file that is there, and it is not run"},
-		{"verify", []string{"net/http", "os/exec", "github.com/mholt/archives", module + "bundle/pull", module + "bundle/sign", module + "bundle/create", module + "bundle/remote", module + "install"},
-			"what decides about trust reads a file and nothing else"},
+		{
+			"verify", []string{
+				"net/http", "os/exec", "github.com/mholt/archives", module + "bundle/pull", module + "bundle/sign",
+				module + "bundle/create", module + "bundle/remote", module + "install",
+			},
+			"what decides about trust reads a file and nothing else",
+		},
 		{"verify/trust", []string{"net/http", "os/exec", module + "bundle/sign", module + "bundle/remote"},
 			"the same, for the keys"},
 		{"bundle/sign", []string{"net/http", "os/exec", module + "bundle/remote", module + "bundle/pull"},
@@ -31,8 +46,13 @@ func TestWalls(t *testing.T) {
 			"documents are read, not followed"},
 		{"install", []string{module + "bundle/pull", module + "bundle/sign", module + "bundle/create", module + "manifests"},
 			"the isolated side neither fetches from upstream nor signs"},
-		{"install/operate", []string{module + "bundle/pull", module + "bundle/sign", module + "bundle/create", module + "manifests", "github.com/spf13/cobra"},
-			"what an operator does is a function with options and a result, without flags"},
+		{
+			"install/operate", []string{
+				module + "bundle/pull", module + "bundle/sign", module + "bundle/create", module + "manifests",
+				"github.com/spf13/cobra",
+			},
+			"what an operator does is a function with options and a result, without flags",
+		},
 		{"install/registry", []string{module + "bundle/pull", module + "bundle/sign", module + "bundle/create", module + "manifests"},
 			"the isolated side neither fetches from upstream nor signs"},
 		{"bundle/create", []string{module + "install"},

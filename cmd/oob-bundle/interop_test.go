@@ -225,7 +225,8 @@ func (s side) carried(up string) {
 		prefix := where + "/" + strings.ReplaceAll(up, ":", "_")
 		verify := "cosign verify --key cosign.pub --insecure-ignore-tlog --private-infrastructure --allow-insecure-registry " +
 			"--allow-http-registry "
-		return verify + prefix + "/real/nginx:1.22 >/dev/null && " + verify + "--new-bundle-format=false " + prefix + "/real/postgres:15 >/dev/null" +
+		return verify + prefix + "/real/nginx:1.22 >/dev/null && " +
+			verify + "--new-bundle-format=false " + prefix + "/real/postgres:15 >/dev/null" +
 			" && ! cosign verify --key stranger.pub --insecure-ignore-tlog --private-infrastructure --allow-insecure-registry " +
 			"--allow-http-registry " + prefix + "/real/nginx:1.22 2>/dev/null" +
 			" && rm -rf pulled && mkdir pulled && helm pull --plain-http oci://" + prefix + "/charts/demo --version 0.1.0 -d " +

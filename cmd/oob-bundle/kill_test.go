@@ -221,19 +221,25 @@ func TestKillCreate(t *testing.T) {
 		if total := sent.Load(); !finished && total > payload*11/10+lost+inConnections {
 			t.Errorf("round %d, killed after %s: %d bytes were fetched for %d, of which %d were lost", round, after, total, payload, lost)
 		}
-		left, err := filepath.Glob(filepath.Join(dir, "b.oob.tar*"))
-		if err != nil || len(left) != 3 { // with lock and record
-			t.Fatalf("round %d: left behind: %v, %v", round, left, err)
-		}
-		for _, f := range left {
-			if err := os.Remove(f); err != nil {
-				t.Fatal(err)
-			}
-		}
+		removeCreated(t, dir, round)
 	}
 	t.Logf("%d rounds, %d killed, %d with claims in the journal", rounds, inside, claimed)
 	if claimed < rounds/2 {
 		t.Errorf("in %d rounds the journal claimed something, which proves too little for %d", claimed, rounds)
+	}
+}
+
+// removeCreated removes the bundle, its lock and its record, and wants nothing else to be there.
+func removeCreated(t *testing.T, dir string, round int) {
+	t.Helper()
+	left, err := filepath.Glob(filepath.Join(dir, "b.oob.tar*"))
+	if err != nil || len(left) != 3 {
+		t.Fatalf("round %d: left behind: %v, %v", round, left, err)
+	}
+	for _, f := range left {
+		if err := os.Remove(f); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

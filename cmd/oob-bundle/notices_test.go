@@ -60,7 +60,8 @@ func linked(t *testing.T) []linkedModule {
 	t.Setenv("CGO_ENABLED", "0")
 	for _, system := range []string{"linux", "darwin", "windows"} {
 		t.Setenv("GOOS", system)
-		for _, line := range strings.Split(list(t, "-deps", "-f", "{{with .Module}}{{.Path}}\t{{.Version}}\t{{.Dir}}\t{{$.Dir}}{{end}}", "./cmd/oob-bundle"), "\n") {
+		const format = "{{with .Module}}{{.Path}}\t{{.Version}}\t{{.Dir}}\t{{$.Dir}}{{end}}"
+		for _, line := range strings.Split(list(t, "-deps", "-f", format, "./cmd/oob-bundle"), "\n") {
 			f := strings.Split(line, "\t")
 			if len(f) != 4 || f[1] == "" { // the standard library, or our own
 				continue

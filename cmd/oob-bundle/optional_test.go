@@ -35,8 +35,10 @@ func TestOptional(t *testing.T) {
 		"docker.io/library/postgres":                         imageOf(t, postgresConfig, debian),
 		"docker.io/library/nginx":                            imageOf(t, nginxConfig, debian),
 		"docker.io/mattermost/mattermost-enterprise-edition": imageOf(t, serverConfig, s.serverLayer(built, "server-2")),
-		"docker.io/mattermost/rtcd":                          imageOf(t, v1.Config{User: "calls", WorkingDir: "/opt/rtcd/bin", Entrypoint: []string{"./rtcd"}}, layer("rtcd")),
-		"docker.io/minio/minio":                              imageOf(t, v1.Config{Entrypoint: []string{"/minio"}}, layer("minio")),
+		"docker.io/mattermost/rtcd": imageOf(t, v1.Config{
+			User: "calls", WorkingDir: "/opt/rtcd/bin", Entrypoint: []string{"./rtcd"},
+		}, layer("rtcd")),
+		"docker.io/minio/minio": imageOf(t, v1.Config{Entrypoint: []string{"/minio"}}, layer("minio")),
 		"quay.io/prometheus/prometheus": imageOf(t, v1.Config{
 			User: "65534:65534", WorkingDir: "/prometheus", Entrypoint: []string{"/usr/bin/prometheus"},
 			Cmd: []string{"--config.file=/etc/prometheus/prometheus.yml", "--storage.tsdb.path=/prometheus"},

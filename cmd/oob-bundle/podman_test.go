@@ -61,7 +61,10 @@ func TestPodman(t *testing.T) {
 	if _, err := os.Stat(root); !os.IsNotExist(err) {
 		t.Errorf("a refusal has left something: %v", err)
 	}
-	for quadlet, says := range map[string]string{"false": "docker compose --project-name application up -d", "true": "systemctl status 'application-*'"} {
+	for quadlet, says := range map[string]string{
+		"false": "docker compose --project-name application up -d",
+		"true":  "systemctl status 'application-*'",
+	} {
 		if status, stderr := install(plain, quadlet); status != 0 {
 			t.Fatalf("exit status %d: %s", status, stderr)
 		}

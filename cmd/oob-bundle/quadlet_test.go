@@ -79,9 +79,8 @@ func (p *podmanMachine) boot() {
 	)
 	inside := "nsenter --target " + init + " --all env -i PATH=/usr/sbin:/usr/bin "
 	p.enter = func(line string) string {
-		return "exec " + inside + "systemd-run --pipe --wait --quiet --collect --working-directory=" + p.dir + " --setenv=PATH=" + p.dir + ":/usr/sbin:/usr/bin bash -euo pipefail -c " + quote(
-			line,
-		)
+		return "exec " + inside + "systemd-run --pipe --wait --quiet --collect --working-directory=" + p.dir +
+			" --setenv=PATH=" + p.dir + ":/usr/sbin:/usr/bin bash -euo pipefail -c " + quote(line)
 	}
 	// One of its own units may fail there, which makes it degraded.
 	p.sh(
@@ -221,7 +220,11 @@ func (p *podmanMachine) checkOwners() {
 	p.Helper()
 	postgres := p.run("podman exec application-postgres id -u postgres")
 	data := "/var/lib/oob-bundle/deployments/application/data/"
-	for path, want := range map[string]string{"postgres": "700 " + postgres, "mattermost/data": "750 2000", "mattermost/config/config.json": "600 2000"} {
+	for path, want := range map[string]string{
+		"postgres":                      "700 " + postgres,
+		"mattermost/data":               "750 2000",
+		"mattermost/config/config.json": "600 2000",
+	} {
 		if got := p.run("stat -c '%a %u' " + data + path); got != want {
 			p.Errorf("%s is %q instead of %q", path, got, want)
 		}

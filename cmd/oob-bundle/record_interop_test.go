@@ -211,8 +211,13 @@ func (s side) followReadMe(world *site, file, identity string) {
 		}
 	}
 	script := strings.Join(commands, "\n") + "\n"
-	for from, to := range map[string]string{"sudo ": "", "/usr/local/bin/": "~/bin/", " oob.pub": " " + world.key.Public, "oob-bundle trust add": "oob-bundle trust add --root ~/root", "oob-bundle verify": "oob-bundle verify --root ~/root", "oob-bundle values": "oob-bundle values --root ~/root", "oob-bundle install ": "oob-bundle install " +
-		"--root ~/root --host-root ~/host "} {
+	for from, to := range map[string]string{
+		"sudo ": "", "/usr/local/bin/": "~/bin/", " oob.pub": " " + world.key.Public,
+		"oob-bundle trust add": "oob-bundle trust add --root ~/root",
+		"oob-bundle verify":    "oob-bundle verify --root ~/root",
+		"oob-bundle values":    "oob-bundle values --root ~/root",
+		"oob-bundle install ":  "oob-bundle install --root ~/root --host-root ~/host ",
+	} {
 		if !strings.Contains(script, from) {
 			s.Errorf("the page does not say %q", from)
 		}

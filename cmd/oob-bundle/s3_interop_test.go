@@ -41,7 +41,8 @@ func TestS3Storage(t *testing.T) {
 			pair.install(pair.first.address)
 			pair.check(pair.first.address, pair.second.address)
 			pair.sh(
-				"oob-bundle install oci://" + pair.second.address + "/oob-bundle/stored --key oob.pub --root " + pair.bucket + "-other --plain-http " + pair.second.address,
+				"oob-bundle install oci://" + pair.second.address + "/oob-bundle/stored --key oob.pub " +
+					"--root " + pair.bucket + "-other --plain-http " + pair.second.address,
 			)
 		})
 	}
@@ -110,7 +111,8 @@ func newStorage(t *testing.T) *storage {
 	}
 	s.write("stored.yaml", manifest)
 	s.sh(
-		"oob-bundle key generate && oob-bundle create stored.yaml --key oob.key --platform linux/amd64 --plain-http " + s.origin.Host + " -o stored.oob.tar",
+		"oob-bundle key generate && oob-bundle create stored.yaml --key oob.key --platform linux/amd64 " +
+			"--plain-http " + s.origin.Host + " -o stored.oob.tar",
 	)
 	fi, err := os.Stat(filepath.Join(s.dir, "stored.oob.tar"))
 	if err != nil {
@@ -136,7 +138,8 @@ func (s *storage) pair(t *testing.T, bucket string, redirect bool) *pair {
 	const config = `version: 0.1
 log: {level: error, accesslog: {disabled: true}}
 storage:
-  s3: {accesskey: stored, secretkey: stored-secret, region: us-east-1, regionendpoint: "http://%s", bucket: %s, secure: false, forcepathstyle: true}
+  s3: {accesskey: stored, secretkey: stored-secret, region: us-east-1, ` +
+		`regionendpoint: "http://%s", bucket: %s, secure: false, forcepathstyle: true}
   redirect: {disable: %t}
   delete: {enabled: true}
 http: {addr: "%s", secret: shared}
@@ -200,7 +203,8 @@ func (p *pair) check(installed, from string) {
 		}
 	}
 	out := p.sh(
-		"oob-bundle install stored.oob.tar --key oob.pub --root " + p.bucket + " --registry " + installed + " --plain-http " + installed + " 2>&1",
+		"oob-bundle install stored.oob.tar --key oob.pub --root " + p.bucket +
+			" --registry " + installed + " --plain-http " + installed + " 2>&1",
 	)
 	if !strings.Contains(out, "is installed already") {
 		p.Errorf("the installation is not complete: %s", out)

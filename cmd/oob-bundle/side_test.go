@@ -55,7 +55,9 @@ func (s side) serve(addr string) string {
 	config := "registry-" + strings.ReplaceAll(addr, ":", "-")
 	s.write(
 		config+".yml",
-		"version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\nstorage: {filesystem: {rootdirectory: "+s.dir+"/"+config+"}, delete: {enabled: true}}\nhttp: {addr: "+addr+"}\n",
+		"version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\n"+
+			"storage: {filesystem: {rootdirectory: "+s.dir+"/"+config+"}, delete: {enabled: true}}\n"+
+			"http: {addr: "+addr+"}\n",
 	)
 	s.start(addr, "registry", "serve", config+".yml")
 	return addr

@@ -26,6 +26,39 @@ func (f failing) Tag(ctx context.Context, repo, tag string, to bundle.Digest) er
 	return f.Target.Tag(ctx, repo, tag, to)
 }
 
+// putFile installs a file, and fails where the registry of the test does.
+func putFile(t *testing.T, key *bundletest.Key, root string, file []byte, fail bool) error {
+	t.Helper()
+	policy := verify.Policy{Keys: []verify.Key{key.Trusted}}
+	v, err := verify.Open(t.Context(), bytes.NewReader(file), int64(len(file)), policy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lock, err := install.Acquire(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := lock.Release(); err != nil {
+			t.Error(err)
+		}
+	}()
+	e, err := registry.OpenEmbedded(t.Context(), root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var target install.Target = e
+	if fail {
+		target = failing{e}
+	}
+	plan, err := install.NewPlan(t.Context(), v, target, install.Options{Root: root, Policy: policy, Warn: t.Logf})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = plan.Apply(t.Context(), bundle.Watch{})
+	return err
+}
+
 // TestUnfinishedInstallation: rollback and uninstall leave an installation that cannot be
 // finished.
 func TestUnfinishedInstallation(t *testing.T) {
@@ -37,36 +70,7 @@ func TestUnfinishedInstallation(t *testing.T) {
 		c.Add("docker.io/library/app:1", c.Image("linux/amd64", fmt.Sprint("content ", n)))
 		return c.File(t, key)
 	}
-	put := func(root string, file []byte, fail bool) error {
-		policy := verify.Policy{Keys: []verify.Key{key.Trusted}}
-		v, err := verify.Open(t.Context(), bytes.NewReader(file), int64(len(file)), policy)
-		if err != nil {
-			t.Fatal(err)
-		}
-		lock, err := install.Acquire(root)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer func() {
-			if err := lock.Release(); err != nil {
-				t.Error(err)
-			}
-		}()
-		e, err := registry.OpenEmbedded(t.Context(), root)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var target install.Target = e
-		if fail {
-			target = failing{e}
-		}
-		plan, err := install.NewPlan(t.Context(), v, target, install.Options{Root: root, Policy: policy, Warn: t.Logf})
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, err = plan.Apply(t.Context(), bundle.Watch{})
-		return err
-	}
+	put := func(root string, file []byte, fail bool) error { return putFile(t, key, root, file, fail) }
 	oob := func(args ...string) (int, string) {
 		var out bytes.Buffer
 		code := run(args, &out, &out)

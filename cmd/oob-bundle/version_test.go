@@ -36,8 +36,16 @@ func TestVersion(t *testing.T) {
 		modules  []moduleJSON
 		text     string
 	}{
-		{"clean", vcs("false"), commit, false, []moduleJSON{{"a.example/a", "v1.0.0", "h1:a="}, {"c.example/c", "v2.0.0", "h1:c="}}, "oob-bundle 1.2.3 (commit " + commit + ", "},
-		{"changed", vcs("true"), commit, true, []moduleJSON{{"a.example/a", "v1.0.0", "h1:a="}, {"c.example/c", "v2.0.0", "h1:c="}}, "oob-bundle 1.2.3 (commit " + commit + " with changes, "},
+		{
+			"clean", vcs("false"), commit, false,
+			[]moduleJSON{{"a.example/a", "v1.0.0", "h1:a="}, {"c.example/c", "v2.0.0", "h1:c="}},
+			"oob-bundle 1.2.3 (commit " + commit + ", ",
+		},
+		{
+			"changed", vcs("true"), commit, true,
+			[]moduleJSON{{"a.example/a", "v1.0.0", "h1:a="}, {"c.example/c", "v2.0.0", "h1:c="}},
+			"oob-bundle 1.2.3 (commit " + commit + " with changes, ",
+		},
 		{"unknown", &debug.BuildInfo{}, "", false, []moduleJSON{}, "oob-bundle 1.2.3 (unknown commit, "},
 	} {
 		t.Run(test.name, func(t *testing.T) {
