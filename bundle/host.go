@@ -245,7 +245,8 @@ func (h *Host) checkDatabase() error {
 		return nil
 	}
 	if !plainName.MatchString(d.Service) || !plainName.MatchString(d.User) || !plainName.MatchString(d.Name) {
-		return invalidHost("the database has the service %q, user %q and name %q; only lower-case letters, digits, _ and - are allowed", d.Service, d.User, d.Name)
+		return invalidHost("the database has the service %q, user %q and name %q; "+
+			"only lower-case letters, digits, _ and - are allowed", d.Service, d.User, d.Name)
 	}
 	if !validPath(d.Directory) {
 		return invalidHost("invalid directory %q of the database", d.Directory)

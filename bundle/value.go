@@ -29,7 +29,7 @@ var valueKinds = map[string]struct {
 	ok func(s string) bool
 }{
 	"":         {"a text", func(string) bool { return true }},
-	"host":     {"a host name or an address", func(s string) bool { return len(s) <= 253 && hostName.MatchString(s) || net.ParseIP(s) != nil }},
+	"host":     {"a host name or an address", isHost},
 	"port":     {"a port from 1 to 65535", func(s string) bool { return s != "0" && isNumber(s, 16) }},
 	"number":   {"a number", func(s string) bool { return isNumber(s, 31) }},
 	"name":     {"a name of letters, digits, dots, - and _", plainValue.MatchString},
@@ -52,6 +52,9 @@ func CheckValue(kind, s string) error {
 	}
 	return nil
 }
+
+// isHost reports whether s is a host name (RFC 1123, section 2.1) or an address.
+func isHost(s string) bool { return len(s) <= 253 && hostName.MatchString(s) || net.ParseIP(s) != nil }
 
 // isNumber reports whether s is a number of so many bits, without a sign or leading zeros.
 func isNumber(s string, bits int) bool {

@@ -14,40 +14,9 @@ import (
 func (s *selector) collect(components []Component, everything bool) {
 	images, paths := map[string]int{}, map[string]string{}
 	for _, c := range components {
-		if !s.applies(c.Deployments) {
-			continue
+		if s.applies(c.Deployments) {
+			s.component(c, everything, images, paths)
 		}
-		w := WantedComponent{Name: c.Name, Title: c.Title, Source: c.Source, Optional: c.Optional}
-		for i, x := range c.Images {
-			if here := c.at.of("images", i); s.applies(x.Deployments) && (s.exists(here, c.Name, x.Reference, x.Platforms) || everything) {
-				s.image(here, x, &w, images)
-			}
-		}
-		for i, x := range c.Plugins {
-			if here := c.at.of("plugins", i); s.applies(x.Deployments) && (s.exists(here, c.Name, cmp.Or(x.ID, x.URL), x.Platforms) || everything) {
-				for _, p := range s.each(x.URL) {
-					s.plugin(here, x, p, &w)
-				}
-			}
-		}
-		for i, x := range c.Charts {
-			if s.applies(x.Deployments) {
-				s.chart(c.at.of("charts", i), x, &w)
-			}
-		}
-		for i, x := range c.Files {
-			if here := c.at.of("files", i); s.applies(x.Deployments) && (s.exists(here, c.Name, x.Source, x.Platforms) || everything) {
-				for _, p := range s.each(x.Source + x.Path) {
-					s.file(here, x, p, &w, paths)
-				}
-			}
-		}
-		for i, x := range c.Host {
-			if s.applies(x.Deployments) {
-				s.host(c.at.of("host", i), &x.Host)
-			}
-		}
-		s.out.Components = append(s.out.Components, w)
 	}
 	if s.out.Host != nil {
 		s.checkHost()
@@ -59,6 +28,45 @@ func (s *selector) collect(components []Component, everything bool) {
 			}
 		}
 	}
+}
+
+// component puts the content of a component into the selection. Images and paths are those
+// of the components before it.
+func (s *selector) component(c Component, everything bool, images map[string]int, paths map[string]string) {
+	w := WantedComponent{Name: c.Name, Title: c.Title, Source: c.Source, Optional: c.Optional}
+	takes := func(here at, what string, deployments, platforms []string) bool {
+		return s.applies(deployments) && (s.exists(here, c.Name, what, platforms) || everything)
+	}
+	for i, x := range c.Images {
+		if here := c.at.of("images", i); takes(here, x.Reference, x.Deployments, x.Platforms) {
+			s.image(here, x, &w, images)
+		}
+	}
+	for i, x := range c.Plugins {
+		if here := c.at.of("plugins", i); takes(here, cmp.Or(x.ID, x.URL), x.Deployments, x.Platforms) {
+			for _, p := range s.each(x.URL) {
+				s.plugin(here, x, p, &w)
+			}
+		}
+	}
+	for i, x := range c.Charts {
+		if s.applies(x.Deployments) {
+			s.chart(c.at.of("charts", i), x, &w)
+		}
+	}
+	for i, x := range c.Files {
+		if here := c.at.of("files", i); takes(here, x.Source, x.Deployments, x.Platforms) {
+			for _, p := range s.each(x.Source + x.Path) {
+				s.file(here, x, p, &w, paths)
+			}
+		}
+	}
+	for i, x := range c.Host {
+		if s.applies(x.Deployments) {
+			s.host(c.at.of("host", i), &x.Host)
+		}
+	}
+	s.out.Components = append(s.out.Components, w)
 }
 
 // exists notes a refusal where upstream has nothing for a platform asked for.

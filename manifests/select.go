@@ -3,6 +3,7 @@ package manifests
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -163,66 +164,68 @@ func (m *Manifest) platforms(asked []bundle.Platform) ([]bundle.Platform, error)
 // set puts versions, settings and hashes together: first what the documents
 // say, then the row of the chosen release, then the command line.
 func (s *selector) set() error {
-	versions := s.m.merged(func(m *Manifest) map[string]string { return m.Versions })
-	settings := s.m.merged(func(m *Manifest) map[string]string { return m.Settings })
-	hashes := s.m.merged(func(m *Manifest) map[string]string { return m.SHA256 })
-	chosen := map[string]map[string]string{"versions": {}, "settings": {}, "sha256": {}}
-	for _, key := range sortedKeys(s.c.Set) {
-		group, name, ok := strings.Cut(key, ".")
-		value := s.c.Set[key]
-		switch known := map[string]map[string]string{"versions": versions, "settings": settings}[group]; {
-		case ok && group == "keys":
-			data, err := readFile(value, maxKey)
-			if err != nil {
-				return choiceError("--set %s: %v", key, err)
-			}
-			s.keys[name] = data
-			continue
-		case ok && group == "sha256":
-		case !ok || known == nil:
-			return choiceError("--set %s: say versions.NAME, settings.NAME, sha256.NAME or keys.NAME", key)
-		case known[name] == "":
-			return choiceError(
-				"--set %s: there is no %q among the %s, which are %s",
-				key, name, group, cmp.Or(strings.Join(sortedKeys(known), ", "), "none"),
-			)
-		}
-		if value == "" || strings.Contains(value, "${") {
-			return choiceError("--set %s: %q is not a value", key, value)
-		}
-		chosen[group][name] = value
+	all := map[string]map[string]string{
+		"versions": s.m.merged(func(m *Manifest) map[string]string { return m.Versions }),
+		"settings": s.m.merged(func(m *Manifest) map[string]string { return m.Settings }),
+		"sha256":   s.m.merged(func(m *Manifest) map[string]string { return m.SHA256 }),
+	}
+	chosen, err := s.chosen(all)
+	if err != nil {
+		return err
 	}
 	for _, r := range s.out.releases {
-		of := cmp.Or(chosen["versions"][r.Of], versions[r.Of])
-		row, exact := r.row(of)
+		row, exact := r.row(cmp.Or(chosen["versions"][r.Of], all["versions"][r.Of]))
 		if row == nil {
 			continue
 		}
+		own := slices.ContainsFunc(s.m.Releases, func(o Releases) bool { return o.Of == r.Of })
 		for k, v := range row.Versions {
-			if s.m.Versions[k] == "" ||
-				slices.ContainsFunc(
-					s.m.Releases,
-					func(own Releases) bool { return own.Of == r.Of },
-				) { // what the author says himself stands above an included table
-				versions[k] = v
+			if own || s.m.Versions[k] == "" { // the author's own version stands above an included table
+				all["versions"][k] = v
 			}
 		}
 		if exact {
-			for k, v := range row.SHA256 {
-				hashes[k] = v
-			}
+			maps.Copy(all["sha256"], row.SHA256)
 		}
 	}
-	for group, into := range map[string]map[string]string{"versions": versions, "settings": settings, "sha256": hashes} {
-		for k, v := range chosen[group] {
-			into[k] = v
-		}
+	for group, into := range all {
+		maps.Copy(into, chosen[group])
 		for k, v := range into {
 			s.values[group+"."+k] = v
 		}
 	}
-	s.out.versions, s.out.Versions, s.out.Settings = versions, map[string]string{}, settings
+	s.out.versions, s.out.Versions, s.out.Settings = all["versions"], map[string]string{}, all["settings"]
 	return nil
+}
+
+// chosen returns what the command line sets, by group and name, and reads keys. Known is what
+// the documents have.
+func (s *selector) chosen(known map[string]map[string]string) (map[string]map[string]string, error) {
+	chosen := map[string]map[string]string{"versions": {}, "settings": {}, "sha256": {}}
+	for _, key := range sortedKeys(s.c.Set) {
+		group, name, ok := strings.Cut(key, ".")
+		value := s.c.Set[key]
+		switch {
+		case ok && group == "keys":
+			data, err := readFile(value, maxKey)
+			if err != nil {
+				return nil, choiceError("--set %s: %v", key, err)
+			}
+			s.keys[name] = data
+			continue
+		case !ok || known[group] == nil:
+			return nil, choiceError("--set %s: say versions.NAME, settings.NAME, sha256.NAME or keys.NAME", key)
+		case group != "sha256" && known[group][name] == "":
+			return nil, choiceError(
+				"--set %s: there is no %q among the %s, which are %s",
+				key, name, group, cmp.Or(strings.Join(sortedKeys(known[group]), ", "), "none"),
+			)
+		case value == "" || strings.Contains(value, "${"):
+			return nil, choiceError("--set %s: %q is not a value", key, value)
+		}
+		chosen[group][name] = value
+	}
+	return chosen, nil
 }
 
 // row returns the row of a release, or that of the newest one before it.
@@ -254,76 +257,99 @@ func parseVersion(s string) (*semver.Version, error) {
 
 // choose returns the components that are carried, in the manifest's order.
 func (s *selector) choose() ([]Component, error) {
-	all := s.m.resolved()
-	byName := map[string]*Component{}
-	var optional []string
-	for i := range all {
-		byName[all[i].Name] = &all[i]
-		if all[i].Optional && s.applies(all[i].Deployments) {
-			optional = append(optional, all[i].Name)
+	p := picking{selector: s, all: s.m.resolved(), picked: map[string]bool{}}
+	for _, c := range p.all {
+		p.picked[c.Name] = s.applies(c.Deployments) && (len(c.When) > 0 && s.holds(c.When) || len(c.When) == 0 && !c.Optional)
+	}
+	if err := p.ask(); err != nil {
+		return nil, err
+	}
+	for again := true; again; {
+		again = false
+		for _, name := range sortedKeys(p.picked) {
+			if !p.picked[name] {
+				continue
+			}
+			for _, need := range p.find(name).Needs {
+				added, err := p.add(need, name)
+				if err != nil {
+					return nil, err
+				}
+				again = again || added
+			}
 		}
 	}
-	picked := map[string]bool{}
-	for _, c := range all {
-		if len(c.When) > 0 {
-			picked[c.Name] = s.applies(c.Deployments) && s.holds(c.When)
-		} else {
-			picked[c.Name] = !c.Optional && s.applies(c.Deployments)
+	return slices.DeleteFunc(slices.Clone(p.all), func(c Component) bool { return !p.picked[c.Name] }), nil
+}
+
+// picking is the choice of components.
+type picking struct {
+	*selector
+	all    []Component
+	picked map[string]bool // by name
+}
+
+// find returns the component of a name, or nil.
+func (p *picking) find(name string) *Component {
+	n := slices.IndexFunc(p.all, func(c Component) bool { return c.Name == name })
+	if n < 0 {
+		return nil
+	}
+	return &p.all[n]
+}
+
+// ask picks what the command line asks for.
+func (p *picking) ask() error {
+	var names, optional []string
+	for _, c := range p.all {
+		names = append(names, c.Name)
+		if c.Optional && p.applies(c.Deployments) {
+			optional = append(optional, c.Name)
 		}
 	}
-	for _, name := range s.c.With {
-		c := byName[name]
+	slices.Sort(names)
+	for _, name := range p.c.With {
+		c := p.find(name)
 		if c == nil {
-			return nil, choiceError(
+			return choiceError(
 				"--with %q: there is no such component; optional ones are %s",
 				name, cmp.Or(strings.Join(optional, ", "), "none"),
 			)
 		}
-		if !s.applies(c.Deployments) {
-			return nil, choiceError("--with %q: it is for --deployment %s", name, strings.Join(c.Deployments, " or "))
+		if !p.applies(c.Deployments) {
+			return choiceError("--with %q: it is for --deployment %s", name, strings.Join(c.Deployments, " or "))
 		}
-		picked[name] = true
+		p.picked[name] = true
 	}
-	for _, name := range s.c.Without {
-		if byName[name] == nil {
-			return nil, choiceError("--without %q: there is no such component; there are %s", name, strings.Join(sortedKeys(byName), ", "))
+	for _, name := range p.c.Without {
+		if p.find(name) == nil {
+			return choiceError("--without %q: there is no such component; there are %s", name, strings.Join(slices.Compact(names), ", "))
 		}
-		if slices.Contains(s.c.With, name) {
-			return nil, choiceError("%q is asked for --with and --without", name)
+		if slices.Contains(p.c.With, name) {
+			return choiceError("%q is asked for --with and --without", name)
 		}
-		picked[name] = false
+		p.picked[name] = false
 	}
-	for again := true; again; {
-		again = false
-		for _, name := range sortedKeys(picked) {
-			c := byName[name]
-			if !picked[name] {
-				continue
-			}
-			for _, need := range c.Needs {
-				if slices.Contains(s.c.Without, need) {
-					return nil, choiceError("--without %q: %q needs it; leave that out too", need, name)
-				}
-				if byName[need] == nil && s.m.component(need) == nil {
-					return nil, choiceError("%q needs %q, and there is no such component", name, need)
-				}
-				if byName[need] == nil {
-					all = append(all, *s.m.component(need))
-					byName[need] = &all[len(all)-1]
-				}
-				if !picked[need] && s.applies(byName[need].Deployments) {
-					picked[need], again = true, true
-				}
-			}
-		}
+	return nil
+}
+
+// add picks what another component needs, and reports whether it was not picked before.
+func (p *picking) add(need, by string) (bool, error) {
+	if slices.Contains(p.c.Without, need) {
+		return false, choiceError("--without %q: %q needs it; leave that out too", need, by)
 	}
-	var list []Component
-	for _, c := range all {
-		if picked[c.Name] {
-			list = append(list, c)
+	c := p.find(need)
+	if c == nil {
+		if c = p.m.component(need); c == nil {
+			return false, choiceError("%q needs %q, and there is no such component", by, need)
 		}
+		p.all = append(p.all, *c)
 	}
-	return list, nil
+	if p.picked[need] || !p.applies(c.Deployments) {
+		return false, nil
+	}
+	p.picked[need] = true
+	return true, nil
 }
 
 // applies reports whether something limited to deployments is meant.

@@ -104,6 +104,29 @@ func (c *content) geometry() (*bundle.Geometry, error) {
 	return g, nil
 }
 
+// lay resolves the manifest and decides where everything goes. Dir is for what is looked into.
+// The geometry has no Manifests: while the content comes, memory is for buffers.
+func (o *Options) lay(ctx context.Context, dir string) (*manifests.Lock, *content, *bundle.Geometry, error) {
+	resolved, err := o.resolve(ctx, dir)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	lock, err := o.lock(resolved)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	c, err := assemble(lock, o.selection, resolved)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	g, err := c.geometry()
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	g.Manifests = nil
+	return lock, c, g, nil
+}
+
 // checkWritten checks the files of a host as they are in the bundle.
 func checkWritten(ctx context.Context, d *bundle.Deployment, g *bundle.Geometry, written io.ReaderAt) error {
 	files := hostFiles{d, func(digest bundle.Digest) (io.Reader, error) {
@@ -159,24 +182,10 @@ func Run(ctx context.Context, o Options) (result *Result, err error) {
 	if err != nil {
 		return nil, err
 	}
-	resolved, err := o.resolve(ctx, out.intake())
+	lock, content, g, err := o.lay(ctx, out.intake())
 	if err != nil {
 		return nil, err
 	}
-	lock, err := o.lock(resolved)
-	if err != nil {
-		return nil, err
-	}
-	content, err := assemble(lock, o.selection, resolved)
-	if err != nil {
-		return nil, err
-	}
-	g, err := content.geometry()
-	if err != nil {
-		return nil, err
-	}
-	// Where everything goes is decided; while it comes, memory is for buffers.
-	*resolved, g.Manifests = pull.Resolved{}, nil
 	f := newFiller(g, content, out)
 	f.reuse, f.warn = reuse, o.Warn
 	if o.Resolved != nil {

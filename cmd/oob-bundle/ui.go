@@ -202,10 +202,8 @@ func (u *ui) result(v any, text func(w io.Writer)) error {
 		text(&b)
 	}
 	if _, err := io.WriteString(u.out, show(b.String())); err != nil {
-		return fmt.Errorf(
-			"the work is done, and only this report could not be written: %v",
-			err,
-		) //nolint:errorlint // a full pipe is not a full disk
+		const report = "the work is done, and only this report could not be written: %v"
+		return fmt.Errorf(report, err) //nolint:errorlint // a full pipe is not a full disk
 	}
 	return nil
 }

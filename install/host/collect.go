@@ -45,38 +45,52 @@ func (r *Release) collect() error {
 	}
 	var problems []error
 	for _, f := range d.Files {
-		mode, err := strconv.ParseUint(f.Mode, 8, 32)
-		if err != nil {
-			return fmt.Errorf("%w: mode %q", bundle.ErrFormat, f.Mode)
-		}
 		if f.Platform != "" && f.Platform != r.platform.String() {
 			continue
 		}
-		out := file{path: f.Path, mode: fs.FileMode(mode), blob: bundle.Descriptor{Digest: f.Digest, Size: f.Size}, as: f.As, strip: f.Strip}
-		if f.As == bundle.AsTemplate || f.As == bundle.AsImages {
-			text, err := r.bundle.ReadBlob(out.blob, bundle.MaxTemplate)
-			render.cluster = d.Form == "kubernetes" || f.As == bundle.AsImages || kubernetesObject.Match(text)
-			if err == nil && f.As == bundle.AsTemplate {
-				out.data, out.shown, out.secret, err = r.ownText(render, f.Path, string(text))
-			} else if err == nil {
-				var foreign []string
-				out.data, foreign, err = render.siteImages(f.Path, text)
-				for _, image := range foreign {
-					r.Notes = append(r.Notes, fmt.Sprintf("%s names the image %s, which is not in the bundle", f.Path, image))
-				}
-			}
-			if err != nil {
-				problems = append(problems, err)
-			}
-			if out.data == nil {
-				out.data = []byte{}
-			}
-			if out.secret {
-				out.mode &= 0o600
-			}
-		}
+		out, err := r.render(render, f)
+		problems = append(problems, err)
 		r.files = append(r.files, out)
 	}
+	return errors.Join(append(problems, r.checkNames())...)
+}
+
+// render returns a file of the bundle as the release has it.
+func (r *Release) render(render *renderer, f bundle.HostFile) (out file, err error) {
+	mode, err := strconv.ParseUint(f.Mode, 8, 32)
+	if err != nil {
+		return out, fmt.Errorf("%w: mode %q", bundle.ErrFormat, f.Mode)
+	}
+	out = file{path: f.Path, mode: fs.FileMode(mode), blob: bundle.Descriptor{Digest: f.Digest, Size: f.Size}, as: f.As, strip: f.Strip}
+	if f.As != bundle.AsTemplate && f.As != bundle.AsImages {
+		return out, nil
+	}
+	text, err := r.bundle.ReadBlob(out.blob, bundle.MaxTemplate)
+	if err != nil {
+		return out, err
+	}
+	render.cluster = r.bundle.Deployment.Form == "kubernetes" || f.As == bundle.AsImages || kubernetesObject.Match(text)
+	if f.As == bundle.AsTemplate {
+		out.data, out.shown, out.secret, err = r.ownText(render, f.Path, string(text))
+	} else {
+		var foreign []string
+		out.data, foreign, err = render.siteImages(f.Path, text)
+		for _, image := range foreign {
+			r.Notes = append(r.Notes, fmt.Sprintf("%s names the image %s, which is not in the bundle", f.Path, image))
+		}
+	}
+	if out.data == nil {
+		out.data = []byte{}
+	}
+	if out.secret {
+		out.mode &= 0o600
+	}
+	return out, err
+}
+
+// checkNames refuses paths that no host can have, or that an installation uses itself.
+func (r *Release) checkNames() error {
+	var problems []error
 	seen := map[string]bool{}
 	for _, f := range r.files {
 		if err := bundle.CheckPath(f.path); err != nil { // a value of the site may be part of it

@@ -298,7 +298,7 @@ type imageFinder struct {
 	own     string            // prefix of what the site has
 	lines   []string
 	found   []replacement // in the order of the documents
-	foreign []string    // images that are not carried
+	foreign []string      // images that are not carried
 }
 
 // replacement is a text to replace, and what by.

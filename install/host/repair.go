@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
@@ -105,6 +106,26 @@ func drifted(ctx context.Context, p string, f File) (string, error) {
 	return "", nil
 }
 
+// replace puts a file of the release in its place, from a directory with all of them.
+func (r *Release) replace(path, from string, fresh *About) error {
+	rel, err := filepath.Rel(r.Dir, path)
+	if err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(fresh.Files, func(f File) bool { return f.Path == filepath.ToSlash(rel) }) {
+		return fmt.Errorf("%w: %s is not in the bundle", bundle.ErrFormat, rel)
+	}
+	if fi, err := os.Lstat(path); err == nil && fi.IsDir() {
+		if err := os.RemoveAll(path); err != nil {
+			return err
+		}
+	}
+	if err := mkdirAll(filepath.Dir(path)); err != nil {
+		return err
+	}
+	return os.Rename(filepath.Join(from, rel), path)
+}
+
 // Repair writes the files again that are not what they should be, each as a whole,
 // and returns them. The release is the one that the bundle makes; what says of
 // which files it consists may be missing too.
@@ -142,27 +163,8 @@ func (r *Release) Repair(ctx context.Context) ([]Drift, error) {
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(beside))
 	}
-	want := map[string]File{}
-	for _, f := range fresh.Files {
-		want[f.Path] = f
-	}
 	for _, d := range drift {
-		rel, err := filepath.Rel(r.Dir, d.Path)
-		if err != nil {
-			return nil, err
-		}
-		if _, ok := want[filepath.ToSlash(rel)]; !ok {
-			return nil, fmt.Errorf("%w: %s is not in the bundle", bundle.ErrFormat, rel)
-		}
-		if fi, err := os.Lstat(d.Path); err == nil && fi.IsDir() {
-			if err := os.RemoveAll(d.Path); err != nil {
-				return nil, err
-			}
-		}
-		if err := mkdirAll(filepath.Dir(d.Path)); err != nil {
-			return nil, err
-		}
-		if err := os.Rename(filepath.Join(beside, rel), d.Path); err != nil {
+		if err := r.replace(d.Path, beside, fresh); err != nil {
 			return nil, err
 		}
 	}
