@@ -216,10 +216,15 @@ func Run(ctx context.Context, o Options) (result *Result, err error) {
 	if result.Volumes, err = out.place(); err != nil {
 		return nil, err
 	}
-	if out.before != "" && out.before != result.Identity {
-		o.Warn("%s was the bundle %s before, and is another one now", result.Output, out.before)
-	}
+	o.warnReplaced(result, out.before)
 	return result, nil
+}
+
+// warnReplaced reports that the bundle took the place of another one, if it did.
+func (o *Options) warnReplaced(r *Result, before bundle.Digest) {
+	if before != "" && before != r.Identity {
+		o.Warn("%s was the bundle %s before, and is another one now", r.Output, before)
+	}
 }
 
 // Lock resolves a manifest and fetches no layers. Plugins and charts are looked

@@ -202,8 +202,7 @@ func (u *ui) result(v any, text func(w io.Writer)) error {
 		text(&b)
 	}
 	if _, err := io.WriteString(u.out, show(b.String())); err != nil {
-		const report = "the work is done, and only this report could not be written: %v"
-		return fmt.Errorf(report, err) //nolint:errorlint // a full pipe is not a full disk
+		return errors.New("the work is done, and only this report could not be written: " + err.Error()) // a full pipe is not a full disk
 	}
 	return nil
 }
