@@ -55,8 +55,8 @@ func (p *Plan) Apply(ctx context.Context, watch bundle.Watch) (*Result, error) {
 	if err := p.Target.Sync(); err != nil {
 		return nil, err
 	}
-	if err := p.takeBack(ctx); err != nil {
-		return nil, err
+	if done, err := p.takeBack(ctx); err != nil || done != nil {
+		return done, err
 	}
 	return p.finish(ctx, repos, stored)
 }
@@ -99,8 +99,8 @@ func (p *Plan) applyFiles(ctx context.Context, repos []*repository) (*Result, er
 			s.partial[i.Reference] = d == i.Digest
 		}
 	}
-	if err := p.takeBack(ctx); err != nil {
-		return nil, err
+	if done, err := p.takeBack(ctx); err != nil || done != nil {
+		return done, err
 	}
 	return p.finish(ctx, repos, s)
 }
@@ -209,22 +209,28 @@ func (p *Plan) change() *change {
 	return &change{root: p.Options.Root, ledger: p.ledger, target: p.Target, warn: p.Options.Warn, yielding: p.again() && !p.Options.TakeOver}
 }
 
-// takeBack ends a change that another run left unfinished, except for this installation.
-func (p *Plan) takeBack(ctx context.Context) error {
+// takeBack ends a change that another run left unfinished, except for this installation. If
+// that is recorded, and thus finished with it, the result is returned.
+func (p *Plan) takeBack(ctx context.Context) (*Result, error) {
 	j := p.journal
-	switch {
-	case j == nil:
-		return nil
-	case j.Action != ledger.ActionInstall:
-		return Unfinished(p.Options.Root, j)
-	case j.Identity == p.Bundle.Identity && j.Release == p.release.ID && !j.Recorded(p.ledger):
-		return nil
+	if j == nil {
+		return nil, nil
+	}
+	if j.Action != ledger.ActionInstall {
+		return nil, Unfinished(p.Options.Root, j)
+	}
+	own := j.Identity == p.Bundle.Identity && j.Release == p.release.ID
+	if own && !j.Recorded(p.ledger) {
+		return nil, nil
 	}
 	if err := p.change().settle(ctx, j); err != nil {
-		return err
+		return nil, err
 	}
 	p.journal = nil // the record of its sequence stays, and it may still be installed
-	return nil
+	if !own {
+		return nil, nil
+	}
+	return p.already(ctx)
 }
 
 // Repair carries the plan out although it is installed, and puts right what has

@@ -113,41 +113,43 @@ func HostileContent(tb testing.TB, key *Key) []Hostile {
 	inDocument := func(name, text string, want error, change func(d *bundle.Deployment)) {
 		file("deployment: "+name, text, want, func(c *Content) { change(&c.Doc) })
 	}
-	inDocument("a reference more", "disagree", bundle.ErrFormat, func(d *bundle.Deployment) {
+	inDocument("a reference more", "the root ", bundle.ErrFormat, func(d *bundle.Deployment) {
 		i := d.Images[0]
 		i.Reference, i.Tag = "docker.io/library/one:9", "9"
 		d.Images = append(d.Images, i)
 	})
 	inDocument("a reference less", "", bundle.ErrFormat, func(d *bundle.Deployment) { d.Images = d.Images[1:] })
-	inDocument("a reference twice", "twice", bundle.ErrFormat, func(d *bundle.Deployment) { d.Images = append(d.Images, d.Images[0]) })
+	inDocument("a reference twice", "duplicate reference", bundle.ErrFormat, func(d *bundle.Deployment) {
+		d.Images = append(d.Images, d.Images[0])
+	})
 	inDocument(
 		"two tags exchanged",
 		"",
 		bundle.ErrFormat,
 		func(d *bundle.Deployment) { d.Images[0].Tag, d.Images[1].Tag = d.Images[1].Tag, d.Images[0].Tag },
 	)
-	inDocument("two digests exchanged", "disagree", bundle.ErrFormat, func(d *bundle.Deployment) {
+	inDocument("two digests exchanged", "the root ", bundle.ErrFormat, func(d *bundle.Deployment) {
 		d.Images[0].Digest, d.Images[1].Digest = d.Images[1].Digest, d.Images[0].Digest
 	})
 	inDocument(
 		"an image elsewhere on the site",
-		"would be",
+		"for the site",
 		bundle.ErrFormat,
 		func(d *bundle.Deployment) { d.Images[0].Repository = "docker.io/library/two" },
 	)
 	inDocument(
 		"a repository outside",
-		"would be",
+		"for the site",
 		bundle.ErrFormat,
 		func(d *bundle.Deployment) { d.Images[0].Repository = "../../oob-bundle/rich" },
 	)
-	inDocument("a complete index called partial", "disagree", bundle.ErrFormat, func(d *bundle.Deployment) { d.Images[2].Partial = true })
-	inDocument("a referrer from nowhere", "not in the root", bundle.ErrFormat, func(d *bundle.Deployment) {
+	inDocument("a complete index called partial", "the root ", bundle.ErrFormat, func(d *bundle.Deployment) { d.Images[2].Partial = true })
+	inDocument("a referrer from nowhere", "the root does not list", bundle.ErrFormat, func(d *bundle.Deployment) {
 		d.Images[0].Referrers = []bundle.Digest{bundle.DigestOf([]byte("x"))}
 	})
 	inDocument(
 		"an attestation that is a path",
-		"not in the root",
+		"the root does not list",
 		bundle.ErrFormat,
 		func(d *bundle.Deployment) { d.Images[0].Attestations = []bundle.Digest{"sha256:../../etc/passwd"} },
 	)
@@ -174,30 +176,30 @@ func HostileContent(tb testing.TB, key *Key) []Hostile {
 		bundle.ErrFormat,
 		func(d *bundle.Deployment) { d.Files[1].Path = d.Files[0].Path + "/x" },
 	)
-	inDocument("a file of another size", "disagree", bundle.ErrFormat, func(d *bundle.Deployment) { d.Files[0].Size++ })
+	inDocument("a file of another size", "the root ", bundle.ErrFormat, func(d *bundle.Deployment) { d.Files[0].Size++ })
 	inDocument("a file with a negative size", "has the size -1", bundle.ErrFormat, func(d *bundle.Deployment) { d.Files[0].Size = -1 })
-	inDocument("a file of another digest", "disagree", bundle.ErrFormat, func(d *bundle.Deployment) { d.Files[0].Digest = d.Files[1].Digest })
+	inDocument("a file of another digest", "the root ", bundle.ErrFormat, func(d *bundle.Deployment) { d.Files[0].Digest = d.Files[1].Digest })
 	inDocument(
 		"a file that is an image",
-		"disagree",
+		"the root ",
 		bundle.ErrFormat,
 		func(d *bundle.Deployment) { d.Files[0].Manifest = d.Images[0].Digest },
 	)
 	for _, id := range []string{"../x", "a/b", "", "A.B.C", "..\\x", strings.Repeat("a", 191)} {
-		inDocument(fmt.Sprintf("the plugin %.20q", id), "the plugin", bundle.ErrFormat, func(d *bundle.Deployment) { d.Plugins[0].ID = id })
+		inDocument(fmt.Sprintf("the plugin %.20q", id), "plugin", bundle.ErrFormat, func(d *bundle.Deployment) { d.Plugins[0].ID = id })
 	}
 	for _, n := range []string{"../x.tar.gz", "/x", ".x", "", "a b", "-rf"} {
-		inDocument(fmt.Sprintf("the plugin's file %q", n), "the plugin", bundle.ErrFormat, func(d *bundle.Deployment) { d.Plugins[0].Name = n })
+		inDocument(fmt.Sprintf("the plugin's file %q", n), "plugin", bundle.ErrFormat, func(d *bundle.Deployment) { d.Plugins[0].Name = n })
 	}
 	inDocument(
 		"a plugin without the signature that it has",
-		"disagree",
+		"the root ",
 		bundle.ErrFormat,
 		func(d *bundle.Deployment) { d.Plugins[0].Signature = "" },
 	)
 	inDocument(
 		"a plugin signed by its archive",
-		"disagree",
+		"the root ",
 		bundle.ErrFormat,
 		func(d *bundle.Deployment) { d.Plugins[0].Signature = d.Plugins[0].Archive },
 	)
@@ -218,7 +220,7 @@ func HostileContent(tb testing.TB, key *Key) []Hostile {
 	for _, text := range []string{"two\nlines", "\x1b]0;x\a", "a\u0085injected: true", "a\u2028injected: true", "a\u202eb", "\u009b2J"} {
 		inDocument(
 			fmt.Sprintf("a value about %q", text),
-			"about the host",
+			"host: ",
 			bundle.ErrFormat,
 			func(d *bundle.Deployment) { d.Host.Values[0].About = text },
 		)
@@ -230,7 +232,7 @@ func HostileContent(tb testing.TB, key *Key) []Hostile {
 	} {
 		inDocument(
 			fmt.Sprintf("a link at %q to %q", l.Path, l.File),
-			"about the host",
+			"host: ",
 			bundle.ErrFormat,
 			func(d *bundle.Deployment) { d.Host.Links = []bundle.Link{l} },
 		)
@@ -241,7 +243,7 @@ func HostileContent(tb testing.TB, key *Key) []Hostile {
 	} {
 		inDocument(
 			fmt.Sprintf("a directory %+v", dir),
-			"about the host",
+			"host: ",
 			bundle.ErrFormat,
 			func(d *bundle.Deployment) { d.Host.Directories = []bundle.Directory{dir} },
 		)
@@ -251,7 +253,7 @@ func HostileContent(tb testing.TB, key *Key) []Hostile {
 		{File: "f", Patch: "etc/acme.conf"}, {File: strings.Repeat("n", 256), Patch: "etc/acme.conf"},
 		{File: "x", Patch: "etc/acme.conf", Mode: "0666"}, {File: "x", Patch: "etc/none"},
 	} {
-		inDocument(fmt.Sprintf("a merge %.60s", fmt.Sprintf("%+v", m)), "about the host", bundle.ErrFormat, func(d *bundle.Deployment) {
+		inDocument(fmt.Sprintf("a merge %.60s", fmt.Sprintf("%+v", m)), "host: ", bundle.ErrFormat, func(d *bundle.Deployment) {
 			d.Host.Directories = []bundle.Directory{{Path: "d/e/g"}, {Path: "d"}}
 			d.Host.Merges = []bundle.Merge{m, {File: "f/g", Patch: "etc/acme.conf"}}
 		})
