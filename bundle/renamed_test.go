@@ -7,15 +7,16 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
+
 	"github.com/oob-bundle/oob-bundle/bundle"
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
 )
 
 // TestRenamedParts: parts that a browser, a file manager or a disc renamed are named, with
 // the commands that give them their names.
 func TestRenamedParts(t *testing.T) {
-	key := bundletest.NewKey(t)
-	good := bundletest.Small(t, key)
+	key := world.NewKey(t)
+	good := world.Small(t, key)
 	const part = 3 * 512
 	for name, x := range map[string]struct {
 		files map[string]int // name → number of the part
@@ -72,7 +73,7 @@ func TestRenamedParts(t *testing.T) {
 				if n > 0 {
 					data = good[(n-1)*part : n*part]
 				}
-				bundletest.Write(t, filepath.Join(dir, name), data, 0o644)
+				world.Write(t, filepath.Join(dir, name), data, 0o644)
 			}
 			err := readAt(filepath.Join(dir, x.open))
 			want := strings.ReplaceAll(x.want, "DIR", dir)

@@ -6,14 +6,15 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
+
 	"github.com/oob-bundle/oob-bundle/bundle"
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
 )
 
 // TestVirtual: a bundle that is put together again from its blobs has the bytes
 // of the file, wherever one looks.
 func TestVirtual(t *testing.T) {
-	file := bundletest.Small(t, bundletest.NewKey(t))
+	file := world.Small(t, world.NewKey(t))
 	head, err := bundle.ReadHead(bytes.NewReader(file), int64(len(file)))
 	if err != nil {
 		t.Fatal(err)

@@ -3,17 +3,18 @@ package install_test
 import (
 	"testing"
 
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
+
 	"github.com/oob-bundle/oob-bundle/bundle"
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
 	"github.com/oob-bundle/oob-bundle/install/ledger"
 )
 
 // TestNamesThatDifferInCase: tags, channels and names of values may, and what the
 // host writes down it must be able to read again.
 func TestNamesThatDifferInCase(t *testing.T) {
-	w := newWorld(t)
+	w := newFixture(t)
 	for i, channel := range []string{"Rich", "rich"} {
-		c := bundletest.NewContent("case")
+		c := world.NewContent("case")
 		c.Info.Channel, c.Info.Sequence = channel, int64(i+1)
 		c.Add("docker.io/library/app:RC1", c.Image("linux/amd64", "upper "+channel))
 		c.Add("docker.io/library/app:rc1", c.Image("linux/amd64", "lower "+channel))

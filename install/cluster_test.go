@@ -8,8 +8,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
+
 	"github.com/oob-bundle/oob-bundle/bundle"
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
 	"github.com/oob-bundle/oob-bundle/install"
 )
 
@@ -23,8 +24,8 @@ func (wholeOnly) PutPartial(context.Context, string, *bundle.Manifest, []byte) (
 // TestPlatformTags: a tag that an image of the bundle has is not given to a platform of
 // another one.
 func TestPlatformTags(t *testing.T) {
-	w := newWorld(t)
-	c := bundletest.NewContent("tags")
+	w := newFixture(t)
+	c := world.NewContent("tags")
 	amd, arm, own := c.Image("linux/amd64", "a"), c.Image("linux/arm64", "b"), c.Image("linux/arm64", "own")
 	c.Add("docker.io/library/z:1-linux-arm64", own)
 	c.Partial("docker.io/library/z:1", c.Index(amd, c.Image("linux/s390x", "c"), arm), amd, arm)
@@ -48,8 +49,8 @@ func TestImagesOfClusters(t *testing.T) {
 	const object = "apiVersion: v1\nkind: Pod\nspec: {containers: [{image: %s}]}\n"
 	for _, form := range []string{"", "kubernetes"} {
 		for _, accepts := range []bool{true, false} {
-			w := newWorld(t)
-			c := bundletest.NewContent("cluster")
+			w := newFixture(t)
+			c := world.NewContent("cluster")
 			c.Doc.Form = form
 			c.Info.Platforms = []bundle.Platform{{OS: "linux", Architecture: "amd64"}, {OS: "linux", Architecture: "arm64"}}
 			amd, arm := c.Image("linux/amd64", "a"), c.Image("linux/arm64", "b")

@@ -7,10 +7,12 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/oob-bundle/oob-bundle/internal/testkit/hostile"
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
+
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
 	"github.com/oob-bundle/oob-bundle/install"
 	"github.com/oob-bundle/oob-bundle/install/host"
 	"github.com/oob-bundle/oob-bundle/install/ledger"
@@ -28,7 +30,7 @@ func onlyFile(t *testing.T, pattern string) string {
 }
 
 // leaveJournal installs until a run ends while it switches, which leaves a journal behind.
-func leaveJournal(t *testing.T, w *world, file []byte) {
+func leaveJournal(t *testing.T, w *fixture, file []byte) {
 	t.Helper()
 	for step := 1; ; step++ {
 		ends, _ := pulledAt(step)
@@ -56,9 +58,9 @@ func putLarge(t *testing.T, path string) {
 // which two parsers could read it differently, or in which it has no end. It is
 // refused, nothing is changed, and with the right document all goes on.
 func TestHostileRecords(t *testing.T) {
-	w := newWorld(t)
-	content := func(what string, sequence int64) *bundletest.Content {
-		c := bundletest.Rich(what)
+	w := newFixture(t)
+	content := func(what string, sequence int64) *world.Content {
+		c := world.Rich(what)
 		c.Info.Sequence = sequence
 		c.Doc.Host.Secrets = []bundle.Secret{{Name: "password", Length: 16}}
 		return c
@@ -123,9 +125,9 @@ func TestHostileRecords(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, row := range bundletest.Documents(t, good, d.number) {
+		for _, row := range hostile.Documents(t, good, d.number) {
 			rows++
-			bundletest.Write(t, d.path, row.Data, fi.Mode().Perm())
+			world.Write(t, d.path, row.Data, fi.Mode().Perm())
 			before := w.tree()
 			err := d.read()
 			if free := slices.Contains(d.free, row.Name); free {
@@ -144,7 +146,7 @@ func TestHostileRecords(t *testing.T) {
 		if err := d.read(); !errors.Is(err, bundle.ErrLimit) {
 			t.Errorf("%s: 100 MiB: %v", d.name, err)
 		}
-		bundletest.Write(t, d.path, good, fi.Mode().Perm())
+		world.Write(t, d.path, good, fi.Mode().Perm())
 	}
 	if err := installing(); err != nil {
 		t.Errorf("afterwards: %v", err)

@@ -5,9 +5,10 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
+	"github.com/oob-bundle/oob-bundle/internal/testkit/hostile"
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
+	"github.com/google/go-cmp/cmp"
 )
 
 // TestHostileTars shows install what verify's test of the same name shows to verify,
@@ -15,15 +16,15 @@ import (
 func TestHostileTars(t *testing.T) {
 	for _, site := range []string{"empty", "installed"} {
 		t.Run(site, func(t *testing.T) {
-			w := newWorld(t)
+			w := newFixture(t)
 			if site == "installed" {
-				w.must(w.install(bundletest.Rich("before").File(t, w.key)))
+				w.must(w.install(world.Rich("before").File(t, w.key)))
 			}
 			before := w.tree()
-			next := bundletest.Rich("x")
+			next := world.Rich("x")
 			next.Info.Sequence = 8
 			good := next.File(t, w.key)
-			rows := bundletest.HostileTars(t, good)
+			rows := hostile.HostileTars(t, good)
 			for _, row := range rows {
 				if _, err := w.install(row.Data); !errors.Is(err, row.Want) || !strings.Contains(err.Error(), row.Text) {
 					t.Errorf("%s: %v", row.Name, err)
@@ -41,10 +42,10 @@ func TestHostileTars(t *testing.T) {
 // TestHostileContent: what a trusted signer signed and should not have is refused
 // before anything is written, too.
 func TestHostileContent(t *testing.T) {
-	w := newWorld(t)
-	w.must(w.install(bundletest.Rich("before").File(t, w.key)))
+	w := newFixture(t)
+	w.must(w.install(world.Rich("before").File(t, w.key)))
 	before := w.tree()
-	rows := bundletest.HostileContent(t, w.key)
+	rows := hostile.HostileContent(t, w.key)
 	for _, row := range rows {
 		if _, err := w.install(row.Data); !errors.Is(err, row.Want) || !strings.Contains(err.Error(), row.Text) {
 			t.Errorf("%s: %v", row.Name, err)
@@ -53,7 +54,7 @@ func TestHostileContent(t *testing.T) {
 			t.Fatalf("%s left something behind: %s", row.Name, diff)
 		}
 	}
-	next := bundletest.Rich("x")
+	next := world.Rich("x")
 	next.Info.Sequence = 8
 	w.must(w.install(next.File(t, w.key)))
 	t.Logf("%d signed bundles, %d paths compared after each", len(rows), len(before))

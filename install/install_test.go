@@ -19,46 +19,46 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
 	"github.com/oob-bundle/oob-bundle/bundle/create"
 	"github.com/oob-bundle/oob-bundle/bundle/remote"
 	"github.com/oob-bundle/oob-bundle/install"
 	"github.com/oob-bundle/oob-bundle/install/ledger"
 	"github.com/oob-bundle/oob-bundle/install/registry"
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 	"github.com/oob-bundle/oob-bundle/verify"
 )
 
-// world is an upstream, a maker's key, and a site.
-type world struct {
+// fixture is an upstream, a maker's key, and a site.
+type fixture struct {
 	t    *testing.T
-	up   *bundletest.Registry
-	key  *bundletest.Key
+	up   *world.Registry
+	key  *world.Key
 	root string
 }
 
-func newWorld(t *testing.T) *world {
+func newFixture(t *testing.T) *fixture {
 	t.Helper()
-	return &world{t, bundletest.NewRegistry(t, nil), bundletest.NewKey(t), filepath.Join(t.TempDir(), "site")}
+	return &fixture{t, world.NewRegistry(t, nil), world.NewKey(t), filepath.Join(t.TempDir(), "site")}
 }
 
 // push puts an image whose content is the text under REPOSITORY:TAG.
-func (w *world) push(ref, text string) string {
+func (w *fixture) push(ref, text string) string {
 	return w.up.Push(
 		w.t, ref,
-		bundletest.Image("linux/amd64", bundletest.Layer(bundletest.File{Name: "app", Mode: 0o755, Data: []byte(text)})),
+		world.Image("linux/amd64", world.Layer(world.File{Name: "app", Mode: 0o755, Data: []byte(text)})),
 	)
 }
 
 // bundle makes a bundle of the references.
-func (w *world) bundle(name string, sequence int64, refs ...string) []byte {
+func (w *fixture) bundle(name string, sequence int64, refs ...string) []byte {
 	return w.bundleWith(name, refs, func(o *create.Options) { o.Sequence = &sequence })
 }
 
-func (w *world) bundleWith(name string, refs []string, change func(*create.Options)) []byte {
+func (w *fixture) bundleWith(name string, refs []string, change func(*create.Options)) []byte {
 	w.t.Helper()
-	o := bundletest.Options(w.t, bundletest.Manifest(w.t, name, refs...), w.key, w.up)
+	o := world.Options(w.t, world.Manifest(w.t, name, refs...), w.key, w.up)
 	change(&o)
-	data, err := os.ReadFile(bundletest.Create(w.t, o))
+	data, err := os.ReadFile(world.Create(w.t, o))
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -88,7 +88,7 @@ func wrapped(wrap func(install.Target) install.Target) choice {
 }
 
 // install does what the command does.
-func (w *world) install(file []byte, choices ...choice) (*install.Result, error) {
+func (w *fixture) install(file []byte, choices ...choice) (*install.Result, error) {
 	w.t.Helper()
 	policy := verify.Policy{Keys: []verify.Key{w.key.Trusted}}
 	s := site{
@@ -124,7 +124,7 @@ func (w *world) install(file []byte, choices ...choice) (*install.Result, error)
 	return plan.Apply(s.ctx, bundle.Watch{})
 }
 
-func (w *world) must(r *install.Result, err error) *install.Result {
+func (w *fixture) must(r *install.Result, err error) *install.Result {
 	w.t.Helper()
 	if err != nil {
 		w.t.Fatal(err)
@@ -133,7 +133,7 @@ func (w *world) must(r *install.Result, err error) *install.Result {
 }
 
 // tags returns what every tag of the site's registry resolves to.
-func (w *world) tags() map[string]string {
+func (w *fixture) tags() map[string]string {
 	w.t.Helper()
 	tags := map[string]string{}
 	err := filepath.WalkDir(w.root, func(path string, _ fs.DirEntry, err error) error {
@@ -154,7 +154,7 @@ func (w *world) tags() map[string]string {
 }
 
 // tree returns everything below the site's root.
-func (w *world) tree() map[string]string {
+func (w *fixture) tree() map[string]string {
 	w.t.Helper()
 	files := map[string]string{}
 	err := filepath.WalkDir(filepath.Dir(w.root), func(path string, d fs.DirEntry, err error) error {
@@ -180,7 +180,7 @@ func (w *world) tree() map[string]string {
 	return files
 }
 
-func (w *world) siteName(ref string) string {
+func (w *fixture) siteName(ref string) string {
 	r, err := bundle.ParseReference(ref)
 	if err != nil {
 		w.t.Fatal(err)
@@ -189,14 +189,14 @@ func (w *world) siteName(ref string) string {
 }
 
 func TestInstall(t *testing.T) {
-	w := newWorld(t)
+	w := newFixture(t)
 	ref := w.push("team/app:1", "one")
 	file := w.bundle("demo", 1, ref)
 	r := w.must(w.install(file))
-	if r.Nothing || len(r.Receipt.Images) != 1 || string(r.Receipt.Images[0].Digest) != bundletest.Digest(t, ref) {
+	if r.Nothing || len(r.Receipt.Images) != 1 || string(r.Receipt.Images[0].Digest) != world.Digest(t, ref) {
 		t.Errorf("%+v", r.Receipt)
 	}
-	if got := w.tags()[w.siteName(ref)]; got != bundletest.Digest(t, ref) {
+	if got := w.tags()[w.siteName(ref)]; got != world.Digest(t, ref) {
 		t.Errorf("the tag is %q", got)
 	}
 	checkReceipt(t, filepath.Join(w.root, "receipts"))
@@ -215,7 +215,7 @@ func TestInstall(t *testing.T) {
 
 // TestTagsThatWereTurned: the same bundle puts them right again.
 func TestTagsThatWereTurned(t *testing.T) {
-	w := newWorld(t)
+	w := newFixture(t)
 	ref := w.push("team/app:1", "one")
 	file := w.bundle("demo", 1, ref)
 	w.must(w.install(file))
@@ -236,7 +236,7 @@ func TestTagsThatWereTurned(t *testing.T) {
 }
 
 func TestSequences(t *testing.T) {
-	w := newWorld(t)
+	w := newFixture(t)
 	ref := w.push("team/app:1", "one")
 	one := w.bundle("demo", 1, ref)
 	ref = w.push("team/app:1", "two")
@@ -268,7 +268,7 @@ func TestSequences(t *testing.T) {
 }
 
 func TestOwners(t *testing.T) {
-	w := newWorld(t)
+	w := newFixture(t)
 	ref := w.push("team/app:1", "one")
 	w.must(w.install(w.bundle("demo", 1, ref)))
 	ref = w.push("team/app:1", "two")
@@ -295,7 +295,7 @@ var byteStep = flag.Int64("byte-step", 5, "change every N-th byte of a payload")
 // TestEveryPayloadByte changes the bytes that verify.Open does not read, each of them
 // with -byte-step 1: what is refused while it is stored must leave no trace.
 func TestEveryPayloadByte(t *testing.T) {
-	w := newWorld(t)
+	w := newFixture(t)
 	file := w.bundle("demo", 1, w.push("team/app:1", "one"))
 	reader, err := verify.Open(t.Context(), bytes.NewReader(file), int64(len(file)), verify.Policy{Keys: []verify.Key{w.key.Trusted}})
 	if err != nil {
@@ -326,7 +326,7 @@ func TestEveryPayloadByte(t *testing.T) {
 
 // TestBadByteInAnUpgrade: the old state stays, to the byte.
 func TestBadByteInAnUpgrade(t *testing.T) {
-	w := newWorld(t)
+	w := newFixture(t)
 	w.must(w.install(w.bundle("demo", 1, w.push("team/app:1", "one"))))
 	before := w.tree()
 	file := w.bundle("demo", 2, w.push("team/app:1", "two"), w.push("team/new:1", "new"))
@@ -411,8 +411,8 @@ func (f failing) Sync() error {
 // command then finishes it; or the old bundle, which stays welcome, or a third
 // one takes back what it began.
 func TestInterruptedAnywhere(t *testing.T) {
-	w := newWorld(t)
-	w.up.Push(t, "team/same:1", bundletest.Image("linux/amd64", bundletest.Layer(bundletest.File{Name: "s", Data: []byte("same")})))
+	w := newFixture(t)
+	w.up.Push(t, "team/same:1", world.Image("linux/amd64", world.Layer(world.File{Name: "s", Data: []byte("same")})))
 	same := w.up.Host + "/team/same:1"
 	one := w.bundle("demo", 1, w.push("team/app:1", "one"), same)
 	two := w.bundle("demo", 2, w.push("team/app:1", "two"), same, w.push("team/new:1", "new"))
@@ -473,8 +473,8 @@ func TestInterruptedAnywhere(t *testing.T) {
 // TestExternalSequence: a host that knows nothing cannot put an older bundle
 // into a registry that it shares.
 func TestExternalSequence(t *testing.T) {
-	w := newWorld(t)
-	shared := bundletest.NewRegistry(t, nil)
+	w := newFixture(t)
+	shared := world.NewRegistry(t, nil)
 	client, err := remote.New(remote.Options{PlainHTTP: []string{shared.Host}})
 	if err != nil {
 		t.Fatal(err)
@@ -489,7 +489,7 @@ func TestExternalSequence(t *testing.T) {
 	two := w.bundle("demo", 2, ref)
 	w.must(w.install(two, external))
 	onSite := shared.Host + "/mirror/" + w.siteName(ref)
-	if got := bundletest.Digest(t, onSite); got != bundletest.Digest(t, ref) {
+	if got := world.Digest(t, onSite); got != world.Digest(t, ref) {
 		t.Errorf("%s is %s", onSite, got)
 	}
 	w.root = filepath.Join(t.TempDir(), "second host")
@@ -529,8 +529,8 @@ func checkReceipt(t *testing.T, dir string) {
 
 // TestExternalSameSequence: the registry's word counts besides the host's own.
 func TestExternalSameSequence(t *testing.T) {
-	w := newWorld(t)
-	shared := bundletest.NewRegistry(t, nil)
+	w := newFixture(t)
+	shared := world.NewRegistry(t, nil)
 	client, err := remote.New(remote.Options{PlainHTTP: []string{shared.Host}})
 	if err != nil {
 		t.Fatal(err)
@@ -559,7 +559,7 @@ func TestExternalSameSequence(t *testing.T) {
 // TestPresentBlobs: a damaged bundle is refused also where the site has the
 // damaged blob already, and nothing that a broken run began is touched by it.
 func TestPresentBlobs(t *testing.T) {
-	w := newWorld(t)
+	w := newFixture(t)
 	one := w.bundle("demo", 1, w.push("team/app:1", "one"))
 	two := w.bundle("demo", 2, w.push("team/app:1", "one"), w.push("team/b:1", "b"))
 	w.must(w.install(one))
@@ -585,7 +585,7 @@ func TestPresentBlobs(t *testing.T) {
 
 // TestTwoDeploymentsOfAChannel: each keeps what it owns.
 func TestTwoDeploymentsOfAChannel(t *testing.T) {
-	w := newWorld(t)
+	w := newFixture(t)
 	onX := func(sequence int64) func(*create.Options) {
 		return func(o *create.Options) { o.Channel, o.Sequence = "x", &sequence }
 	}
@@ -624,14 +624,14 @@ func TestLocked(t *testing.T) {
 
 // TestNewerState: documents of a later program are not guessed at.
 func TestNewerState(t *testing.T) {
-	w := newWorld(t)
+	w := newFixture(t)
 	file := w.bundle("demo", 1, w.push("team/app:1", "one"))
 	w.must(w.install(file))
 	for _, newer := range []string{
 		`{"apiVersion":"oobbundle.dev/v2","kind":"State"}`, `{"apiVersion":"oobbundle.dev/v2","kind":"State","more":1}`,
 		`{"apiVersion":"oobbundle.dev/v1","kind":"Register"}`,
 	} {
-		bundletest.Write(t, filepath.Join(w.root, "state.json"), []byte(newer), 0o644)
+		world.Write(t, filepath.Join(w.root, "state.json"), []byte(newer), 0o644)
 		if _, err := w.install(file); !errors.Is(err, bundle.ErrNewer) {
 			t.Errorf("%s: %v", newer, err)
 		}
@@ -641,7 +641,7 @@ func TestNewerState(t *testing.T) {
 // TestTagsOfEarlierReleases: a tag that only an earlier release had goes with it,
 // when nobody can go back to it any more, and with all the rest.
 func TestTagsOfEarlierReleases(t *testing.T) {
-	w := newWorld(t)
+	w := newFixture(t)
 	before := w.tags()
 	var refs []string
 	for i := range 4 {

@@ -7,12 +7,13 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
+
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/partial"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
 	"github.com/oob-bundle/oob-bundle/install"
 	"github.com/oob-bundle/oob-bundle/install/host"
 	"github.com/oob-bundle/oob-bundle/install/ledger"
@@ -41,7 +42,7 @@ func (w watching) Sync() error {
 // journal. Whatever comes next takes nothing of it back: the state, the tags and what is
 // current say the same.
 func TestKilledAtItsEnd(t *testing.T) {
-	w := newWorld(t)
+	w := newFixture(t)
 	w.must(w.install(w.bundle("demo", 1, w.push("team/app:1", "one"))))
 	two := w.bundle("demo", 2, w.push("team/app:1", "two"))
 	three := w.bundle("demo", 3, w.push("team/app:1", "three"))
@@ -52,7 +53,7 @@ func TestKilledAtItsEnd(t *testing.T) {
 		t.Fatalf("%d journals", len(journal))
 	}
 	for name, data := range journal {
-		bundletest.Write(t, name, data, 0o600)
+		world.Write(t, name, data, 0o600)
 	}
 	fails := errors.New("no room for that")
 	if _, err := w.install(three, func(s *site) {
@@ -86,16 +87,16 @@ func TestKilledAtItsEnd(t *testing.T) {
 // collects: the release that is installed is whole, what was begun is gone, and nobody
 // is told that something is being stored.
 func TestCollectAfterKill(t *testing.T) {
-	w := newWorld(t)
-	app := bundletest.Image("linux/amd64", bundletest.Layer(bundletest.File{Name: "app", Mode: 0o755, Data: []byte("app")}))
-	arm := bundletest.Image("linux/arm64", bundletest.Layer(bundletest.File{Name: "app", Mode: 0o755, Data: []byte("arm")}))
-	ref := w.up.Push(t, "team/app:1", bundletest.Index(app, arm))
+	w := newFixture(t)
+	app := world.Image("linux/amd64", world.Layer(world.File{Name: "app", Mode: 0o755, Data: []byte("app")}))
+	arm := world.Image("linux/arm64", world.Layer(world.File{Name: "app", Mode: 0o755, Data: []byte("arm")}))
+	ref := w.up.Push(t, "team/app:1", world.Index(app, arm))
 	one := w.bundle("demo", 1, ref)
 	d, err := partial.Descriptor(app)
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.up.Push(t, "team/app:about", mutate.Subject(bundletest.ArtifactOf("application/vnd.example.about", []byte("about"), nil), *d).(v1.Image))
+	w.up.Push(t, "team/app:about", mutate.Subject(world.ArtifactOf("application/vnd.example.about", []byte("about"), nil), *d).(v1.Image))
 	two := w.bundle("demo", 2, ref)
 	for step := 0; ; step++ {
 		w.root = filepath.Join(t.TempDir(), "site")

@@ -29,7 +29,7 @@ func (r refusing) Tag(ctx context.Context, repo, tag string, to bundle.Digest) e
 }
 
 // refused returns the site of an installed deployment whose registry takes so many tags.
-func (w *world) refused(name string, left int) (s install.Site, d ledger.Deployment, asked *int) {
+func (w *fixture) refused(name string, left int) (s install.Site, d ledger.Deployment, asked *int) {
 	w.t.Helper()
 	asked = new(int)
 	e, err := registry.OpenEmbedded(w.t.Context(), w.root)
@@ -49,7 +49,7 @@ func (w *world) refused(name string, left int) (s install.Site, d ledger.Deploym
 // TestLeave: who leaves the registry alone asks nothing of it, also where the
 // uninstallation was begun without that, or is finished without it.
 func TestLeave(t *testing.T) {
-	w := newWorld(t)
+	w := newFixture(t)
 	w.must(w.install(w.bundle("aaa", 1, w.push("team/app:1", "one"))))
 	s, d, _ := w.refused("aaa", 1)
 	if _, err := install.Uninstall(t.Context(), s, d); !errors.Is(err, install.ErrIncomplete) {
@@ -80,7 +80,7 @@ func TestLeave(t *testing.T) {
 
 // TestTagOfNobody: a tag that its owner gives up belongs to the next one that has it.
 func TestTagOfNobody(t *testing.T) {
-	w := newWorld(t)
+	w := newFixture(t)
 	ref := w.push("team/app:1", "one")
 	w.must(w.install(w.bundle("aaa", 1, ref)))
 	w.must(w.install(w.bundle("bbb", 1, ref)))
@@ -94,7 +94,7 @@ func TestTagOfNobody(t *testing.T) {
 // from an upgrade.
 func TestOthersReceipt(t *testing.T) {
 	for name, harm := range map[string]func(string) error{"lost": os.Remove, "damaged": func(p string) error { return os.Truncate(p, 0) }} {
-		w := newWorld(t)
+		w := newFixture(t)
 		w.must(w.install(w.bundle("aaa", 1, w.push("team/app:1", "one"))))
 		other := w.bundle("bbb", 1, w.push("team/other:1", "x"))
 		w.must(w.install(other))
@@ -113,7 +113,7 @@ func TestOthersReceipt(t *testing.T) {
 
 // TestNeededAndGone: a tag that goes to somebody whose image the registry has lost goes.
 func TestNeededAndGone(t *testing.T) {
-	w := newWorld(t)
+	w := newFixture(t)
 	ref := w.push("team/app:1", "one")
 	w.must(w.install(w.bundle("bbb", 1, ref)))
 	hex := bundle.Digest(w.tags()[w.siteName(ref)]).Hex()
@@ -131,7 +131,7 @@ func TestNeededAndGone(t *testing.T) {
 // TestFinishedInPlace: what a run that was stopped had put there is in the receipt,
 // whichever way the next one takes the bundle.
 func TestFinishedInPlace(t *testing.T) {
-	w := newWorld(t)
+	w := newFixture(t)
 	file := w.bundle("aaa", 1, w.push("team/app:1", "one"))
 	left := 3
 	if _, err := w.install(
@@ -153,7 +153,7 @@ func TestFinishedInPlace(t *testing.T) {
 // is finished, or another bundle is installed first.
 func TestDroppedAndStopped(t *testing.T) {
 	for stop := range 8 {
-		w := newWorld(t)
+		w := newFixture(t)
 		x, y := w.push("team/x:1", "one"), w.push("team/y:1", "y")
 		a1 := w.bundle("aaa", 1, x, y)
 		w.push("team/x:1", "two")
@@ -185,7 +185,7 @@ func TestDroppedAndStopped(t *testing.T) {
 
 // TestEarlierLost: a rollback passes over a release whose files are lost, and needs no receipt.
 func TestEarlierLost(t *testing.T) {
-	w := newWorld(t)
+	w := newFixture(t)
 	for n := range int64(3) {
 		w.must(w.install(w.bundle("demo", n+1, w.push("team/app:1", fmt.Sprint(n)))))
 	}

@@ -8,8 +8,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
+
 	"github.com/oob-bundle/oob-bundle/bundle"
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
 	"github.com/oob-bundle/oob-bundle/bundle/create"
 	"github.com/oob-bundle/oob-bundle/bundle/remote"
 	"github.com/oob-bundle/oob-bundle/install"
@@ -28,9 +29,9 @@ func (crowded) Space([]bundle.Descriptor, int) (bundle.Demand, error) {
 // TestPreflight: everything that stands in the way is said at once, before anything
 // is written anywhere: values, room, and each repository that a registry refuses.
 func TestPreflight(t *testing.T) {
-	w := newWorld(t)
+	w := newFixture(t)
 	pushed := 0
-	shared := bundletest.NewRegistry(t, func(next http.Handler) http.Handler {
+	shared := world.NewRegistry(t, func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 			if r.Method == http.MethodPost && strings.Contains(r.URL.Path, "/team/") { // as Harbor does without the project
 				rw.WriteHeader(http.StatusForbidden)

@@ -8,10 +8,11 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
+
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
 	"github.com/oob-bundle/oob-bundle/bundle/create"
 	"github.com/oob-bundle/oob-bundle/install"
 	"github.com/oob-bundle/oob-bundle/install/ledger"
@@ -19,14 +20,14 @@ import (
 )
 
 // undo rolls a deployment back, or uninstalls it, and collects what nobody needs.
-func (w *world) undo(name string, do func(context.Context, install.Site, ledger.Deployment) error) {
+func (w *fixture) undo(name string, do func(context.Context, install.Site, ledger.Deployment) error) {
 	w.t.Helper()
 	if err := w.tryUndo(name, do); err != nil {
 		w.t.Fatal(err)
 	}
 }
 
-func (w *world) tryUndo(name string, do func(context.Context, install.Site, ledger.Deployment) error) error {
+func (w *fixture) tryUndo(name string, do func(context.Context, install.Site, ledger.Deployment) error) error {
 	state, err := ledger.Read(w.root)
 	if err != nil {
 		return err
@@ -57,7 +58,7 @@ func rollback(ctx context.Context, s install.Site, d ledger.Deployment) error {
 // nothing is in the way of what comes next.
 func TestTakenOverTag(t *testing.T) {
 	for _, lost := range []bool{false, true} {
-		w := newWorld(t)
+		w := newFixture(t)
 		ref := w.push("team/app:1", "one")
 		w.must(w.install(w.bundle("aaa", 1, ref)))
 		first := w.tags()[w.siteName(ref)]
@@ -86,7 +87,7 @@ func TestTakenOverTag(t *testing.T) {
 
 // TestRollbackAcrossChannels: what is put back belongs to the channel that it came by.
 func TestRollbackAcrossChannels(t *testing.T) {
-	w := newWorld(t)
+	w := newFixture(t)
 	w.must(w.install(w.bundle("demo", 1, w.push("team/app:1", "one"))))
 	foreign := w.bundleWith("demo", []string{w.push("team/app:1", "two")}, func(o *create.Options) { o.Channel = "foreign" })
 	w.must(w.install(foreign, takeOver))
@@ -100,7 +101,7 @@ func TestRollbackAcrossChannels(t *testing.T) {
 // TestOwnersThatGo: what two share stays with the one that is left, and what is left to
 // nobody is free.
 func TestOwnersThatGo(t *testing.T) {
-	w := newWorld(t)
+	w := newFixture(t)
 	ref := w.push("team/app:1", "one")
 	w.must(w.install(w.bundle("aaa", 1, ref)))
 	w.must(w.install(w.bundle("bbb", 1, ref)))
@@ -116,7 +117,7 @@ func TestOwnersThatGo(t *testing.T) {
 // TestNameWithPasswords: the name of a deployment that has left data or passwords is not
 // another channel's for the asking.
 func TestNameWithPasswords(t *testing.T) {
-	w := newWorld(t)
+	w := newFixture(t)
 	w.must(w.install(w.bundle("demo", 1, w.push("team/app:1", "one"))))
 	if err := os.WriteFile(filepath.Join(w.root, "deployments/demo/secrets.json"), []byte("{}\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -134,17 +135,17 @@ func TestNameWithPasswords(t *testing.T) {
 // it (one platform), or leads to it no more (several).
 func TestPartialIndex(t *testing.T) {
 	for _, carried := range []int{1, 2} {
-		w := newWorld(t)
+		w := newFixture(t)
 		platforms := []bundle.Platform{{OS: "linux", Architecture: "amd64"}, {OS: "linux", Architecture: "arm64"}}[:carried]
 		push := func(text string) string {
 			var images []v1.Image
 			for _, platform := range []string{"linux/amd64", "linux/arm64", "linux/s390x"} {
 				images = append(
 					images,
-					bundletest.Image(platform, bundletest.Layer(bundletest.File{Name: "app", Mode: 0o755, Data: []byte(platform + text)})),
+					world.Image(platform, world.Layer(world.File{Name: "app", Mode: 0o755, Data: []byte(platform + text)})),
 				)
 			}
-			return w.up.Push(t, "team/app:stable", bundletest.Index(images...))
+			return w.up.Push(t, "team/app:stable", world.Index(images...))
 		}
 		next := func(sequence int64, text string) map[string]string {
 			ref := push(text)
@@ -152,7 +153,7 @@ func TestPartialIndex(t *testing.T) {
 			return w.tags()
 		}
 		first := next(1, "one")
-		index := bundletest.Digest(t, w.up.Host+"/team/app:stable")
+		index := world.Digest(t, w.up.Host+"/team/app:stable")
 		next(2, "two")
 		e, err := registry.OpenEmbedded(t.Context(), w.root)
 		if err != nil {

@@ -9,10 +9,11 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
+
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
 	"github.com/oob-bundle/oob-bundle/install"
 	"github.com/oob-bundle/oob-bundle/install/ledger"
 	"github.com/oob-bundle/oob-bundle/install/registry"
@@ -20,8 +21,8 @@ import (
 
 // hosted returns a bundle of one image with files for the host, whose first path has the
 // given content.
-func (w *world) hosted(sequence int64, doc bundle.Host, files map[string]string, templates ...string) []byte {
-	c := bundletest.NewContent("hosted")
+func (w *fixture) hosted(sequence int64, doc bundle.Host, files map[string]string, templates ...string) []byte {
+	c := world.NewContent("hosted")
 	c.Info.Sequence = sequence
 	c.Add("docker.io/library/app:1", c.Image("linux/amd64", string(rune('a'+sequence))))
 	for _, path := range sortedNames(files) {
@@ -119,7 +120,7 @@ func TestNothingFailsAfterTheJournal(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
+			w := newFixture(t)
 			etc := filepath.Join(t.TempDir(), "host")
 			mkdir(t, etc)
 			w.must(w.install(w.hosted(1, bundle.Host{}, map[string]string{"p.json": "{}"}), hostRoot(etc)))
@@ -158,7 +159,7 @@ func mkdir(t *testing.T, dir string) {
 func write(t *testing.T, path, text string) {
 	t.Helper()
 	mkdir(t, filepath.Dir(path))
-	bundletest.Write(t, path, []byte(text), 0o644)
+	world.Write(t, path, []byte(text), 0o644)
 }
 
 func symlink(t *testing.T, to, name string) {
@@ -174,7 +175,7 @@ func TestLeavingAnUnfinishedChange(t *testing.T) {
 	host := bundle.Host{Merges: []bundle.Merge{{File: "config.json", Patch: "p.json"}}}
 	for _, first := range []bool{true, false} {
 		for step := 1; ; step++ {
-			w := newWorld(t)
+			w := newFixture(t)
 			one, two := w.hosted(1, host, map[string]string{"p.json": `{"a":1}`}), w.hosted(2, host, map[string]string{"p.json": `{"b":2}`})
 			if !first {
 				w.must(w.install(one))
@@ -251,7 +252,7 @@ func TestImmutableTags(t *testing.T) {
 		"the channel tag": func(_, tag string) bool { return strings.HasPrefix(tag, "channel-") },
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
+			w := newFixture(t)
 			var moved []string
 			fixed := wrapped(func(e install.Target) install.Target { return immutable{e, rule, &moved} })
 			one := w.bundle("demo", 1, w.push("team/app:1", "one"), w.push("team/web:1", "one"))
@@ -312,7 +313,7 @@ func TestStateRebuilt(t *testing.T) {
 		"receipts lost too": func(t *testing.T, root string) { remove(t, root, "state.json", "state.json.old", "receipts") },
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
+			w := newFixture(t)
 			ref := w.push("team/app:1", "one")
 			file := map[int64][]byte{}
 			for _, n := range []int64{50, 100, 150, 200, 250} {

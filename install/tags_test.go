@@ -21,7 +21,7 @@ var lives = flag.Int("lives", 12, "sequences of changes to deployments that shar
 // TestSharedTags: whatever deployments do with tags that they share, a tag is what its
 // owner says, and when the last of them is gone nothing of any of them is left.
 func TestSharedTags(t *testing.T) {
-	w := newWorld(t)
+	w := newFixture(t)
 	names := []string{"aaa", "bbb", "ccc"}
 	bundles := map[string][][]byte{}
 	for _, text := range []string{"one", "two", "three"} {
@@ -74,7 +74,7 @@ func TestSharedTags(t *testing.T) {
 }
 
 // change is undo of what may not be there to undo.
-func (w *world) change(name string, do func(context.Context, install.Site, ledger.Deployment) error) {
+func (w *fixture) change(name string, do func(context.Context, install.Site, ledger.Deployment) error) {
 	w.t.Helper()
 	err := w.tryUndo(name, do)
 	if err != nil && !errors.Is(err, ledger.ErrNotInstalled) {
@@ -82,7 +82,7 @@ func (w *world) change(name string, do func(context.Context, install.Site, ledge
 	}
 }
 
-func (w *world) collect() {
+func (w *fixture) collect() {
 	w.t.Helper()
 	e, err := registry.OpenEmbedded(w.t.Context(), w.root)
 	if err == nil {
@@ -95,7 +95,7 @@ func (w *world) collect() {
 
 // settled reports whether every tag that a release needs is what the ledger says, and every
 // tag of the registry is one that a release needs.
-func (w *world) settled() bool {
+func (w *fixture) settled() bool {
 	w.t.Helper()
 	l, err := ledger.Read(w.root)
 	if err != nil {
@@ -125,7 +125,7 @@ func (w *world) settled() bool {
 // they go.
 func TestTagBefore(t *testing.T) {
 	for _, order := range [][]string{{"aaa", "bbb"}, {"bbb", "aaa"}} {
-		w := newWorld(t)
+		w := newFixture(t)
 		ref := w.push("team/app:1", "mine")
 		w.must(w.install(w.bundle("own", 1, ref)))
 		mine := w.tags()[w.siteName(ref)]
@@ -157,7 +157,7 @@ func TestTagBefore(t *testing.T) {
 // TestLostState: who installs the bundles again whose records are gone, one after the
 // other, loses nothing of the others, and whoever comes first does not own them.
 func TestLostState(t *testing.T) {
-	w := newWorld(t)
+	w := newFixture(t)
 	a, b := w.bundle("aaa", 1, w.push("team/x:1", "x")), w.bundle("bbb", 1, w.push("team/y:1", "y"))
 	w.must(w.install(a))
 	w.must(w.install(b))
@@ -182,7 +182,7 @@ func TestLostState(t *testing.T) {
 
 // TestNameTakenOver: who takes a name over takes what it owned.
 func TestNameTakenOver(t *testing.T) {
-	w := newWorld(t)
+	w := newFixture(t)
 	ref := w.push("team/app:1", "one")
 	w.must(w.install(w.bundle("demo", 1, ref)))
 	other := w.push("team/other:1", "two")
@@ -204,7 +204,7 @@ func TestNameTakenOver(t *testing.T) {
 // nobody's way.
 func TestDamagedRecords(t *testing.T) {
 	for what, current := range map[string]bool{"receipts/*.json": true, "deployments/demo/releases/*/release.json": false} {
-		w := newWorld(t)
+		w := newFixture(t)
 		var files []string
 		for n := range int64(3) {
 			w.must(w.install(w.bundle("demo", n+1, w.push("team/app:1", fmt.Sprint(n)))))

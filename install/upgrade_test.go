@@ -15,8 +15,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
+
 	"github.com/oob-bundle/oob-bundle/bundle"
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
 	"github.com/oob-bundle/oob-bundle/install"
 	"github.com/oob-bundle/oob-bundle/install/ledger"
 	"github.com/oob-bundle/oob-bundle/install/registry"
@@ -32,8 +33,8 @@ var program = flag.String(
 const stateAt = "/srv/oob-state"
 
 // version returns a bundle whose tags, file and link depend on its version.
-func (w *world) version(name string, n int) []byte {
-	c := bundletest.NewContent(name)
+func (w *fixture) version(name string, n int) []byte {
+	c := world.NewContent(name)
 	c.Info.Version, c.Info.Sequence = fmt.Sprintf("%d.0.0", n), int64(n)
 	c.Doc.Version = c.Info.Version
 	c.Add("docker.io/library/shared:1", c.Image("linux/amd64", fmt.Sprint(name, n)))
@@ -50,10 +51,10 @@ func TestHostWithState(t *testing.T) {
 	if *program != "" {
 		makeState(t)
 	}
-	for name, run := range map[string]func(t *testing.T, w *world){
+	for name, run := range map[string]func(t *testing.T, w *fixture){
 		"read":              readWithState,
 		"upgrade, and back": upgradeAndBack,
-		"remove": func(t *testing.T, w *world) {
+		"remove": func(t *testing.T, w *fixture) {
 			w.undo("other", uninstall)
 			if !w.settled() {
 				t.Errorf("%v", w.tags())
@@ -67,7 +68,7 @@ func TestHostWithState(t *testing.T) {
 				t.Errorf("%v is left, %v", left, err)
 			}
 		},
-		"state.json lost": func(t *testing.T, w *world) {
+		"state.json lost": func(t *testing.T, w *fixture) {
 			remove(t, w.root, "state.json", "state.json.old")
 			if _, err := w.install(w.version("demo", 1)); !errors.Is(err, bundle.ErrPolicy) {
 				t.Errorf("an older one: %v", err)
@@ -80,7 +81,7 @@ func TestHostWithState(t *testing.T) {
 				t.Errorf("%v is left", tags)
 			}
 		},
-		"a rollback that it had begun": func(t *testing.T, w *world) {
+		"a rollback that it had begun": func(t *testing.T, w *fixture) {
 			unfinished(t, w, "rollback")
 			w.undo("demo", rollback)
 			l, err := ledger.Read(w.root)
@@ -91,7 +92,7 @@ func TestHostWithState(t *testing.T) {
 				t.Errorf("%+v %v", demo, err)
 			}
 		},
-		"an uninstallation that it had begun": func(t *testing.T, w *world) {
+		"an uninstallation that it had begun": func(t *testing.T, w *fixture) {
 			unfinished(t, w, "uninstall")
 			w.undo("demo", uninstall)
 			w.undo("other", uninstall)
@@ -100,7 +101,7 @@ func TestHostWithState(t *testing.T) {
 				t.Errorf("%v is left", tags)
 			}
 		},
-		"an installation that it had begun": func(t *testing.T, w *world) {
+		"an installation that it had begun": func(t *testing.T, w *fixture) {
 			unfinished(t, w, "install")
 			target, err := registry.OpenEmbedded(t.Context(), w.root)
 			if err != nil {
@@ -115,7 +116,7 @@ func TestHostWithState(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
+			w := newFixture(t)
 			w.root = filepath.Join(t.TempDir(), "site")
 			unpackState(t, filepath.Dir(w.root))
 			run(t, w)
@@ -124,7 +125,7 @@ func TestHostWithState(t *testing.T) {
 }
 
 // readWithState reads the ledger of a host with a State.
-func readWithState(t *testing.T, w *world) {
+func readWithState(t *testing.T, w *fixture) {
 	t.Helper()
 	l, err := ledger.Read(w.root)
 	if err != nil || l.Rebuilt != nil || len(l.Unknown) > 0 {
@@ -143,7 +144,7 @@ func readWithState(t *testing.T, w *world) {
 }
 
 // upgradeAndBack upgrades a host with a State and goes back further than it was.
-func upgradeAndBack(t *testing.T, w *world) {
+func upgradeAndBack(t *testing.T, w *fixture) {
 	t.Helper()
 	shared := func() string { return w.tags()["docker.io/library/shared:1"] }
 	taken := shared()
@@ -165,7 +166,7 @@ func upgradeAndBack(t *testing.T, w *world) {
 }
 
 // unfinished puts a journal in its place, and what belongs to it.
-func unfinished(t *testing.T, w *world, action string) {
+func unfinished(t *testing.T, w *fixture, action string) {
 	t.Helper()
 	begun := filepath.Join(filepath.Dir(w.root), "begun-"+action)
 	if err := os.RemoveAll(w.root); err != nil {
@@ -219,7 +220,7 @@ func unpackState(t *testing.T, dir string) {
 // makeState makes testdata/state.tar.gz. What cannot be changed ends a change in the middle.
 func makeState(t *testing.T) {
 	t.Helper()
-	w := newWorld(t)
+	w := newFixture(t)
 	for _, dir := range []string{stateAt + "/host/etc/nginx/conf.d", "testdata"} {
 		mkdir(t, dir)
 	}
@@ -228,7 +229,7 @@ func makeState(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	bundletest.Write(t, key, pem, 0o644)
+	world.Write(t, key, pem, 0o644)
 	run := func(fails bool, args ...string) {
 		t.Helper()
 		out, err := exec.Command(*program, args...).CombinedOutput() //nolint:gosec // it is the tester's choice
@@ -239,7 +240,7 @@ func makeState(t *testing.T) {
 	site := func(root string) []string { return []string{"--root", root} }
 	in := func(root, name string, n int, more ...string) []string {
 		file := filepath.Join(t.TempDir(), name+".oob.tar")
-		bundletest.Write(t, file, w.version(name, n), 0o644)
+		world.Write(t, file, w.version(name, n), 0o644)
 		return append(append([]string{"install", file, "--key", key, "--host-root", stateAt + "/host"}, site(root)...), more...)
 	}
 	root := stateAt + "/site"

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest/seeds"
+	"github.com/oob-bundle/oob-bundle/internal/testkit/seeds"
 	"github.com/oob-bundle/oob-bundle/manifests"
 )
 

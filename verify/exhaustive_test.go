@@ -10,10 +10,11 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
+
 	"golang.org/x/sync/errgroup"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
 	"github.com/oob-bundle/oob-bundle/verify"
 )
 
@@ -57,7 +58,7 @@ func change(file []byte, at int, to byte, policy verify.Policy) error {
 }
 
 // ofLength signs until the signature in DER has that many bytes.
-func ofLength(t *testing.T, file []byte, key *bundletest.Key, length int) []byte {
+func ofLength(t *testing.T, file []byte, key *world.Key, length int) []byte {
 	t.Helper()
 	for {
 		file = addSignatures(t, file, key)
@@ -80,9 +81,9 @@ func ofLength(t *testing.T, file []byte, key *bundletest.Key, length int) []byte
 // -exhaustive it is one bit outside the slot, single bits inside it, and all values
 // with the longest signature only.
 func TestEveryByte(t *testing.T) {
-	key := bundletest.NewKey(t)
+	key := world.NewKey(t)
 	policy := trusting(key)
-	file := bundletest.Small(t, key)
+	file := world.Small(t, key)
 	head, err := bundle.ReadHead(bytes.NewReader(file), int64(len(file)))
 	if err != nil {
 		t.Fatal(err)
@@ -158,9 +159,9 @@ func changePadding(file []byte, slot, i int, changed *atomic.Int64) error {
 
 // TestEveryCut cuts a bundle at every offset.
 func TestEveryCut(t *testing.T) {
-	key := bundletest.NewKey(t)
+	key := world.NewKey(t)
 	policy := trusting(key)
-	file := bundletest.Small(t, key)
+	file := world.Small(t, key)
 	each(t, file, len(file), func(mine []byte, n int) error {
 		if err := check(mine[:n], policy); !errors.Is(err, bundle.ErrFormat) {
 			return fmt.Errorf("cut to %d bytes: %w", n, err)
@@ -171,8 +172,8 @@ func TestEveryCut(t *testing.T) {
 
 // TestAppended appends bytes of all values, and blocks.
 func TestAppended(t *testing.T) {
-	key := bundletest.NewKey(t)
-	file := bundletest.Small(t, key)
+	key := world.NewKey(t)
+	file := world.Small(t, key)
 	for v := range 256 {
 		for _, n := range []int{1, 511, 512, 1024, 10240} {
 			longer := append(bytes.Clone(file), bytes.Repeat([]byte{byte(v)}, n)...)
@@ -185,8 +186,8 @@ func TestAppended(t *testing.T) {
 
 // TestMixed takes head and rest from two bundles by the same key.
 func TestMixed(t *testing.T) {
-	key := bundletest.NewKey(t)
-	a, b := bundletest.Small(t, key), bundletest.Small(t, key)
+	key := world.NewKey(t)
+	a, b := world.Small(t, key), world.Small(t, key)
 	head, err := bundle.ReadHead(bytes.NewReader(a), int64(len(a)))
 	if err != nil {
 		t.Fatal(err)
@@ -207,8 +208,8 @@ func TestMixed(t *testing.T) {
 
 // TestCancelled: an interrupted check is no success.
 func TestCancelled(t *testing.T) {
-	key := bundletest.NewKey(t)
-	file := bundletest.Small(t, key)
+	key := world.NewKey(t)
+	file := world.Small(t, key)
 	v, err := verify.Open(context.Background(), bytes.NewReader(file), int64(len(file)), trusting(key))
 	if err != nil {
 		t.Fatal(err)
@@ -256,7 +257,7 @@ func TestLargeBlob(t *testing.T) {
 		t.Skip("hashes 16 GiB")
 	}
 	const size, digest = 8<<30 + 4096, "sha256:bd0081473232a4f7d35db8ad2e3f5626ff9d57aa618a9a23e58b234943e3e418"
-	key := bundletest.NewKey(t)
+	key := world.NewKey(t)
 	config := []byte("{}")
 	layer := bundle.Descriptor{MediaType: "application/vnd.oci.image.layer.v1.tar", Digest: digest, Size: size}
 	d, blobs := bundle.NewArtifact("application/vnd.example.large", nil, layer)

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"testing"
 
+	"github.com/oob-bundle/oob-bundle/internal/testkit/hostile"
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
+
 	"github.com/oob-bundle/oob-bundle/bundle"
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
 	"github.com/oob-bundle/oob-bundle/verify"
 )
 
@@ -26,9 +28,9 @@ func withSlot(t *testing.T, file []byte, text []byte) []byte {
 // TestLines: what counts as a signature. The same lines are shown to cosign where it
 // is there (cmd/oob-bundle, TestCosignLines), and the table says where it differs.
 func TestLines(t *testing.T) {
-	c := bundletest.Rich("x")
-	file := c.File(t, bundletest.NewKey(t))
-	rows := bundletest.Lines(t, c.IndexJSON())
+	c := world.Rich("x")
+	file := c.File(t, world.NewKey(t))
+	rows := hostile.Lines(t, c.IndexJSON())
 	good := 0
 	for _, row := range rows {
 		t.Run(row.Name, func(t *testing.T) {
@@ -49,11 +51,11 @@ func TestLines(t *testing.T) {
 
 // TestHostileLines: a line is a document of ours, and has one spelling besides.
 func TestHostileLines(t *testing.T) {
-	key := bundletest.NewKey(t)
-	file := bundletest.Rich("x").File(t, key)
+	key := world.NewKey(t)
+	file := world.Rich("x").File(t, key)
 	slot := shape(t, file, trusting(key)).Slot
 	tried, large := 0, 0
-	for _, row := range bundletest.Documents(t, bytes.TrimRight(slot, "\n"), "") {
+	for _, row := range hostile.Documents(t, bytes.TrimRight(slot, "\n"), "") {
 		if len(row.Data) >= bundle.SlotSize {
 			large++
 			continue
@@ -68,7 +70,7 @@ func TestHostileLines(t *testing.T) {
 
 // TestUnusualRoots: what looks odd and is the signer's to say.
 func TestUnusualRoots(t *testing.T) {
-	key := bundletest.NewKey(t)
+	key := world.NewKey(t)
 	for name, change := range map[string]func(*bundle.Info){
 		"made in the future":     func(i *bundle.Info) { i.Created = i.Created.AddDate(500, 0, 0) },
 		"made before the epoch":  func(i *bundle.Info) { i.Created = i.Created.AddDate(-500, 0, 0) },
@@ -76,7 +78,7 @@ func TestUnusualRoots(t *testing.T) {
 		"sequence 0":             func(i *bundle.Info) { i.Sequence = 0 },
 		"a channel with capital": func(i *bundle.Info) { i.Channel = "Rich" },
 	} {
-		c := bundletest.Rich("x")
+		c := world.Rich("x")
 		change(&c.Info)
 		if err := check(c.File(t, key), trusting(key)); err != nil {
 			t.Errorf("%s: %v", name, err)

@@ -9,16 +9,17 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
+
 	"github.com/oob-bundle/oob-bundle/bundle"
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
 	"github.com/oob-bundle/oob-bundle/verify"
 )
 
 // TestPadding: a bundle with zeros behind it is refused, and the message names the command
 // that mends it if, and only if, the signature is good. Other bytes are no padding.
 func TestPadding(t *testing.T) {
-	key, other := bundletest.NewKey(t), bundletest.NewKey(t)
-	good := bundletest.Small(t, key)
+	key, other := world.NewKey(t), world.NewKey(t)
+	good := world.Small(t, key)
 	whole := []int{len(good)}
 	half := (len(good) + 512) / 2
 	command := func(keep int, name string) string { return fmt.Sprintf("run truncate -s %d ", keep) + name }
@@ -51,7 +52,7 @@ func TestPadding(t *testing.T) {
 				if len(x.sizes) > 1 {
 					name = bundle.VolumeName(path, i+1)
 				}
-				bundletest.Write(t, name, part, 0o644)
+				world.Write(t, name, part, 0o644)
 			}
 			if len(x.sizes) > 1 {
 				path = bundle.VolumeName(path, 1)

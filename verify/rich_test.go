@@ -12,8 +12,9 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
+
 	"github.com/oob-bundle/oob-bundle/bundle"
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
 	"github.com/oob-bundle/oob-bundle/verify"
 )
 
@@ -35,8 +36,8 @@ var exhaustive = flag.Bool("exhaustive", false, "change every byte in every way,
 // -exhaustive it is one bit of every third byte, single bits in the lines, and every
 // 16th byte of the padding.
 func TestRichEveryByte(t *testing.T) {
-	a, b := bundletest.NewKey(t), bundletest.NewKey(t)
-	file := bundletest.Rich("x").File(t, a, b)
+	a, b := world.NewKey(t), world.NewKey(t)
+	file := world.Rich("x").File(t, a, b)
 	policy := trusting(a, b)
 	v := shape(t, file, policy)
 	slot := v.Members[2]
@@ -81,8 +82,8 @@ func TestRichEveryByte(t *testing.T) {
 
 // TestRichEveryCut cuts the same bundle at every 13th offset; with -exhaustive at each.
 func TestRichEveryCut(t *testing.T) {
-	a, b := bundletest.NewKey(t), bundletest.NewKey(t)
-	file := bundletest.Rich("x").File(t, a, b)
+	a, b := world.NewKey(t), world.NewKey(t)
+	file := world.Rich("x").File(t, a, b)
 	policy := trusting(a, b)
 	step := 1
 	if !*exhaustive {
@@ -105,8 +106,8 @@ func TestRichEveryCut(t *testing.T) {
 // passes exactly where the line still is the one spelling of another fingerprint or
 // other signature bytes; and then it counts for nothing.
 func TestUnknownSigner(t *testing.T) {
-	a, b := bundletest.NewKey(t), bundletest.NewKey(t)
-	file := bundletest.Rich("x").File(t, a, b)
+	a, b := world.NewKey(t), world.NewKey(t)
+	file := world.Rich("x").File(t, a, b)
 	knowing := trusting(a)
 	v := shape(t, file, knowing)
 	slot := int(v.Members[2].Data)
@@ -226,8 +227,8 @@ func mustParse(t *testing.T, slot []byte) []bundle.Signature {
 // TestOnlyTheUnknownLineGoes: without its unknown line a bundle is good, too; with
 // the known one away it is not, nor with a third line by nobody put in between.
 func TestOnlyTheUnknownLineGoes(t *testing.T) {
-	a, b := bundletest.NewKey(t), bundletest.NewKey(t)
-	file := bundletest.Rich("x").File(t, a, b)
+	a, b := world.NewKey(t), world.NewKey(t)
+	file := world.Rich("x").File(t, a, b)
 	at := shape(t, file, trusting(a)).Members[2].Data
 	both := mustParse(t, file[at:at+bundle.SlotSize])
 	nobody := bundle.Signature{Key: bundle.Fingerprint{1}, Digest: both[0].Digest, Bytes: []byte("no signature at all")}
@@ -276,16 +277,16 @@ func members(v *verify.Verified, file []byte) [][]byte {
 // the same key and by another one that is trusted, too, on the same channel; and
 // exchanges, adds, leaves out and continues.
 func TestMixAndMatch(t *testing.T) {
-	a, b := bundletest.NewKey(t), bundletest.NewKey(t)
+	a, b := world.NewKey(t), world.NewKey(t)
 	policy := trusting(a, b)
 	tried := 0
 	for _, pair := range []struct {
 		name     string
 		one, two []byte
 	}{
-		{"the same key", bundletest.Rich("x").File(t, a), bundletest.Rich("y").File(t, a)},
-		{"another key", bundletest.Rich("x").File(t, a), bundletest.Rich("y").File(t, b)},
-		{"two keys each", bundletest.Rich("x").File(t, a, b), bundletest.Rich("y").File(t, b, a)},
+		{"the same key", world.Rich("x").File(t, a), world.Rich("y").File(t, a)},
+		{"another key", world.Rich("x").File(t, a), world.Rich("y").File(t, b)},
+		{"two keys each", world.Rich("x").File(t, a, b), world.Rich("y").File(t, b, a)},
 	} {
 		t.Run(pair.name, func(t *testing.T) {
 			v, w := shape(t, pair.one, policy), shape(t, pair.two, policy)
@@ -333,8 +334,8 @@ func TestMixAndMatch(t *testing.T) {
 // the same identity, so this is no way to change anything; every other spelling is
 // refused.
 func TestOtherSpellingsOfASignature(t *testing.T) {
-	a := bundletest.NewKey(t)
-	file := bundletest.Rich("x").File(t, a)
+	a := world.NewKey(t)
+	file := world.Rich("x").File(t, a)
 	v := shape(t, file, trusting(a))
 	r, s := readDER(t, mustParse(t, v.Slot)[0].Bytes)
 	n := elliptic.P256().Params().N

@@ -5,17 +5,18 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
+	"github.com/oob-bundle/oob-bundle/internal/testkit/hostile"
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 )
 
 // TestHostileContent: a trusted signature excuses nothing. All of it is refused
 // before a byte of payload is read.
 func TestHostileContent(t *testing.T) {
-	key := bundletest.NewKey(t)
-	if err := check(bundletest.Rich("x").File(t, key), trusting(key)); err != nil {
+	key := world.NewKey(t)
+	if err := check(world.Rich("x").File(t, key), trusting(key)); err != nil {
 		t.Fatal(err)
 	}
-	rows := bundletest.HostileContent(t, key)
+	rows := hostile.HostileContent(t, key)
 	names := map[string]bool{}
 	for _, row := range rows {
 		if names[row.Name] {

@@ -7,16 +7,18 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/oob-bundle/oob-bundle/internal/testkit/hostile"
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
+
 	"github.com/oob-bundle/oob-bundle/bundle"
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
 	"github.com/oob-bundle/oob-bundle/verify"
 )
 
 // TestHostileTars: nobody without the key can make a tar that is taken for the
 // bundle. What install does with the same files is install's test.
 func TestHostileTars(t *testing.T) {
-	key := bundletest.NewKey(t)
-	rows := bundletest.HostileTars(t, bundletest.Rich("x").File(t, key))
+	key := world.NewKey(t)
+	rows := hostile.HostileTars(t, world.Rich("x").File(t, key))
 	names := map[string]bool{}
 	for _, row := range rows {
 		if names[row.Name] {
@@ -61,11 +63,11 @@ func (c crowd) ReadAt(p []byte, off int64) (int, error) {
 
 // TestCrowd: a million entries, of which not one is counted.
 func TestCrowd(t *testing.T) {
-	key := bundletest.NewKey(t)
-	file := bundletest.Rich("x").File(t, key)
+	key := world.NewKey(t)
+	file := world.Rich("x").File(t, key)
 	head := file[:shape(t, file, trusting(key)).Members[3].Offset]
 	for name, start := range map[string][]byte{"behind a good head": head, "from the start": nil} {
-		c := crowd{start, bundletest.Header("x", 0), 1_000_000}
+		c := crowd{start, world.Header("x", 0), 1_000_000}
 		read := &counting{ReaderAt: c}
 		if _, err := verify.Open(t.Context(), read, c.size(), trusting(key)); !errors.Is(err, bundle.ErrFormat) {
 			t.Errorf("%s: %v", name, err)
@@ -105,8 +107,8 @@ func (f failing) ReadAt(p []byte, off int64) (int, error) {
 // TestFailingMedium: what a medium says is told as it is, at whatever byte, and is
 // not taken for damage, for a wrong signature, or for an end.
 func TestFailingMedium(t *testing.T) {
-	key := bundletest.NewKey(t)
-	file := bundletest.Rich("x").File(t, key)
+	key := world.NewKey(t)
+	file := world.Rich("x").File(t, key)
 	tried := 0
 	for from := int64(0); from < int64(len(file)); from += 97 {
 		tried++
@@ -123,8 +125,8 @@ func TestFailingMedium(t *testing.T) {
 
 // TestShrinking: a file that becomes shorter while it is read is refused.
 func TestShrinking(t *testing.T) {
-	key := bundletest.NewKey(t)
-	file := bundletest.Rich("x").File(t, key)
+	key := world.NewKey(t)
+	file := world.Rich("x").File(t, key)
 	for n := 0; n < len(file); n += 511 {
 		if err := func() error {
 			v, err := verify.Open(t.Context(), bytes.NewReader(file[:n]), int64(len(file)), trusting(key))

@@ -15,8 +15,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
+
 	"github.com/oob-bundle/oob-bundle/bundle"
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
 	"github.com/oob-bundle/oob-bundle/verify"
 )
 
@@ -35,7 +36,7 @@ func opens(file []byte, policy verify.Policy) error {
 	return err
 }
 
-func trusting(keys ...*bundletest.Key) verify.Policy {
+func trusting(keys ...*world.Key) verify.Policy {
 	var p verify.Policy
 	for _, k := range keys {
 		p.Keys = append(p.Keys, k.Trusted)
@@ -44,21 +45,21 @@ func trusting(keys ...*bundletest.Key) verify.Policy {
 }
 
 // addSignatures returns the file with the slot of the given keys.
-func addSignatures(t *testing.T, file []byte, keys ...*bundletest.Key) []byte {
+func addSignatures(t *testing.T, file []byte, keys ...*world.Key) []byte {
 	t.Helper()
 	head, err := bundle.ReadHead(bytes.NewReader(file), int64(len(file)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return bundletest.Resign(t, file, head.Root, keys...)
+	return world.Resign(t, file, head.Root, keys...)
 }
 
 func TestPolicy(t *testing.T) {
-	a, b, c := bundletest.NewKey(t), bundletest.NewKey(t), bundletest.NewKey(t)
-	byA := bundletest.Small(t, a)
+	a, b, c := world.NewKey(t), world.NewKey(t), world.NewKey(t)
+	byA := world.Small(t, a)
 	byAB := addSignatures(t, byA, a, b)
 	channel := "small/linux/amd64"
-	limited := func(k *bundletest.Key, globs ...string) verify.Key {
+	limited := func(k *world.Key, globs ...string) verify.Key {
 		key := k.Trusted
 		key.Channels = globs
 		return key
@@ -109,8 +110,8 @@ func TestPolicy(t *testing.T) {
 
 // TestKnownKeyWrongSignature: a good line does not outweigh a wrong one.
 func TestKnownKeyWrongSignature(t *testing.T) {
-	a, b := bundletest.NewKey(t), bundletest.NewKey(t)
-	file := addSignatures(t, bundletest.Small(t, a), a, b)
+	a, b := world.NewKey(t), world.NewKey(t)
+	file := addSignatures(t, world.Small(t, a), a, b)
 	head, err := bundle.ReadHead(bytes.NewReader(file), int64(len(file)))
 	if err != nil {
 		t.Fatal(err)
@@ -147,12 +148,12 @@ func TestKnownKeyWrongSignature(t *testing.T) {
 // TestNothingIsParsedBeforeTrust: a root full of rubbish, with a wrong
 // signature, is refused for the signature.
 func TestNothingIsParsedBeforeTrust(t *testing.T) {
-	a, b := bundletest.NewKey(t), bundletest.NewKey(t)
-	file := bundletest.Resign(t, bundletest.Small(t, a), []byte("{{{ rubbish"), b)
+	a, b := world.NewKey(t), world.NewKey(t)
+	file := world.Resign(t, world.Small(t, a), []byte("{{{ rubbish"), b)
 	if err := check(file, trusting(a)); !errors.Is(err, bundle.ErrSignature) || errors.Is(err, bundle.ErrFormat) {
 		t.Errorf("got %v", err)
 	}
-	file = bundletest.Resign(t, file, []byte("{{{ rubbish"), a)
+	file = world.Resign(t, file, []byte("{{{ rubbish"), a)
 	if err := check(file, trusting(a)); !errors.Is(err, bundle.ErrFormat) {
 		t.Errorf("signed rubbish: %v", err)
 	}
@@ -167,8 +168,8 @@ func TestAlgorithms(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, k := range map[string]*bundletest.Key{"Ed25519": bundletest.KeyOf(t, ed), "RSA": bundletest.KeyOf(t, rsaKey)} {
-		if err := check(bundletest.Small(t, k), trusting(k)); err != nil {
+	for name, k := range map[string]*world.Key{"Ed25519": world.KeyOf(t, ed), "RSA": world.KeyOf(t, rsaKey)} {
+		if err := check(world.Small(t, k), trusting(k)); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -6,18 +6,19 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
+
 	cdx "github.com/CycloneDX/cyclonedx-go"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
 	"github.com/oob-bundle/oob-bundle/bundle/create"
 )
 
 // TestAbout: a bundle lists its content and says how it came to be; both name
 // everything by digest and say nothing about when.
 func TestAbout(t *testing.T) {
-	archive := bundletest.PluginFacts("com.example.demo", "1.2.3").Archive()
-	chart := bundletest.Chart("acme", "0.1.0")
+	archive := world.PluginFacts("com.example.demo", "1.2.3").Archive()
+	chart := world.Chart("acme", "0.1.0")
 	s := newWeb(t, map[string][]byte{
 		"/p/demo.tar.gz":         archive,
 		"/charts/acme-0.1.0.tgz": chart,
@@ -25,11 +26,11 @@ func TestAbout(t *testing.T) {
 			"apiVersion: v1\nentries:\n  acme:\n  - name: acme\n    version: 0.1.0\n    digest: " + hexOf(chart) + "\n    urls: [acme-0.1.0.tgz]\n",
 		),
 	})
-	up := bundletest.NewRegistry(t, nil)
-	ref := up.Push(t, "team/app:1", bundletest.Image("linux/amd64", bundletest.Layer(file("x"))))
+	up := world.NewRegistry(t, nil)
+	ref := up.Push(t, "team/app:1", world.Image("linux/amd64", world.Layer(file("x"))))
 	o := intake(t, s, "    images: ["+ref+"]\n    plugins: [{url: \"$WEB/p/demo.tar.gz\", sha256: "+hexOf(archive)+"}]\n"+
 		"    charts: [{repository: \"$WEB/charts\", name: acme, version: 0.1.0}]\n    files: [{source: local.conf, path: etc/demo.conf}]\n")
-	o.Source = bundletest.Options(t, o.Manifest, bundletest.NewKey(t), up, &bundletest.Registry{Host: s.host()}).Source
+	o.Source = world.Options(t, o.Manifest, world.NewKey(t), up, &world.Registry{Host: s.host()}).Source
 	r, err := create.Run(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)

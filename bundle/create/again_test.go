@@ -14,8 +14,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
+
 	"github.com/oob-bundle/oob-bundle/bundle"
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
 	"github.com/oob-bundle/oob-bundle/bundle/create"
 	"github.com/oob-bundle/oob-bundle/bundle/remote"
 	"github.com/oob-bundle/oob-bundle/manifests"
@@ -25,11 +26,11 @@ import (
 // the journal still claims all of that.
 func TestInterruptedTwice(t *testing.T) {
 	var m meter
-	up := bundletest.NewRegistry(t, m.wrap)
-	o := bundletest.Options(
+	up := world.NewRegistry(t, m.wrap)
+	o := world.Options(
 		t,
-		bundletest.Manifest(t, "demo", up.Push(t, "team/app:1", bundletest.Image("linux/amd64", random(1, 8_000_000)))),
-		bundletest.NewKey(t), up,
+		world.Manifest(t, "demo", up.Push(t, "team/app:1", world.Image("linux/amd64", random(1, 8_000_000)))),
+		world.NewKey(t), up,
 	)
 	interrupted(t, o, &m, 6_000_000)
 	before := sum(claims(t, o.Output))
@@ -48,18 +49,18 @@ func TestInterruptedTwice(t *testing.T) {
 		t.Errorf("%d bytes were there, and %d are claimed", before, after)
 	}
 	o.Resolved = nil
-	bundletest.Create(t, o)
+	world.Create(t, o)
 }
 
 // TestOtherVolumes: nothing is replaced that is no volume of the bundle that is
 // replaced, and of that bundle nothing stays.
 func TestOtherVolumes(t *testing.T) {
-	up := bundletest.NewRegistry(t, nil)
+	up := world.NewRegistry(t, nil)
 	options := func(size int64) create.Options {
-		o := bundletest.Options(
+		o := world.Options(
 			t,
-			bundletest.Manifest(t, "demo", up.Push(t, "team/app:1", bundletest.Image("linux/amd64", random(1, 2_000_000)))),
-			bundletest.NewKey(t), up,
+			world.Manifest(t, "demo", up.Push(t, "team/app:1", world.Image("linux/amd64", random(1, 2_000_000)))),
+			world.NewKey(t), up,
 		)
 		o.VolumeSize = size
 		return o
@@ -75,10 +76,10 @@ func TestOtherVolumes(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			o := options(700_000) // four volumes
 			if test.gone != nil || name == "behind those of ours" {
-				bundletest.Create(t, o)
+				world.Create(t, o)
 			}
 			for _, n := range test.has {
-				bundletest.Write(t, bundle.VolumeName(o.Output, n), notes, 0o644)
+				world.Write(t, bundle.VolumeName(o.Output, n), notes, 0o644)
 			}
 			for _, n := range test.gone {
 				if err := os.Remove(bundle.VolumeName(o.Output, n)); err != nil {
@@ -104,9 +105,9 @@ func TestOtherVolumes(t *testing.T) {
 		})
 	}
 	o := options(700_000)
-	bundletest.Create(t, o)
+	world.Create(t, o)
 	o.VolumeSize = 1_500_000
-	bundletest.Create(t, o)
+	world.Create(t, o)
 	if left, err := filepath.Glob(o.Output + ".[0-9][0-9][0-9]"); err != nil || len(left) != 2 {
 		t.Errorf("volumes: %v, %v", left, err)
 	}
@@ -114,22 +115,22 @@ func TestOtherVolumes(t *testing.T) {
 	if err := os.Remove(bundle.VolumeName(o.Output, 2)); err != nil {
 		t.Fatal(err)
 	}
-	bundletest.Create(t, o)
+	world.Create(t, o)
 }
 
 // TestSmallerInVolumes: what was begun was larger.
 func TestSmallerInVolumes(t *testing.T) {
 	var m meter
-	up := bundletest.NewRegistry(t, m.wrap)
-	o := bundletest.Options(
+	up := world.NewRegistry(t, m.wrap)
+	o := world.Options(
 		t,
-		bundletest.Manifest(t, "demo", up.Push(t, "team/app:1", bundletest.Image("linux/amd64", random(1, 1_000_000), random(2, 3_000_000)))),
-		bundletest.NewKey(t), up,
+		world.Manifest(t, "demo", up.Push(t, "team/app:1", world.Image("linux/amd64", random(1, 1_000_000), random(2, 3_000_000)))),
+		world.NewKey(t), up,
 	)
 	o.VolumeSize = 700_000
 	interrupted(t, o, &m, 2_000_000)
-	up.Push(t, "team/app:1", bundletest.Image("linux/amd64", random(1, 1_000_000)))
-	bundletest.Create(t, o)
+	up.Push(t, "team/app:1", world.Image("linux/amd64", random(1, 1_000_000)))
+	world.Create(t, o)
 	if left, err := filepath.Glob(o.Output + ".partial*"); err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v, %v", left, err)
 	}
@@ -167,7 +168,7 @@ func TestOneVersion(t *testing.T) {
 				return w
 			}
 			o := intake(t, s, "    files: [{source: \"$WEB/x\", path: x, sha256: first-use}]\n")
-			_, d, _ := read(t, bundletest.Create(t, o))
+			_, d, _ := read(t, world.Create(t, o))
 			if d.Files[0].Digest != bundle.DigestOf(two) {
 				t.Errorf("it is %s, neither the first file nor the second", d.Files[0].Digest)
 			}
@@ -180,7 +181,7 @@ func TestSignedURL(t *testing.T) {
 	const secret = "bm90LWZvci1vdGhlcnM"
 	s := newWeb(t, map[string][]byte{"/x": []byte("content")})
 	o := intake(t, s, "    files: [{source: \"$WEB/x?sig="+secret+"#"+secret+"\", path: x, sha256: first-use}]\n")
-	bundletest.Create(t, o)
+	world.Create(t, o)
 	for _, name := range []string{o.Output, create.LockFile(o.Output)} {
 		data, err := os.ReadFile(name)
 		if err != nil || bytes.Contains(data, []byte(secret)) {
@@ -229,9 +230,9 @@ func TestSignedURLStays(t *testing.T) {
 // and one without goes on with its bytes alone.
 func TestLockThenWithout(t *testing.T) {
 	var m meter
-	up := bundletest.NewRegistry(t, m.wrap)
-	ref := up.Push(t, "team/app:1", bundletest.Image("linux/amd64", random(1, 4_000_000)))
-	o := bundletest.Options(t, bundletest.Manifest(t, "demo", ref), bundletest.NewKey(t), up)
+	up := world.NewRegistry(t, m.wrap)
+	ref := up.Push(t, "team/app:1", world.Image("linux/amd64", random(1, 4_000_000)))
+	o := world.Options(t, world.Manifest(t, "demo", ref), world.NewKey(t), up)
 	first, err := create.Run(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
@@ -241,7 +242,7 @@ func TestLockThenWithout(t *testing.T) {
 	o.Sequence = nil
 	o.Now = o.Now.Add(20 * time.Hour)
 	interrupted(t, o, &m, 2_200_000)
-	up.Push(t, "team/app:1", bundletest.Image("linux/amd64", random(2, 4_000_000)))
+	up.Push(t, "team/app:1", world.Image("linux/amd64", random(2, 4_000_000)))
 	o.Lock, o.Sequence = nil, nil
 	second, err := create.Run(t.Context(), o)
 	if err != nil {
@@ -266,11 +267,11 @@ func TestWrongFromUpstream(t *testing.T) {
 // TestOtherForm: one file and volumes of one name share a lock and a record, which is said;
 // and what is no lock is not replaced by one, nor is an interrupted run given up for that.
 func TestOtherForm(t *testing.T) {
-	up := bundletest.NewRegistry(t, nil)
-	o := bundletest.Options(
+	up := world.NewRegistry(t, nil)
+	o := world.Options(
 		t,
-		bundletest.Manifest(t, "demo", up.Push(t, "team/app:1", bundletest.Image("linux/amd64", random(1, 2_000_000)))),
-		bundletest.NewKey(t), up,
+		world.Manifest(t, "demo", up.Push(t, "team/app:1", world.Image("linux/amd64", random(1, 2_000_000)))),
+		world.NewKey(t), up,
 	)
 	var warned string
 	o.Warn = func(format string, args ...any) { warned += fmt.Sprintf(format, args...) }
@@ -281,14 +282,14 @@ func TestOtherForm(t *testing.T) {
 		}
 		_, err := os.Lstat(other)
 		o.VolumeSize, warned = size, ""
-		bundletest.Create(t, o)
+		world.Create(t, o)
 		if told := strings.Contains(warned, other+" is there, too"); told != (err == nil) {
 			t.Errorf("in volumes of %d: %q", size, warned)
 		}
 	}
-	bundletest.Write(t, create.LockFile(o.Output), []byte("mine"), 0o644)
+	world.Write(t, create.LockFile(o.Output), []byte("mine"), 0o644)
 	for _, name := range []string{".partial", ".partial.journal"} {
-		bundletest.Write(t, o.Output+name, nil, 0o644)
+		world.Write(t, o.Output+name, nil, 0o644)
 	}
 	before, err := filepath.Glob(o.Output + "*")
 	if err != nil {

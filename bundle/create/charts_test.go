@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
+
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
@@ -17,7 +19,6 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
 	"github.com/oob-bundle/oob-bundle/bundle/create"
 	"github.com/oob-bundle/oob-bundle/bundle/remote"
 	"github.com/oob-bundle/oob-bundle/manifests"
@@ -38,11 +39,11 @@ const chartLayer = "application/vnd.cncf.helm.chart.content.v1.tar+gzip"
 
 // TestChartLedToRegistry: the index of a repository on the web leads to a registry.
 func TestChartLedToRegistry(t *testing.T) {
-	archive := bundletest.Chart("acme", "1.2.3+b")
-	other := bundletest.Chart("acme", "1.2.3+b", "docker.io/library/x:1")
-	up := bundletest.NewRegistry(t, nil)
+	archive := world.Chart("acme", "1.2.3+b")
+	other := world.Chart("acme", "1.2.3+b", "docker.io/library/x:1")
+	up := world.NewRegistry(t, nil)
 	up.Push(t, "charts/acme:1.2.3_b", chartArtifact(t, archive, chartLayer))
-	up.Push(t, "charts/other:1", bundletest.Image("linux/amd64", bundletest.Layer(file("x"))))
+	up.Push(t, "charts/other:1", world.Image("linux/amd64", world.Layer(file("x"))))
 	for name, test := range map[string]struct {
 		url, digest, sha256 string
 		says                string
@@ -51,7 +52,7 @@ func TestChartLedToRegistry(t *testing.T) {
 		"with a tag":           {url: "oci://$UP/charts/acme:1.2.3_b", digest: hexOf(archive)},
 		"without a tag":        {url: "oci://$UP/charts/acme"},
 		"a digest with prefix": {url: "oci://$UP/charts/acme", digest: "sha256:" + hexOf(archive)},
-		"the manifest's":       {url: "oci://$UP/charts/acme", digest: bundletest.Digest(t, up.Host+"/charts/acme:1.2.3_b")},
+		"the manifest's":       {url: "oci://$UP/charts/acme", digest: world.Digest(t, up.Host+"/charts/acme:1.2.3_b")},
 		"pinned":               {url: "oci://$UP/charts/acme", sha256: hexOf(archive)},
 		"another digest": {
 			url: "oci://$UP/charts/acme", digest: hexOf(other), says: "the repository's index says", class: remote.ErrRegistry,
@@ -74,7 +75,7 @@ func TestChartLedToRegistry(t *testing.T) {
 				pin = ", sha256: " + test.sha256
 			}
 			o := intake(t, s, `    charts: [{repository: "$WEB/charts", name: acme, version: 1.2.3+b`+pin+"}]\n")
-			o.Source = bundletest.Options(t, o.Manifest, bundletest.NewKey(t), up, &bundletest.Registry{Host: s.host()}).Source
+			o.Source = world.Options(t, o.Manifest, world.NewKey(t), up, &world.Registry{Host: s.host()}).Source
 			result, err := create.Run(t.Context(), o)
 			if test.says != "" {
 				if !errors.Is(err, test.class) || !strings.Contains(fmt.Sprint(err), test.says) {
@@ -94,7 +95,7 @@ func TestChartLedToRegistry(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if o.Lock.Charts[0].Manifest != bundle.Digest(bundletest.Digest(t, up.Host+"/charts/acme:1.2.3_b")) {
+			if o.Lock.Charts[0].Manifest != bundle.Digest(world.Digest(t, up.Host+"/charts/acme:1.2.3_b")) {
 				t.Errorf("locked %+v", o.Lock.Charts[0])
 			}
 			o.Output = strings.Replace(o.Output, ".oob", "-2.oob", 1)
@@ -107,17 +108,17 @@ func TestChartLedToRegistry(t *testing.T) {
 
 // TestOldChartLayers: what Helm pulls is carried, whichever version pushed it.
 func TestOldChartLayers(t *testing.T) {
-	archive := bundletest.Chart("acme", "1.2.3")
+	archive := world.Chart("acme", "1.2.3")
 	for layer, ok := range map[types.MediaType]bool{
 		chartLayer:             true,
 		"application/tar+gzip": true, // Helm before 3.7
 		"application/vnd.cncf.helm.chart.content.layer.v1+tar": false, // which no Helm 3 or 4 pulls
 	} {
-		up := bundletest.NewRegistry(t, nil)
+		up := world.NewRegistry(t, nil)
 		ref := up.Push(t, "charts/acme:1.2.3", chartArtifact(t, archive, layer))
 		s := newWeb(t, nil)
 		o := intake(t, s, `    charts: [{repository: "oci://`+up.Host+`/charts", name: acme, version: 1.2.3}]`+"\n")
-		o.Source = bundletest.Options(t, o.Manifest, bundletest.NewKey(t), up).Source
+		o.Source = world.Options(t, o.Manifest, world.NewKey(t), up).Source
 		result, err := create.Run(t.Context(), o)
 		if !ok {
 			if !errors.Is(err, remote.ErrRegistry) || !strings.Contains(fmt.Sprint(err), "push it again with Helm") {
@@ -129,7 +130,7 @@ func TestOldChartLayers(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, d, _ := read(t, result.Output)
-		if d.Charts[0].Digest != bundle.DigestOf(archive) || d.Images[0].Digest != bundle.Digest(bundletest.Digest(t, ref)) {
+		if d.Charts[0].Digest != bundle.DigestOf(archive) || d.Images[0].Digest != bundle.Digest(world.Digest(t, ref)) {
 			t.Errorf("%s: got %+v and %+v", layer, d.Charts, d.Images)
 		}
 	}
@@ -207,11 +208,11 @@ func TestMissingDependencies(t *testing.T) {
 					t,
 					map[string][]byte{"/c/a.tgz": archive, "/c/index.yaml": []byte("entries:\n  acme:\n  - {version: 1.0.0, urls: [a.tgz]}\n")},
 				)
-				up := bundletest.NewRegistry(t, nil)
+				up := world.NewRegistry(t, nil)
 				up.Push(t, "c/acme:1.0.0", chartArtifact(t, archive, chartLayer))
 				from := map[string]string{"repository": s.URL + "/c", "registry": "oci://" + up.Host + "/c"}[kind]
 				o := intake(t, s, `    charts: [{repository: "`+from+`", name: acme, version: 1.0.0}]`+"\n")
-				o.Source = bundletest.Options(t, o.Manifest, bundletest.NewKey(t), up, &bundletest.Registry{Host: s.host()}).Source
+				o.Source = world.Options(t, o.Manifest, world.NewKey(t), up, &world.Registry{Host: s.host()}).Source
 				_, err := create.Run(t.Context(), o)
 				if test.says == nil {
 					if err != nil {
@@ -246,7 +247,7 @@ func (e *encodedWeb) wrap(s *web) func(http.ResponseWriter, *http.Request) http.
 	return func(w http.ResponseWriter, r *http.Request) http.ResponseWriter {
 		data := s.pages[r.URL.Path]
 		if e.encode {
-			data = bundletest.Gzip(data)
+			data = world.Gzip(data)
 		}
 		w.Header().Set("Content-Encoding", e.coding)
 		if e.length {
@@ -262,7 +263,7 @@ func (e *encodedWeb) wrap(s *web) func(http.ResponseWriter, *http.Request) http.
 // TestContentCodings: a known digest decides between the bytes as sent and the decoded
 // ones. Without one the file is what was sent. Documents are decoded.
 func TestContentCodings(t *testing.T) {
-	chart, plugin := bundletest.Chart("acme", "1.0.0"), bundletest.PluginFacts("com.example.demo", "1.2.3").Archive()
+	chart, plugin := world.Chart("acme", "1.0.0"), world.PluginFacts("com.example.demo", "1.2.3").Archive()
 	text := bytes.Repeat([]byte("a file of text\n"), 5000)
 	index := func(digest string) []byte {
 		return []byte("entries:\n  acme:\n  - {version: 1.0.0, urls: [a.tgz], digest: \"" + digest + "\"}\n")

@@ -14,17 +14,18 @@ import (
 	"testing"
 	"time"
 
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
+
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
 	"github.com/oob-bundle/oob-bundle/bundle/create"
 	"github.com/oob-bundle/oob-bundle/manifests"
 )
 
-func file(text string) bundletest.File {
-	return bundletest.File{Name: "app", Mode: 0o755, Data: []byte(text)}
+func file(text string) world.File {
+	return world.File{Name: "app", Mode: 0o755, Data: []byte(text)}
 }
 
 // read opens a bundle that this test trusts.
@@ -52,22 +53,22 @@ func read(t *testing.T, path string) (*bundle.Reader, *bundle.Deployment, []byte
 // TestSameLockSameBytes writes a bundle from a lock, later, when upstream's tag
 // has moved on, and expects the same bytes outside the slot.
 func TestSameLockSameBytes(t *testing.T) {
-	up, key := bundletest.NewRegistry(t, nil), bundletest.NewKey(t)
-	one := bundletest.Image("linux/amd64", bundletest.Layer(file("one")))
-	index := bundletest.Index(
-		bundletest.Image("linux/amd64", bundletest.Layer(file("a"))),
-		bundletest.Image("linux/arm64", bundletest.Layer(file("b"))),
+	up, key := world.NewRegistry(t, nil), world.NewKey(t)
+	one := world.Image("linux/amd64", world.Layer(file("one")))
+	index := world.Index(
+		world.Image("linux/amd64", world.Layer(file("a"))),
+		world.Image("linux/arm64", world.Layer(file("b"))),
 	)
-	m := bundletest.Manifest(t, "demo", up.Push(t, "team/app:1", one), up.Push(t, "team/multi:1", index))
-	first := bundletest.Create(t, bundletest.Options(t, m, key, up))
-	up.Push(t, "team/app:1", bundletest.Image("linux/amd64", bundletest.Layer(file("two"))))
+	m := world.Manifest(t, "demo", up.Push(t, "team/app:1", one), up.Push(t, "team/multi:1", index))
+	first := world.Create(t, world.Options(t, m, key, up))
+	up.Push(t, "team/app:1", world.Image("linux/amd64", world.Layer(file("two"))))
 	lock, err := manifests.ReadLock(create.LockFile(first))
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := bundletest.Options(t, m, key, up)
+	o := world.Options(t, m, key, up)
 	o.Lock, o.Now, o.Platforms = lock, time.Now(), nil
-	second := bundletest.Create(t, o)
+	second := world.Create(t, o)
 	_, _, a := read(t, first)
 	_, _, b := read(t, second)
 	head, err := bundle.ReadHead(bytes.NewReader(a), int64(len(a)))
@@ -89,23 +90,23 @@ func TestSameLockSameBytes(t *testing.T) {
 }
 
 func TestLockThatDoesNotFit(t *testing.T) {
-	up, key := bundletest.NewRegistry(t, nil), bundletest.NewKey(t)
-	ref := up.Push(t, "team/app:1", bundletest.Image("linux/amd64", bundletest.Layer(file("one"))))
-	m := bundletest.Manifest(t, "demo", ref)
-	lock, err := manifests.ReadLock(create.LockFile(bundletest.Create(t, bundletest.Options(t, m, key, up))))
+	up, key := world.NewRegistry(t, nil), world.NewKey(t)
+	ref := up.Push(t, "team/app:1", world.Image("linux/amd64", world.Layer(file("one"))))
+	m := world.Manifest(t, "demo", ref)
+	lock, err := manifests.ReadLock(create.LockFile(world.Create(t, world.Options(t, m, key, up))))
 	if err != nil {
 		t.Fatal(err)
 	}
 	number := int64(99)
 	for name, change := range map[string]func(o *create.Options){
-		"another manifest": func(o *create.Options) { o.Manifest = bundletest.Manifest(t, "other", ref) },
+		"another manifest": func(o *create.Options) { o.Manifest = world.Manifest(t, "other", ref) },
 		"another platform": func(o *create.Options) { o.Platforms[0].Architecture = "arm64" },
 		"another channel":  func(o *create.Options) { o.Channel = "elsewhere" },
 		"another sequence": func(o *create.Options) { o.Sequence = &number },
 		"another size":     func(o *create.Options) { o.Lock.Images[0].Size++ },
 	} {
 		t.Run(name, func(t *testing.T) {
-			o := bundletest.Options(t, m, key, up)
+			o := world.Options(t, m, key, up)
 			copied := *lock
 			copied.Images = append([]manifests.LockedImage{}, lock.Images...)
 			o.Lock = &copied
@@ -123,30 +124,30 @@ func TestLockThatDoesNotFit(t *testing.T) {
 // TestWhatIsCarried checks each kind of content for what the root and the
 // deployment document say of it.
 func TestWhatIsCarried(t *testing.T) {
-	up, key := bundletest.NewRegistry(t, nil), bundletest.NewKey(t)
-	amd := bundletest.Image("linux/amd64", bundletest.Layer(file("amd64")))
-	arm := bundletest.Image("linux/arm64", bundletest.Layer(file("arm64")))
-	both := bundletest.WithAttestation(bundletest.WithAttestation(bundletest.Index(amd, arm), amd), arm)
-	alone := bundletest.WithAttestation(bundletest.Index(amd), amd)
+	up, key := world.NewRegistry(t, nil), world.NewKey(t)
+	amd := world.Image("linux/amd64", world.Layer(file("amd64")))
+	arm := world.Image("linux/arm64", world.Layer(file("arm64")))
+	both := world.WithAttestation(world.WithAttestation(world.Index(amd, arm), amd), arm)
+	alone := world.WithAttestation(world.Index(amd), amd)
 	refs := map[string]string{
-		"docker":   up.Push(t, "team/docker:1", bundletest.DockerImage("linux/amd64", bundletest.Layer(file("d")))),
-		"zstd":     up.Push(t, "team/zstd:1", bundletest.Image("linux/amd64", bundletest.ZstdLayer(file("z")))),
-		"artifact": up.Push(t, "team/artifact:1", bundletest.Artifact([]byte("data"))),
+		"docker":   up.Push(t, "team/docker:1", world.DockerImage("linux/amd64", world.Layer(file("d")))),
+		"zstd":     up.Push(t, "team/zstd:1", world.Image("linux/amd64", world.ZstdLayer(file("z")))),
+		"artifact": up.Push(t, "team/artifact:1", world.Artifact([]byte("data"))),
 		"partial":  up.Push(t, "team/partial:1", both),
 		"complete": up.Push(t, "team/complete:1", alone),
 	}
-	refs["digest"] = up.Host + "/team/docker@" + bundletest.Digest(t, refs["docker"])
-	refs["tag and digest"] = refs["zstd"] + "@" + bundletest.Digest(t, refs["zstd"])
+	refs["digest"] = up.Host + "/team/docker@" + world.Digest(t, refs["docker"])
+	refs["tag and digest"] = refs["zstd"] + "@" + world.Digest(t, refs["zstd"])
 	order := []string{"docker", "zstd", "artifact", "partial", "complete", "digest", "tag and digest"}
 	var list []string
 	for _, name := range order {
 		list = append(list, refs[name])
 	}
-	path := bundletest.Create(t, bundletest.Options(t, bundletest.Manifest(t, "demo", list...), key, up))
+	path := world.Create(t, world.Options(t, world.Manifest(t, "demo", list...), key, up))
 	r, d, data := read(t, path)
 	for i, name := range order {
 		image := d.Images[i]
-		if image.Reference != refs[name] || string(image.Digest) != bundletest.Digest(t, refs[name]) {
+		if image.Reference != refs[name] || string(image.Digest) != world.Digest(t, refs[name]) {
 			t.Errorf("%s: %+v", name, image)
 		}
 		if image.Partial != (name == "partial") || len(image.Manifests) != 1 || len(image.Attestations) != map[bool]int{true: 1}[image.Partial] {
@@ -174,7 +175,7 @@ func TestWhatIsCarried(t *testing.T) {
 		"zstd:1",
 		"partial:1",
 		"complete:1",
-		"docker:sha256-" + bundle.Digest(bundletest.Digest(t, refs["docker"])).Short(),
+		"docker:sha256-" + bundle.Digest(world.Digest(t, refs["docker"])).Short(),
 		"zstd:1",
 	}
 	if diff := cmp.Diff(want, tags); diff != "" {
@@ -188,21 +189,21 @@ func TestWhatIsCarried(t *testing.T) {
 
 // TestPlatforms carries both platforms of three, and refuses what is not there.
 func TestPlatforms(t *testing.T) {
-	up, key := bundletest.NewRegistry(t, nil), bundletest.NewKey(t)
+	up, key := world.NewRegistry(t, nil), world.NewKey(t)
 	image := func(p string) string {
-		return up.Push(t, "team/"+strings.ReplaceAll(p, "/", "-")+":1", bundletest.Image(p, bundletest.Layer(file(p))))
+		return up.Push(t, "team/"+strings.ReplaceAll(p, "/", "-")+":1", world.Image(p, world.Layer(file(p))))
 	}
-	three := up.Push(t, "team/three:1", bundletest.Index(
-		bundletest.Image(
+	three := up.Push(t, "team/three:1", world.Index(
+		world.Image(
 			"linux/amd64",
-			bundletest.Layer(file("1")),
+			world.Layer(file("1")),
 		),
-		bundletest.Image("linux/arm64", bundletest.Layer(file("2"))),
-		bundletest.Image("linux/s390x", bundletest.Layer(file("3"))),
+		world.Image("linux/arm64", world.Layer(file("2"))),
+		world.Image("linux/s390x", world.Layer(file("3"))),
 	))
-	o := bundletest.Options(t, bundletest.Manifest(t, "demo", three), key, up)
+	o := world.Options(t, world.Manifest(t, "demo", three), key, up)
 	o.Platforms = []bundle.Platform{{OS: "linux", Architecture: "arm64"}, {OS: "linux", Architecture: "amd64"}}
-	r, d, _ := read(t, bundletest.Create(t, o))
+	r, d, _ := read(t, world.Create(t, o))
 	if len(d.Images) != 1 || len(d.Images[0].Manifests) != 2 || !d.Images[0].Partial {
 		t.Errorf("%+v", d.Images)
 	}
@@ -219,7 +220,7 @@ func TestPlatforms(t *testing.T) {
 		t.Errorf("channel %q", r.Info.Channel)
 	}
 	for name, ref := range map[string]string{"an image of another platform": image("linux/riscv64"), "an index without it": three} {
-		o := bundletest.Options(t, bundletest.Manifest(t, "demo", ref), key, up)
+		o := world.Options(t, world.Manifest(t, "demo", ref), key, up)
 		o.Platforms = []bundle.Platform{{OS: "linux", Architecture: "ppc64le"}}
 		if _, err := create.Run(t.Context(), o); !errors.Is(err, bundle.ErrPolicy) || !strings.Contains(err.Error(), "linux/ppc64le") {
 			t.Errorf("%s: %v", name, err)
@@ -229,13 +230,13 @@ func TestPlatforms(t *testing.T) {
 
 // TestOneNameTwoImages: two references must not fight for one tag on the site.
 func TestOneNameTwoImages(t *testing.T) {
-	up, key := bundletest.NewRegistry(t, nil), bundletest.NewKey(t)
-	ref := up.Push(t, "team/app:1", bundletest.Image("linux/amd64", bundletest.Layer(file("old"))))
-	pinned := ref + "@" + bundletest.Digest(t, ref)
-	o := bundletest.Options(t, bundletest.Manifest(t, "demo", ref, pinned), key, up)
-	bundletest.Create(t, o) // they agree
-	up.Push(t, "team/app:1", bundletest.Image("linux/amd64", bundletest.Layer(file("new"))))
-	o = bundletest.Options(t, bundletest.Manifest(t, "demo", ref, pinned), key, up)
+	up, key := world.NewRegistry(t, nil), world.NewKey(t)
+	ref := up.Push(t, "team/app:1", world.Image("linux/amd64", world.Layer(file("old"))))
+	pinned := ref + "@" + world.Digest(t, ref)
+	o := world.Options(t, world.Manifest(t, "demo", ref, pinned), key, up)
+	world.Create(t, o) // they agree
+	up.Push(t, "team/app:1", world.Image("linux/amd64", world.Layer(file("new"))))
+	o = world.Options(t, world.Manifest(t, "demo", ref, pinned), key, up)
 	if _, err := create.Run(t.Context(), o); !errors.Is(err, manifests.ErrInvalid) || !strings.Contains(err.Error(), "one name") {
 		t.Errorf("got %v", err)
 	}
@@ -244,12 +245,12 @@ func TestOneNameTwoImages(t *testing.T) {
 // TestSharedLayers: a layer of two images is fetched once and stands once.
 func TestSharedLayers(t *testing.T) {
 	var gets atomic.Int64
-	base := bundletest.Layer(file("shared"))
+	base := world.Layer(file("shared"))
 	digest, err := base.Digest()
 	if err != nil {
 		t.Fatal(err)
 	}
-	up := bundletest.NewRegistry(t, func(next http.Handler) http.Handler {
+	up := world.NewRegistry(t, func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if r.Method == http.MethodGet && strings.HasSuffix(r.URL.Path, digest.String()) {
 				gets.Add(1)
@@ -257,9 +258,9 @@ func TestSharedLayers(t *testing.T) {
 			next.ServeHTTP(w, r)
 		})
 	})
-	a := up.Push(t, "team/a:1", bundletest.Image("linux/amd64", base, bundletest.Layer(file("a"))))
-	b := up.Push(t, "team/b:1", bundletest.Image("linux/amd64", base, bundletest.Layer(file("b"))))
-	r, _, data := read(t, bundletest.Create(t, bundletest.Options(t, bundletest.Manifest(t, "demo", a, b), bundletest.NewKey(t), up)))
+	a := up.Push(t, "team/a:1", world.Image("linux/amd64", base, world.Layer(file("a"))))
+	b := up.Push(t, "team/b:1", world.Image("linux/amd64", base, world.Layer(file("b"))))
+	r, _, data := read(t, world.Create(t, world.Options(t, world.Manifest(t, "demo", a, b), world.NewKey(t), up)))
 	if _, ok := r.Place(
 		bundle.Digest(digest.String()),
 	); !ok || gets.Load() != 1 ||
@@ -270,11 +271,11 @@ func TestSharedLayers(t *testing.T) {
 
 // TestMirror fetches from elsewhere; the name stays upstream's.
 func TestMirror(t *testing.T) {
-	up, key := bundletest.NewRegistry(t, nil), bundletest.NewKey(t)
-	up.Push(t, "hub/library/nginx:1", bundletest.Image("linux/amd64", bundletest.Layer(file("n"))))
-	o := bundletest.Options(t, bundletest.Manifest(t, "demo", "nginx:1"), key, up)
+	up, key := world.NewRegistry(t, nil), world.NewKey(t)
+	up.Push(t, "hub/library/nginx:1", world.Image("linux/amd64", world.Layer(file("n"))))
+	o := world.Options(t, world.Manifest(t, "demo", "nginx:1"), key, up)
 	o.Source.Mirrors = map[string]string{"docker.io": up.Host + "/hub"}
-	_, d, _ := read(t, bundletest.Create(t, o))
+	_, d, _ := read(t, world.Create(t, o))
 	if i := d.Images[0]; i.Reference != "docker.io/library/nginx:1" || i.Repository != "docker.io/library/nginx" {
 		t.Errorf("%+v", i)
 	}
@@ -287,7 +288,7 @@ var droppingSize = flag.Int64("dropping", 20_000_000, "size of the blob that a r
 func TestDroppedConnections(t *testing.T) {
 	var sent atomic.Int64
 	each := max(*droppingSize/250, 100_000)
-	up := bundletest.NewRegistryAt(t, t.TempDir(), func(next http.Handler) http.Handler {
+	up := world.NewRegistryAt(t, t.TempDir(), func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/blobs/") {
 				w = &dropping{ResponseWriter: w, left: each, sent: &sent}
@@ -297,8 +298,8 @@ func TestDroppedConnections(t *testing.T) {
 	})
 	data := make([]byte, *droppingSize)
 	_, _ = rand.NewChaCha8([32]byte{}).Read(data)
-	ref := up.Push(t, "team/app:1", bundletest.Artifact(data))
-	r, _, _ := read(t, bundletest.Create(t, bundletest.Options(t, bundletest.Manifest(t, "demo", ref), bundletest.NewKey(t), up)))
+	ref := up.Push(t, "team/app:1", world.Artifact(data))
+	r, _, _ := read(t, world.Create(t, world.Options(t, world.Manifest(t, "demo", ref), world.NewKey(t), up)))
 	if sent.Load() < *droppingSize || sent.Load() > *droppingSize*11/10 {
 		t.Errorf("%d bytes were sent for %d", sent.Load(), r.PayloadSize())
 	}
@@ -308,7 +309,7 @@ func TestDroppedConnections(t *testing.T) {
 func TestTwoAtOnce(t *testing.T) {
 	hold, held := make(chan struct{}), make(chan struct{})
 	var once atomic.Bool
-	up := bundletest.NewRegistry(t, func(next http.Handler) http.Handler {
+	up := world.NewRegistry(t, func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/blobs/") && r.Header.Get("User-Agent") != "" &&
 				once.CompareAndSwap(false, true) {
@@ -318,8 +319,8 @@ func TestTwoAtOnce(t *testing.T) {
 			next.ServeHTTP(w, r)
 		})
 	})
-	ref := up.Push(t, "team/app:1", bundletest.Artifact([]byte("no config is read while it is resolved")))
-	o := bundletest.Options(t, bundletest.Manifest(t, "demo", ref), bundletest.NewKey(t), up)
+	ref := up.Push(t, "team/app:1", world.Artifact([]byte("no config is read while it is resolved")))
+	o := world.Options(t, world.Manifest(t, "demo", ref), world.NewKey(t), up)
 	var g errgroup.Group
 	g.Go(func() error { _, err := create.Run(context.Background(), o); return err })
 	<-held

@@ -17,8 +17,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
+
 	"github.com/oob-bundle/oob-bundle/bundle"
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
 	"github.com/oob-bundle/oob-bundle/bundle/create"
 	"github.com/oob-bundle/oob-bundle/bundle/pull"
 	"github.com/oob-bundle/oob-bundle/bundle/remote"
@@ -65,8 +66,8 @@ func intake(t *testing.T, s *web, component string) create.Options {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "m.yaml")
 	text := "apiVersion: oobbundle.dev/v1\nkind: Manifest\nmetadata: {name: demo, version: 1.0.0}\ncomponents:\n  - name: all\n" + component
-	bundletest.Write(t, path, []byte(strings.ReplaceAll(text, "$WEB", s.URL)), 0o644)
-	bundletest.Write(t, filepath.Join(dir, "local.conf"), []byte("from the author\n"), 0o644)
+	world.Write(t, path, []byte(strings.ReplaceAll(text, "$WEB", s.URL)), 0o644)
+	world.Write(t, filepath.Join(dir, "local.conf"), []byte("from the author\n"), 0o644)
 	m, err := manifests.Read(path)
 	if err != nil {
 		t.Fatal(err)
@@ -75,7 +76,7 @@ func intake(t *testing.T, s *web, component string) create.Options {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := bundletest.Options(t, m, bundletest.NewKey(t))
+	o := world.Options(t, m, world.NewKey(t))
 	o.Source = &pull.Source{Client: client}
 	return o
 }
@@ -99,7 +100,7 @@ func TestFiles(t *testing.T) {
       - {source: "$WEB/big", path: share/big, sha256: %s}
       - {source: "$WEB/first", path: share/first, sha256: first-use}
 `, hexOf(big)))
-	r, d, _ := read(t, bundletest.Create(t, o))
+	r, d, _ := read(t, world.Create(t, o))
 	want := []bundle.HostFile{
 		{Path: "etc/demo.conf", Mode: "0640", Digest: bundle.DigestOf([]byte("from the author\n")), Size: 16},
 		{Path: "share/big", Mode: "0644", Digest: bundle.DigestOf(big), Size: int64(len(big))},
@@ -183,7 +184,7 @@ func TestRefusedFiles(t *testing.T) {
 			_, _ = w.Write(good)
 			return nil
 		}
-		bundletest.Create(
+		world.Create(
 			t,
 			intake(t, s, fmt.Sprintf(`    files: [{source: "$WEB/x", path: x, sha256: %s, size: %s}]`+"\n", hexOf(good), strconv.Itoa(len(good)))),
 		)
@@ -193,7 +194,7 @@ func TestRefusedFiles(t *testing.T) {
 // TestPlacesOnTheHost: two plugins whose files have one name each get their own; what
 // would be in the place of something else is refused before it crosses the gap.
 func TestPlacesOnTheHost(t *testing.T) {
-	one, two := bundletest.PluginFacts("com.example.one", "1.2.3").Archive(), bundletest.PluginFacts("com.example.two", "1.0.0").Archive()
+	one, two := world.PluginFacts("com.example.one", "1.2.3").Archive(), world.PluginFacts("com.example.two", "1.0.0").Archive()
 	s := newWeb(t, map[string][]byte{"/a/plugin.tar.gz": one, "/b/plugin.tar.gz": two, "/x": []byte("x")})
 	plugins := fmt.Sprintf(
 		"    plugins: [{url: $WEB/a/plugin.tar.gz, sha256: %s}, {url: $WEB/b/plugin.tar.gz, sha256: %s}]\n",
@@ -203,7 +204,7 @@ func TestPlacesOnTheHost(t *testing.T) {
 		return fmt.Sprintf("    files: [{source: $WEB/x, path: %s, sha256: %s}]\n", path, hexOf([]byte("x")))
 	}
 	o := intake(t, s, plugins+file("plugins/other.txt"))
-	bundletest.Create(t, o)
+	world.Create(t, o)
 	data, err := os.ReadFile(o.Output)
 	if err != nil || !bytes.Contains(data, []byte(`"com.example.two-1.0.0.tar.gz"`)) || !bytes.Contains(data, []byte(`"plugin.tar.gz"`)) {
 		t.Errorf("the names of the plugins: %v", err)
@@ -221,7 +222,7 @@ func TestPlacesOnTheHost(t *testing.T) {
 // TestPinnedPlugin: without a signature a hash has to say what is right, and a
 // run that was interrupted does not fetch the plugin again.
 func TestPinnedPlugin(t *testing.T) {
-	archive := bundletest.PluginFacts("com.example.demo", "1.2.3").Archive()
+	archive := world.PluginFacts("com.example.demo", "1.2.3").Archive()
 	payload := make([]byte, 1<<20)
 	_, _ = rand.NewChaCha8([32]byte{1}).Read(payload)
 	s := newWeb(t, map[string][]byte{"/p/demo.tar.gz": archive, "/payload": payload})
@@ -247,7 +248,7 @@ func TestPinnedPlugin(t *testing.T) {
 		t.Fatal("the plugin was not kept:", err)
 	}
 	before := s.asked["/p/demo.tar.gz"].Load()
-	_, d, _ := read(t, bundletest.Create(t, o))
+	_, d, _ := read(t, world.Create(t, o))
 	if len(d.Plugins) != 1 || d.Plugins[0].Name != "demo.tar.gz" || d.Plugins[0].Archive != bundle.DigestOf(archive) ||
 		d.Plugins[0].Signature != "" {
 		t.Errorf("%+v", d.Plugins)

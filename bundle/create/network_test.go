@@ -15,79 +15,81 @@ import (
 	"testing"
 	"time"
 
+	"github.com/oob-bundle/oob-bundle/internal/testkit/network"
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
+
 	"github.com/google/go-containerregistry/pkg/logs"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
 	"github.com/oob-bundle/oob-bundle/bundle/create"
 	"github.com/oob-bundle/oob-bundle/bundle/pull"
 	"github.com/oob-bundle/oob-bundle/bundle/remote"
 )
 
 // upstreamFaults are those that only who pulls meets.
-func upstreamFaults() []bundletest.Fault {
+func upstreamFaults() []network.Fault {
 	registry := remote.ErrRegistry
-	changed := func(match func(*http.Request) bool, change func(body []byte, h http.Header) []byte) bundletest.Mode {
-		return bundletest.On(match, bundletest.Changes(change))
+	changed := func(match func(*http.Request) bool, change func(body []byte, h http.Header) []byte) network.Mode {
+		return network.On(match, network.Changes(change))
 	}
-	breaks := func(match func(*http.Request) bool, then func(http.ResponseWriter, *http.Request)) bundletest.Mode {
-		return bundletest.On(match, bundletest.Breaks(then))
+	breaks := func(match func(*http.Request) bool, then func(http.ResponseWriter, *http.Request)) network.Mode {
+		return network.On(match, network.Breaks(then))
 	}
 	isTag := func(r *http.Request) bool { return strings.HasSuffix(r.URL.Path, "/manifests/1") }
 	isDigest := func(r *http.Request) bool { return strings.Contains(r.URL.Path, "/manifests/sha256:") }
 	flip := func(body []byte, _ http.Header) []byte { body[len(body)/2] ^= 1; return body }
 	half := func(body []byte, h http.Header) []byte { h.Del("Content-Length"); return body[:len(body)/2] }
 	longer := func(body []byte, h http.Header) []byte { h.Del("Content-Length"); return append(body, ' ') }
-	noHead := func(_ *bundletest.Host, w http.ResponseWriter, r *http.Request) bool {
+	noHead := func(_ *network.Host, w http.ResponseWriter, r *http.Request) bool {
 		if r.Method == http.MethodHead {
 			w.WriteHeader(http.StatusMethodNotAllowed)
 		}
 		return r.Method == http.MethodHead
 	}
-	moved := func(h *bundletest.Host, _ http.ResponseWriter, r *http.Request) bool {
+	moved := func(h *network.Host, _ http.ResponseWriter, r *http.Request) bool {
 		if isTag(r) && h.Hits.Add(1) > 1 {
 			r.URL.Path = strings.TrimSuffix(r.URL.Path, "1") + "moved"
 		}
 		return false
 	}
-	list := []bundletest.Fault{
+	list := []network.Fault{
 		{
 			Name:  "404: name",
 			Class: remote.ErrNotFound,
 			Says:  []string{"$HOST", "team/app:1", "repository name not known"},
-			Mode:  bundletest.On(bundletest.IsWork, bundletest.Says(404, "NAME_UNKNOWN", "repository name not known to registry")),
+			Mode:  network.On(network.IsWork, network.Says(404, "NAME_UNKNOWN", "repository name not known to registry")),
 		},
 		{
 			Name:  "404: tag",
 			Class: remote.ErrNotFound,
 			Says:  []string{"$HOST", "team/app:1", "manifest unknown"},
-			Mode:  bundletest.On(isTag, bundletest.Says(404, "MANIFEST_UNKNOWN", "manifest unknown")),
+			Mode:  network.On(isTag, network.Says(404, "MANIFEST_UNKNOWN", "manifest unknown")),
 		},
 		{
 			Name:  "404: digest",
 			Class: remote.ErrNotFound,
 			Says:  []string{"$HOST", "team/app:sha256:"},
-			Mode:  bundletest.On(isDigest, bundletest.Says(404, "MANIFEST_UNKNOWN", "manifest unknown")),
+			Mode:  network.On(isDigest, network.Says(404, "MANIFEST_UNKNOWN", "manifest unknown")),
 		},
 		{
 			Name:  "404: blob",
 			Class: remote.ErrNotFound,
 			Says:  []string{"$HOST", "blob sha256:"},
-			Mode:  bundletest.On(bundletest.IsBlob, bundletest.Says(404, "BLOB_UNKNOWN", "blob unknown")),
+			Mode:  network.On(network.IsBlob, network.Says(404, "BLOB_UNKNOWN", "blob unknown")),
 		},
 		{
 			Name:  "200 with HTML: manifest",
 			Class: registry,
 			Says:  []string{"$HOST", "team/app:1", "text/html"},
-			Mode:  bundletest.WebPage(bundletest.IsManifest),
+			Mode:  network.WebPage(network.IsManifest),
 		},
 		{
 			Name:  "200 with HTML: blob",
 			Class: registry,
 			Says:  []string{"$HOST", "blob sha256:", "a web page"},
-			Mode:  bundletest.WebPage(bundletest.IsBlob),
+			Mode:  network.WebPage(network.IsBlob),
 		},
-		{Name: "200 with HTML: referrers", Mode: bundletest.WebPage(bundletest.IsReferrers)},
+		{Name: "200 with HTML: referrers", Mode: network.WebPage(network.IsReferrers)},
 		{
 			Name:  "manifest: another digest in the header",
 			Class: registry,
@@ -117,9 +119,9 @@ func upstreamFaults() []bundletest.Fault {
 			Name:  "manifest: connection broken for ever",
 			Class: registry,
 			Says:  []string{"$HOST", "unexpected EOF"},
-			Mode:  breaks(isTag, bundletest.Aborts),
+			Mode:  breaks(isTag, network.Aborts),
 		},
-		{Name: "manifest: connection broken once", Mode: bundletest.Times(1, breaks(isTag, bundletest.Aborts))},
+		{Name: "manifest: connection broken once", Mode: network.Times(1, breaks(isTag, network.Aborts))},
 		{
 			Name:  "manifest: without end",
 			Class: registry,
@@ -129,99 +131,99 @@ func upstreamFaults() []bundletest.Fault {
 				return append(body, bytes.Repeat([]byte{' '}, 3*bundle.MaxManifest)...)
 			}),
 		},
-		{Name: "manifest: stalls", Class: registry, Says: []string{"$HOST", "too slow"}, Hurry: true, Mode: breaks(isTag, bundletest.Stalls)},
-		{Name: "manifest: slow-loris", Class: registry, Says: []string{"$HOST", "too slow"}, Hurry: true, Mode: breaks(isTag, bundletest.Drips)},
+		{Name: "manifest: stalls", Class: registry, Says: []string{"$HOST", "too slow"}, Hurry: true, Mode: breaks(isTag, network.Stalls)},
+		{Name: "manifest: slow-loris", Class: registry, Says: []string{"$HOST", "too slow"}, Hurry: true, Mode: breaks(isTag, network.Drips)},
 		{
 			Name:  "blob: wrong body of the same size",
 			Class: registry,
 			Says:  []string{"$HOST", "blob sha256:", "it sent sha256:"},
-			Mode:  changed(bundletest.IsBlob, flip),
+			Mode:  changed(network.IsBlob, flip),
 		},
-		{Name: "blob: wrong body once", Mode: bundletest.Times(1, changed(bundletest.IsBlob, flip))},
-		{Name: "blob: short", Class: registry, Says: []string{"$HOST", "blob sha256:", "unexpected EOF"}, Mode: changed(bundletest.IsBlob, half)},
+		{Name: "blob: wrong body once", Mode: network.Times(1, changed(network.IsBlob, flip))},
+		{Name: "blob: short", Class: registry, Says: []string{"$HOST", "blob sha256:", "unexpected EOF"}, Mode: changed(network.IsBlob, half)},
 		{
 			Name:  "blob: short with Content-Length",
 			Class: registry,
 			Says:  []string{"$HOST", "blob sha256:", "EOF"},
-			Mode:  breaks(bundletest.IsBlob, bundletest.Aborts),
+			Mode:  breaks(network.IsBlob, network.Aborts),
 		},
 		{
 			Name:  "blob: longer",
 			Class: registry,
 			Says:  []string{"$HOST", "blob sha256:", "sends more than the"},
-			Mode:  changed(bundletest.IsBlob, longer),
+			Mode:  changed(network.IsBlob, longer),
 		},
 		{
 			Name:  "blob: empty",
 			Class: registry,
 			Says:  []string{"$HOST", "blob sha256:"},
-			Mode:  bundletest.On(bundletest.IsBlob, bundletest.Answers(200, "")),
+			Mode:  network.On(network.IsBlob, network.Answers(200, "")),
 		},
 		{
 			Name:  "blob: 204",
 			Class: registry,
 			Says:  []string{"$HOST", "blob sha256:", "204"},
-			Mode:  bundletest.On(bundletest.IsBlob, bundletest.Answers(204, "")),
+			Mode:  network.On(network.IsBlob, network.Answers(204, "")),
 		},
 		{
 			Name:  "blob: a part that was not asked for",
 			Class: registry,
 			Says:  []string{"$HOST", "blob sha256:"},
-			Mode:  bundletest.On(bundletest.IsBlob, bundletest.Answers(206, "xx", "Content-Range", "bytes 5-6/100")),
+			Mode:  network.On(network.IsBlob, network.Answers(206, "xx", "Content-Range", "bytes 5-6/100")),
 		},
 		{
 			Name:  "blob: stalls",
 			Class: registry,
 			Says:  []string{"$HOST", "blob sha256:", "too slow"},
 			Hurry: true,
-			Mode:  breaks(bundletest.IsBlob, bundletest.Stalls),
+			Mode:  breaks(network.IsBlob, network.Stalls),
 		},
 		{
 			Name:  "blob: slow-loris",
 			Class: registry,
 			Says:  []string{"$HOST", "blob sha256:", "too slow"},
 			Hurry: true,
-			Mode: bundletest.On(bundletest.IsBlob, func(_ *bundletest.Host, w http.ResponseWriter, r *http.Request) {
-				bundletest.Drips(w, r)
+			Mode: network.On(network.IsBlob, func(_ *network.Host, w http.ResponseWriter, r *http.Request) {
+				network.Drips(w, r)
 			}),
 		},
 		{
 			Name:  "gzip that was not asked for: manifest",
 			Class: registry,
 			Says:  []string{"$HOST", "team/app:1", `encoded as "gzip"`},
-			Mode:  changed(isTag, bundletest.Gzipped),
+			Mode:  changed(isTag, network.Gzipped),
 		},
 		{
 			Name:  "gzip that was not asked for: blob",
 			Class: registry,
 			Says:  []string{"$HOST", "blob sha256:", `encoded as "gzip"`},
-			Mode:  changed(bundletest.IsBlob, bundletest.Gzipped),
+			Mode:  changed(network.IsBlob, network.Gzipped),
 		},
 		{
 			Name:  "redirect: blob elsewhere, with a token",
-			Mode:  bundletest.On(bundletest.IsBlob, bundletest.Redirects(bundletest.ToElsewhere)),
+			Mode:  network.On(network.IsBlob, network.Redirects(network.ToElsewhere)),
 			After: elsewhere(1),
 		},
 		{
 			Name:  "redirect: blob elsewhere, with a password",
 			Basic: true,
-			Mode:  bundletest.On(bundletest.IsBlob, bundletest.Redirects(bundletest.ToElsewhere)),
+			Mode:  network.On(network.IsBlob, network.Redirects(network.ToElsewhere)),
 			After: elsewhere(1),
 		},
 		{
 			Name:  "redirect: blob elsewhere, where it is refused",
 			Class: registry,
 			Says:  []string{"$HOST", "404"},
-			Mode: bundletest.On(bundletest.IsBlob, bundletest.Redirects(func(h *bundletest.Host, _ *http.Request) string {
+			Mode: network.On(network.IsBlob, network.Redirects(func(h *network.Host, _ *http.Request) string {
 				return "https://" + h.Elsewhere + "/nothing?signature=canary-query"
 			})),
 		},
-		{Name: "redirect: manifest elsewhere", Mode: bundletest.On(isTag, bundletest.Redirects(bundletest.ToElsewhere)), After: elsewhere(1)},
+		{Name: "redirect: manifest elsewhere", Mode: network.On(isTag, network.Redirects(network.ToElsewhere)), After: elsewhere(1)},
 		{
 			Name: "redirect: blob within the host",
-			Mode: bundletest.Times(
+			Mode: network.Times(
 				2,
-				bundletest.On(bundletest.IsBlob, bundletest.Redirects(func(_ *bundletest.Host, r *http.Request) string { return r.URL.Path })),
+				network.On(network.IsBlob, network.Redirects(func(_ *network.Host, r *http.Request) string { return r.URL.Path })),
 			),
 			After: elsewhere(0),
 		},
@@ -231,7 +233,7 @@ func upstreamFaults() []bundletest.Fault {
 			Name:  "platform missing",
 			Class: bundle.ErrPolicy,
 			Says:  []string{"team/app:1", "linux/amd64", "only for linux/arm64"},
-			Mode: func(_ *bundletest.Host, _ http.ResponseWriter, r *http.Request) bool {
+			Mode: func(_ *network.Host, _ http.ResponseWriter, r *http.Request) bool {
 				if isTag(r) {
 					r.URL.Path = strings.TrimSuffix(r.URL.Path, "1") + "arm"
 				}
@@ -240,8 +242,8 @@ func upstreamFaults() []bundletest.Fault {
 		},
 		{
 			Name: "referrers: a list without end",
-			Mode: bundletest.On(bundletest.IsReferrers, func(h *bundletest.Host, w http.ResponseWriter, r *http.Request) {
-				bundletest.Answers(
+			Mode: network.On(network.IsReferrers, func(h *network.Host, w http.ResponseWriter, r *http.Request) {
+				network.Answers(
 					200,
 					`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}`,
 					"Content-Type",
@@ -255,9 +257,9 @@ func upstreamFaults() []bundletest.Fault {
 		},
 		{
 			Name: "referrers: pages full of them",
-			Mode: bundletest.On(bundletest.IsReferrers, func(h *bundletest.Host, w http.ResponseWriter, r *http.Request) {
+			Mode: network.On(network.IsReferrers, func(h *network.Host, w http.ResponseWriter, r *http.Request) {
 				one := fmt.Sprintf(`{"mediaType":%q,"digest":"sha256:%064d","size":1},`, bundle.TypeOCIManifest, h.Hits.Add(1))
-				bundletest.Answers(
+				network.Answers(
 					200,
 					`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[`+strings.TrimSuffix(
 						strings.Repeat(one, 300),
@@ -274,8 +276,8 @@ func upstreamFaults() []bundletest.Fault {
 		},
 		{
 			Name: "referrers: the next page elsewhere",
-			Mode: bundletest.On(bundletest.IsReferrers, func(h *bundletest.Host, w http.ResponseWriter, r *http.Request) {
-				bundletest.Answers(
+			Mode: network.On(network.IsReferrers, func(h *network.Host, w http.ResponseWriter, r *http.Request) {
+				network.Answers(
 					200,
 					`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}`,
 					"Content-Type",
@@ -289,15 +291,15 @@ func upstreamFaults() []bundletest.Fault {
 			After: elsewhere(0),
 		},
 	}
-	return append(list, bundletest.StreamFaults()...)
+	return append(list, network.StreamFaults()...)
 }
 
 // elsewhere wants the host elsewhere to have been asked at least so often, or
 // never at all.
-func elsewhere(least int) func(testing.TB, *bundletest.Host) {
-	return func(tb testing.TB, h *bundletest.Host) {
+func elsewhere(least int) func(testing.TB, *network.Host) {
+	return func(tb testing.TB, h *network.Host) {
 		tb.Helper()
-		if n := h.Net.Requests(bundletest.ElsewhereName, ""); n < least || least == 0 && n > 0 {
+		if n := h.Net.Requests(network.ElsewhereName, ""); n < least || least == 0 && n > 0 {
 			tb.Errorf("the other host was asked %d times", n)
 		}
 	}
@@ -341,20 +343,20 @@ func TestNetwork(t *testing.T) {
 		l.SetOutput(&log)
 		t.Cleanup(func() { l.SetOutput(io.Discard) })
 	}
-	faults := append(bundletest.WayFaults(), upstreamFaults()...)
+	faults := append(network.WayFaults(), upstreamFaults()...)
 	if want := 129; runtime.GOOS == "linux" && len(faults) != want {
 		t.Errorf("%d faults, not %d", len(faults), want)
 	}
-	open := bundletest.NewRegistry(t, nil)
+	open := world.NewRegistry(t, nil)
 	layer := make([]byte, 200_000)
 	_, _ = rand.NewChaCha8([32]byte{}).Read(layer)
-	image := bundletest.Image("linux/amd64", bundletest.Layer(file(string(layer))))
-	arm := bundletest.Image("linux/arm64", bundletest.Layer(file("arm")))
-	open.Push(t, "team/app:1", bundletest.Index(image, arm))
-	open.Push(t, "team/app:moved", bundletest.Index(arm, bundletest.Image("linux/amd64", bundletest.Layer(file("moved")))))
-	open.Push(t, "team/app:arm", bundletest.Index(arm))
-	want := bundletest.Digest(t, open.Host+"/team/app:1")
-	key := bundletest.NewKey(t)
+	image := world.Image("linux/amd64", world.Layer(file(string(layer))))
+	arm := world.Image("linux/arm64", world.Layer(file("arm")))
+	open.Push(t, "team/app:1", world.Index(image, arm))
+	open.Push(t, "team/app:moved", world.Index(arm, world.Image("linux/amd64", world.Layer(file("moved")))))
+	open.Push(t, "team/app:arm", world.Index(arm))
+	want := world.Digest(t, open.Host+"/team/app:1")
+	key := world.NewKey(t)
 	runs, looked, leaks := 0, 0, 0
 	names := map[string]bool{}
 	for i, f := range faults {
@@ -366,10 +368,10 @@ func TestNetwork(t *testing.T) {
 			continue
 		}
 		t.Run(f.Name, func(t *testing.T) {
-			h := bundletest.NewInternet(t).Serve(&proxy{open.Host}, f)
+			h := network.NewInternet(t).Serve(&proxy{open.Host}, f)
 			h.Misbehave(true)
 			var texts []string
-			o := bundletest.Options(t, bundletest.Manifest(t, "demo", h.Address+"/team/app:1"), key)
+			o := world.Options(t, world.Manifest(t, "demo", h.Address+"/team/app:1"), key)
 			o.Warn = func(format string, args ...any) { texts = append(texts, fmt.Sprintf(format, args...)) }
 			run := func() error {
 				runs++

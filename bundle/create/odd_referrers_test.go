@@ -12,12 +12,14 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/oob-bundle/oob-bundle/internal/testkit/network"
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
+
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/partial"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
 	"github.com/oob-bundle/oob-bundle/bundle/create"
 	"github.com/oob-bundle/oob-bundle/bundle/pull"
 	"github.com/oob-bundle/oob-bundle/bundle/remote"
@@ -29,7 +31,7 @@ const artifactManifest = "application/vnd.oci.artifact.manifest.v1+json"
 // oddRegistry is an upstream with an image and an SBOM of it, and odd answers
 // about what refers to the image.
 type oddRegistry struct {
-	*bundletest.Registry
+	*world.Registry
 	answer func(w http.ResponseWriter, r *http.Request) bool // false: the registry answers
 
 	amd, arm, sbom v1.Image
@@ -40,22 +42,22 @@ type oddRegistry struct {
 func newOddRegistry(t *testing.T) *oddRegistry {
 	t.Helper()
 	o := &oddRegistry{}
-	o.Registry = bundletest.NewRegistry(t, func(next http.Handler) http.Handler {
+	o.Registry = world.NewRegistry(t, func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if o.answer == nil || !o.answer(w, r) {
 				next.ServeHTTP(w, r)
 			}
 		})
 	})
-	o.amd, o.arm = bundletest.Image("linux/amd64", bundletest.Layer(file("a"))), bundletest.Image("linux/arm64", bundletest.Layer(file("b")))
-	o.index = bundletest.Index(o.amd, o.arm)
+	o.amd, o.arm = world.Image("linux/amd64", world.Layer(file("a"))), world.Image("linux/arm64", world.Layer(file("b")))
+	o.index = world.Index(o.amd, o.arm)
 	o.Push(t, "team/app:1", o.index)
 	d, err := o.index.Digest()
 	if err != nil {
 		t.Fatal(err)
 	}
 	o.top = bundle.Digest(d.String())
-	o.sbom = about(bundletest.ArtifactOf("application/spdx+json", []byte(`{"spdx":1}`), nil), o.amd)
+	o.sbom = about(world.ArtifactOf("application/spdx+json", []byte(`{"spdx":1}`), nil), o.amd)
 	o.Push(t, "team/app:sbom", o.sbom)
 	return o
 }
@@ -72,7 +74,7 @@ func descriptorOf(t *testing.T, what partial.Describable) v1.Descriptor {
 // list answers the referrers API for one subject, and with an empty list for others.
 func (o *oddRegistry) list(subject bundle.Digest, list ...v1.Descriptor) {
 	o.answer = func(w http.ResponseWriter, r *http.Request) bool {
-		if !bundletest.IsReferrers(r) {
+		if !network.IsReferrers(r) {
 			return false
 		}
 		index := v1.IndexManifest{SchemaVersion: 2, MediaType: types.OCIImageIndex, Manifests: []v1.Descriptor{}}
@@ -148,11 +150,11 @@ func TestOddReferrers(t *testing.T) {
 			}
 		}},
 		"the tag is another image": {odd: func(t *testing.T, o *oddRegistry, amd, _ bundle.Digest) {
-			o.Push(t, "team/app:sha256-"+amd.Hex(), bundletest.Image("linux/amd64", bundletest.Layer(file("c"))))
+			o.Push(t, "team/app:sha256-"+amd.Hex(), world.Image("linux/amd64", world.Layer(file("c"))))
 		}, warns: []string{"sha256-", "not a list"}},
 		"the tag is another index": {odd: func(t *testing.T, o *oddRegistry, amd, _ bundle.Digest) {
-			other := bundletest.Image("linux/amd64", bundletest.Layer(file("c")))
-			o.Push(t, "team/app:sha256-"+amd.Hex(), bundletest.Index(other))
+			other := world.Image("linux/amd64", world.Layer(file("c")))
+			o.Push(t, "team/app:sha256-"+amd.Hex(), world.Index(other))
 		}, warns: []string{"does not refer to"}},
 		"the tag is a web page": {odd: func(_ *testing.T, o *oddRegistry, amd, _ bundle.Digest) {
 			o.also(tag(amd), answers(200, "text/html", "<html>"))
@@ -164,18 +166,18 @@ func TestOddReferrers(t *testing.T) {
 			o.also(tag(amd)+".att", answers(403, "text/plain", "no"))
 		}, warns: []string{amd64Att, "403"}, carried: true},
 		"a cosign tag is an index": {odd: func(t *testing.T, o *oddRegistry, amd, _ bundle.Digest) {
-			o.Push(t, "team/app:sha256-"+amd.Hex()+".att", bundletest.Index(o.arm))
+			o.Push(t, "team/app:sha256-"+amd.Hex()+".att", world.Index(o.arm))
 		}, warns: []string{amd64Att, "not a signature"}, carried: true},
 		"a cosign tag has lost a blob": {odd: func(t *testing.T, o *oddRegistry, amd, _ bundle.Digest) {
-			o.Push(t, "team/app:sha256-"+amd.Hex()+".att", bundletest.ArtifactOf("application/vnd.dsse.envelope.v1+json", []byte("{}{}"), nil))
+			o.Push(t, "team/app:sha256-"+amd.Hex()+".att", world.ArtifactOf("application/vnd.dsse.envelope.v1+json", []byte("{}{}"), nil))
 			o.also("/blobs/"+string(bundle.DigestOf([]byte("{}{}"))), answers(404, "text/plain", "gone"))
 		}, warns: []string{amd64Att, "404"}, carried: true},
 		"null instead of a list": {odd: func(_ *testing.T, o *oddRegistry, _, _ bundle.Digest) {
 			o.answer = func(w http.ResponseWriter, r *http.Request) bool {
-				if bundletest.IsReferrers(r) {
+				if network.IsReferrers(r) {
 					answers(200, bundle.TypeOCIIndex, `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":null}`)(w, r)
 				}
-				return bundletest.IsReferrers(r)
+				return network.IsReferrers(r)
 			}
 		}},
 		"null instead of a list, under the tag": {odd: func(_ *testing.T, o *oddRegistry, amd, _ bundle.Digest) {
@@ -286,7 +288,7 @@ func TestOddReferrers(t *testing.T) {
 		}, carried: true},
 		"a list that lists itself": {odd: func(t *testing.T, o *oddRegistry, amd, sbom bundle.Digest) {
 			o.answer = func(w http.ResponseWriter, r *http.Request) bool {
-				if !bundletest.IsReferrers(r) {
+				if !network.IsReferrers(r) {
 					return false
 				}
 				index := v1.IndexManifest{SchemaVersion: 2, Manifests: []v1.Descriptor{descriptorOf(t, o.sbom)}}
@@ -313,7 +315,7 @@ func TestOddReferrers(t *testing.T) {
 			chain := map[string]v1.Descriptor{string(amd): descriptorOf(t, o.sbom)}
 			last := o.sbom
 			for n := range 5 {
-				next := about(bundletest.ArtifactOf("text/plain", fmt.Append(nil, n), nil), last)
+				next := about(world.ArtifactOf("text/plain", fmt.Append(nil, n), nil), last)
 				o.Push(t, fmt.Sprintf("team/app:deep%d", n), next)
 				chain[string(digestOf(t, last))] = descriptorOf(t, next)
 				last = next
@@ -333,7 +335,7 @@ func TestOddReferrers(t *testing.T) {
 			o := newOddRegistry(t)
 			amd, sbom := digestOf(t, o.amd), digestOf(t, o.sbom)
 			test.odd(t, o, amd, sbom)
-			opts := bundletest.Options(t, bundletest.Manifest(t, "demo", o.Host+"/team/app:1"), bundletest.NewKey(t))
+			opts := world.Options(t, world.Manifest(t, "demo", o.Host+"/team/app:1"), world.NewKey(t))
 			warnings, r, err := o.run(t, opts)
 			if err != nil {
 				t.Fatalf("the image was not carried: %v", err)
@@ -386,7 +388,7 @@ const (
 // artifact pushes an artifact that may refer to an image, and returns its digest.
 func (o *oddRegistry) artifact(t *testing.T, content string, subject v1.Image) bundle.Digest {
 	t.Helper()
-	a := bundletest.ArtifactOf("text/plain", []byte(content), nil)
+	a := world.ArtifactOf("text/plain", []byte(content), nil)
 	if subject != nil {
 		a = about(a, subject)
 	}
@@ -411,8 +413,8 @@ func TestOddReferrersAndRules(t *testing.T) {
 	for name, broken := range map[string]bool{"the signature is gone": true, "another one is gone": false} {
 		t.Run(name, func(t *testing.T) {
 			o := newOddRegistry(t)
-			key := bundletest.NewKey(t)
-			o.Push(t, "team/app:sha256-"+o.top.Hex()+".sig", bundletest.CosignSignature(t, key, o.top))
+			key := world.NewKey(t)
+			o.Push(t, "team/app:sha256-"+o.top.Hex()+".sig", world.CosignSignature(t, key, o.top))
 			gone := "/manifests/sha256-" + o.top.Hex() + ".att"
 			if broken {
 				gone = "/manifests/sha256-" + o.top.Hex() + ".sig"
@@ -430,7 +432,7 @@ func TestOddReferrersAndRules(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			warnings, _, err := o.run(t, bundletest.Options(t, m, bundletest.NewKey(t)))
+			warnings, _, err := o.run(t, world.Options(t, m, world.NewKey(t)))
 			if broken && (!errors.Is(err, bundle.ErrSignature) || !strings.Contains(err.Error(), "403")) {
 				t.Errorf("got %v", err)
 			}

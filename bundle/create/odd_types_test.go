@@ -9,10 +9,12 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/oob-bundle/oob-bundle/internal/testkit/network"
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
+
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
 	"github.com/oob-bundle/oob-bundle/bundle/remote"
 )
 
@@ -20,7 +22,7 @@ import (
 func served(change func(h http.Header, body string) string) func(http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if r.Method != http.MethodGet || !bundletest.IsManifest(r) {
+			if r.Method != http.MethodGet || !network.IsManifest(r) {
 				next.ServeHTTP(w, r)
 				return
 			}
@@ -43,15 +45,15 @@ func served(change func(h http.Header, body string) string) func(http.Handler) h
 // TestOddContentTypes: a manifest that names its own type is taken as that, whatever
 // the header says.
 func TestOddContentTypes(t *testing.T) {
-	image := bundletest.Image("linux/amd64", bundletest.Layer(file("a")))
-	docker := bundletest.DockerImage("linux/amd64", bundletest.Layer(file("b")))
-	index := bundletest.Index(image, bundletest.Image("linux/arm64", bundletest.Layer(file("c"))))
+	image := world.Image("linux/amd64", world.Layer(file("a")))
+	docker := world.DockerImage("linux/amd64", world.Layer(file("b")))
+	index := world.Index(image, world.Image("linux/arm64", world.Layer(file("c"))))
 	for _, contentType := range []string{
 		"application/json", "application/json; charset=utf-8", "TEXT/PLAIN", "text/plain;charset=UTF-8", "application/octet-stream",
 		"binary/octet-stream", "", "nonsense; ;=", "/", "application/vnd.oci.image.manifest.v1+json; charset",
 	} {
 		t.Run(contentType, func(t *testing.T) {
-			up := bundletest.NewRegistry(t, served(func(h http.Header, body string) string {
+			up := world.NewRegistry(t, served(func(h http.Header, body string) string {
 				h["Content-Type"] = nil
 				if contentType != "" {
 					h.Set("Content-Type", contentType)
@@ -74,8 +76,8 @@ func TestOddContentTypes(t *testing.T) {
 				d := digestByHead(t, up.Host, "team/"+name)
 				refs = append(refs, ref, up.Host+"/team/"+name+"@"+d)
 			}
-			o := bundletest.Options(t, bundletest.Manifest(t, "demo", refs...), bundletest.NewKey(t), up)
-			_, d, _ := read(t, bundletest.Create(t, o))
+			o := world.Options(t, world.Manifest(t, "demo", refs...), world.NewKey(t), up)
+			_, d, _ := read(t, world.Create(t, o))
 			if len(d.Images) != len(refs) {
 				t.Errorf("%d images", len(d.Images))
 			}
@@ -162,13 +164,13 @@ func TestManifestKinds(t *testing.T) {
 					}
 				}))
 				defer s.Close()
-				up := &bundletest.Registry{Host: strings.TrimPrefix(s.URL, "http://")}
+				up := &world.Registry{Host: strings.TrimPrefix(s.URL, "http://")}
 				ref := up.Host + "/team/app:1"
 				if by == "digest" {
 					ref = up.Host + "/team/app@" + stated
 				}
 				o := &oddRegistry{Registry: up}
-				_, r, err := o.run(t, bundletest.Options(t, bundletest.Manifest(t, "demo", ref), bundletest.NewKey(t)))
+				_, r, err := o.run(t, world.Options(t, world.Manifest(t, "demo", ref), world.NewKey(t)))
 				if test.says != "" {
 					if !errors.Is(err, remote.ErrRegistry) || !strings.Contains(err.Error(), test.says) {
 						t.Errorf("got %v", err)

@@ -12,8 +12,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
+
 	"github.com/oob-bundle/oob-bundle/bundle"
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
 	"github.com/oob-bundle/oob-bundle/bundle/create"
 	"github.com/oob-bundle/oob-bundle/bundle/pull"
 	"github.com/oob-bundle/oob-bundle/bundle/remote"
@@ -25,8 +26,8 @@ import (
 func TestPlanted(t *testing.T) {
 	const journal = `{"apiVersion":"oobbundle.dev/v1","kind":"CreateJournal","manifest":"MANIFEST","program":"PROGRAM",` +
 		`"channel":"CHANNEL","platforms":["linux/amd64"],"created":"2999-01-01T00:00:00Z","volumeSize":0,"choice":"CHOICE"}` + "\n"
-	up, key := bundletest.NewRegistry(t, nil), bundletest.NewKey(t)
-	ref := up.Push(t, "team/app:1", bundletest.Image("linux/amd64", random(1, 1000)))
+	up, key := world.NewRegistry(t, nil), world.NewKey(t)
+	ref := up.Push(t, "team/app:1", world.Image("linux/amd64", random(1, 1000)))
 	must := func(err error) {
 		t.Helper()
 		if err != nil {
@@ -39,8 +40,8 @@ func TestPlanted(t *testing.T) {
 		asRoot bool
 	}{
 		"a journal of the future": {plant: func(out, _ string) {
-			bundletest.Write(t, out+".partial", make([]byte, 100_000), 0o644)
-			bundletest.Write(t, out+".partial.journal", []byte(journal), 0o644)
+			world.Write(t, out+".partial", make([]byte, 100_000), 0o644)
+			world.Write(t, out+".partial.journal", []byte(journal), 0o644)
 		}, works: true},
 		"a journal that is a link":            {plant: func(out, victim string) { must(os.Symlink(victim, out+".partial.journal")) }},
 		"a journal that is a link to be made": {plant: func(out, victim string) { must(os.Symlink(victim+".new", out+".partial.journal")) }},
@@ -50,13 +51,13 @@ func TestPlanted(t *testing.T) {
 		"a partial file that is a hard link":  {plant: func(out, victim string) { must(os.Link(victim, out+".partial")) }},
 		"a part that is a link":               {plant: func(out, victim string) { must(os.Symlink(victim, out+".partial.001")) }},
 		"downloads that are a link":           {plant: func(out, victim string) { must(os.Symlink(filepath.Dir(victim), out+".partial.d")) }},
-		"downloads that are a file":           {plant: func(out, _ string) { bundletest.Write(t, out+".partial.d", []byte("x"), 0o644) }},
+		"downloads that are a file":           {plant: func(out, _ string) { world.Write(t, out+".partial.d", []byte("x"), 0o644) }},
 		"downloads of another user": {plant: func(out, _ string) {
 			must(os.Mkdir(out+".partial.d", 0o755))
 			must(os.Chown(out+".partial.d", 1234, 1234))
 		}, asRoot: true},
 		"a journal of another user": {plant: func(out, _ string) {
-			bundletest.Write(t, out+".partial.journal", nil, 0o644)
+			world.Write(t, out+".partial.journal", nil, 0o644)
 			must(os.Chown(out+".partial.journal", 1234, 1234))
 		}, asRoot: true},
 		"a lock that is a link":            {plant: func(out, victim string) { must(os.Symlink(victim, out+".lock.yaml")) }},
@@ -71,11 +72,11 @@ func TestPlanted(t *testing.T) {
 			if x.asRoot && os.Geteuid() != 0 {
 				t.Skip("only root can give a file away")
 			}
-			o := bundletest.Options(t, bundletest.Manifest(t, "demo", ref), key, up)
+			o := world.Options(t, world.Manifest(t, "demo", ref), key, up)
 			dir := t.TempDir()
 			o.Output = filepath.Join(dir, "out.oob.tar")
 			victim := filepath.Join(t.TempDir(), "victim")
-			bundletest.Write(t, victim, []byte("precious"), 0o644)
+			world.Write(t, victim, []byte("precious"), 0o644)
 			x.plant(o.Output, victim)
 			result, err := create.Run(t.Context(), o)
 			if x.works && err != nil {
@@ -100,19 +101,19 @@ func TestPlanted(t *testing.T) {
 // TestMovedTags: a lock whose digests are not what upstream has now makes a bundle, and every
 // difference is named.
 func TestMovedTags(t *testing.T) {
-	up, key := bundletest.NewRegistry(t, nil), bundletest.NewKey(t)
+	up, key := world.NewRegistry(t, nil), world.NewKey(t)
 	push := func(tag string, n int) string {
-		return up.Push(t, "team/"+tag+":1", bundletest.Image("linux/amd64", random(n, 1000)))
+		return up.Push(t, "team/"+tag+":1", world.Image("linux/amd64", random(n, 1000)))
 	}
 	refs := []string{push("same", 1), push("moved", 2), push("gone", 3)}
-	o := bundletest.Options(t, bundletest.Manifest(t, "demo", refs...), key, up)
+	o := world.Options(t, world.Manifest(t, "demo", refs...), key, up)
 	lock, err := create.Lock(t.Context(), o, filepath.Join(t.TempDir(), "d"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	now := bundletest.Digest(t, push("moved", 4))
+	now := world.Digest(t, push("moved", 4))
 	gone := false
-	proxy := bundletest.NewRegistry(t, func(http.Handler) http.Handler {
+	proxy := world.NewRegistry(t, func(http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if gone && strings.HasSuffix(r.URL.Path, "/team/gone/manifests/1") {
 				w.WriteHeader(http.StatusNotFound)
@@ -143,8 +144,8 @@ func TestMovedTags(t *testing.T) {
 // TestLockedTime: a lock with a time of the future, or with the last of all sequences, makes
 // no bundle.
 func TestLockedTime(t *testing.T) {
-	up, key := bundletest.NewRegistry(t, nil), bundletest.NewKey(t)
-	ref := up.Push(t, "team/app:1", bundletest.Image("linux/amd64", random(1, 1000)))
+	up, key := world.NewRegistry(t, nil), world.NewKey(t)
+	ref := up.Push(t, "team/app:1", world.Image("linux/amd64", random(1, 1000)))
 	for name, x := range map[string]struct {
 		change func(l *manifests.Lock, now time.Time)
 		want   error
@@ -158,7 +159,7 @@ func TestLockedTime(t *testing.T) {
 		"the last sequence": {func(l *manifests.Lock, _ time.Time) { l.Sequence = 1<<63 - 1 }, manifests.ErrInvalid},
 		"one before it":     {func(l *manifests.Lock, _ time.Time) { l.Sequence = 1<<63 - 2 }, manifests.ErrInvalid},
 	} {
-		o := bundletest.Options(t, bundletest.Manifest(t, "demo", ref), key, up)
+		o := world.Options(t, world.Manifest(t, "demo", ref), key, up)
 		lock, err := create.Lock(t.Context(), o, filepath.Join(t.TempDir(), "d"))
 		if err != nil {
 			t.Fatal(err)
@@ -170,7 +171,7 @@ func TestLockedTime(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	o := bundletest.Options(t, bundletest.Manifest(t, "demo", ref), key, up)
+	o := world.Options(t, world.Manifest(t, "demo", ref), key, up)
 	last := int64(1<<63 - 1)
 	o.Sequence = &last
 	if _, err := create.Run(t.Context(), o); !errors.Is(err, manifests.ErrInvalid) {

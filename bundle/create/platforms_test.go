@@ -9,11 +9,12 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
+
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
 	"github.com/oob-bundle/oob-bundle/bundle/create"
 	"github.com/oob-bundle/oob-bundle/bundle/remote"
 )
@@ -21,12 +22,12 @@ import (
 // rawIndex pushes an index whose entries are images with these platforms in JSON, or
 // nothing where that is empty, and returns their digests. A platform that begins with
 // "@N " is that of a BuildKit attestation of entry N.
-func rawIndex(t *testing.T, up *bundletest.Registry, ref string, platforms ...string) (entries []bundle.Digest) {
+func rawIndex(t *testing.T, up *world.Registry, ref string, platforms ...string) (entries []bundle.Digest) {
 	t.Helper()
 	repo, tag, _ := strings.Cut(ref, ":")
 	var list []string
 	for i, p := range platforms {
-		img := bundletest.Image("linux/amd64", bundletest.Layer(file(fmt.Sprint(ref, i))))
+		img := world.Image("linux/amd64", world.Layer(file(fmt.Sprint(ref, i))))
 		up.Push(t, fmt.Sprintf("%s:entry%d", repo, i), img)
 		d := descriptorOf(t, img)
 		var about int
@@ -164,9 +165,9 @@ func TestChoosePlatforms(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			up := bundletest.NewRegistry(t, nil)
+			up := world.NewRegistry(t, nil)
 			entries := rawIndex(t, up, "team/app:1", test.entries...)
-			o := bundletest.Options(t, bundletest.Manifest(t, "demo", up.Host+"/team/app:1"), bundletest.NewKey(t), up)
+			o := world.Options(t, world.Manifest(t, "demo", up.Host+"/team/app:1"), world.NewKey(t), up)
 			o.Platforms = nil
 			for _, s := range test.asked {
 				p, err := bundle.ParsePlatform(s)
@@ -211,14 +212,14 @@ func digests(all []bundle.Digest, which []int) (list []bundle.Digest) {
 // TestPlatformsOfOneBundle: images for different variants fit into one bundle, indexes
 // and images of one manifest alike.
 func TestPlatformsOfOneBundle(t *testing.T) {
-	up := bundletest.NewRegistry(t, nil)
+	up := world.NewRegistry(t, nil)
 	rawIndex(t, up, "team/old:1", platformJSON("linux/amd64"), platformJSON("linux/arm/v6"))
 	rawIndex(t, up, "team/new:1", platformJSON("linux/amd64"), platformJSON("linux/arm/v7"))
-	up.Push(t, "team/single:1", withVariant(t, bundletest.Image("linux/arm", bundletest.Layer(file("single"))), "v6"))
-	m := bundletest.Manifest(t, "demo", up.Host+"/team/old:1", up.Host+"/team/new:1", up.Host+"/team/single:1")
-	o := bundletest.Options(t, m, bundletest.NewKey(t), up)
+	up.Push(t, "team/single:1", withVariant(t, world.Image("linux/arm", world.Layer(file("single"))), "v6"))
+	m := world.Manifest(t, "demo", up.Host+"/team/old:1", up.Host+"/team/new:1", up.Host+"/team/single:1")
+	o := world.Options(t, m, world.NewKey(t), up)
 	o.Platforms = []bundle.Platform{{OS: "linux", Architecture: "arm", Variant: "v7"}}
-	if _, d, _ := read(t, bundletest.Create(t, o)); len(d.Images) != 3 {
+	if _, d, _ := read(t, world.Create(t, o)); len(d.Images) != 3 {
 		t.Errorf("%d images", len(d.Images))
 	}
 	o.Platforms[0].Variant = "v5"
@@ -243,7 +244,7 @@ func TestStrangeEntries(t *testing.T) {
 	}{"the image": {0, false}, "another image": {1, true}, "an artifact": {2, true}} {
 		t.Run(name, func(t *testing.T) {
 			var entry bundle.Digest
-			up := bundletest.NewRegistry(t, served(func(h http.Header, body string) string {
+			up := world.NewRegistry(t, served(func(h http.Header, body string) string {
 				if !strings.Contains(body, `"manifests"`) || entry == "" {
 					return body
 				}
@@ -254,7 +255,7 @@ func TestStrangeEntries(t *testing.T) {
 			}))
 			entries := rawIndex(t, up, "team/app:1", platformJSON("linux/amd64"), platformJSON("linux/arm64"), "{}")
 			entry = entries[test.strange]
-			o := bundletest.Options(t, bundletest.Manifest(t, "demo", up.Host+"/team/app:1"), bundletest.NewKey(t), up)
+			o := world.Options(t, world.Manifest(t, "demo", up.Host+"/team/app:1"), world.NewKey(t), up)
 			_, err := create.Run(t.Context(), o)
 			if test.good && err != nil || !test.good && (!errors.Is(err, remote.ErrRegistry) || !strings.Contains(err.Error(), old)) {
 				t.Errorf("got %v", err)

@@ -10,13 +10,14 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
+
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/partial"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
 	"github.com/oob-bundle/oob-bundle/bundle/create"
 	"github.com/oob-bundle/oob-bundle/manifests"
 )
@@ -40,7 +41,7 @@ func digestOf(t *testing.T, img v1.Image) bundle.Digest {
 }
 
 // bundleSignature is the same as a Sigstore bundle about an image.
-func bundleSignature(t *testing.T, key *bundletest.Key, img v1.Image, predicate string) v1.Image {
+func bundleSignature(t *testing.T, key *world.Key, img v1.Image, predicate string) v1.Image {
 	t.Helper()
 	payload := fmt.Appendf(
 		nil,
@@ -59,7 +60,7 @@ func bundleSignature(t *testing.T, key *bundletest.Key, img v1.Image, predicate 
 	if err != nil {
 		t.Fatal(err)
 	}
-	return about(bundletest.ArtifactOf("application/vnd.dev.sigstore.bundle.v0.3+json", data, nil), img)
+	return about(world.ArtifactOf("application/vnd.dev.sigstore.bundle.v0.3+json", data, nil), img)
 }
 
 func tagOf(d bundle.Digest, suffix string) string { return "team/app:sha256-" + d.Hex() + suffix }
@@ -101,15 +102,15 @@ func TestReferrers(t *testing.T) {
 	for name, api := range map[string]bool{"by the API, on two pages": true, "by the tag that clients keep": false} {
 		t.Run(name, func(t *testing.T) {
 			var pages map[string][]v1.Image
-			up := bundletest.NewRegistry(t, referrersAPI(&pages))
-			amd, arm := bundletest.Image("linux/amd64", bundletest.Layer(file("a"))), bundletest.Image("linux/arm64", bundletest.Layer(file("b")))
-			index := bundletest.Index(amd, arm)
+			up := world.NewRegistry(t, referrersAPI(&pages))
+			amd, arm := world.Image("linux/amd64", world.Layer(file("a"))), world.Image("linux/arm64", world.Layer(file("b")))
+			index := world.Index(amd, arm)
 			ref := up.Push(t, "team/app:1", index)
 			up.Push(t, "team/app:latest", index)
-			sbom := about(bundletest.ArtifactOf("application/spdx+json", []byte("{}"), nil), amd)
-			scan := about(bundletest.ArtifactOf("application/sarif+json", []byte("{}"), nil), amd)
-			signed := about(bundletest.ArtifactOf("application/vnd.example.signature", []byte("of the sbom"), nil), sbom)
-			other := about(bundletest.ArtifactOf("application/spdx+json", []byte(`{"of":"arm"}`), nil), arm)
+			sbom := about(world.ArtifactOf("application/spdx+json", []byte("{}"), nil), amd)
+			scan := about(world.ArtifactOf("application/sarif+json", []byte("{}"), nil), amd)
+			signed := about(world.ArtifactOf("application/vnd.example.signature", []byte("of the sbom"), nil), sbom)
+			other := about(world.ArtifactOf("application/spdx+json", []byte(`{"of":"arm"}`), nil), arm)
 			for i, img := range []v1.Image{sbom, scan, signed, other} {
 				up.Push(t, fmt.Sprintf("team/app:x%d", i), img)
 			}
@@ -122,9 +123,9 @@ func TestReferrers(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			up.Push(t, tagOf(bundle.Digest(top.String()), ".sig"), bundletest.CosignSignature(t, bundletest.NewKey(t), bundle.Digest(top.String())))
-			up.Push(t, tagOf(digestOf(t, amd), ".att"), bundletest.ArtifactOf("application/vnd.dsse.envelope.v1+json", []byte("{}"), nil))
-			o := bundletest.Options(t, bundletest.Manifest(t, "demo", ref, up.Host+"/team/app:latest"), bundletest.NewKey(t), up)
+			up.Push(t, tagOf(bundle.Digest(top.String()), ".sig"), world.CosignSignature(t, world.NewKey(t), bundle.Digest(top.String())))
+			up.Push(t, tagOf(digestOf(t, amd), ".att"), world.ArtifactOf("application/vnd.dsse.envelope.v1+json", []byte("{}"), nil))
+			o := world.Options(t, world.Manifest(t, "demo", ref, up.Host+"/team/app:latest"), world.NewKey(t), up)
 			r, err := create.Run(t.Context(), o)
 			if err != nil {
 				t.Fatal(err)
@@ -156,7 +157,7 @@ func TestReferrers(t *testing.T) {
 				t.Errorf("the lock has %d referrers", n)
 			}
 			o.WithoutReferrers, o.Output = true, o.Output+".plain"
-			_, d, _ = read(t, bundletest.Create(t, o))
+			_, d, _ = read(t, world.Create(t, o))
 			if len(d.Images) != 2 || len(d.Images[0].Referrers) > 0 {
 				t.Errorf("without them: %+v", d.Images)
 			}
@@ -167,44 +168,44 @@ func TestReferrers(t *testing.T) {
 // TestVerifyImages: a signature that a manifest asks for is there and good, or
 // there is no bundle.
 func TestVerifyImages(t *testing.T) {
-	key, stranger := bundletest.NewKey(t), bundletest.NewKey(t)
-	img := bundletest.Image("linux/amd64", bundletest.Layer(file("signed")))
-	other := bundletest.Image("linux/amd64", bundletest.Layer(file("other")))
+	key, stranger := world.NewKey(t), world.NewKey(t)
+	img := world.Image("linux/amd64", world.Layer(file("signed")))
+	other := world.Image("linux/amd64", world.Layer(file("other")))
 	const sign = "https://sigstore.dev/cosign/sign/v1"
 	for name, test := range map[string]struct {
 		pattern string
-		upload  func(up *bundletest.Registry)
+		upload  func(up *world.Registry)
 		good    bool
 		without bool
 	}{
-		"a tag of cosign's": {"**", func(up *bundletest.Registry) {
-			up.Push(t, tagOf(digestOf(t, img), ".sig"), bundletest.CosignSignature(t, key, digestOf(t, img)))
+		"a tag of cosign's": {"**", func(up *world.Registry) {
+			up.Push(t, tagOf(digestOf(t, img), ".sig"), world.CosignSignature(t, key, digestOf(t, img)))
 		}, true, false},
-		"a Sigstore bundle": {"**", func(up *bundletest.Registry) { up.Push(t, "team/app:s", bundleSignature(t, key, img, sign)) }, true, false},
+		"a Sigstore bundle": {"**", func(up *world.Registry) { up.Push(t, "team/app:s", bundleSignature(t, key, img, sign)) }, true, false},
 		"checked and left behind": {
-			"**", func(up *bundletest.Registry) { up.Push(t, "team/app:s", bundleSignature(t, key, img, sign)) }, true, true,
+			"**", func(up *world.Registry) { up.Push(t, "team/app:s", bundleSignature(t, key, img, sign)) }, true, true,
 		},
-		"nothing asked":                   {"docker.io/**", func(*bundletest.Registry) {}, true, false},
-		"no signature":                    {"**", func(*bundletest.Registry) {}, false, false},
-		"no signature, and none to carry": {"**", func(*bundletest.Registry) {}, false, true},
-		"by somebody else": {"**", func(up *bundletest.Registry) {
-			up.Push(t, tagOf(digestOf(t, img), ".sig"), bundletest.CosignSignature(t, stranger, digestOf(t, img)))
+		"nothing asked":                   {"docker.io/**", func(*world.Registry) {}, true, false},
+		"no signature":                    {"**", func(*world.Registry) {}, false, false},
+		"no signature, and none to carry": {"**", func(*world.Registry) {}, false, true},
+		"by somebody else": {"**", func(up *world.Registry) {
+			up.Push(t, tagOf(digestOf(t, img), ".sig"), world.CosignSignature(t, stranger, digestOf(t, img)))
 		}, false, false},
-		"of another image": {"**", func(up *bundletest.Registry) {
-			up.Push(t, tagOf(digestOf(t, img), ".sig"), bundletest.CosignSignature(t, key, digestOf(t, other)))
+		"of another image": {"**", func(up *world.Registry) {
+			up.Push(t, tagOf(digestOf(t, img), ".sig"), world.CosignSignature(t, key, digestOf(t, other)))
 		}, false, false},
-		"of another image, as a bundle": {"**", func(up *bundletest.Registry) {
+		"of another image, as a bundle": {"**", func(up *world.Registry) {
 			up.Push(t, "team/app:s", about(bundleSignature(t, key, other, sign), img))
 		}, false, false},
-		"an attestation": {"**", func(up *bundletest.Registry) {
+		"an attestation": {"**", func(up *world.Registry) {
 			up.Push(t, "team/app:s", bundleSignature(t, key, img, "https://slsa.dev/provenance/v1"))
 		}, false, false},
-		"under the tag of another": {"**", func(up *bundletest.Registry) {
-			up.Push(t, tagOf(digestOf(t, other), ".sig"), bundletest.CosignSignature(t, key, digestOf(t, img)))
+		"under the tag of another": {"**", func(up *world.Registry) {
+			up.Push(t, tagOf(digestOf(t, other), ".sig"), world.CosignSignature(t, key, digestOf(t, img)))
 		}, false, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			up := bundletest.NewRegistry(t, nil)
+			up := world.NewRegistry(t, nil)
 			ref := up.Push(t, "team/app:1", img)
 			test.upload(up)
 			public, err := os.ReadFile(key.Public)
@@ -219,7 +220,7 @@ func TestVerifyImages(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			o := bundletest.Options(t, m, bundletest.NewKey(t), up)
+			o := world.Options(t, m, world.NewKey(t), up)
 			o.WithoutReferrers = test.without
 			r, err := create.Run(t.Context(), o)
 			if !test.good {

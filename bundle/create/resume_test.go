@@ -15,11 +15,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
+
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/static"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
 	"github.com/oob-bundle/oob-bundle/bundle/create"
 	"github.com/oob-bundle/oob-bundle/bundle/remote"
 )
@@ -242,14 +243,14 @@ func TestResume(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			m := &meter{}
-			up, key := bundletest.NewRegistry(t, m.wrap), bundletest.NewKey(t)
+			up, key := world.NewRegistry(t, m.wrap), world.NewKey(t)
 			var layers []v1.Layer
 			for i := range 6 {
 				layers = append(layers, random(i, each))
 			}
-			ref := up.Push(t, "team/app:1", bundletest.Image("linux/amd64", layers...))
-			o := bundletest.Options(t, bundletest.Manifest(t, "demo", ref), key, up)
-			undisturbed := bundletest.Create(t, o)
+			ref := up.Push(t, "team/app:1", world.Image("linux/amd64", layers...))
+			o := world.Options(t, world.Manifest(t, "demo", ref), key, up)
+			undisturbed := world.Create(t, o)
 			want, err := os.ReadFile(undisturbed)
 			if err != nil {
 				t.Fatal(err)
@@ -268,7 +269,7 @@ func TestResume(t *testing.T) {
 				test.between(t, &o)
 			}
 			m.restart()
-			got, err := os.ReadFile(bundletest.Create(t, o))
+			got, err := os.ReadFile(world.Create(t, o))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -292,7 +293,7 @@ func TestResume(t *testing.T) {
 func partialShape(t *testing.T, o create.Options) ([]bundle.Member, *bundle.Deployment, []byte) {
 	t.Helper()
 	o.Output = filepath.Join(t.TempDir(), "shape.oob.tar")
-	r, d, data := read(t, bundletest.Create(t, o))
+	r, d, data := read(t, world.Create(t, o))
 	return r.Blobs(), d, data
 }
 
@@ -331,32 +332,32 @@ func sameOutsideSlot(t *testing.T, a, b []byte) {
 // used only where it is right.
 func TestResumeChanged(t *testing.T) {
 	const each = 1_000_000
-	for name, change := range map[string]func(t *testing.T, o *create.Options, up *bundletest.Registry){
-		"another manifest": func(t *testing.T, o *create.Options, up *bundletest.Registry) {
+	for name, change := range map[string]func(t *testing.T, o *create.Options, up *world.Registry){
+		"another manifest": func(t *testing.T, o *create.Options, up *world.Registry) {
 			t.Helper()
-			other := up.Push(t, "team/other:1", bundletest.Image("linux/amd64", random(40, each), random(2, each)))
-			o.Manifest = bundletest.Manifest(t, "demo", other)
+			other := up.Push(t, "team/other:1", world.Image("linux/amd64", random(40, each), random(2, each)))
+			o.Manifest = world.Manifest(t, "demo", other)
 		},
-		"a moved tag": func(t *testing.T, _ *create.Options, up *bundletest.Registry) {
+		"a moved tag": func(t *testing.T, _ *create.Options, up *world.Registry) {
 			t.Helper()
-			up.Push(t, "team/app:1", bundletest.Image("linux/amd64", random(50, each/2), random(1, each), random(2, each)))
+			up.Push(t, "team/app:1", world.Image("linux/amd64", random(50, each/2), random(1, each), random(2, each)))
 		},
-		"another platform": func(_ *testing.T, o *create.Options, _ *bundletest.Registry) {
+		"another platform": func(_ *testing.T, o *create.Options, _ *world.Registry) {
 			o.Platforms = []bundle.Platform{{OS: "linux", Architecture: "arm64"}}
 		},
-		"volumes": func(_ *testing.T, o *create.Options, _ *bundletest.Registry) { o.VolumeSize = 300_000 },
+		"volumes": func(_ *testing.T, o *create.Options, _ *world.Registry) { o.VolumeSize = 300_000 },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			m := &meter{}
-			up, key := bundletest.NewRegistry(t, m.wrap), bundletest.NewKey(t)
-			ref := up.Push(t, "team/app:1", bundletest.Index(
-				bundletest.Image("linux/amd64", random(1, each), random(2, each), random(3, each)),
-				bundletest.Image("linux/arm64", random(2, each), random(4, each))))
-			o := bundletest.Options(t, bundletest.Manifest(t, "demo", ref), key, up)
+			up, key := world.NewRegistry(t, m.wrap), world.NewKey(t)
+			ref := up.Push(t, "team/app:1", world.Index(
+				world.Image("linux/amd64", random(1, each), random(2, each), random(3, each)),
+				world.Image("linux/arm64", random(2, each), random(4, each))))
+			o := world.Options(t, world.Manifest(t, "demo", ref), key, up)
 			interrupted(t, o, m, 2_200_000)
 			change(t, &o, up)
-			got := bundletest.Create(t, o)
+			got := world.Create(t, o)
 			fresh := o
 			fresh.Output = filepath.Join(t.TempDir(), "fresh.oob.tar")
 			first, err := create.Run(t.Context(), fresh)
@@ -389,8 +390,8 @@ func whole(t *testing.T, path string) []byte {
 // TestNothingLeft: a run that fails before it has anything leaves nothing, and
 // one that has something keeps it.
 func TestNothingLeft(t *testing.T) {
-	up, key := bundletest.NewRegistry(t, nil), bundletest.NewKey(t)
-	o := bundletest.Options(t, bundletest.Manifest(t, "demo", up.Host+"/team/missing:1"), key, up)
+	up, key := world.NewRegistry(t, nil), world.NewKey(t)
+	o := world.Options(t, world.Manifest(t, "demo", up.Host+"/team/missing:1"), key, up)
 	if _, err := create.Run(t.Context(), o); !errors.Is(err, remote.ErrRegistry) {
 		t.Fatal(err)
 	}
@@ -403,10 +404,10 @@ func TestNothingLeft(t *testing.T) {
 func TestReuse(t *testing.T) {
 	const each = 1_000_000
 	m := &meter{}
-	up, key := bundletest.NewRegistry(t, m.wrap), bundletest.NewKey(t)
-	old := up.Push(t, "team/app:1", bundletest.Image("linux/amd64", random(1, each), random(2, each)))
-	before := bundletest.Create(t, bundletest.Options(t, bundletest.Manifest(t, "demo", old), key, up))
-	ref := up.Push(t, "team/app:2", bundletest.Image("linux/amd64", random(1, each), random(2, each), random(3, each)))
+	up, key := world.NewRegistry(t, m.wrap), world.NewKey(t)
+	old := up.Push(t, "team/app:1", world.Image("linux/amd64", random(1, each), random(2, each)))
+	before := world.Create(t, world.Options(t, world.Manifest(t, "demo", old), key, up))
+	ref := up.Push(t, "team/app:2", world.Image("linux/amd64", random(1, each), random(2, each), random(3, each)))
 	r, _, _ := read(t, before)
 	damaged := filepath.Join(t.TempDir(), "damaged.oob.tar")
 	data, err := os.ReadFile(before)
@@ -419,11 +420,11 @@ func TestReuse(t *testing.T) {
 			break
 		}
 	}
-	bundletest.Write(t, damaged, data, 0o644)
+	world.Write(t, damaged, data, 0o644)
 	volumes := filepath.Join(t.TempDir(), "volumes.oob.tar")
-	o := bundletest.Options(t, bundletest.Manifest(t, "demo", old), key, up)
+	o := world.Options(t, world.Manifest(t, "demo", old), key, up)
 	o.Output, o.VolumeSize = volumes, 700_000
-	bundletest.Create(t, o)
+	world.Create(t, o)
 	for name, test := range map[string]struct {
 		from   []string
 		blobs  int64 // that come from upstream
@@ -435,11 +436,11 @@ func TestReuse(t *testing.T) {
 		"damaged, and whole": {[]string{damaged, before}, 1, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			o := bundletest.Options(t, bundletest.Manifest(t, "demo", ref), key, up)
+			o := world.Options(t, world.Manifest(t, "demo", ref), key, up)
 			warned := false
 			o.Reuse, o.Warn = test.from, func(string, ...any) { warned = true }
 			m.restart()
-			got := bundletest.Create(t, o)
+			got := world.Create(t, o)
 			if sent := m.sent.Load(); sent < test.blobs*each || sent > test.blobs*each+10_000 {
 				t.Errorf("%d bytes were fetched", sent)
 			}
@@ -447,10 +448,10 @@ func TestReuse(t *testing.T) {
 				t.Errorf("warned: %v", warned)
 			}
 			o.Reuse, o.Output = nil, filepath.Join(t.TempDir(), "plain.oob.tar")
-			sameOutsideSlot(t, whole(t, bundletest.Create(t, o)), whole(t, got))
+			sameOutsideSlot(t, whole(t, world.Create(t, o)), whole(t, got))
 		})
 	}
-	o = bundletest.Options(t, bundletest.Manifest(t, "demo", ref), key, up)
+	o = world.Options(t, world.Manifest(t, "demo", ref), key, up)
 	o.Reuse = []string{key.Public}
 	if _, err := create.Run(t.Context(), o); !errors.Is(err, bundle.ErrFormat) {
 		t.Errorf("reusing what is no bundle: %v", err)
@@ -460,17 +461,17 @@ func TestReuse(t *testing.T) {
 // TestFewRequests: what upstream has described is not asked for twice.
 func TestFewRequests(t *testing.T) {
 	asked := make(chan string, 1000)
-	up := bundletest.NewRegistry(t, func(next http.Handler) http.Handler {
+	up := world.NewRegistry(t, func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			asked <- r.Method + " " + r.URL.Path
 			next.ServeHTTP(w, r)
 		})
 	})
-	one := up.Push(t, "team/one:1", bundletest.Image("linux/amd64", random(1, 1000), random(2, 1000)))
+	one := up.Push(t, "team/one:1", world.Image("linux/amd64", random(1, 1000), random(2, 1000)))
 	two := up.Push(
 		t,
 		"team/two:1",
-		bundletest.Index(bundletest.Image("linux/amd64", random(1, 1000)), bundletest.Image("linux/arm64", random(3, 1000))),
+		world.Index(world.Image("linux/amd64", random(1, 1000)), world.Image("linux/arm64", random(3, 1000))),
 	)
 	// Two greetings; one manifest, its config, two layers; an index, a manifest,
 	// a config. The layer that both images have comes once. For what speaks of the
@@ -480,9 +481,9 @@ func TestFewRequests(t *testing.T) {
 		for len(asked) > 0 {
 			<-asked
 		}
-		o := bundletest.Options(t, bundletest.Manifest(t, "demo", one, two), bundletest.NewKey(t), up)
+		o := world.Options(t, world.Manifest(t, "demo", one, two), world.NewKey(t), up)
 		o.WithoutReferrers = without
-		bundletest.Create(t, o)
+		world.Create(t, o)
 		seen, total := map[string]int{}, 0
 		for len(asked) > 0 {
 			request := <-asked

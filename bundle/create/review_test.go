@@ -10,15 +10,16 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
+
 	"github.com/oob-bundle/oob-bundle/bundle"
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
 	"github.com/oob-bundle/oob-bundle/bundle/create"
 	"github.com/oob-bundle/oob-bundle/manifests"
 )
 
 // TestNotOneBundle: what verify would refuse is never made.
 func TestNotOneBundle(t *testing.T) {
-	archive := bundletest.PluginFacts("com.example.demo", "1.2.3").Archive()
+	archive := world.PluginFacts("com.example.demo", "1.2.3").Archive()
 	s := newWeb(t, map[string][]byte{"/a.tar.gz": archive, "/b.tar.gz": archive})
 	for name, body := range map[string]string{
 		"a plugin twice": fmt.Sprintf("    plugins: [{url: \"$WEB/a.tar.gz\", sha256: %s}, {url: "+
@@ -30,8 +31,8 @@ func TestNotOneBundle(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			bundletest.Write(t, filepath.Join(dir, "local.conf"), []byte("x"), 0o644)
-			bundletest.Write(
+			world.Write(t, filepath.Join(dir, "local.conf"), []byte("x"), 0o644)
+			world.Write(
 				t, filepath.Join(dir, "m.yaml"),
 				[]byte(
 					strings.ReplaceAll(
@@ -44,7 +45,7 @@ func TestNotOneBundle(t *testing.T) {
 			)
 			m, err := manifests.Read(filepath.Join(dir, "m.yaml"))
 			if err == nil {
-				o := bundletest.Options(t, m, bundletest.NewKey(t), &bundletest.Registry{Host: s.host()})
+				o := world.Options(t, m, world.NewKey(t), &world.Registry{Host: s.host()})
 				_, err = create.Run(t.Context(), o)
 				if _, statErr := os.Stat(o.Output); statErr == nil {
 					t.Error("there is a bundle")
@@ -59,13 +60,13 @@ func TestNotOneBundle(t *testing.T) {
 
 // TestSignedCharts: a rule about images is one about charts from registries too.
 func TestSignedCharts(t *testing.T) {
-	key := bundletest.NewKey(t)
-	up := bundletest.NewRegistry(t, nil)
+	key := world.NewKey(t)
+	up := world.NewRegistry(t, nil)
 	public, err := os.ReadFile(key.Public)
 	if err != nil {
 		t.Fatal(err)
 	}
-	up.Push(t, "charts/demo:1.0.0", bundletest.Artifact([]byte("unsigned")))
+	up.Push(t, "charts/demo:1.0.0", world.Artifact([]byte("unsigned")))
 	m, err := manifests.Parse(
 		fmt.Appendf(nil, `{"apiVersion": "oobbundle.dev/v1", "kind": "Manifest", "metadata": {"name": "demo", "version": "1"},
 "keys": {"maker": %q}, "verifyImages": [{"images": "**", "keys": ["maker"]}], `+
@@ -75,7 +76,7 @@ func TestSignedCharts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := create.Run(t.Context(), bundletest.Options(t, m, bundletest.NewKey(t), up)); !errors.Is(err, bundle.ErrSignature) {
+	if _, err := create.Run(t.Context(), world.Options(t, m, world.NewKey(t), up)); !errors.Is(err, bundle.ErrSignature) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -91,7 +92,7 @@ func TestURLs(t *testing.T) {
 	}
 	for _, path := range []string{"/dl?id=5&x=%2F", "//other.example/dl"} {
 		o := intake(t, s, fmt.Sprintf("    files: [{source: \"$WEB%s\", path: x, sha256: %s}]\n", path, hexOf(content)))
-		bundletest.Create(t, o)
+		world.Create(t, o)
 		if asked.Load() != path {
 			t.Errorf("%s was asked as %v", path, asked.Load())
 		}
@@ -100,7 +101,7 @@ func TestURLs(t *testing.T) {
 
 // TestSameURLTwice: two items of one URL do not write over each other.
 func TestSameURLTwice(t *testing.T) {
-	archive := bundletest.PluginFacts("com.example.demo", "1.2.3").Archive()
+	archive := world.PluginFacts("com.example.demo", "1.2.3").Archive()
 	s := newWeb(t, map[string][]byte{"/a.tar.gz": archive})
 	for range 10 {
 		o := intake(
@@ -110,14 +111,14 @@ func TestSameURLTwice(t *testing.T) {
 				hexOf(archive),
 			),
 		)
-		bundletest.Create(t, o)
+		world.Create(t, o)
 	}
 }
 
 // TestBusyReferrers: a registry that is busy for a moment is asked again.
 func TestBusyReferrers(t *testing.T) {
 	var asked atomic.Int64
-	up := bundletest.NewRegistry(t, func(next http.Handler) http.Handler {
+	up := world.NewRegistry(t, func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if strings.Contains(r.URL.Path, "/referrers/") && asked.Add(1) == 1 {
 				w.WriteHeader(http.StatusServiceUnavailable)
@@ -126,9 +127,9 @@ func TestBusyReferrers(t *testing.T) {
 			next.ServeHTTP(w, r)
 		})
 	})
-	ref := up.Push(t, "team/app:1", bundletest.Image("linux/amd64", bundletest.Layer(file("x"))))
+	ref := up.Push(t, "team/app:1", world.Image("linux/amd64", world.Layer(file("x"))))
 	asked.Store(0)
-	bundletest.Create(t, bundletest.Options(t, bundletest.Manifest(t, "demo", ref), bundletest.NewKey(t), up))
+	world.Create(t, world.Options(t, world.Manifest(t, "demo", ref), world.NewKey(t), up))
 	if asked.Load() != 2 {
 		t.Errorf("asked %d times", asked.Load())
 	}
@@ -137,12 +138,12 @@ func TestBusyReferrers(t *testing.T) {
 // TestLockLeavesNewSignatures: what upstream got since the lock was made does not
 // break it, nor does a tag of cosign's that has got one more signature.
 func TestLockLeavesNewSignatures(t *testing.T) {
-	up := bundletest.NewRegistry(t, nil)
-	img := bundletest.Image("linux/amd64", bundletest.Layer(file("x")))
+	up := world.NewRegistry(t, nil)
+	img := world.Image("linux/amd64", world.Layer(file("x")))
 	ref := up.Push(t, "team/app:1", img)
-	up.Push(t, "team/app:a", about(bundletest.ArtifactOf("application/spdx+json", []byte("{}"), nil), img))
-	up.Push(t, tagOf(digestOf(t, img), ".att"), bundletest.CosignSignature(t, bundletest.NewKey(t), digestOf(t, img)))
-	chart := bundletest.HelmChart("demo", "1.0.0")
+	up.Push(t, "team/app:a", about(world.ArtifactOf("application/spdx+json", []byte("{}"), nil), img))
+	up.Push(t, tagOf(digestOf(t, img), ".att"), world.CosignSignature(t, world.NewKey(t), digestOf(t, img)))
+	chart := world.HelmChart("demo", "1.0.0")
 	up.Push(t, "charts/demo:1.0.0", chart)
 	m, err := manifests.Parse(
 		fmt.Appendf(nil, `{"apiVersion": "oobbundle.dev/v1", "kind": "Manifest", "metadata": {"name": "demo", "version": "1"},
@@ -152,15 +153,15 @@ func TestLockLeavesNewSignatures(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := bundletest.Options(t, m, bundletest.NewKey(t), up)
+	o := world.Options(t, m, world.NewKey(t), up)
 	first, err := create.Run(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	up.Push(t, "charts/demo:signed", about(bundletest.ArtifactOf("application/sarif+json", []byte("{}"), nil), chart))
-	up.Push(t, "team/app:b", about(bundletest.ArtifactOf("application/sarif+json", []byte("{}"), nil), img))
+	up.Push(t, "charts/demo:signed", about(world.ArtifactOf("application/sarif+json", []byte("{}"), nil), chart))
+	up.Push(t, "team/app:b", about(world.ArtifactOf("application/sarif+json", []byte("{}"), nil), img))
 	for _, suffix := range []string{".sig", ".att"} {
-		up.Push(t, tagOf(digestOf(t, img), suffix), bundletest.CosignSignature(t, bundletest.NewKey(t), digestOf(t, img)))
+		up.Push(t, tagOf(digestOf(t, img), suffix), world.CosignSignature(t, world.NewKey(t), digestOf(t, img)))
 	}
 	o.Lock = first.Lock
 	second, err := create.Run(t.Context(), o)

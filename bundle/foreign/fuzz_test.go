@@ -12,7 +12,7 @@ import (
 	"testing"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest/seeds"
+	"github.com/oob-bundle/oob-bundle/internal/testkit/seeds"
 )
 
 // TestSeeds counts what the fuzz target begins with, and what becomes of it.

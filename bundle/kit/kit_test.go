@@ -15,8 +15,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
+
 	"github.com/oob-bundle/oob-bundle/bundle"
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
 	"github.com/oob-bundle/oob-bundle/bundle/kit"
 	"github.com/oob-bundle/oob-bundle/bundle/record"
 )
@@ -34,13 +35,13 @@ func changed(t *testing.T, program string, change func(data []byte)) string {
 	}
 	change(data)
 	path := filepath.Join(t.TempDir(), "changed")
-	bundletest.Write(t, path, data, 0o755)
+	world.Write(t, path, data, 0o755)
 	return path
 }
 
 // TestOpen: only oob-bundle, for the right machine, that needs nothing of it.
 func TestOpen(t *testing.T) {
-	program := bundletest.Program(t, ours)
+	program := world.Program(t, ours)
 	p, err := kit.Open(program, here())
 	if err != nil {
 		t.Fatal(err)
@@ -49,14 +50,14 @@ func TestOpen(t *testing.T) {
 		t.Errorf("%s %s", p.Name(), p.Version)
 	}
 	text := filepath.Join(t.TempDir(), "script")
-	bundletest.Write(t, text, []byte("#!/bin/sh\n"), 0o755)
+	world.Write(t, text, []byte("#!/bin/sh\n"), 0o755)
 	other := bundle.Platform{OS: "linux", Architecture: "s390x"}
 	for name, test := range map[string]struct {
 		path     string
 		platform bundle.Platform
 		want     string
 	}{
-		"another program": {bundletest.Program(t, strings.TrimSuffix(ours, "oob-bundle")+"other"), here(), "cmd/other, not oob-bundle"},
+		"another program": {world.Program(t, strings.TrimSuffix(ours, "oob-bundle")+"other"), here(), "cmd/other, not oob-bundle"},
 		"a script":        {text, here(), "is not a Linux program"},
 		"another platform": {program, other, "was built for linux/" + runtime.GOARCH + ", and the bundle is for " +
 			"linux/s390x; give the release for linux/s390x"},
@@ -106,7 +107,7 @@ func about(name string) kit.ReadMe {
 }
 
 // placeTwice places the files of a kit, and again over what is there then.
-func placeTwice(t *testing.T, p *kit.Program, dir string, key *bundletest.Key) (files []kit.File) {
+func placeTwice(t *testing.T, p *kit.Program, dir string, key *world.Key) (files []kit.File) {
 	t.Helper()
 	for range 2 {
 		if err := p.CheckPlace(dir, "a.oob.tar"); err != nil {
@@ -125,8 +126,8 @@ func TestPlace(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	program := bundletest.Program(t, ours)
-	for name, key := range map[string]*bundletest.Key{"ECDSA": bundletest.NewKey(t), "Ed25519": bundletest.KeyOf(t, private)} {
+	program := world.Program(t, ours)
+	for name, key := range map[string]*world.Key{"ECDSA": world.NewKey(t), "Ed25519": world.KeyOf(t, private)} {
 		p, err := kit.Open(program, here())
 		if err != nil {
 			t.Fatal(err)
@@ -175,14 +176,14 @@ func TestPlace(t *testing.T) {
 
 // TestCheckPlace: nobody else's file is replaced, nor what is about another bundle.
 func TestCheckPlace(t *testing.T) {
-	p, err := kit.Open(bundletest.Program(t, ours), here())
+	p, err := kit.Open(world.Program(t, ours), here())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer p.Close()
 	for _, name := range []string{p.Name(), p.Name() + ".sha256", p.Name() + ".sigstore.json", kit.ReadMeName} {
 		dir := t.TempDir()
-		bundletest.Write(t, filepath.Join(dir, name), []byte("mine\n"), 0o644)
+		world.Write(t, filepath.Join(dir, name), []byte("mine\n"), 0o644)
 		if err := p.CheckPlace(
 			dir,
 			"a.oob.tar",
@@ -192,7 +193,7 @@ func TestCheckPlace(t *testing.T) {
 		}
 	}
 	dir := t.TempDir()
-	if _, err := p.Place(dir, bundletest.NewKey(t).Signer, about("a.oob.tar")); err != nil {
+	if _, err := p.Place(dir, world.NewKey(t).Signer, about("a.oob.tar")); err != nil {
 		t.Fatal(err)
 	}
 	if err := p.CheckPlace(dir, "b.oob.tar"); !errors.Is(err, fs.ErrExist) {

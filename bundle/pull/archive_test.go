@@ -13,7 +13,7 @@ import (
 	"testing"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest/seeds"
+	"github.com/oob-bundle/oob-bundle/internal/testkit/seeds"
 )
 
 const goodManifest = `{"id":"com.example.demo","name":"Demo","version":"1.2.3","min_server_version":"10.0.0",

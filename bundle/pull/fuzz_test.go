@@ -25,7 +25,7 @@ import (
 	"go.yaml.in/yaml/v4"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest/seeds"
+	"github.com/oob-bundle/oob-bundle/internal/testkit/seeds"
 	"github.com/oob-bundle/oob-bundle/manifests"
 	"github.com/oob-bundle/oob-bundle/verify"
 )

@@ -11,8 +11,8 @@ import (
 	"testing"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
 	"github.com/oob-bundle/oob-bundle/bundle/record"
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 	"github.com/oob-bundle/oob-bundle/manifests"
 )
 
@@ -31,8 +31,8 @@ func read(t *testing.T, path string) *record.Summary {
 	return s
 }
 
-func layer(name string, size int) bundletest.File {
-	return bundletest.File{Name: name, Mode: 0o644, Data: []byte(strings.Repeat(name+" ", size))}
+func layer(name string, size int) world.File {
+	return world.File{Name: name, Mode: 0o644, Data: []byte(strings.Repeat(name+" ", size))}
 }
 
 const (
@@ -40,39 +40,39 @@ const (
 	statement = `{"payloadType":"application/vnd.in-toto+json","payload":"e30=","signatures":[]}`
 )
 
-// world has images that share a layer, some with SBOMs, a partial index, a chart
+// fixture has images that share a layer, some with SBOMs, a partial index, a chart
 // and a file, in two bundles of which the second is newer.
-type world struct {
-	up           *bundletest.Registry
+type fixture struct {
+	up           *world.Registry
 	older, newer string // paths
 }
 
-func newWorld(t *testing.T) world {
-	up, key := bundletest.NewRegistry(t, nil), bundletest.NewKey(t)
-	base := bundletest.Layer(layer("base", 3000))
-	one := bundletest.Image("linux/amd64", base, bundletest.Layer(layer("one", 100)))
+func newFixture(t *testing.T) fixture {
+	up, key := world.NewRegistry(t, nil), world.NewKey(t)
+	base := world.Layer(layer("base", 3000))
+	one := world.Image("linux/amd64", base, world.Layer(layer("one", 100)))
 	up.Push(t, "team/one:1", one)
-	up.Push(t, "team/two:1", bundletest.Image("linux/amd64", base, bundletest.Layer(layer("two", 100))))
-	up.Push(t, "team/two:2", bundletest.Image("linux/amd64", base, bundletest.Layer(layer("two again", 200))))
-	amd := bundletest.Image("linux/amd64", bundletest.Layer(layer("multi", 10)))
+	up.Push(t, "team/two:1", world.Image("linux/amd64", base, world.Layer(layer("two", 100))))
+	up.Push(t, "team/two:2", world.Image("linux/amd64", base, world.Layer(layer("two again", 200))))
+	amd := world.Image("linux/amd64", world.Layer(layer("multi", 10)))
 	up.Push(
 		t,
 		"team/multi:1",
-		bundletest.WithAttestation(bundletest.Index(amd, bundletest.Image("linux/arm64", bundletest.Layer(layer("arm", 10)))), amd),
+		world.WithAttestation(world.Index(amd, world.Image("linux/arm64", world.Layer(layer("arm", 10)))), amd),
 	)
-	up.Push(t, "team/gone:1", bundletest.Image("linux/amd64", bundletest.Layer(layer("gone", 10))))
-	up.Push(t, "team/notes:1", bundletest.Artifact([]byte("not an image")))
+	up.Push(t, "team/gone:1", world.Image("linux/amd64", world.Layer(layer("gone", 10))))
+	up.Push(t, "team/notes:1", world.Artifact([]byte("not an image")))
 	d, err := one.Digest()
 	if err != nil {
 		t.Fatal(err)
 	}
 	tag := "team/one:sha256-" + d.Hex
-	up.Push(t, tag+".sbom", bundletest.ArtifactOf("text/spdx+json", []byte(spdx), nil))
-	up.Push(t, tag+".att", bundletest.ArtifactOf("application/vnd.dsse.envelope.v1+json", []byte(statement),
+	up.Push(t, tag+".sbom", world.ArtifactOf("text/spdx+json", []byte(spdx), nil))
+	up.Push(t, tag+".att", world.ArtifactOf("application/vnd.dsse.envelope.v1+json", []byte(statement),
 		map[string]string{"predicateType": "https://cyclonedx.org/bom"}))
 	bundleOf := func(name, images string, file string) string {
 		dir := t.TempDir()
-		bundletest.Write(t, filepath.Join(dir, "a.conf"), []byte(file), 0o644)
+		world.Write(t, filepath.Join(dir, "a.conf"), []byte(file), 0o644)
 		var list []string
 		for _, i := range strings.Fields(images) {
 			list = append(list, up.Host+"/team/"+i)
@@ -84,19 +84,19 @@ func newWorld(t *testing.T) world {
 			strings.Join(list, `", "`),
 		)
 		path := filepath.Join(dir, "m.yaml")
-		bundletest.Write(t, path, []byte(text), 0o644)
+		world.Write(t, path, []byte(text), 0o644)
 		m, err := manifests.Open(path)
 		if err != nil {
 			t.Fatal(err)
 		}
-		o := bundletest.Options(t, m, key, up)
-		return bundletest.Create(t, o)
+		o := world.Options(t, m, key, up)
+		return world.Create(t, o)
 	}
-	return world{up, bundleOf("1.0.0", "one:1 two:1 gone:1", "old"), bundleOf("1.1.0", "one:1 two:2 multi:1 notes:1", "new")}
+	return fixture{up, bundleOf("1.0.0", "one:1 two:1 gone:1", "old"), bundleOf("1.1.0", "one:1 two:2 multi:1 notes:1", "new")}
 }
 
 func TestSummary(t *testing.T) {
-	w := newWorld(t)
+	w := newFixture(t)
 	s := read(t, w.newer)
 	by := map[string]record.Image{}
 	for _, i := range s.Images {
@@ -141,7 +141,7 @@ func checkKinds(t *testing.T, by map[string]record.Image) {
 }
 
 func TestSBOMs(t *testing.T) {
-	w := newWorld(t)
+	w := newFixture(t)
 	s := read(t, w.newer)
 	if len(s.SBOMs) == 0 {
 		t.Fatal("no SBOM is listed")
@@ -161,7 +161,7 @@ func TestSBOMs(t *testing.T) {
 
 // TestSBOMsAreNotRead: a damaged SBOM is listed like any other.
 func TestSBOMsAreNotRead(t *testing.T) {
-	data, err := os.ReadFile(newWorld(t).newer)
+	data, err := os.ReadFile(newFixture(t).newer)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -177,7 +177,7 @@ func TestSBOMsAreNotRead(t *testing.T) {
 
 // TestRepeatedSBOM: a layer that one manifest names a thousand times is listed once.
 func TestRepeatedSBOM(t *testing.T) {
-	c := bundletest.NewContent("repeated")
+	c := world.NewContent("repeated")
 	image := c.Image("linux/amd64", "x")
 	c.Add("docker.io/library/app:1", image)
 	layer := c.Blob("application/spdx+json", []byte(spdx))
@@ -185,7 +185,7 @@ func TestRepeatedSBOM(t *testing.T) {
 	d, data := bundle.NewManifest(config, nil, slices.Repeat([]bundle.Descriptor{layer}, 1000)...)
 	c.Blobs[d.Digest] = data
 	c.Add("docker.io/library/app:sha256-"+image.Digest.Hex()+".sbom", d)
-	file := c.File(t, bundletest.NewKey(t))
+	file := c.File(t, world.NewKey(t))
 	s, err := record.Read(bytes.NewReader(file), int64(len(file)))
 	if err != nil {
 		t.Fatal(err)
@@ -197,7 +197,7 @@ func TestRepeatedSBOM(t *testing.T) {
 }
 
 func TestCompare(t *testing.T) {
-	w := newWorld(t)
+	w := newFixture(t)
 	s, old := read(t, w.newer), read(t, w.older)
 	if err := s.Compare(old); err != nil {
 		t.Fatal(err)
@@ -237,7 +237,7 @@ func checkChanges(t *testing.T, got map[string]record.Change) {
 
 // TestContract: the fields that inspect --json has had stay where they were.
 func TestContract(t *testing.T) {
-	data, err := json.Marshal(read(t, newWorld(t).newer))
+	data, err := json.Marshal(read(t, newFixture(t).newer))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,8 +23,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
+
 	"github.com/oob-bundle/oob-bundle/bundle"
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
 	"github.com/oob-bundle/oob-bundle/bundle/remote"
 )
 
@@ -93,7 +94,7 @@ func certsDir(t *testing.T, host string, files map[string][]byte) string {
 		t.Fatal(err)
 	}
 	for name, data := range files {
-		bundletest.Write(t, filepath.Join(dir, name), data, 0o600)
+		world.Write(t, filepath.Join(dir, name), data, 0o600)
 	}
 	return dir
 }
@@ -112,7 +113,7 @@ func connect(t *testing.T, host string, action remote.Action) (*remote.Repositor
 func TestClientCertificate(t *testing.T) {
 	cert, key := clientPair(t, "a client")
 	other, otherKey := clientPair(t, "a stranger")
-	s := newClientAuth(t, tls.RequireAndVerifyClientCert, cert, bundletest.NewHandler(t.Context(), ""))
+	s := newClientAuth(t, tls.RequireAndVerifyClientCert, cert, world.NewHandler(t.Context(), ""))
 	for name, test := range map[string]struct {
 		files map[string][]byte
 		fails string
@@ -187,8 +188,8 @@ func TestClientCertificateElsewhere(t *testing.T) {
 				if err := os.Mkdir(beside, 0o755); err != nil {
 					t.Fatal(err)
 				}
-				bundletest.Write(t, filepath.Join(beside, "client.cert"), own, 0o600)
-				bundletest.Write(t, filepath.Join(beside, "client.key"), ownKey, 0o600)
+				world.Write(t, filepath.Join(beside, "client.cert"), own, 0o600)
+				world.Write(t, filepath.Join(beside, "client.key"), ownKey, 0o600)
 			}
 			r, err := connect(t, s.Host, remote.Pull)
 			if err != nil {

@@ -7,22 +7,23 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
+
 	"github.com/oob-bundle/oob-bundle/bundle"
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
 	"github.com/oob-bundle/oob-bundle/bundle/remote"
 )
 
 // TestManyCodings: a small answer that expands layer by layer is not decoded.
 func TestManyCodings(t *testing.T) {
 	text := []byte("content")
-	empty := bytes.Repeat(bundletest.Gzip(nil), 1<<20)
+	empty := bytes.Repeat(world.Gzip(nil), 1<<20)
 	for name, test := range map[string]struct {
 		coding, want string
 		body         []byte
 	}{
-		"one":   {"gzip", "content", bundletest.Gzip(text)},
-		"two":   {"gzip, gzip", "content", bundletest.Gzip(bundletest.Gzip(text))},
-		"three": {"gzip, gzip, gzip", "", bundletest.Gzip(bundletest.Gzip(empty))},
+		"one":   {"gzip", "content", world.Gzip(text)},
+		"two":   {"gzip, gzip", "content", world.Gzip(world.Gzip(text))},
+		"three": {"gzip, gzip, gzip", "", world.Gzip(world.Gzip(empty))},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

@@ -11,7 +11,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
+
 	"github.com/oob-bundle/oob-bundle/bundle/remote"
 )
 
@@ -30,7 +31,7 @@ func TestDeadConnection(t *testing.T) {
 			defer s.Close()
 			between, dead := forgetful(t, s.Listener.Addr().String())
 			ca := filepath.Join(t.TempDir(), "ca.crt")
-			bundletest.Write(t, ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}), 0o600)
+			world.Write(t, ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}), 0o600)
 			c, err := remote.New(remote.Options{CAFile: ca, Patience: remote.Patience{Idle: time.Second, Pause: time.Millisecond}})
 			if err != nil {
 				t.Fatal(err)

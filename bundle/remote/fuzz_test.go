@@ -20,7 +20,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest/seeds"
+	"github.com/oob-bundle/oob-bundle/internal/testkit/seeds"
 )
 
 // TestSeeds counts what the fuzz target begins with, and what becomes of it.

@@ -10,7 +10,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
+
 	"github.com/oob-bundle/oob-bundle/bundle/remote"
 )
 
@@ -146,14 +147,14 @@ func TestLogins(t *testing.T) {
 				if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, path)), 0o755); err != nil {
 					t.Fatal(err)
 				}
-				bundletest.Write(t, filepath.Join(dir, path), []byte(text), 0o600)
+				world.Write(t, filepath.Join(dir, path), []byte(text), 0o600)
 			}
-			bundletest.Write(
+			world.Write(
 				t, filepath.Join(dir, "docker-credential-logins"),
 				[]byte("#!/bin/sh\necho '{\"Username\":\"h\",\"Secret\":\"secret-of-h\"}'\n"),
 				0o755,
 			)
-			bundletest.Write(
+			world.Write(
 				t, filepath.Join(dir, "docker-credential-none"),
 				[]byte("#!/bin/sh\necho 'credentials not found in native keychain'\nexit 1\n"),
 				0o755,

@@ -14,7 +14,7 @@ import (
 	"testing"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest/seeds"
+	"github.com/oob-bundle/oob-bundle/internal/testkit/seeds"
 	"github.com/oob-bundle/oob-bundle/verify"
 )
 

@@ -17,8 +17,9 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
+
 	"github.com/oob-bundle/oob-bundle/bundle"
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
 	"github.com/oob-bundle/oob-bundle/bundle/sign"
 	"github.com/oob-bundle/oob-bundle/verify"
 )
@@ -95,7 +96,7 @@ func TestLoadRefuses(t *testing.T) {
 		"a key that a group can read": {block("PRIVATE KEY", der), 0o640, sign.ErrReadable},
 	} {
 		path := filepath.Join(dir, "key")
-		bundletest.Write(t, path, test.data, test.mode)
+		world.Write(t, path, test.data, test.mode)
 		if _, err := sign.Load(path, password("")); !errors.Is(err, test.want) {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -154,7 +155,7 @@ func TestHostileKeyFiles(t *testing.T) {
 	}
 	path := filepath.Join(t.TempDir(), "key")
 	for name, data := range rows {
-		bundletest.Write(t, path, data, 0o600)
+		world.Write(t, path, data, 0o600)
 		if _, err := sign.Load(path, password("")); !errors.Is(err, sign.ErrKey) {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -170,7 +171,7 @@ func TestHostileKeyFiles(t *testing.T) {
 	for name, data := range map[string][]byte{
 		"CRLF": bytes.ReplaceAll(good, []byte("\n"), []byte("\r\n")), "text before it": append([]byte("mine\n"), good...),
 	} {
-		bundletest.Write(t, path, data, 0o600)
+		world.Write(t, path, data, 0o600)
 		if _, err := sign.Load(path, password("")); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -184,7 +185,7 @@ func TestSlotFileOfTheMedium(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("links need a privilege there")
 	}
-	a, b := bundletest.NewKey(t), bundletest.NewKey(t)
+	a, b := world.NewKey(t), world.NewKey(t)
 	path := smallFile(t, a)
 	before, err := os.ReadFile(path)
 	if err != nil {
@@ -232,14 +233,14 @@ func TestPasswordRefused(t *testing.T) {
 }
 
 // smallFile is a bundle on disk, signed by key.
-func smallFile(t *testing.T, key *bundletest.Key) string {
+func smallFile(t *testing.T, key *world.Key) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "small.oob.tar")
-	bundletest.Write(t, path, bundletest.Small(t, key), 0o644)
+	world.Write(t, path, world.Small(t, key), 0o644)
 	return path
 }
 
-func check(t *testing.T, path string, threshold int, keys ...*bundletest.Key) error {
+func check(t *testing.T, path string, threshold int, keys ...*world.Key) error {
 	t.Helper()
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -257,7 +258,7 @@ func check(t *testing.T, path string, threshold int, keys ...*bundletest.Key) er
 }
 
 func TestSecondSignature(t *testing.T) {
-	a, b := bundletest.NewKey(t), bundletest.NewKey(t)
+	a, b := world.NewKey(t), world.NewKey(t)
 	path := smallFile(t, a)
 	if err := check(t, path, 2, a, b); !errors.Is(err, bundle.ErrPolicy) {
 		t.Fatalf("one signature: %v", err)
@@ -279,7 +280,7 @@ func TestSecondSignature(t *testing.T) {
 // TestWrongLine: what stands there as the key's own signature, and is none, is replaced,
 // also after a cut in the middle of that.
 func TestWrongLine(t *testing.T) {
-	a, b := bundletest.NewKey(t), bundletest.NewKey(t)
+	a, b := world.NewKey(t), world.NewKey(t)
 	path := smallFile(t, a)
 	if _, err := sign.Add(path, b.Signer); err != nil {
 		t.Fatal(err)
@@ -304,12 +305,12 @@ func TestWrongLine(t *testing.T) {
 	}
 	copy(data[head.SlotOffset():], slot)
 	for _, cut := range []bool{false, true} {
-		bundletest.Write(t, path, data, 0o644)
+		world.Write(t, path, data, 0o644)
 		if err := check(t, path, 2, a, b); err == nil {
 			t.Fatal("a wrong signature is good")
 		}
 		if cut { // the new slot is whole, and of the bundle nothing is written
-			bundletest.Write(t, sign.SlotFile(path), head.Slot, 0o644)
+			world.Write(t, sign.SlotFile(path), head.Slot, 0o644)
 		}
 		r, err := sign.Add(path, b.Signer)
 		if err != nil || r.Already != cut || r.Replaced == cut || r.Recovered != cut || len(r.Signatures) != 2 {
@@ -320,8 +321,8 @@ func TestWrongLine(t *testing.T) {
 		}
 	}
 	// Of another key a slot file takes nothing away.
-	bundletest.Write(t, path, data, 0o644)
-	bundletest.Write(t, sign.SlotFile(path), head.Slot, 0o644)
+	world.Write(t, path, data, 0o644)
+	world.Write(t, sign.SlotFile(path), head.Slot, 0o644)
 	if _, err := sign.Add(path, a.Signer); !errors.Is(err, bundle.ErrSignature) {
 		t.Errorf("%v", err)
 	}
@@ -331,7 +332,7 @@ func TestWrongLine(t *testing.T) {
 // file behind: the slot file is complete, and of the slot itself any number of
 // leading bytes has reached the disk.
 func TestPowerCutWhileSigning(t *testing.T) {
-	a, b := bundletest.NewKey(t), bundletest.NewKey(t)
+	a, b := world.NewKey(t), world.NewKey(t)
 	path := smallFile(t, a)
 	before, err := os.ReadFile(path)
 	if err != nil {
@@ -357,8 +358,8 @@ func TestPowerCutWhileSigning(t *testing.T) {
 	for _, written := range cuts {
 		torn := bytes.Clone(before)
 		copy(torn[off:off+written], head.Slot)
-		bundletest.Write(t, path, torn, 0o644)
-		bundletest.Write(t, sign.SlotFile(path), head.Slot, 0o644)
+		world.Write(t, path, torn, 0o644)
+		world.Write(t, sign.SlotFile(path), head.Slot, 0o644)
 		r, err := sign.Add(path, b.Signer)
 		if err != nil || !r.Recovered || !r.Already {
 			t.Fatalf("after %d bytes: %+v, %v", written, r, err)
@@ -372,7 +373,7 @@ func TestPowerCutWhileSigning(t *testing.T) {
 
 // TestForeignSlotFile: what lies there by accident or by intent is not taken.
 func TestForeignSlotFile(t *testing.T) {
-	a, b, c := bundletest.NewKey(t), bundletest.NewKey(t), bundletest.NewKey(t)
+	a, b, c := world.NewKey(t), world.NewKey(t), world.NewKey(t)
 	path := smallFile(t, a)
 	other := smallFile(t, b)
 	data, err := os.ReadFile(other)
@@ -402,7 +403,7 @@ func TestForeignSlotFile(t *testing.T) {
 	for name, slot := range map[string][]byte{
 		"another bundle's": head.Slot, "empty": {}, "rubbish": bytes.Repeat([]byte("x"), bundle.SlotSize), "lacking": lacking,
 	} {
-		bundletest.Write(t, sign.SlotFile(path), slot, 0o644)
+		world.Write(t, sign.SlotFile(path), slot, 0o644)
 		if _, err := sign.Add(path, c.Signer); !errors.Is(err, bundle.ErrSignature) || !strings.Contains(err.Error(), "remove it") {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -413,9 +414,9 @@ func TestForeignSlotFile(t *testing.T) {
 }
 
 func TestNotABundle(t *testing.T) {
-	k := bundletest.NewKey(t)
+	k := world.NewKey(t)
 	path := filepath.Join(t.TempDir(), "x")
-	bundletest.Write(t, path, []byte("hello"), 0o644)
+	world.Write(t, path, []byte("hello"), 0o644)
 	if _, err := sign.Add(path, k.Signer); !errors.Is(err, bundle.ErrFormat) {
 		t.Error(err)
 	}
@@ -426,7 +427,7 @@ func TestNotABundle(t *testing.T) {
 
 // TestTwoSigners at once: who is told that the signature was added finds it there.
 func TestTwoSigners(t *testing.T) {
-	a, b, c := bundletest.NewKey(t), bundletest.NewKey(t), bundletest.NewKey(t)
+	a, b, c := world.NewKey(t), world.NewKey(t), world.NewKey(t)
 	path := smallFile(t, a)
 	before, err := os.ReadFile(path)
 	if err != nil {
@@ -434,14 +435,14 @@ func TestTwoSigners(t *testing.T) {
 	}
 	refused := 0
 	for range 20 {
-		bundletest.Write(t, path, before, 0o644)
+		world.Write(t, path, before, 0o644)
 		errs := make([]error, 2)
 		var wg sync.WaitGroup
-		for i, k := range []*bundletest.Key{b, c} {
+		for i, k := range []*world.Key{b, c} {
 			wg.Go(func() { _, errs[i] = sign.Add(path, k.Signer) })
 		}
 		wg.Wait()
-		for i, k := range []*bundletest.Key{b, c} {
+		for i, k := range []*world.Key{b, c} {
 			switch {
 			case errors.Is(errs[i], sign.ErrLocked):
 				refused++

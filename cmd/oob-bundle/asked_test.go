@@ -9,13 +9,13 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 )
 
 // TestAnotherBundle: a registry that answers for one bundle with another one, signed by a
 // key that is trusted too, is refused.
 func TestAnotherBundle(t *testing.T) {
-	key, site := bundletest.NewKey(t), bundletest.NewRegistry(t, nil)
+	key, site := world.NewKey(t), world.NewRegistry(t, nil)
 	dir := t.TempDir()
 	oob := func(args ...string) (int, string) {
 		var out bytes.Buffer
@@ -23,11 +23,11 @@ func TestAnotherBundle(t *testing.T) {
 		return code, out.String()
 	}
 	fill := func(name, channel string) {
-		c := bundletest.NewContent(name)
+		c := world.NewContent(name)
 		c.Info.Channel = channel
 		c.Add("docker.io/library/app:1", c.Image("linux/amd64", "content of "+channel))
 		file := filepath.Join(dir, strings.ReplaceAll(channel, "/", "-"))
-		bundletest.Write(t, file, c.File(t, key), 0o644)
+		world.Write(t, file, c.File(t, key), 0o644)
 		code, out := oob(
 			"install",
 			file,

@@ -14,10 +14,11 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
+
 	goyaml "go.yaml.in/yaml/v4"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
 	"github.com/oob-bundle/oob-bundle/bundle/record"
 	"github.com/oob-bundle/oob-bundle/manifests"
 )
@@ -30,13 +31,13 @@ func amd64Only(ref string) bool {
 // site is one machine of each side.
 type site struct {
 	t   *testing.T
-	up  *bundletest.Upstream
-	key *bundletest.Key
+	up  *world.Upstream
+	key *world.Key
 	dir string
 }
 
 func newSite(t *testing.T) *site {
-	return &site{t, bundletest.NewUpstream(t), bundletest.NewKey(t), t.TempDir()}
+	return &site{t, world.NewUpstream(t), world.NewKey(t), t.TempDir()}
 }
 
 // stock makes everything of an architecture that there is for the choice.
@@ -134,13 +135,13 @@ func carryArchitecture(t *testing.T, m *manifests.Manifest, name, deployment, pl
 	s.must("verify", file, "--key", s.key.Public, "--root", s.dir)
 	root := filepath.Join(s.dir, "root")
 	values := filepath.Join(s.dir, "site.yaml")
-	bundletest.Write(t, values, []byte(siteValues), 0o600)
+	world.Write(t, values, []byte(siteValues), 0o600)
 	hostRoot := filepath.Join(s.dir, "host")
 	s.must("install", file, "--key", s.key.Public, "--root", root, "--values", values, "--host-root", hostRoot)
 	checkLaidOut(t, root, hostRoot, name, deployment)
 	if deployment == "compose" {
 		checkServices(t, filepath.Join(root, "deployments", name, "current/compose.yaml"), all, configured)
-		bundletest.Write(t, values, []byte(siteValues+configuredValues(m)), 0o600)
+		world.Write(t, values, []byte(siteValues+configuredValues(m)), 0o600)
 		s.must("install", file, "--key", s.key.Public, "--root", root, "--values", values, "--host-root", hostRoot)
 		checkServices(t, filepath.Join(root, "deployments", name, "current/compose.yaml"), all, nil)
 	}
@@ -495,7 +496,7 @@ func TestRulesReadTheArchive(t *testing.T) {
 	s.must(args...)
 	for _, p := range all.Plugins {
 		if p.ID == "com.mattermost.calls" {
-			f := bundletest.PluginFacts(p.ID, p.Version)
+			f := world.PluginFacts(p.ID, p.Version)
 			f.Props["calls_recorder_version"] = "v0.8.99"
 			s.up.Plugin(p.URL, f)
 		}
@@ -505,7 +506,7 @@ func TestRulesReadTheArchive(t *testing.T) {
 	}
 	for _, p := range all.Plugins {
 		if p.ID == "com.mattermost.calls" {
-			f := bundletest.PluginFacts(p.ID, p.Version)
+			f := world.PluginFacts(p.ID, p.Version)
 			f.MinServer = "11.8.0"
 			s.up.Plugin(p.URL, f)
 		}
@@ -522,7 +523,7 @@ func TestPluginSignatures(t *testing.T) {
 	all := s.stock("ddil", manifests.Choice{Deployment: "compose"})
 	i := slices.IndexFunc(all.Plugins, func(p manifests.WantedPlugin) bool { return p.ID == "playbooks" })
 	p := all.Plugins[i]
-	good := bundletest.PluginFacts(p.ID, p.Version)
+	good := world.PluginFacts(p.ID, p.Version)
 	file, create := s.create("ddil", "--deployment", "compose")
 	for name, test := range map[string]struct {
 		do     func()
@@ -532,10 +533,10 @@ func TestPluginSignatures(t *testing.T) {
 		"signed by somebody else": {func() {
 			data := good.Archive()
 			s.up.Page(p.URL, data)
-			s.up.Page(p.Signature, bundletest.SignPGP(t, bundletest.NewPGP(t), data))
+			s.up.Page(p.Signature, world.SignPGP(t, world.NewPGP(t), data))
 		}, 4, "it is not signed by mattermost-plugins"},
 		"changed after it was signed": {func() {
-			s.up.Page(p.URL, good.Archive(bundletest.File{Name: "playbooks/more", Mode: 0o644}))
+			s.up.Page(p.URL, good.Archive(world.File{Name: "playbooks/more", Mode: 0o644}))
 		}, 4, "not signed"},
 		"a signature of air":      {func() { s.up.Page(p.Signature, nil) }, 4, "not signed"},
 		"a web page as signature": {func() { s.up.Page(p.Signature, []byte("<html>")) }, 4, "not signed"},

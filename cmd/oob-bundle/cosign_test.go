@@ -9,7 +9,8 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
+	"github.com/oob-bundle/oob-bundle/internal/testkit/hostile"
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 )
 
 // TestCosignLines shows cosign verify-blob the lines that TestLines of package verify
@@ -21,17 +22,17 @@ func TestCosignLines(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	root := bundletest.Rich("x").IndexJSON()
-	bundletest.Write(t, filepath.Join(s.dir, "index.json"), root, 0o644)
+	root := world.Rich("x").IndexJSON()
+	world.Write(t, filepath.Join(s.dir, "index.json"), root, 0o644)
 	same, differ := 0, 0
-	for _, row := range bundletest.Lines(t, root) {
+	for _, row := range hostile.Lines(t, root) {
 		t.Run(row.Name, func(t *testing.T) {
 			text := row.Text
 			if row.Name != "a line break" {
 				text, _, _ = bytes.Cut(text, []byte("\n"))
 			}
 			path := filepath.Join(s.dir, "s.json")
-			bundletest.Write(t, path, text, 0o644)
+			world.Write(t, path, text, 0o644)
 			out, err := exec.Command(
 				cosign,
 				"verify-blob",

@@ -18,6 +18,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
+
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
@@ -25,7 +27,6 @@ import (
 	goyaml "go.yaml.in/yaml/v4"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
 	"github.com/oob-bundle/oob-bundle/install/operate"
 	"github.com/oob-bundle/oob-bundle/manifests"
 )
@@ -183,7 +184,7 @@ func layerOf(t *testing.T, path string) v1.Layer {
 
 func imageOf(t *testing.T, c v1.Config, layers ...v1.Layer) v1.Image {
 	t.Helper()
-	img := bundletest.Image("linux/amd64")
+	img := world.Image("linux/amd64")
 	img, err := mutate.AppendLayers(img, layers...)
 	if err != nil {
 		t.Fatal(err)
@@ -289,7 +290,7 @@ func carried(t *testing.T) (s side, up string) {
 	}
 	s.serve(up)
 	push := func(ref string, img v1.Image) {
-		if err := bundletest.Push(t.Context(), up+"/docker.io/"+ref, img); err != nil {
+		if err := world.Push(t.Context(), up+"/docker.io/"+ref, img); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -302,23 +303,23 @@ func carried(t *testing.T) (s side, up string) {
 	broken := serverConfig
 	broken.Cmd = []string{"/mattermost/bin/mattermost", "db", "migrate"} // migrates, and never serves
 	push("mattermost/mattermost-enterprise-edition:11.8.5", imageOf(t, broken, newer))
-	other := bundletest.Image("linux/amd64", bundletest.Layer(bundletest.File{Name: "hello", Mode: 0o644, Data: []byte("hello")}))
+	other := world.Image("linux/amd64", world.Layer(world.File{Name: "hello", Mode: 0o644, Data: []byte("hello")}))
 	push("library/hello:1", other)
 	// A plugin that is signed by a key of the site's, and one that nobody signed.
 	program, err := os.ReadFile(filepath.Join(built, "plugin-linux-amd64"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	pgp := bundletest.NewPGP(t)
-	s.sh("cp " + bundletest.WritePGP(t, pgp) + " own.asc")
+	pgp := world.NewPGP(t)
+	s.sh("cp " + world.WritePGP(t, pgp) + " own.asc")
 	for _, id := range []string{"mil.example.carried", "mil.example.unsigned"} {
-		f := bundletest.Facts{ID: id, Name: id, Version: "1.0.0", MinServer: "10.0.0"}
+		f := world.Facts{ID: id, Name: id, Version: "1.0.0", MinServer: "10.0.0"}
 		f.Server = &struct {
 			Executables map[string]string `json:"executables"`
 		}{map[string]string{"linux-amd64": "server/plugin"}}
 		archive := f.ArchiveOf(program)
 		s.write(id+".tar.gz", string(archive))
-		s.write(id+".tar.gz.sig", string(bundletest.SignPGP(t, pgp, archive)))
+		s.write(id+".tar.gz.sig", string(world.SignPGP(t, pgp, archive)))
 	}
 	s.write("application.yaml", `apiVersion: oobbundle.dev/v1
 kind: Manifest
@@ -595,10 +596,10 @@ func TestUnits(t *testing.T) {
 	s.must(create...)
 	root, hostRoot := filepath.Join(s.dir, "root"), filepath.Join(s.dir, "host")
 	values := filepath.Join(s.dir, "site.yaml")
-	bundletest.Write(t, values, []byte("domain: chat.site.mil\n"), 0o600)
+	world.Write(t, values, []byte("domain: chat.site.mil\n"), 0o600)
 	s.must("install", file, "--key", s.key.Public, "--root", root, "--values", values, "--host-root", hostRoot)
 	units := filepath.Join(hostRoot, "etc/systemd/system")
-	bundletest.Write(t, filepath.Join(units, "oob-bundle-registry.service"), []byte(s.must("registry", "unit", "--root", root)), 0o644)
+	world.Write(t, filepath.Join(units, "oob-bundle-registry.service"), []byte(s.must("registry", "unit", "--root", root)), 0o644)
 	for _, unit := range []string{"mattermost.service", "rtcd.service", "oob-bundle-registry.service"} {
 		out, err := exec.Command("systemd-analyze", "verify", "--man=no", filepath.Join(units, unit)).CombinedOutput()
 		if err != nil || strings.Contains(string(out), filepath.Join(units, unit)) {
@@ -651,7 +652,7 @@ func TestCRD(t *testing.T) {
 		create = append(create, "--set", "sha256."+pin+"="+bundle.DigestOf(data).Hex())
 		s.must(create...)
 		root, values := filepath.Join(s.dir, "root"), filepath.Join(s.dir, "site.yaml")
-		bundletest.Write(
+		world.Write(
 			t, values,
 			[]byte("domain: chat.site.mil\nlicenseSecret: license\ntlsSecret: tls\npullSecret: regcred\nregistry: registry.site:5000\n"),
 			0o600,

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"unicode/utf16"
 
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 )
 
 func inUTF16(text string) []byte {
@@ -21,10 +21,10 @@ func inUTF16(text string) []byte {
 // TestEncodings: keys and documents that Windows programs wrote are read, or refused with
 // their encoding.
 func TestEncodings(t *testing.T) {
-	key := bundletest.NewKey(t)
+	key := world.NewKey(t)
 	dir := t.TempDir()
 	file := filepath.Join(dir, "b.oob.tar")
-	bundletest.Write(t, file, bundletest.Small(t, key), 0o644)
+	world.Write(t, file, world.Small(t, key), 0o644)
 	read := func(path string) string {
 		data, err := os.ReadFile(path)
 		if err != nil {
@@ -34,7 +34,7 @@ func TestEncodings(t *testing.T) {
 	}
 	const manifest = "apiVersion: oobbundle.dev/v1\nkind: Manifest\nmetadata: {name: a, version: \"1\"}\ncomponents:\n- " +
 		"name: a\n  files: [{source: a.txt, path: a.txt}]\n"
-	bundletest.Write(t, filepath.Join(dir, "a.txt"), []byte("a"), 0o644)
+	world.Write(t, filepath.Join(dir, "a.txt"), []byte("a"), 0o644)
 	written := filepath.Join(dir, "written")
 	for name, x := range map[string]struct {
 		text string
@@ -53,7 +53,7 @@ func TestEncodings(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Setenv("OOB_BUNDLE_PASSWORD", "")
 			try := func(data []byte) (int, string) {
-				bundletest.Write(t, written, data, 0o600)
+				world.Write(t, written, data, 0o600)
 				status, _, stderr := invoke(t, x.args...)
 				t.Setenv("OOB_BUNDLE_PASSWORD", "")
 				return status, stderr

@@ -6,18 +6,19 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
+
 	"github.com/google/go-cmp/cmp"
 	goyaml "go.yaml.in/yaml/v4"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
 	"github.com/oob-bundle/oob-bundle/manifests"
 )
 
 // TestExamples carries each of docs/examples from the stand-in upstream to a site,
 // and looks at what is laid out there.
 func TestExamples(t *testing.T) {
-	hello := bundletest.PluginFacts("hello", "1.0.0").Archive()
+	hello := world.PluginFacts("hello", "1.0.0").Archive()
 	wanted := map[string]struct {
 		create []string // flags of create
 		values string
@@ -66,7 +67,7 @@ func TestExamples(t *testing.T) {
 				t.Fatalf("exit status %d: %s", status, stderr)
 			}
 			root, values := filepath.Join(s.dir, "root"), filepath.Join(s.dir, "site.yaml")
-			bundletest.Write(t, values, []byte(w.values), 0o600)
+			world.Write(t, values, []byte(w.values), 0o600)
 			s.must("verify", file, "--key", s.key.Public, "--root", root)
 			s.must("install", file, "--key", s.key.Public, "--root", root, "--values", values)
 			s.must("status", "--check", "--root", root)

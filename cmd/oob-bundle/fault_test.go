@@ -22,12 +22,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
+
 	gocmp "github.com/google/go-cmp/cmp"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest/trace"
 	"github.com/oob-bundle/oob-bundle/install/ledger"
+	"github.com/oob-bundle/oob-bundle/internal/testkit/trace"
 )
 
 var (
@@ -90,14 +91,14 @@ func memory(t *testing.T) string {
 
 func newFaultWorldAt(t *testing.T, dir string) *faultWorld {
 	t.Helper()
-	key := bundletest.NewKey(t)
-	up := bundletest.NewRegistry(t, nil)
-	layer := bundletest.Layer(bundletest.File{Name: "app", Mode: 0o755, Data: []byte("shared")})
-	up.Push(t, "team/app:1", bundletest.Image("linux/amd64", layer))
+	key := world.NewKey(t)
+	up := world.NewRegistry(t, nil)
+	layer := world.Layer(world.File{Name: "app", Mode: 0o755, Data: []byte("shared")})
+	up.Push(t, "team/app:1", world.Image("linux/amd64", layer))
 	up.Push(
 		t,
 		"team/web:1",
-		bundletest.Image("linux/amd64", layer, bundletest.Layer(bundletest.File{Name: "web", Mode: 0o755, Data: []byte("web")})),
+		world.Image("linux/amd64", layer, world.Layer(world.File{Name: "web", Mode: 0o755, Data: []byte("web")})),
 	)
 	w := &faultWorld{t: t, program: program(t), dir: dir}
 	in := filepath.Join(w.dir, "in")
@@ -108,12 +109,12 @@ func newFaultWorldAt(t *testing.T, dir string) *faultWorld {
 		if err := os.MkdirAll(in, 0o755); err != nil {
 			t.Fatal(err)
 		}
-		bundletest.Write(t, filepath.Join(in, name), []byte(text), 0o644)
+		world.Write(t, filepath.Join(in, name), []byte(text), 0o644)
 	}
-	bundletest.Write(t, filepath.Join(in, "key.pub"), readFile(t, key.Public), 0o644)
-	bundletest.Write(t, filepath.Join(in, "key.pem"), readFile(t, key.Private), 0o600)
-	second := bundletest.NewKey(t)
-	bundletest.Write(t, filepath.Join(in, "second.pem"), readFile(t, second.Private), 0o600)
+	world.Write(t, filepath.Join(in, "key.pub"), readFile(t, key.Public), 0o644)
+	world.Write(t, filepath.Join(in, "key.pem"), readFile(t, key.Private), 0o600)
+	second := world.NewKey(t)
+	world.Write(t, filepath.Join(in, "second.pem"), readFile(t, second.Private), 0o600)
 	create := []string{"create", "in/app.yaml", "--key", "in/key.pem", "--plain-http", up.Host, "--platform", "linux/amd64", "--jobs", "1"}
 	command(t, w.dir, w.program, append(create, "-o", "in/one.oob.tar", "--sequence", "1")...)
 	command(t, w.dir, w.program, append(create, "-o", "in/two.oob.tar", "--sequence", "2", "--set", "versions.app=2.0.0")...)
@@ -148,7 +149,7 @@ func (w *faultWorld) prepare(c faultCommand) {
 			w.t.Fatal(err)
 		}
 	}
-	bundletest.Write(w.t, filepath.Join(w.dir, "host/etc/nginx/conf.d/app.conf"), []byte("the host's own\n"), 0o644)
+	world.Write(w.t, filepath.Join(w.dir, "host/etc/nginx/conf.d/app.conf"), []byte("the host's own\n"), 0o644)
 	for _, args := range c.before {
 		command(w.t, w.dir, w.program, args...)
 	}
@@ -333,7 +334,7 @@ func faultCommands(w *faultWorld) []faultCommand {
 			args: []string{"lock", "in/app.yaml", "--plain-http", up, "--platform", "linux/amd64", "--sequence", "1", "-o", "out/new.lock.yaml"},
 		},
 		{name: "sign", args: []string{"sign", "out/one.oob.tar", "--key", "in/second.pem"}, spoil: func(w *faultWorld) {
-			bundletest.Write(w.t, filepath.Join(w.dir, "out/one.oob.tar"), readFile(w.t, filepath.Join(w.dir, "in/one.oob.tar")), 0o644)
+			world.Write(w.t, filepath.Join(w.dir, "out/one.oob.tar"), readFile(w.t, filepath.Join(w.dir, "in/one.oob.tar")), 0o644)
 		}},
 		{name: "verify", args: []string{"verify", "in/one.oob.tar", "--key", "in/key.pub", "--root", "site"}, reads: true},
 		{name: "values", args: []string{"values", "in/one.oob.tar", "--key", "in/key.pub", "--root", "site"}, reads: true},
@@ -350,7 +351,7 @@ func faultCommands(w *faultWorld) []faultCommand {
 
 // spoilSite changes a file and a blob of what is installed.
 func spoilSite(w *faultWorld) {
-	bundletest.Write(w.t, filepath.Join(w.dir, "site/deployments/app/current/etc/app.conf"), []byte("drift"), 0o640)
+	world.Write(w.t, filepath.Join(w.dir, "site/deployments/app/current/etc/app.conf"), []byte("drift"), 0o640)
 	blobs, err := filepath.Glob(filepath.Join(w.dir, "site/registry/docker/registry/v2/blobs/sha256/*/*/data"))
 	if err != nil || len(blobs) == 0 {
 		w.t.Fatal("no blob to spoil", err)
@@ -358,7 +359,7 @@ func spoilSite(w *faultWorld) {
 	largest := slices.MaxFunc(blobs, func(a, b string) int { return cmp.Compare(len(readFile(w.t, a)), len(readFile(w.t, b))) })
 	data := readFile(w.t, largest)
 	data[len(data)/2] ^= 1
-	bundletest.Write(w.t, largest, data, 0o644)
+	world.Write(w.t, largest, data, 0o644)
 }
 
 // orphan leaves a blob in the registry that nothing leads to.
@@ -369,7 +370,7 @@ func orphan(w *faultWorld) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		w.t.Fatal(err)
 	}
-	bundletest.Write(w.t, filepath.Join(dir, "data"), data, 0o644)
+	world.Write(w.t, filepath.Join(dir, "data"), data, 0o644)
 }
 
 // faultsFor lists what the kernel may answer to a call.

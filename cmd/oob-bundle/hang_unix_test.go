@@ -10,8 +10,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
+
 	"github.com/oob-bundle/oob-bundle/bundle"
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
 )
 
 // TestPipesWithoutWriter: no command waits for a pipe that is given instead of a file.
@@ -22,11 +23,11 @@ func TestPipesWithoutWriter(t *testing.T) {
 	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	key := bundletest.NewKey(t)
-	bundletest.Write(t, path("b.oob.tar"), bundletest.Small(t, key), 0o644)
+	key := world.NewKey(t)
+	world.Write(t, path("b.oob.tar"), world.Small(t, key), 0o644)
 	manifest := func(name, component string) {
 		head := "apiVersion: oobbundle.dev/v1\nkind: Manifest\nmetadata: {name: a, version: \"1\"}\ncomponents:\n- name: a\n  "
-		bundletest.Write(t, path(name), []byte(head+component+"\n"), 0o644)
+		world.Write(t, path(name), []byte(head+component+"\n"), 0o644)
 	}
 	manifest("m.yaml", "images: [localhost:1/a:1]")
 	manifest("f.yaml", "files: [{source: fifo, path: a}]")
@@ -100,9 +101,9 @@ func refusedInTime(t *testing.T, args []string) {
 // TestPipesWithWriter: keys may come out of another program.
 func TestPipesWithWriter(t *testing.T) {
 	dir := t.TempDir()
-	key := bundletest.NewKey(t)
+	key := world.NewKey(t)
 	file := filepath.Join(dir, "b.oob.tar")
-	bundletest.Write(t, file, bundletest.Small(t, key), 0o644)
+	world.Write(t, file, world.Small(t, key), 0o644)
 	data, err := bundle.ReadFile(key.Public, 1<<16)
 	if err != nil {
 		t.Fatal(err)

@@ -15,10 +15,11 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
+
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
 )
 
 // invoke runs the program within this process.
@@ -63,9 +64,9 @@ func TestOtherPaths(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("devices and pipes are Linux's here")
 	}
-	dir, key := t.TempDir(), bundletest.NewKey(t)
+	dir, key := t.TempDir(), world.NewKey(t)
 	good := filepath.Join(dir, "good.oob.tar")
-	bundletest.Write(t, good, bundletest.Rich("x").File(t, key), 0o644)
+	world.Write(t, good, world.Rich("x").File(t, key), 0o644)
 	link, directory, pipe := filepath.Join(dir, "link.oob.tar"), filepath.Join(dir, "directory"), filepath.Join(dir, "pipe")
 	for _, err := range []error{
 		os.Symlink(good, link), os.Mkdir(directory, 0o755), makePipe(pipe),
@@ -132,12 +133,12 @@ func TestOtherPaths(t *testing.T) {
 
 // TestGrowing: a file that is still being copied, or is written on while it is read.
 func TestGrowing(t *testing.T) {
-	dir, key := t.TempDir(), bundletest.NewKey(t)
-	data := bundletest.Rich("x").File(t, key)
+	dir, key := t.TempDir(), world.NewKey(t)
+	data := world.Rich("x").File(t, key)
 	path := filepath.Join(dir, "b.oob.tar")
 	args := []string{"verify", path, "--key", key.Public, "--root", filepath.Join(dir, "site")}
 	for _, n := range []int{0, 511, 1024, 5000, 70000, len(data) - 512, len(data) - 1} {
-		bundletest.Write(t, path, data[:n], 0o644)
+		world.Write(t, path, data[:n], 0o644)
 		if status, _, stderr := invoke(t, args...); status != 3 {
 			t.Errorf("%d bytes are there: %d %s", n, status, stderr)
 		}
@@ -148,7 +149,7 @@ func TestGrowing(t *testing.T) {
 			t.Errorf("%d bytes are there, and zeros: %d %s", n, status, stderr)
 		}
 	}
-	bundletest.Write(t, path, data, 0o644)
+	world.Write(t, path, data, 0o644)
 	file, err := bundle.OpenFile(path, os.O_RDONLY)
 	if err != nil {
 		t.Fatal(err)
@@ -185,78 +186,78 @@ func showable(s string) bool {
 // TestNothingThatATerminalObeys puts what turns colours, clears the screen, writes
 // backwards or hides into every text of a bundle that reaches a terminal.
 func TestNothingThatATerminalObeys(t *testing.T) {
-	dir, key, other := t.TempDir(), bundletest.NewKey(t), bundletest.NewKey(t)
+	dir, key, other := t.TempDir(), world.NewKey(t), world.NewKey(t)
 	root := filepath.Join(dir, "site")
 	const evil = "\x1b[2J\x1b]0;x\a\u009b31m\u202egnp.exe\u2066\u200b\u2028\r\b\x7f"
 	escaped := strings.Trim(strings.ReplaceAll(fmt.Sprintf("%+q", evil), `\x`, `\u00`), `"`)
 	escaped = strings.NewReplacer(`\a`, `\u0007`).Replace(escaped)
-	changes := map[string]func(c *bundletest.Content){
-		"plugin's version":   func(c *bundletest.Content) { c.Doc.Plugins[0].Version = evil },
-		"plugin's id":        func(c *bundletest.Content) { c.Doc.Plugins[0].ID = evil },
-		"plugin's file":      func(c *bundletest.Content) { c.Doc.Plugins[0].Name = evil },
-		"chart's name":       func(c *bundletest.Content) { c.Doc.Charts[0].Name = evil },
-		"chart's version":    func(c *bundletest.Content) { c.Doc.Charts[0].Version = evil },
-		"chart's repository": func(c *bundletest.Content) { c.Doc.Charts[0].Repository = evil },
-		"chart's digest":     func(c *bundletest.Content) { c.Doc.Charts[0].Digest = evil },
-		"component's name":   func(c *bundletest.Content) { c.Doc.Components[0].Name = evil },
-		"component's need":   func(c *bundletest.Content) { c.Doc.Components[0].Files = []string{evil} },
-		"form":               func(c *bundletest.Content) { c.Doc.Form = evil },
-		"setting":            func(c *bundletest.Content) { c.Doc.Settings = map[string]string{"x": evil} },
-		"path":               func(c *bundletest.Content) { c.Doc.Files[0].Path = evil },
-		"mode":               func(c *bundletest.Content) { c.Doc.Files[0].Mode = evil },
-		"reference":          func(c *bundletest.Content) { c.Doc.Images[0].Reference = evil },
-		"repository":         func(c *bundletest.Content) { c.Doc.Images[0].Repository = evil },
-		"tag":                func(c *bundletest.Content) { c.Doc.Images[0].Tag = evil },
-		"digest":             func(c *bundletest.Content) { c.Doc.Images[0].Digest = evil },
-		"attestation":        func(c *bundletest.Content) { c.Doc.Images[0].Attestations = []bundle.Digest{evil} },
-		"kind":               func(c *bundletest.Content) { c.Doc.Kind = evil },
-		"about a value":      func(c *bundletest.Content) { c.Doc.Host.Values[0].About = evil },
-		"example of a value": func(c *bundletest.Content) { c.Doc.Host.Values[0].Example = evil },
-		"a link":             func(c *bundletest.Content) { c.Doc.Host.Links = []bundle.Link{{Path: evil, File: evil}} },
-		"a document's key": func(c *bundletest.Content) {
+	changes := map[string]func(c *world.Content){
+		"plugin's version":   func(c *world.Content) { c.Doc.Plugins[0].Version = evil },
+		"plugin's id":        func(c *world.Content) { c.Doc.Plugins[0].ID = evil },
+		"plugin's file":      func(c *world.Content) { c.Doc.Plugins[0].Name = evil },
+		"chart's name":       func(c *world.Content) { c.Doc.Charts[0].Name = evil },
+		"chart's version":    func(c *world.Content) { c.Doc.Charts[0].Version = evil },
+		"chart's repository": func(c *world.Content) { c.Doc.Charts[0].Repository = evil },
+		"chart's digest":     func(c *world.Content) { c.Doc.Charts[0].Digest = evil },
+		"component's name":   func(c *world.Content) { c.Doc.Components[0].Name = evil },
+		"component's need":   func(c *world.Content) { c.Doc.Components[0].Files = []string{evil} },
+		"form":               func(c *world.Content) { c.Doc.Form = evil },
+		"setting":            func(c *world.Content) { c.Doc.Settings = map[string]string{"x": evil} },
+		"path":               func(c *world.Content) { c.Doc.Files[0].Path = evil },
+		"mode":               func(c *world.Content) { c.Doc.Files[0].Mode = evil },
+		"reference":          func(c *world.Content) { c.Doc.Images[0].Reference = evil },
+		"repository":         func(c *world.Content) { c.Doc.Images[0].Repository = evil },
+		"tag":                func(c *world.Content) { c.Doc.Images[0].Tag = evil },
+		"digest":             func(c *world.Content) { c.Doc.Images[0].Digest = evil },
+		"attestation":        func(c *world.Content) { c.Doc.Images[0].Attestations = []bundle.Digest{evil} },
+		"kind":               func(c *world.Content) { c.Doc.Kind = evil },
+		"about a value":      func(c *world.Content) { c.Doc.Host.Values[0].About = evil },
+		"example of a value": func(c *world.Content) { c.Doc.Host.Values[0].Example = evil },
+		"a link":             func(c *world.Content) { c.Doc.Host.Links = []bundle.Link{{Path: evil, File: evil}} },
+		"a document's key": func(c *world.Content) {
 			c.Document = func([]byte) []byte { return []byte(`{"` + escaped + `":null}`) }
 		},
-		"a root's key": func(c *bundletest.Content) {
+		"a root's key": func(c *world.Content) {
 			c.Root = func([]byte) []byte { return []byte(`{"` + escaped + `":null}`) }
 		},
-		"a root's key within": func(c *bundletest.Content) {
+		"a root's key within": func(c *world.Content) {
 			c.Root = func([]byte) []byte { return []byte(`{"annotations":{"` + escaped + `":{"` + escaped + `":-0}}}`) }
 		},
-		"an annotation's name": func(c *bundletest.Content) {
+		"an annotation's name": func(c *world.Content) {
 			c.Root = func(r []byte) []byte {
 				return bytes.Replace(r, []byte(`"annotations":{"dev`), []byte(`"annotations":{"dev.oobbundle.`+escaped+`":"","dev`), 1)
 			}
 		},
-		"an annotation":      func(c *bundletest.Content) { c.Roots[0].Annotations["x"] = evil },
-		"an artifact's type": func(c *bundletest.Content) { c.Roots[0].ArtifactType = evil },
-		"a platform":         func(c *bundletest.Content) { c.Roots[2].Platform = &bundle.Platform{OS: evil, Architecture: evil} },
-		"an index's platform": func(c *bundletest.Content) {
+		"an annotation":      func(c *world.Content) { c.Roots[0].Annotations["x"] = evil },
+		"an artifact's type": func(c *world.Content) { c.Roots[0].ArtifactType = evil },
+		"a platform":         func(c *world.Content) { c.Roots[2].Platform = &bundle.Platform{OS: evil, Architecture: evil} },
+		"an index's platform": func(c *world.Content) {
 			d := c.Image("linux/amd64", "x")
 			d.Platform = &bundle.Platform{OS: evil, Architecture: evil, Variant: evil}
 			c.Add("docker.io/library/odd:1", c.Index(d))
 		},
-		"a manifest's key": func(c *bundletest.Content) {
+		"a manifest's key": func(c *world.Content) {
 			c.Add("docker.io/library/odd:1", c.Blob(bundle.TypeOCIManifest, []byte(`{"`+escaped+`":1,"`+escaped+`":2}`)))
 		},
-		"a manifest's media type": func(c *bundletest.Content) {
+		"a manifest's media type": func(c *world.Content) {
 			c.Add("docker.io/library/odd:1", c.Blob(bundle.TypeOCIManifest, []byte(`{"schemaVersion":2,"mediaType":"`+escaped+`"}`)))
 		},
-		"a document of the bundle": func(c *bundletest.Content) { addDocument(c, `{"x":"`+"\u009b31m\u202e"+`"}`) },
-		"a document that is none":  func(c *bundletest.Content) { addDocument(c, evil) },
-		"a document in Latin-1":    func(c *bundletest.Content) { addDocument(c, "{\"x\":\"\x9b31m\"}") },
-		"a name":                   func(c *bundletest.Content) { c.Info.Name = evil },
-		"a channel":                func(c *bundletest.Content) { c.Info.Channel = evil },
-		"a version":                func(c *bundletest.Content) { c.Info.Version = evil },
-		"a reference of 4 MB": func(c *bundletest.Content) {
+		"a document of the bundle": func(c *world.Content) { addDocument(c, `{"x":"`+"\u009b31m\u202e"+`"}`) },
+		"a document that is none":  func(c *world.Content) { addDocument(c, evil) },
+		"a document in Latin-1":    func(c *world.Content) { addDocument(c, "{\"x\":\"\x9b31m\"}") },
+		"a name":                   func(c *world.Content) { c.Info.Name = evil },
+		"a channel":                func(c *world.Content) { c.Info.Channel = evil },
+		"a version":                func(c *world.Content) { c.Info.Version = evil },
+		"a reference of 4 MB": func(c *world.Content) {
 			c.Roots[0].Annotations[bundle.AnnotationRef] = strings.Repeat("x", 4_000_000)
 		},
 	}
 	runs, longest := 0, 0
 	for name, change := range changes {
-		c := bundletest.Rich("x")
+		c := world.Rich("x")
 		change(c)
 		path := filepath.Join(dir, "b.oob.tar")
-		bundletest.Write(t, path, c.File(t, key), 0o644)
+		world.Write(t, path, c.File(t, key), 0o644)
 		for _, args := range [][]string{
 			{"inspect", path}, {"inspect", path, "--json"}, {"inspect", path, "--sbom"},
 			{"verify", path, "--key", key.Public, "--root", root},
@@ -282,7 +283,7 @@ func TestNothingThatATerminalObeys(t *testing.T) {
 	}
 	// A medium's own names.
 	odd := filepath.Join(dir, "a"+strings.ReplaceAll(evil, "/", "")+".oob.tar")
-	bundletest.Write(t, odd, []byte("x"), 0o644)
+	world.Write(t, odd, []byte("x"), 0o644)
 	for _, args := range [][]string{
 		{"inspect", odd}, {"verify", odd, "--key", key.Public, "--root", root},
 		{"verify", odd + "x", "--key", key.Public, "--root", root}, {"verify", odd, "--key", odd, "--root", root},
@@ -297,7 +298,7 @@ func TestNothingThatATerminalObeys(t *testing.T) {
 }
 
 // addDocument lists a list of the content.
-func addDocument(c *bundletest.Content, text string) {
+func addDocument(c *world.Content, text string) {
 	d, blobs := bundle.NewArtifact(bundle.TypeSBOM, nil, c.Blob(bundle.TypeCycloneDX, []byte(text)))
 	for digest, data := range blobs {
 		c.Blobs[digest] = data
@@ -340,24 +341,24 @@ func allocated() uint64 {
 // What is allocated in all, and so what could be in memory at a time, is bounded;
 // the times are told and prove nothing.
 func TestBombs(t *testing.T) {
-	dir, key := t.TempDir(), bundletest.NewKey(t)
+	dir, key := t.TempDir(), world.NewKey(t)
 	root := filepath.Join(dir, "site")
 	room := func(unit int) int { return (bundle.MaxManifest - 8192) / unit }
-	shared := func(c *bundletest.Content, d bundle.Descriptor) {
+	shared := func(c *world.Content, d bundle.Descriptor) {
 		for i := range 1990 {
 			c.Add(fmt.Sprintf("docker.io/library/a:%d", i), d)
 		}
 	}
 	layers := func(n int) string {
-		l := fmt.Sprintf(`{"mediaType":%q,"digest":"%s","size":1}`, bundletest.TypeLayer, bundle.DigestOf([]byte("x")))
+		l := fmt.Sprintf(`{"mediaType":%q,"digest":"%s","size":1}`, world.TypeLayer, bundle.DigestOf([]byte("x")))
 		return strings.TrimSuffix(strings.Repeat(l+",", n), ",")
 	}
-	hostile := func(text func(root []byte) []byte) func(c *bundletest.Content) {
-		return func(c *bundletest.Content) { c.Root = text }
+	hostile := func(text func(root []byte) []byte) func(c *world.Content) {
+		return func(c *world.Content) { c.Root = text }
 	}
 	bombs := []struct {
 		name   string
-		change func(c *bundletest.Content)
+		change func(c *world.Content)
 		good   bool
 	}{
 		{"a root of empty descriptors", hostile(func(r []byte) []byte {
@@ -377,8 +378,8 @@ func TestBombs(t *testing.T) {
 		{"a root of one number", hostile(func(r []byte) []byte {
 			return bytes.Replace(r, []byte(`"schemaVersion":2`), append([]byte(`"schemaVersion":`), bytes.Repeat([]byte("9"), room(1))...), 1)
 		}), false},
-		{"2,000 references to one index of 30,000 manifests", func(c *bundletest.Content) {
-			m := string(bundletest.Encode(c.Image("linux/amd64", "x")))
+		{"2,000 references to one index of 30,000 manifests", func(c *world.Content) {
+			m := string(world.Encode(c.Image("linux/amd64", "x")))
 			shared(
 				c,
 				c.Blob(
@@ -387,20 +388,20 @@ func TestBombs(t *testing.T) {
 				),
 			)
 		}, true},
-		{"2,000 references to one image of 30,000 layers", func(c *bundletest.Content) {
+		{"2,000 references to one image of 30,000 layers", func(c *world.Content) {
 			config := c.Blob(bundle.TypeOCIConfig, []byte("{}"))
-			c.Blob(bundletest.TypeLayer, []byte("x"))
+			c.Blob(world.TypeLayer, []byte("x"))
 			shared(
 				c,
 				c.Blob(
 					bundle.TypeOCIManifest,
-					[]byte(`{"schemaVersion":2,"config":`+string(bundletest.Encode(config))+`,"layers":[`+layers(25_000)+`]}`),
+					[]byte(`{"schemaVersion":2,"config":`+string(world.Encode(config))+`,"layers":[`+layers(25_000)+`]}`),
 				),
 			)
 		}, false},
-		{"2,000 references to one partial index of 4 MiB", func(c *bundletest.Content) {
+		{"2,000 references to one partial index of 4 MiB", func(c *world.Content) {
 			amd := c.Image("linux/amd64", "x")
-			m := string(bundletest.Encode(amd))
+			m := string(world.Encode(amd))
 			index := c.Blob(
 				bundle.TypeOCIIndex,
 				[]byte(`{"schemaVersion":2,"manifests":[`+strings.TrimSuffix(strings.Repeat(m+",", room(len(m)+1)), ",")+`]}`),
@@ -416,7 +417,7 @@ func TestBombs(t *testing.T) {
 				c.Doc.Images = append(c.Doc.Images, image)
 			}
 		}, true},
-		{"a deployment of components that need many files", func(c *bundletest.Content) {
+		{"a deployment of components that need many files", func(c *world.Content) {
 			for i := range 1900 {
 				c.HostFile(fmt.Sprintf("f%d", i), "x")
 			}
@@ -426,14 +427,14 @@ func TestBombs(t *testing.T) {
 			}
 			c.Doc.Components = []bundle.Component{{Name: "x", Images: []string{}, Files: need}}
 		}, true},
-		{"a deployment of merges", func(c *bundletest.Content) {
+		{"a deployment of merges", func(c *world.Content) {
 			c.HostFile("p", "{}")
 			c.Doc.Host.Merges = make([]bundle.Merge, 90_000)
 			for i := range c.Doc.Host.Merges {
 				c.Doc.Host.Merges[i] = bundle.Merge{File: "a", Patch: "p"}
 			}
 		}, true},
-		{"a deployment of attestations", func(c *bundletest.Content) {
+		{"a deployment of attestations", func(c *world.Content) {
 			c.Roots = append(c.Roots, c.Image("linux/amd64", "unnamed"))
 			at := c.Roots[len(c.Roots)-1].Digest
 			list := make([]bundle.Digest, 50_000)
@@ -442,7 +443,7 @@ func TestBombs(t *testing.T) {
 			}
 			c.Doc.Images[0].Attestations = list
 		}, true},
-		{"a deployment of empty components", func(c *bundletest.Content) {
+		{"a deployment of empty components", func(c *world.Content) {
 			c.Document = func(d []byte) []byte {
 				return bytes.Replace(
 					d,
@@ -452,7 +453,7 @@ func TestBombs(t *testing.T) {
 				)
 			}
 		}, false},
-		{"an index of empty descriptors", func(c *bundletest.Content) {
+		{"an index of empty descriptors", func(c *world.Content) {
 			c.Add(
 				"docker.io/library/odd:1",
 				c.Blob(
@@ -461,7 +462,7 @@ func TestBombs(t *testing.T) {
 				),
 			)
 		}, false},
-		{"a manifest of lists in lists in what nobody knows", func(c *bundletest.Content) {
+		{"a manifest of lists in lists in what nobody knows", func(c *world.Content) {
 			c.Add(
 				"docker.io/library/odd:1",
 				c.Blob(
@@ -474,13 +475,13 @@ func TestBombs(t *testing.T) {
 	const most = 256 << 20
 	for _, bomb := range bombs {
 		t.Run(bomb.name, func(t *testing.T) {
-			c := bundletest.NewContent("bomb")
+			c := world.NewContent("bomb")
 			c.Doc.Host = &bundle.Host{}
 			c.Add("docker.io/library/one:1", c.Image("linux/amd64", "x"))
 			bomb.change(c)
 			path := filepath.Join(dir, "b.oob.tar")
 			data := c.File(t, key)
-			bundletest.Write(t, path, data, 0o644)
+			world.Write(t, path, data, 0o644)
 			size := len(data)
 			for _, args := range [][]string{
 				{"inspect", path, "--json"}, {"verify", path, "--key", key.Public, "--root", root},

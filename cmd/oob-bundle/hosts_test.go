@@ -16,11 +16,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
+
 	gocmp "github.com/google/go-cmp/cmp"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest/trace"
+	"github.com/oob-bundle/oob-bundle/internal/testkit/trace"
 )
 
 // each runs a test with every command, in a world of its own that is where the
@@ -267,8 +268,8 @@ func TestLinksInData(t *testing.T) {
 	w.prepare(c)
 	data := filepath.Join(w.dir, "site/deployments/app/data")
 	outside := filepath.Join(w.dir, "outside")
-	bundletest.Write(t, filepath.Join(makeDir(t, outside), "config.json"), []byte(`{"victim": true}`), 0o600)
-	bundletest.Write(t, filepath.Join(makeDir(t, filepath.Join(outside, "app")), "victim"), nil, 0o600)
+	world.Write(t, filepath.Join(makeDir(t, outside), "config.json"), []byte(`{"victim": true}`), 0o600)
+	world.Write(t, filepath.Join(makeDir(t, filepath.Join(outside, "app")), "victim"), nil, 0o600)
 	before := owners(t, outside)
 	planted, step := 0, (stride(t)+3)/4
 	for k := 1; ; k += step {

@@ -57,7 +57,7 @@ func TestWalls(t *testing.T) {
 			"the isolated side neither fetches from upstream nor signs"},
 		{"bundle/create", []string{module + "install"},
 			"the connected side installs nothing"},
-		{"cmd/oob-bundle", []string{module + "bundle/bundletest"},
+		{"cmd/oob-bundle", []string{module + "internal/testkit"},
 			"the world of the tests is not shipped"},
 	} {
 		deps := map[string]bool{}

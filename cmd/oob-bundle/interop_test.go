@@ -13,8 +13,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
+
 	"github.com/oob-bundle/oob-bundle/bundle"
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
 )
 
 // upstream builds real images and pushes them: Debian from debootstrap,
@@ -50,19 +51,19 @@ func (s side) upstream(up string) {
 		"skopeo copy -q docker-daemon:" + up + "/real/debian:bookworm oci:zstd:1 --format oci --dest-compress-format zstd && " +
 			"skopeo copy -q oci:zstd:1 docker://" + up + "/real/debian:zstd --dest-tls-verify=false",
 	)
-	var layers []bundletest.File
+	var layers []world.File
 	for _, arch := range []string{"amd64", "arm64"} {
 		s.sh("cd " + s.source() + " && CGO_ENABLED=0 GOARCH=" + arch + " go build -o " + s.dir + "/tool-" + arch + " ./cmd/oob-bundle")
 		program, err := os.ReadFile(filepath.Join(s.dir, "tool-"+arch))
 		if err != nil {
 			s.Fatal(err)
 		}
-		layers = append(layers, bundletest.File{Name: "app", Mode: 0o755, Data: program})
+		layers = append(layers, world.File{Name: "app", Mode: 0o755, Data: program})
 	}
-	amd, arm := bundletest.Image("linux/amd64", bundletest.Layer(layers[0])), bundletest.Image("linux/arm64", bundletest.Layer(layers[1]))
-	r := &bundletest.Registry{Host: up}
-	r.Push(s.T, "real/tool:1", bundletest.WithAttestation(bundletest.WithAttestation(bundletest.Index(amd, arm), amd), arm))
-	r.Push(s.T, "real/both:1", bundletest.WithAttestation(bundletest.Index(amd), amd))
+	amd, arm := world.Image("linux/amd64", world.Layer(layers[0])), world.Image("linux/arm64", world.Layer(layers[1]))
+	r := &world.Registry{Host: up}
+	r.Push(s.T, "real/tool:1", world.WithAttestation(world.WithAttestation(world.Index(amd, arm), amd), arm))
+	r.Push(s.T, "real/both:1", world.WithAttestation(world.Index(amd), amd))
 	s.write("artifact.txt", "not an image\n")
 	s.sh("oras push --plain-http " + up + "/real/artifact:1 --artifact-type application/vnd.example.notes artifact.txt:text/plain")
 }
@@ -187,13 +188,13 @@ func (s side) carried(up string) {
 	// Both forms: a Sigstore bundle as a referrer, and the older tag.
 	s.sh(
 		"cosign sign --key cosign.key --use-signing-config=false --tlog-upload=false --allow-insecure-registry " +
-			"--allow-http-registry --yes " + up + "/real/nginx@" + bundletest.Digest(
+			"--allow-http-registry --yes " + up + "/real/nginx@" + world.Digest(
 			s.T, up+"/real/nginx:1.22",
 		),
 	)
 	s.sh(
 		"cosign sign --key cosign.key --new-bundle-format=false --use-signing-config=false --tlog-upload=false " +
-			"--allow-insecure-registry --allow-http-registry --yes " + up + "/real/postgres@" + bundletest.Digest(
+			"--allow-insecure-registry --allow-http-registry --yes " + up + "/real/postgres@" + world.Digest(
 			s.T, up+"/real/postgres:15",
 		),
 	)
@@ -262,12 +263,12 @@ func (s side) carried(up string) {
 func (s side) layout(up string) {
 	s.sh("rm -rf layout && mkdir layout && tar -xf real.oob.tar -C layout")
 	s.sh("oras manifest fetch --oci-layout-path real.oob.tar " + up + "/real/nginx:1.22")
-	s.sh("oras manifest fetch --oci-layout layout@" + bundletest.Digest(s.T, up+"/real/nginx:1.22"))
+	s.sh("oras manifest fetch --oci-layout layout@" + world.Digest(s.T, up+"/real/nginx:1.22"))
 	s.sh("skopeo inspect --raw oci-archive:real.oob.tar:" + up + "/real/debian:zstd")
-	s.sh("regctl manifest get ocidir://layout@" + bundletest.Digest(s.T, up+"/real/both:1"))
+	s.sh("regctl manifest get ocidir://layout@" + world.Digest(s.T, up+"/real/both:1"))
 	s.sh("crane push --insecure --index layout " + up + "/from/layout:1")
 	identity := "sha256:" + strings.Fields(s.sh("cat identity"))[0]
-	if got := bundletest.Digest(s.T, up+"/from/layout:1"); got != identity {
+	if got := world.Digest(s.T, up+"/from/layout:1"); got != identity {
 		s.Errorf("crane pushed %s, and the bundle is %s", got, identity)
 	}
 }
@@ -282,12 +283,12 @@ func (s side) stockRegistry(up string) {
 		if ref == "tool:1" {
 			continue // partial: the tag is the platform's manifest, see digests
 		}
-		if want, got := bundletest.Digest(s.T, up+"/real/"+ref), bundletest.Digest(s.T, there); got != want {
+		if want, got := world.Digest(s.T, up+"/real/"+ref), world.Digest(s.T, there); got != want {
 			s.Errorf("%s is %s and upstream %s", there, got, want)
 		}
 	}
 	identity := strings.Fields(s.sh("cat identity"))[0]
-	if got := bundletest.Digest(s.T, site+"/mirror/oob-bundle/real:oob-"+identity[:16]); got != "sha256:"+identity {
+	if got := world.Digest(s.T, site+"/mirror/oob-bundle/real:oob-"+identity[:16]); got != "sha256:"+identity {
 		s.Errorf("the root is %s", got)
 	}
 	s.sh("crane validate --insecure --remote " + site + "/mirror/" + strings.ReplaceAll(up, ":", "_") + "/real/postgres:15")
@@ -449,7 +450,7 @@ func (s side) digests(up string) {
 		s.Fatalf("%d images, %v", len(receipt.Images), err)
 	}
 	for _, i := range receipt.Images {
-		want := bundletest.Digest(s.T, i.Upstream)
+		want := world.Digest(s.T, i.Upstream)
 		got := string(i.Digest)
 		if strings.HasSuffix(i.Upstream, "tool:1") {
 			if got == want {

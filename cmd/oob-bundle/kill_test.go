@@ -23,12 +23,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
+
 	"github.com/google/go-cmp/cmp"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/static"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
 )
 
 var (
@@ -55,10 +56,10 @@ func program(t *testing.T) string {
 
 // slowRegistry is a registry that sends blobs at so many bytes a second in all,
 // and counts them.
-func slowRegistry(t *testing.T, rate int64) (*bundletest.Registry, *atomic.Int64) {
+func slowRegistry(t *testing.T, rate int64) (*world.Registry, *atomic.Int64) {
 	t.Helper()
 	sent := &atomic.Int64{}
-	return bundletest.NewRegistry(t, func(next http.Handler) http.Handler {
+	return world.NewRegistry(t, func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/blobs/") {
 				w = &slowWriter{w, sent, rate}
@@ -158,19 +159,19 @@ func follow(length time.Duration, killed, begun bool) time.Duration {
 // same bytes as a run that was left alone, and does not fetch again what the
 // journal claimed.
 func TestKillCreate(t *testing.T) {
-	self, key := program(t), bundletest.NewKey(t)
+	self, key := program(t), world.NewKey(t)
 	up, sent := slowRegistry(t, 2<<20)
 	var layers []v1.Layer
 	for i := range 16 {
 		layers = append(layers, randomLayer(byte(i), 200_000+i*40_000))
 	}
-	ref := up.Push(t, "team/app:1", bundletest.Image("linux/amd64", layers...))
+	ref := up.Push(t, "team/app:1", world.Image("linux/amd64", layers...))
 	dir := t.TempDir()
 	manifest := fmt.Sprintf(
 		"apiVersion: oobbundle.dev/v1\nkind: Manifest\nmetadata: {name: demo, version: 1.0.0}\ncomponents:\n  - name: all\n    images: [%q]\n",
 		ref,
 	)
-	bundletest.Write(t, filepath.Join(dir, "m.yaml"), []byte(manifest), 0o644)
+	world.Write(t, filepath.Join(dir, "m.yaml"), []byte(manifest), 0o644)
 	common := []string{"create", "m.yaml", "--key", key.Private, "--plain-http", up.Host, "--platform", "linux/amd64", "--jobs", "4"}
 	length := command(t, dir, self, append(common, "-o", "want.oob.tar")...)
 	sent.Store(0)
@@ -287,17 +288,17 @@ func journalClaims(t *testing.T, path string) int64 {
 // TestKillInstall kills install at random moments. The same command then leaves
 // the same host as a run that was left alone.
 func TestKillInstall(t *testing.T) {
-	self, key := program(t), bundletest.NewKey(t)
-	up := bundletest.NewRegistry(t, nil)
+	self, key := program(t), world.NewKey(t)
+	up := world.NewRegistry(t, nil)
 	var refs []string
 	for i := range 8 {
 		var layers []v1.Layer
 		for k := range 12 {
 			layers = append(layers, randomLayer(byte(i*16+k), 700_000))
 		}
-		refs = append(refs, up.Push(t, fmt.Sprintf("team/app%d:1", i), bundletest.Image("linux/amd64", layers...)))
+		refs = append(refs, up.Push(t, fmt.Sprintf("team/app%d:1", i), world.Image("linux/amd64", layers...)))
 	}
-	path := bundletest.Create(t, bundletest.Options(t, bundletest.Manifest(t, "demo", refs...), key, up))
+	path := world.Create(t, world.Options(t, world.Manifest(t, "demo", refs...), key, up))
 	dir := t.TempDir()
 	args := func(root string) []string { return []string{"install", path, "--key", key.Public, "--root", root} }
 	length := command(t, dir, self, args("want")...)

@@ -8,8 +8,9 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
+
 	"github.com/oob-bundle/oob-bundle/bundle"
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
 	"github.com/oob-bundle/oob-bundle/bundle/remote"
 	"github.com/oob-bundle/oob-bundle/install/operate"
 	"github.com/oob-bundle/oob-bundle/verify"
@@ -31,8 +32,8 @@ func (p *pulled) ReadAt(b []byte, off int64) (int, error) {
 
 // TestFailingMedium: every error of a medium is one of the medium, whichever read meets it.
 func TestFailingMedium(t *testing.T) {
-	key := bundletest.NewKey(t)
-	file := bundletest.Rich("x").File(t, key)
+	key := world.NewKey(t)
+	file := world.Rich("x").File(t, key)
 	policy := verify.Policy{Keys: []verify.Key{key.Trusted}}
 	for _, errno := range append(append([]syscall.Errno{}, goneErrors...), mediumErrors...) {
 		for at := 0; ; at++ {

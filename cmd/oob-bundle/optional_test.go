@@ -10,9 +10,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
+
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
 	"github.com/oob-bundle/oob-bundle/manifests"
 )
 
@@ -21,7 +22,7 @@ import (
 // place is taken by something that waits, and the calls plugin is not the real one.
 func TestOptional(t *testing.T) {
 	site := newSite(t)
-	site.up.Registry = bundletest.NewRegistryAt(t, t.TempDir(), nil) // real images are large
+	site.up.Registry = world.NewRegistryAt(t, t.TempDir(), nil) // real images are large
 	s := side{t, site.dir}
 	built := s.prepare()
 	choice := manifests.Choice{

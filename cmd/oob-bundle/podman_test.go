@@ -7,7 +7,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
+
 	"github.com/oob-bundle/oob-bundle/manifests"
 )
 
@@ -42,7 +43,7 @@ func TestPodman(t *testing.T) {
 	root, values := filepath.Join(s.dir, "root"), filepath.Join(s.dir, "site.yaml")
 	install := func(bundle, quadlet string, args ...string) (int, string) {
 		t.Helper()
-		bundletest.Write(t, values, []byte("domain: chat.site.mil\nquadlet: "+quadlet+"\n"), 0o600)
+		world.Write(t, values, []byte("domain: chat.site.mil\nquadlet: "+quadlet+"\n"), 0o600)
 		status, _, stderr := s.oob(append([]string{"install", bundle, "--key", s.key.Public, "--root", root, "--values", values}, args...)...)
 		return status, stderr
 	}

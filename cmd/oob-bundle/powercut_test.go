@@ -13,7 +13,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest/trace"
+	"github.com/oob-bundle/oob-bundle/internal/testkit/trace"
 )
 
 var everyCut = flag.Bool("every-cut", false, "cut the power before every call that changes something, not only before some of them")

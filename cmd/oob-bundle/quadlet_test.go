@@ -12,9 +12,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
+
 	goyaml "go.yaml.in/yaml/v4"
 
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
 	"github.com/oob-bundle/oob-bundle/manifests"
 )
 
@@ -267,8 +268,8 @@ func quadletUnits(t *testing.T, name string) {
 		s.dir,
 		"site.pem",
 	)
-	bundletest.Write(t, pem, []byte("x"), 0o600)
-	bundletest.Write(
+	world.Write(t, pem, []byte("x"), 0o600)
+	world.Write(
 		t, values,
 		[]byte(
 			"domain: chat.site.mil\nquadlet: true\ntlsCertificate: "+pem+"\ntlsKey: "+pem+"\nlicenseFile: "+pem+"\ndataDirectory: /srv/my data\n",

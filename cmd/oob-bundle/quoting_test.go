@@ -8,9 +8,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
+
 	goyaml "go.yaml.in/yaml/v4"
 
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
 	"github.com/oob-bundle/oob-bundle/manifests"
 )
 
@@ -41,7 +42,7 @@ func TestCatalogueQuotes(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				bundletest.Write(t, site, []byte("domain: chat.site.mil\ninternalHosts: "+string(text)+"\n"+more), 0o600)
+				world.Write(t, site, []byte("domain: chat.site.mil\ninternalHosts: "+string(text)+"\n"+more), 0o600)
 				s.must("install", file, "--key", s.key.Public, "--root", root, "--values", site, "--host-root", hostRoot)
 				release := filepath.Join(root, "deployments/application/current")
 				var settings struct{ ServiceSettings map[string]any }
@@ -132,7 +133,7 @@ func podValue(t *testing.T, release string) string {
 // does not quote, and warns of nothing else.
 func TestUnquotedWarning(t *testing.T) {
 	s := newSite(t)
-	bundletest.Write(t, filepath.Join(s.dir, "a.yaml"), []byte(`apiVersion: oobbundle.dev/v1
+	world.Write(t, filepath.Join(s.dir, "a.yaml"), []byte(`apiVersion: oobbundle.dev/v1
 kind: Manifest
 metadata: {name: a, version: 1.0.0}
 deployments: [compose]
@@ -146,12 +147,12 @@ components:
       - values: [{name: words, about: Words}, {name: port, kind: port, about: A port}]
         secrets: [{name: pw, length: 20}]
 `), 0o600)
-	bundletest.Write(
+	world.Write(
 		t, filepath.Join(s.dir, "compose.yaml"),
 		[]byte("# {{ .Name }}\na: {{ json .Values.words }}\nb: {{ compose .Values.words }}\nc: {{ .Values.port }}\n"),
 		0o600,
 	)
-	bundletest.Write(t, filepath.Join(s.dir, "a.env"), []byte("A={{ .Secrets.pw }}\nB={{ env \"compose\" .Secrets.pw }}\n"), 0o600)
+	world.Write(t, filepath.Join(s.dir, "a.env"), []byte("A={{ .Secrets.pw }}\nB={{ env \"compose\" .Secrets.pw }}\n"), 0o600)
 	status, _, stderr := s.oob("create", filepath.Join(s.dir, "a.yaml"), "--key", s.key.Private, "-o", filepath.Join(s.dir, "a.oob.tar"))
 	if status != 0 {
 		t.Fatalf("exit status %d: %s", status, stderr)

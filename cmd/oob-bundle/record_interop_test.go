@@ -14,10 +14,11 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
+
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
 	"github.com/oob-bundle/oob-bundle/bundle/record"
 	"github.com/oob-bundle/oob-bundle/manifests"
 )
@@ -38,7 +39,7 @@ func noise(name string, size int) []byte {
 // of them one of two bases.
 func exampleLayers(ref bundle.Reference, platform string) []v1.Layer {
 	layer := func(name string, size int) v1.Layer {
-		return bundletest.Layer(bundletest.File{Name: "content", Mode: 0o644, Data: noise(name, size)})
+		return world.Layer(world.File{Name: "content", Mode: 0o644, Data: noise(name, size)})
 	}
 	sizes := []struct {
 		part string

@@ -12,7 +12,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 )
 
 // blobsOf lists the digits of a bundle's blobs.
@@ -47,7 +47,7 @@ func TestRepairEarlier(t *testing.T) {
 	for hex := range blobsOf(t, filepath.Join(w.dir, "in/one.oob.tar")) {
 		p := filepath.Join(w.dir, "site/registry/docker/registry/v2/blobs/sha256", hex[:2], hex, "data")
 		if !newer[hex] {
-			bundletest.Write(t, p, append(readFile(t, p), 'x'), 0o644)
+			world.Write(t, p, append(readFile(t, p), 'x'), 0o644)
 			spoilt++
 		}
 	}

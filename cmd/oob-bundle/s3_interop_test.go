@@ -14,18 +14,18 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
+
 	"github.com/google/go-containerregistry/pkg/name"
 	ggcr "github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
-
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
 )
 
 // storage is an S3 of one folder, and the upstream of a bundle that is installed there.
 type storage struct {
 	side
 	address    string // of S3
-	origin     *bundletest.Registry
+	origin     *world.Registry
 	references []string // of the bundle, without the host
 	size       int64    // of the bundle
 }
@@ -80,7 +80,7 @@ func TestS3Storage(t *testing.T) {
 // newStorage starts S3 and makes the bundle.
 func newStorage(t *testing.T) *storage {
 	t.Helper()
-	s := &storage{side: side{t, t.TempDir()}, address: "127.0.0.1:5711", origin: bundletest.NewRegistry(t, nil)}
+	s := &storage{side: side{t, t.TempDir()}, address: "127.0.0.1:5711", origin: world.NewRegistry(t, nil)}
 	bin := t.TempDir()
 	t.Setenv("PATH", bin+":"+filepath.Join(s.source(), "bin/tools")+":"+os.Getenv("PATH"))
 	t.Setenv("OOB_BUNDLE_PASSWORD", "")
@@ -105,8 +105,8 @@ func newStorage(t *testing.T) *storage {
 		"name: all\n    images:\n"
 	for n := range 8 {
 		ref := fmt.Sprintf("stored/app%d:1", n)
-		layer := bundletest.Layer(bundletest.File{Name: "content", Mode: 0o644, Data: noise(ref, 2_000_000)})
-		manifest += "      - " + s.origin.Push(t, ref, bundletest.Image("linux/amd64", layer)) + "\n"
+		layer := world.Layer(world.File{Name: "content", Mode: 0o644, Data: noise(ref, 2_000_000)})
+		manifest += "      - " + s.origin.Push(t, ref, world.Image("linux/amd64", layer)) + "\n"
 		s.references = append(s.references, ref)
 	}
 	s.write("stored.yaml", manifest)
@@ -198,7 +198,7 @@ func (p *pair) check(installed, from string) {
 		if err := validate.Image(image); err != nil {
 			p.Errorf("%s: %v", to, err)
 		}
-		if want, got := bundletest.Digest(p.T, p.storage.origin.Host+"/"+ref), bundletest.Digest(p.T, from+"/"+site); want != got {
+		if want, got := world.Digest(p.T, p.storage.origin.Host+"/"+ref), world.Digest(p.T, from+"/"+site); want != got {
 			p.Errorf("%s is %s, and upstream %s", to, got, want)
 		}
 	}

@@ -14,10 +14,11 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
+
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
 	"github.com/oob-bundle/oob-bundle/bundle/sign"
 )
 
@@ -34,24 +35,24 @@ func TestMain(m *testing.M) {
 // does not take Docker's media types, which team/docker:1 has. $PROGRAM is a
 // program for $PLATFORM that says it is oob-bundle; $ARCH is how files name that.
 func TestScripts(t *testing.T) {
-	up, site := bundletest.NewRegistry(t, nil), bundletest.NewRegistry(t, nil)
+	up, site := world.NewRegistry(t, nil), world.NewRegistry(t, nil)
 	private, stalled := behindLogin(t, up.Host), withoutBlobs(t, up.Host)
-	oci := bundletest.NewRegistry(t, bundletest.OCIOnly)
-	layer := func(text string) bundletest.File {
-		return bundletest.File{Name: "app", Mode: 0o755, Data: []byte(text)}
+	oci := world.NewRegistry(t, world.OCIOnly)
+	layer := func(text string) world.File {
+		return world.File{Name: "app", Mode: 0o755, Data: []byte(text)}
 	}
-	up.Push(t, "team/app:1", bundletest.Image("linux/amd64", bundletest.Layer(layer("one"))))
-	up.Push(t, "team/app:2", bundletest.Image("linux/amd64", bundletest.Layer(layer("two"))))
-	up.Push(t, "team/docker:1", bundletest.DockerImage("linux/amd64", bundletest.Layer(layer("docker"))))
+	up.Push(t, "team/app:1", world.Image("linux/amd64", world.Layer(layer("one"))))
+	up.Push(t, "team/app:2", world.Image("linux/amd64", world.Layer(layer("two"))))
+	up.Push(t, "team/docker:1", world.DockerImage("linux/amd64", world.Layer(layer("docker"))))
 	up.Push(
 		t,
 		"team/multi:1",
-		bundletest.Index(
-			bundletest.Image("linux/amd64", bundletest.Layer(layer("a"))),
-			bundletest.Image("linux/arm64", bundletest.Layer(layer("b"))),
+		world.Index(
+			world.Image("linux/amd64", world.Layer(layer("a"))),
+			world.Image("linux/arm64", world.Layer(layer("b"))),
 		),
 	)
-	installer := bundletest.Program(t, "github.com/oob-bundle/oob-bundle/cmd/oob-bundle")
+	installer := world.Program(t, "github.com/oob-bundle/oob-bundle/cmd/oob-bundle")
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,

@@ -18,7 +18,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 )
 
 // secretSide is a directory in which a program runs that has secrets, and
@@ -71,8 +71,8 @@ func (s *secretSide) holders(text string) []string {
 // read.
 func TestSecretsStay(t *testing.T) {
 	const password = "canary-of-the-key"
-	up := bundletest.NewRegistry(t, nil)
-	up.Push(t, "team/app:1", bundletest.Image("linux/amd64", bundletest.Layer(bundletest.File{Name: "app", Mode: 0o755, Data: []byte("app")})))
+	up := world.NewRegistry(t, nil)
+	up.Push(t, "team/app:1", world.Image("linux/amd64", world.Layer(world.File{Name: "app", Mode: 0o755, Data: []byte("app")})))
 	s := &secretSide{t: t, program: program(t), dir: t.TempDir(), env: []string{"OOB_BUNDLE_PASSWORD=" + password}}
 	manifest := `apiVersion: oobbundle.dev/v1
 kind: Manifest
@@ -85,8 +85,8 @@ components:
     host:
       - secrets: [{name: password, length: 32}]
 `
-	bundletest.Write(t, filepath.Join(s.dir, "app.yaml"), []byte(manifest), 0o644)
-	bundletest.Write(
+	world.Write(t, filepath.Join(s.dir, "app.yaml"), []byte(manifest), 0o644)
+	world.Write(
 		t, filepath.Join(s.dir, "secret.env"),
 		[]byte("# ${versions.app}\nPASSWORD={{ .Secrets.password }}\nV={{ .Version }}\n"),
 		0o644,
@@ -96,8 +96,8 @@ components:
 	if err := errors.Join(os.Mkdir(filepath.Join(s.dir, "bin"), 0o700), os.Mkdir(filepath.Join(s.dir, "docker"), 0o700)); err != nil {
 		t.Fatal(err)
 	}
-	bundletest.Write(t, filepath.Join(s.dir, "bin/docker-credential-spy"), []byte(helper), 0o755)
-	bundletest.Write(t, filepath.Join(s.dir, "docker/config.json"), []byte(`{"credHelpers":{"`+up.Host+`":"spy"}}`), 0o600)
+	world.Write(t, filepath.Join(s.dir, "bin/docker-credential-spy"), []byte(helper), 0o755)
+	world.Write(t, filepath.Join(s.dir, "docker/config.json"), []byte(`{"credHelpers":{"`+up.Host+`":"spy"}}`), 0o600)
 	s.env = append(
 		s.env,
 		"COSIGN_PASSWORD="+password,
@@ -121,7 +121,7 @@ components:
 	s.run(append([]string{"install", "two.oob.tar", "--dry-run", "--json"}, trusting...)...)
 	s.run(append([]string{"install", "two.oob.tar"}, trusting...)...)
 	s.run("status", "--check", "--json", "--root", "site")
-	bundletest.Write(t, filepath.Join(s.dir, "site/deployments/app/current/secret.env"), []byte("drift"), 0o600)
+	world.Write(t, filepath.Join(s.dir, "site/deployments/app/current/secret.env"), []byte("drift"), 0o600)
 	s.run(append([]string{"repair", "two.oob.tar", "--json"}, trusting...)...)
 	s.run("rollback", "--root", "site", "--json")
 	s.run(append([]string{"values", "two.oob.tar"}, trusting...)...)
@@ -155,7 +155,7 @@ components:
 // TestNoCore: a program that dies of a signal while it holds a private key leaves
 // no image of its memory behind.
 func TestNoCore(t *testing.T) {
-	key := bundletest.NewKey(t)
+	key := world.NewKey(t)
 	for _, signal := range []syscall.Signal{syscall.SIGABRT, syscall.SIGSEGV, syscall.SIGQUIT, syscall.SIGILL} {
 		asked := make(chan struct{}, 100)
 		up := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
@@ -164,7 +164,7 @@ func TestNoCore(t *testing.T) {
 		}))
 		host := strings.TrimPrefix(up.URL, "http://")
 		dir := t.TempDir()
-		bundletest.Write(
+		world.Write(
 			t, filepath.Join(dir, "m.yaml"),
 			[]byte(
 				"apiVersion: oobbundle.dev/v1\nkind: Manifest\nmetadata: {name: app, version: 1.0.0}\ncomponents:\n  - name: app\n "+

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 )
 
 // side is a directory in which real programs run.
@@ -46,7 +46,7 @@ func (s side) try(line string) (string, error) {
 
 func (s side) write(name, text string) {
 	s.Helper()
-	bundletest.Write(s.T, filepath.Join(s.dir, name), []byte(text), 0o644)
+	world.Write(s.T, filepath.Join(s.dir, name), []byte(text), 0o644)
 }
 
 // serve starts a stock distribution registry and returns its address.

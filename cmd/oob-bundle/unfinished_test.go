@@ -9,8 +9,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
+
 	"github.com/oob-bundle/oob-bundle/bundle"
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
 	"github.com/oob-bundle/oob-bundle/install"
 	"github.com/oob-bundle/oob-bundle/install/registry"
 	"github.com/oob-bundle/oob-bundle/verify"
@@ -27,7 +28,7 @@ func (f failing) Tag(ctx context.Context, repo, tag string, to bundle.Digest) er
 }
 
 // putFile installs a file, and fails where the registry of the test does.
-func putFile(t *testing.T, key *bundletest.Key, root string, file []byte, fail bool) error {
+func putFile(t *testing.T, key *world.Key, root string, file []byte, fail bool) error {
 	t.Helper()
 	policy := verify.Policy{Keys: []verify.Key{key.Trusted}}
 	v, err := verify.Open(t.Context(), bytes.NewReader(file), int64(len(file)), policy)
@@ -62,9 +63,9 @@ func putFile(t *testing.T, key *bundletest.Key, root string, file []byte, fail b
 // TestUnfinishedInstallation: rollback and uninstall leave an installation that cannot be
 // finished.
 func TestUnfinishedInstallation(t *testing.T) {
-	key := bundletest.NewKey(t)
+	key := world.NewKey(t)
 	version := func(n int64) []byte {
-		c := bundletest.NewContent("app")
+		c := world.NewContent("app")
 		c.Info.Sequence = n
 		c.Info.Version, c.Doc.Version = fmt.Sprint(n), fmt.Sprint(n)
 		c.Add("docker.io/library/app:1", c.Image("linux/amd64", fmt.Sprint("content ", n)))

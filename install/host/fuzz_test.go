@@ -16,7 +16,7 @@ import (
 	"go.yaml.in/yaml/v4"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest/seeds"
+	"github.com/oob-bundle/oob-bundle/internal/testkit/seeds"
 )
 
 // TestSeeds counts what each fuzz target begins with, and what becomes of it.

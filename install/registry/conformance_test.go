@@ -13,11 +13,12 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
+
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
 	"github.com/oob-bundle/oob-bundle/bundle/remote"
 	"github.com/oob-bundle/oob-bundle/install"
 	"github.com/oob-bundle/oob-bundle/install/registry"
@@ -31,8 +32,8 @@ func targets(t *testing.T) map[string]install.Target {
 	if err != nil {
 		t.Fatal(err)
 	}
-	site := bundletest.NewRegistry(t, nil)
-	oci := bundletest.NewRegistry(t, bundletest.OCIOnly)
+	site := world.NewRegistry(t, nil)
+	oci := world.NewRegistry(t, world.OCIOnly)
 	client, err := remote.New(remote.Options{PlainHTTP: []string{site.Host, oci.Host}})
 	if err != nil {
 		t.Fatal(err)
@@ -340,7 +341,7 @@ func TestReadOnly(t *testing.T) {
 	if err != nil || len(beside) != 1 {
 		t.Fatalf("referrers: %v, %v", beside, err)
 	}
-	bundletest.Write(t, filepath.Join(filepath.Dir(beside[0]), strings.Repeat("0", 64)), nil, 0o644)
+	world.Write(t, filepath.Join(filepath.Dir(beside[0]), strings.Repeat("0", 64)), nil, 0o644)
 	before := tree(t, root)
 	for _, test := range []struct {
 		method, path string
@@ -383,7 +384,7 @@ func TestReadOnly(t *testing.T) {
 // TestReferrersOfExternal: a registry that does not list what refers to a
 // manifest gets a list that is whole, also when several are pushed at once.
 func TestReferrersOfExternal(t *testing.T) {
-	up := bundletest.NewRegistry(t, nil) // distribution has no such list
+	up := world.NewRegistry(t, nil) // distribution has no such list
 	client, err := remote.New(remote.Options{PlainHTTP: []string{up.Host}})
 	if err != nil {
 		t.Fatal(err)

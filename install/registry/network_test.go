@@ -20,29 +20,31 @@ import (
 	"testing"
 	"time"
 
+	"github.com/oob-bundle/oob-bundle/internal/testkit/network"
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
+
 	"golang.org/x/sync/errgroup"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
 	"github.com/oob-bundle/oob-bundle/bundle/remote"
 	"github.com/oob-bundle/oob-bundle/install"
 	"github.com/oob-bundle/oob-bundle/install/registry"
 	"github.com/oob-bundle/oob-bundle/verify"
 )
 
-func isStart(r *http.Request) bool { return r.Method == http.MethodPost && bundletest.IsUpload(r) }
-func isSend(r *http.Request) bool  { return r.Method == http.MethodPut && bundletest.IsUpload(r) }
-func isPut(r *http.Request) bool   { return r.Method == http.MethodPut && bundletest.IsManifest(r) }
+func isStart(r *http.Request) bool { return r.Method == http.MethodPost && network.IsUpload(r) }
+func isSend(r *http.Request) bool  { return r.Method == http.MethodPut && network.IsUpload(r) }
+func isPut(r *http.Request) bool   { return r.Method == http.MethodPut && network.IsManifest(r) }
 func isWrite(r *http.Request) bool {
-	return bundletest.IsWork(r) && r.Method != http.MethodGet && r.Method != http.MethodHead
+	return network.IsWork(r) && r.Method != http.MethodGet && r.Method != http.MethodHead
 }
 func isTag(r *http.Request) bool {
 	return isPut(r) && strings.HasSuffix(r.URL.Path, "/team/app/manifests/1")
 }
 
 // location changes where the registry wants an upload sent.
-func location(change func(h *bundletest.Host, was string) string) bundletest.Mode {
-	return bundletest.On(isStart, func(h *bundletest.Host, w http.ResponseWriter, r *http.Request) {
+func location(change func(h *network.Host, was string) string) network.Mode {
+	return network.On(isStart, func(h *network.Host, w http.ResponseWriter, r *http.Request) {
 		good := h.Good(r)
 		for k, v := range good.Header() {
 			w.Header()[k] = v
@@ -57,15 +59,15 @@ func location(change func(h *bundletest.Host, was string) string) bundletest.Mod
 }
 
 // siteFaults are those that only who pushes meets.
-func siteFaults() []bundletest.Fault {
+func siteFaults() []network.Fault {
 	reg := remote.ErrRegistry
-	on, says, answers := bundletest.On, bundletest.Says, bundletest.Answers
-	head := func(status int, length string) bundletest.Mode {
+	on, says, answers := network.On, network.Says, network.Answers
+	head := func(status int, length string) network.Mode {
 		return on(func(r *http.Request) bool { return r.Method == http.MethodHead }, answers(status, "", "Content-Length", length))
 	}
 	var mu sync.Mutex
 	var pushed []string // of the one that dies
-	dies := func(h *bundletest.Host, w http.ResponseWriter, r *http.Request) bool {
+	dies := func(h *network.Host, w http.ResponseWriter, r *http.Request) bool {
 		if h.Hits.Load() >= 2 {
 			panic(http.ErrAbortHandler)
 		}
@@ -83,8 +85,8 @@ func siteFaults() []bundletest.Fault {
 		w.WriteHeader(good.Code)
 		return true
 	}
-	var uploaded []string                                                               // of the one that collects
-	collects := func(h *bundletest.Host, _ http.ResponseWriter, r *http.Request) bool { // at the first manifest
+	var uploaded []string                                                            // of the one that collects
+	collects := func(h *network.Host, _ http.ResponseWriter, r *http.Request) bool { // at the first manifest
 		mu.Lock()
 		defer mu.Unlock()
 		if isSend(r) {
@@ -100,7 +102,7 @@ func siteFaults() []bundletest.Fault {
 		}
 		return false
 	}
-	swallows := func(h *bundletest.Host, w http.ResponseWriter, r *http.Request) bool {
+	swallows := func(h *network.Host, w http.ResponseWriter, r *http.Request) bool {
 		if !isSend(r) || h.Hits.Add(1) > 1 {
 			return false
 		}
@@ -108,7 +110,7 @@ func siteFaults() []bundletest.Fault {
 		w.WriteHeader(http.StatusCreated)
 		return true
 	}
-	return []bundletest.Fault{
+	return []network.Fault{
 		{
 			Name:  "read-only: 405",
 			Class: reg,
@@ -150,82 +152,82 @@ func siteFaults() []bundletest.Fault {
 		{
 			Name:  "upload: to another host",
 			Class: reg,
-			Says:  []string{"$HOST", "another host, " + bundletest.ElsewhereName},
-			Mode:  location(func(h *bundletest.Host, was string) string { return "https://" + h.Elsewhere + was }),
+			Says:  []string{"$HOST", "another host, " + network.ElsewhereName},
+			Mode:  location(func(h *network.Host, was string) string { return "https://" + h.Elsewhere + was }),
 			After: unasked,
 		},
 		{
 			Name:  "upload: to a private address",
 			Class: reg,
 			Says:  []string{"$HOST", "another host, 169.254.169.254"},
-			Mode:  location(func(_ *bundletest.Host, was string) string { return "https://169.254.169.254" + was }),
+			Mode:  location(func(_ *network.Host, was string) string { return "https://169.254.169.254" + was }),
 		},
 		{
 			Name:  "upload: to loopback",
 			Class: reg,
 			Says:  []string{"$HOST", "another host, 127.0.0.1:1"},
-			Mode:  location(func(_ *bundletest.Host, was string) string { return "http://127.0.0.1:1" + was }),
+			Mode:  location(func(_ *network.Host, was string) string { return "http://127.0.0.1:1" + was }),
 		},
 		{
 			Name:  "upload: to a part of the name",
 			Class: reg,
 			Says:  []string{"$HOST", "another host"},
-			Mode:  location(func(_ *bundletest.Host, was string) string { return "https://registry.test.elsewhere.example" + was }),
+			Mode:  location(func(_ *network.Host, was string) string { return "https://registry.test.elsewhere.example" + was }),
 		},
-		{Name: "upload: to http", Mode: location(func(h *bundletest.Host, was string) string { return "http://" + h.Address + was })},
+		{Name: "upload: to http", Mode: location(func(h *network.Host, was string) string { return "http://" + h.Address + was })},
 		{
 			Name: "upload: to an inner port",
-			Mode: location(func(_ *bundletest.Host, was string) string { return "http://registry.test:5000" + was }),
+			Mode: location(func(_ *network.Host, was string) string { return "http://registry.test:5000" + was }),
 		},
-		{Name: "upload: to a path", Mode: location(func(_ *bundletest.Host, was string) string { return was })},
+		{Name: "upload: to a path", Mode: location(func(_ *network.Host, was string) string { return was })},
 		{
 			Name:  "upload: nowhere",
 			Class: reg,
 			Says:  []string{"$HOST", "no place to upload to"},
-			Mode:  location(func(*bundletest.Host, string) string { return "" }),
+			Mode:  location(func(*network.Host, string) string { return "" }),
 		},
 		{
 			Name:  "upload: begin redirected elsewhere",
 			Class: reg,
-			Says:  []string{"$HOST", "another host, " + bundletest.ElsewhereName},
-			Mode:  on(isStart, bundletest.Redirects(bundletest.ToElsewhere)),
+			Says:  []string{"$HOST", "another host, " + network.ElsewhereName},
+			Mode:  on(isStart, network.Redirects(network.ToElsewhere)),
 			After: unasked,
 		},
 		{
 			Name:  "upload: redirected elsewhere",
 			Class: reg,
 			Says:  []string{"$HOST", "307"},
-			Mode:  on(isSend, bundletest.Redirects(bundletest.ToElsewhere)),
+			Mode:  on(isSend, network.Redirects(network.ToElsewhere)),
 			After: unasked,
 		},
 		{
 			Name:  "manifest: redirected elsewhere",
 			Class: reg,
-			Says:  []string{"$HOST", "another host, " + bundletest.ElsewhereName},
-			Mode:  on(isPut, bundletest.Redirects(bundletest.ToElsewhere)),
+			Says:  []string{"$HOST", "another host, " + network.ElsewhereName},
+			Mode:  on(isPut, network.Redirects(network.ToElsewhere)),
 			After: unasked,
 		},
-		{Name: "upload: 500 once", Mode: bundletest.Times(1, on(isSend, answers(500, "")))},
-		{Name: "upload: 429 once", Mode: bundletest.Times(1, on(isSend, answers(429, "", "Retry-After", "1")))},
-		{Name: "upload: 401 in the middle", Mode: func(h *bundletest.Host, _ http.ResponseWriter, r *http.Request) bool {
+		{Name: "upload: 500 once", Mode: network.Times(1, on(isSend, answers(500, "")))},
+		{Name: "upload: 429 once", Mode: network.Times(1, on(isSend, answers(429, "", "Retry-After", "1")))},
+		{Name: "upload: 401 in the middle", Mode: func(h *network.Host, _ http.ResponseWriter, r *http.Request) bool {
 			if isSend(r) && h.Hits.Add(1) == 1 {
 				h.Revoke()
 			}
 			return false
 		}},
-		{Name: "upload: silent", Class: reg, Says: []string{"$HOST", "blob sha256:"}, Hurry: true, Mode: on(isSend, bundletest.Hangs)},
+		{Name: "upload: silent", Class: reg, Says: []string{"$HOST", "blob sha256:"}, Hurry: true, Mode: on(isSend, network.Hangs)},
 		{
 			Name: "upload: the connection breaks once",
-			Mode: bundletest.Times(1, on(isSend, func(_ *bundletest.Host, w http.ResponseWriter, r *http.Request) { bundletest.Aborts(w, r) })),
+			Mode: network.Times(1, on(isSend, func(_ *network.Host, w http.ResponseWriter, r *http.Request) { network.Aborts(w, r) })),
 		},
 		{Name: "upload: 200", Class: reg, Says: []string{"$HOST", "200"}, Mode: on(isSend, answers(200, ""))},
-		{Name: "dies mid-push", Class: reg, Says: []string{"$HOST"}, Mode: dies, Finally: func(tb testing.TB, h *bundletest.Host) {
+		{Name: "dies mid-push", Class: reg, Says: []string{"$HOST"}, Mode: dies, Finally: func(tb testing.TB, h *network.Host) {
 			tb.Helper()
 			if len(pushed) < 2 {
 				tb.Errorf("it died after %d blobs", len(pushed))
 			}
 			for _, d := range pushed {
-				if n := h.Net.Requests(bundletest.HostName, "digest="+strings.ReplaceAll(d, ":", "%3A")); n != 1 {
+				if n := h.Net.Requests(network.HostName, "digest="+strings.ReplaceAll(d, ":", "%3A")); n != 1 {
 					tb.Errorf("%s was sent %d times", d, n)
 				}
 			}
@@ -236,8 +238,8 @@ func siteFaults() []bundletest.Fault {
 		{Name: "HEAD: 500 for ever", Class: reg, Says: []string{"$HOST", "looking for blob", "500"}, Mode: head(500, "0")},
 		{Name: "blob: collected before the manifest", Mode: collects, After: atLeast(2)},
 		{Name: "blob: taken and not kept", Mode: swallows, After: atLeast(2)},
-		{Name: "BLOB_UNKNOWN: once", Mode: bundletest.Times(1, on(isPut, says(404, "MANIFEST_BLOB_UNKNOWN", "blob unknown to registry")))},
-		{Name: "BLOB_UNKNOWN: once, 400", Mode: bundletest.Times(1, on(isPut, says(400, "BLOB_UNKNOWN", "blob unknown to registry")))},
+		{Name: "BLOB_UNKNOWN: once", Mode: network.Times(1, on(isPut, says(404, "MANIFEST_BLOB_UNKNOWN", "blob unknown to registry")))},
+		{Name: "BLOB_UNKNOWN: once, 400", Mode: network.Times(1, on(isPut, says(400, "BLOB_UNKNOWN", "blob unknown to registry")))},
 		{
 			Name:  "BLOB_UNKNOWN: for ever",
 			Class: reg,
@@ -260,7 +262,7 @@ func siteFaults() []bundletest.Fault {
 			Name:  "tag: the connection breaks",
 			Class: install.ErrIncomplete,
 			Says:  []string{"$HOST", "ended too early"},
-			Mode:  on(isTag, bundletest.Raw(hangUp)),
+			Mode:  on(isTag, network.Raw(hangUp)),
 		},
 		{
 			Name:  "404: project",
@@ -268,29 +270,29 @@ func siteFaults() []bundletest.Fault {
 			Says:  []string{"$HOST", "project team not found"},
 			Mode:  on(isStart, says(404, "NAME_UNKNOWN", "project team not found")),
 		},
-		{Name: "200 with HTML: at an upload", Class: reg, Says: []string{"$HOST"}, Mode: bundletest.WebPage(isStart)},
+		{Name: "200 with HTML: at an upload", Class: reg, Says: []string{"$HOST"}, Mode: network.WebPage(isStart)},
 		{
 			Name:  "gzip that was not asked for: manifest",
 			Class: reg,
 			Says:  []string{"$HOST", `encoded as "gzip"`},
 			Mode: on(func(r *http.Request) bool {
-				return r.Method == http.MethodGet && bundletest.IsManifest(r)
-			}, bundletest.Changes(bundletest.Gzipped)),
+				return r.Method == http.MethodGet && network.IsManifest(r)
+			}, network.Changes(network.Gzipped)),
 		},
 	}
 }
 
 func hangUp(net.Conn) {}
 
-func unasked(tb testing.TB, h *bundletest.Host) {
+func unasked(tb testing.TB, h *network.Host) {
 	tb.Helper()
-	if n := h.Net.Requests(bundletest.ElsewhereName, ""); n > 0 {
+	if n := h.Net.Requests(network.ElsewhereName, ""); n > 0 {
 		tb.Errorf("the other host was asked %d times", n)
 	}
 }
 
-func atLeast(n int64) func(testing.TB, *bundletest.Host) {
-	return func(tb testing.TB, h *bundletest.Host) {
+func atLeast(n int64) func(testing.TB, *network.Host) {
+	return func(tb testing.TB, h *network.Host) {
 		tb.Helper()
 		if got := h.Hits.Load(); got < n {
 			tb.Errorf("met %d times", got)
@@ -301,11 +303,11 @@ func atLeast(n int64) func(testing.TB, *bundletest.Host) {
 // site is a host that installs into a registry of its network.
 type site struct {
 	root  string
-	key   *bundletest.Key
+	key   *world.Key
 	texts []string
 }
 
-func (s *site) install(t *testing.T, h *bundletest.Host, path string) error {
+func (s *site) install(t *testing.T, h *network.Host, path string) error {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
 	defer cancel()
@@ -410,25 +412,25 @@ func unsound(t *testing.T, h http.Handler, repo, what, digest string) (problems 
 // or had begun to switch, the new one; and the same command succeeds when the fault
 // is gone.
 func TestNetwork(t *testing.T) {
-	ways := bundletest.WayFaults()
+	ways := network.WayFaults()
 	faults := slices.Concat(ways, siteFaults())
 	if want := 128; runtime.GOOS == "linux" && len(faults) != want {
 		t.Errorf("%d faults, not %d", len(faults), want)
 	}
-	up, key := bundletest.NewRegistry(t, nil), bundletest.NewKey(t)
+	up, key := world.NewRegistry(t, nil), world.NewKey(t)
 	var bundles, digests []string
 	for n := range 2 {
 		content := bytes.Repeat([]byte{byte(n)}, 1000)
-		image := bundletest.Image(
+		image := world.Image(
 			"linux/amd64",
-			bundletest.Layer(bundletest.File{Name: "app", Mode: 0o755, Data: content}),
-			bundletest.Layer(bundletest.File{Name: "b", Mode: 0o644, Data: content}),
+			world.Layer(world.File{Name: "app", Mode: 0o755, Data: content}),
+			world.Layer(world.File{Name: "b", Mode: 0o644, Data: content}),
 		)
 		ref := up.Push(t, "team/app:1", image)
-		o := bundletest.Options(t, bundletest.Manifest(t, "demo", ref), key, up)
+		o := world.Options(t, world.Manifest(t, "demo", ref), key, up)
 		sequence := int64(n + 1)
 		o.Sequence = &sequence
-		bundles, digests = append(bundles, bundletest.Create(t, o)), append(digests, bundletest.Digest(t, ref))
+		bundles, digests = append(bundles, world.Create(t, o)), append(digests, world.Digest(t, ref))
 	}
 	tag := "/v2/" + strings.ReplaceAll(up.Host, ":", "_") + "/team/app/manifests/1"
 	runs, looked, leaks := 0, 0, 0
@@ -442,8 +444,8 @@ func TestNetwork(t *testing.T) {
 			continue
 		}
 		t.Run(f.Name, func(t *testing.T) {
-			content := bundletest.NewHandler(context.WithoutCancel(t.Context()), "")
-			h := bundletest.NewInternet(t).Serve(content, f)
+			content := world.NewHandler(context.WithoutCancel(t.Context()), "")
+			h := network.NewInternet(t).Serve(content, f)
 			s := &site{root: t.TempDir(), key: key}
 			const nothing = "no such tag"
 			resolves := func() string {
@@ -509,7 +511,7 @@ func TestCAFile(t *testing.T) {
 	if _, err := remote.New(remote.Options{CAFile: path}); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), path) {
 		t.Errorf("missing: %v", err)
 	}
-	bundletest.Write(t, path, []byte("-----BEGIN NOTHING-----\n"), 0o644)
+	world.Write(t, path, []byte("-----BEGIN NOTHING-----\n"), 0o644)
 	if _, err := remote.New(remote.Options{CAFile: path}); !errors.Is(err, remote.ErrCAFile) || !strings.Contains(err.Error(), path) {
 		t.Errorf("empty: %v", err)
 	}
@@ -569,9 +571,9 @@ func listed(t *testing.T, host, repo string, subject bundle.Digest) (kinds []str
 func TestReferrersUnsupported(t *testing.T) {
 	for _, status := range []int{200, 400, 404, 405, 406, 501} { // 200 is a web page
 		t.Run(fmt.Sprint(status), func(t *testing.T) {
-			up := bundletest.NewRegistry(t, func(next http.Handler) http.Handler {
+			up := world.NewRegistry(t, func(next http.Handler) http.Handler {
 				return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-					if bundletest.IsReferrers(r) {
+					if network.IsReferrers(r) {
 						w.WriteHeader(status)
 						return
 					}
@@ -611,9 +613,9 @@ func TestReferrersOfTwoMachines(t *testing.T) {
 	var mu sync.Mutex
 	reads, writes := 0, 0
 	bothRead, bothWritten := make(chan struct{}), make(chan struct{})
-	up := bundletest.NewRegistry(t, func(next http.Handler) http.Handler {
+	up := world.NewRegistry(t, func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			isList := bundletest.IsManifest(r) && strings.Contains(r.URL.Path, "/manifests/sha256-")
+			isList := network.IsManifest(r) && strings.Contains(r.URL.Path, "/manifests/sha256-")
 			if !isList {
 				next.ServeHTTP(w, r)
 				return

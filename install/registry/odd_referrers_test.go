@@ -7,8 +7,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
+
 	"github.com/oob-bundle/oob-bundle/bundle"
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
 )
 
 // isListTag says whether a request is about the tag that holds a list of referrers.
@@ -80,7 +81,7 @@ func pushReferrers(
 	t *testing.T, odd func(w http.ResponseWriter, r *http.Request, writes int) bool,
 ) (host string, subject bundle.Digest, writes int) {
 	t.Helper()
-	up := bundletest.NewRegistry(t, func(next http.Handler) http.Handler {
+	up := world.NewRegistry(t, func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			before := writes
 			if isListTag(r) && r.Method == http.MethodPut {

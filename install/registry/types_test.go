@@ -10,10 +10,11 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
+
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
 	"github.com/oob-bundle/oob-bundle/bundle/remote"
 	"github.com/oob-bundle/oob-bundle/install/registry"
 )
@@ -21,15 +22,15 @@ import (
 // TestDockerTypes: a registry that does not take Docker's media types is found out
 // before a blob is pushed, and the message names the images. Asking leaves nothing there.
 func TestDockerTypes(t *testing.T) {
-	up := bundletest.NewRegistry(t, nil)
-	layer := bundletest.Layer(bundletest.File{Name: "a", Mode: 0o644, Data: []byte("a")})
+	up := world.NewRegistry(t, nil)
+	layer := world.Layer(world.File{Name: "a", Mode: 0o644, Data: []byte("a")})
 	refs := map[string]string{
-		"docker": up.Push(t, "team/docker:1", bundletest.DockerImage("linux/amd64", layer)),
-		"oci":    up.Push(t, "team/oci:1", bundletest.Image("linux/amd64", layer)),
+		"docker": up.Push(t, "team/docker:1", world.DockerImage("linux/amd64", layer)),
+		"oci":    up.Push(t, "team/oci:1", world.Image("linux/amd64", layer)),
 		"mixed": up.Push(
 			t,
 			"team/mixed:1",
-			bundletest.Index(bundletest.DockerImage("linux/amd64", layer), bundletest.Image("linux/arm64", layer)),
+			world.Index(world.DockerImage("linux/amd64", layer), world.Image("linux/arm64", layer)),
 		),
 	}
 	for name, test := range map[string]struct {
@@ -37,10 +38,10 @@ func TestDockerTypes(t *testing.T) {
 		wrap    func(http.Handler) http.Handler
 		refused []string
 	}{
-		"OCI only":             {[]string{"oci"}, bundletest.OCIOnly, nil},
-		"one of Docker's":      {[]string{"docker"}, bundletest.OCIOnly, []string{"docker"}},
-		"one of each":          {[]string{"oci", "docker"}, bundletest.OCIOnly, []string{"docker"}},
-		"in an index":          {[]string{"mixed"}, bundletest.OCIOnly, []string{"mixed"}},
+		"OCI only":             {[]string{"oci"}, world.OCIOnly, nil},
+		"one of Docker's":      {[]string{"docker"}, world.OCIOnly, []string{"docker"}},
+		"one of each":          {[]string{"oci", "docker"}, world.OCIOnly, []string{"docker"}},
+		"in an index":          {[]string{"mixed"}, world.OCIOnly, []string{"mixed"}},
 		"all, and it takes it": {[]string{"docker", "oci", "mixed"}, func(h http.Handler) http.Handler { return h }, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -48,10 +49,10 @@ func TestDockerTypes(t *testing.T) {
 			for _, i := range test.images {
 				list = append(list, refs[i])
 			}
-			path := bundletest.Create(t, bundletest.Options(t, bundletest.Manifest(t, "demo", list...), bundletest.NewKey(t), up))
+			path := world.Create(t, world.Options(t, world.Manifest(t, "demo", list...), world.NewKey(t), up))
 			g := geometryOf(t, path)
 			var stored atomic.Int64
-			site := bundletest.NewRegistry(t, func(next http.Handler) http.Handler {
+			site := world.NewRegistry(t, func(next http.Handler) http.Handler {
 				next = test.wrap(next)
 				return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 					rec := &statusOf{ResponseWriter: w, status: http.StatusOK}
@@ -102,9 +103,9 @@ func TestDockerTypes(t *testing.T) {
 // TestDockerTypeRefused: a manifest whose type the registry does not take is refused by
 // policy, and an index that is offered is optional.
 func TestDockerTypeRefused(t *testing.T) {
-	site := bundletest.NewRegistry(t, bundletest.OCIOnly)
+	site := world.NewRegistry(t, world.OCIOnly)
 	target := external(t, site.Host)
-	img := bundletest.DockerImage("linux/amd64")
+	img := world.DockerImage("linux/amd64")
 	m, data := manifestOf(t, img)
 	if err := target.PutBlob(t.Context(), "team/app", *m.Config, "", reader(configOf(t, img))); err != nil {
 		t.Fatal(err)

@@ -17,8 +17,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
+
 	"github.com/oob-bundle/oob-bundle/bundle"
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
 	"github.com/oob-bundle/oob-bundle/verify"
 	"github.com/oob-bundle/oob-bundle/verify/trust"
 )
@@ -152,7 +153,7 @@ func TestKeyFiles(t *testing.T) {
 		"no newline at the end": []byte(strings.TrimSpace(string(good))),
 	} {
 		path := filepath.Join(dir, "good.pub")
-		bundletest.Write(t, path, data, 0o644)
+		world.Write(t, path, data, 0o644)
 		if _, err := trust.ReadKey(path); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -173,7 +174,7 @@ func TestKeyFiles(t *testing.T) {
 func checkRefused(t *testing.T, dir string, good, data []byte, text string) {
 	t.Helper()
 	path := filepath.Join(dir, "key.pub")
-	bundletest.Write(t, path, data, 0o644)
+	world.Write(t, path, data, 0o644)
 	if _, err := trust.ReadKey(path); !errors.Is(err, trust.ErrUsage) || !strings.Contains(err.Error(), text) {
 		t.Errorf("read: %.300v", err)
 	}
@@ -187,8 +188,8 @@ func checkRefused(t *testing.T, dir string, good, data []byte, text string) {
 	if err := os.Mkdir(filepath.Join(root, "trust"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	bundletest.Write(t, filepath.Join(root, "trust", "good.pub"), good, 0o644)
-	bundletest.Write(t, filepath.Join(root, "trust", "key.pub"), data, 0o644)
+	world.Write(t, filepath.Join(root, "trust", "good.pub"), good, 0o644)
+	world.Write(t, filepath.Join(root, "trust", "key.pub"), data, 0o644)
 	if p, err := trust.Open(root).Policy(); !errors.Is(err, trust.ErrUsage) || len(p.Keys) > 0 {
 		t.Errorf("in the directory: %d keys, %.300v", len(p.Keys), err)
 	}
@@ -238,8 +239,8 @@ func TestDirectory(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("modes and links are others there")
 	}
-	a, b := bundletest.NewKey(t), bundletest.NewKey(t)
-	read := func(k *bundletest.Key) []byte {
+	a, b := world.NewKey(t), world.NewKey(t)
+	read := func(k *world.Key) []byte {
 		data, err := os.ReadFile(k.Public)
 		if err != nil {
 			t.Fatal(err)
@@ -249,7 +250,7 @@ func TestDirectory(t *testing.T) {
 	document := func(rest string) string {
 		return `{"apiVersion":"oobbundle.dev/v1","kind":"TrustPolicy","threshold":0,"minSequence":{},"channels":{}` + rest + "}"
 	}
-	policy := func(dir, text string) { bundletest.Write(t, filepath.Join(dir, "policy.json"), []byte(text), 0o644) }
+	policy := func(dir, text string) { world.Write(t, filepath.Join(dir, "policy.json"), []byte(text), 0o644) }
 	id := a.Trusted.Fingerprint.String()
 	must := func(err error) {
 		if err != nil {
@@ -265,8 +266,8 @@ func TestDirectory(t *testing.T) {
 		{"one key", func(_, _ string) {}, nil, 1},
 		{"no key", func(_, dir string) { must(os.Remove(filepath.Join(dir, "a.pub"))) }, nil, 0},
 		{"no directory", func(_, dir string) { must(os.RemoveAll(dir)) }, nil, 0},
-		{"other files", func(_, dir string) { bundletest.Write(t, filepath.Join(dir, "b.pub.bak"), read(b), 0o644) }, nil, 1},
-		{"one key under two names", func(_, dir string) { bundletest.Write(t, filepath.Join(dir, "z.pub"), read(a), 0o644) }, nil, 2},
+		{"other files", func(_, dir string) { world.Write(t, filepath.Join(dir, "b.pub.bak"), read(b), 0o644) }, nil, 1},
+		{"one key under two names", func(_, dir string) { world.Write(t, filepath.Join(dir, "z.pub"), read(a), 0o644) }, nil, 2},
 		{"others can write the root", func(root, _ string) { must(os.Chmod(root, 0o777)) }, trust.ErrWritable, 0},
 		{"others can write the directory", func(_, dir string) { must(os.Chmod(dir, 0o757)) }, trust.ErrWritable, 0},
 		{"a group can write the directory", func(_, dir string) { must(os.Chmod(dir, 0o775)) }, trust.ErrWritable, 0},
@@ -300,7 +301,7 @@ func TestDirectory(t *testing.T) {
 			0,
 		},
 		{"threshold 2 of one key under two names", func(_, dir string) {
-			bundletest.Write(t, filepath.Join(dir, "z.pub"), read(a), 0o644)
+			world.Write(t, filepath.Join(dir, "z.pub"), read(a), 0o644)
 			policy(dir, strings.Replace(document(""), `"threshold":0`, `"threshold":2`, 1))
 		}, trust.ErrUsage, 0},
 		{
@@ -323,7 +324,7 @@ func TestDirectory(t *testing.T) {
 			root := filepath.Join(t.TempDir(), "site")
 			dir := filepath.Join(root, "trust")
 			must(os.MkdirAll(dir, 0o755))
-			bundletest.Write(t, filepath.Join(dir, "a.pub"), read(a), 0o644)
+			world.Write(t, filepath.Join(dir, "a.pub"), read(a), 0o644)
 			test.plant(root, dir)
 			p, err := trust.Open(root).Policy()
 			if !errors.Is(err, test.want) || len(p.Keys) != test.keys {
@@ -404,7 +405,7 @@ func TestAncestors(t *testing.T) {
 
 // TestWidening: only a glob for every channel lifts the limits of a key.
 func TestWidening(t *testing.T) {
-	root, key := filepath.Join(t.TempDir(), "site"), bundletest.NewKey(t)
+	root, key := filepath.Join(t.TempDir(), "site"), world.NewKey(t)
 	pem, err := os.ReadFile(key.Public)
 	if err != nil {
 		t.Fatal(err)
@@ -430,7 +431,7 @@ func TestWidening(t *testing.T) {
 
 // TestTighten: flags make rules stricter, never looser.
 func TestTighten(t *testing.T) {
-	a, b := bundletest.NewKey(t), bundletest.NewKey(t)
+	a, b := world.NewKey(t), world.NewKey(t)
 	limited := a.Trusted
 	limited.Channels = []string{"app/*"}
 	kept := verify.Policy{Keys: []verify.Key{limited}, Threshold: 2, MinSequence: map[string]int64{"app": 5}}

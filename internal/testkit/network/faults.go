@@ -1,4 +1,4 @@
-package bundletest
+package network
 
 import (
 	"compress/gzip"
@@ -16,6 +16,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 
 	"golang.org/x/net/dns/dnsmessage"
 
@@ -186,7 +188,7 @@ func shut(c io.Closer) { _ = c.Close() }
 func Raw(write func(c net.Conn)) func(*Host, http.ResponseWriter, *http.Request) {
 	return func(_ *Host, w http.ResponseWriter, _ *http.Request) {
 		c, _, err := http.NewResponseController(w).Hijack()
-		must(err)
+		world.Must(err)
 		defer shut(c)
 		_ = c.SetDeadline(time.Now().Add(10 * time.Second))
 		write(c)
@@ -201,9 +203,9 @@ func certificate(change func(*x509.Certificate)) func(*Host, *tls.Config) {
 // port of a host.
 func (h *Host) port() int {
 	_, p, err := net.SplitHostPort(h.Address)
-	must(err)
+	world.Must(err)
 	n, err := strconv.Atoi(p)
-	must(err)
+	world.Must(err)
 	return n
 }
 
@@ -320,7 +322,7 @@ func tlsFaults() []Fault {
 				s := httptest.NewServer(http.NotFoundHandler())
 				h.Net.tb.Cleanup(s.Close)
 				_, port, err := net.SplitHostPort(s.Listener.Addr().String())
-				must(err)
+				world.Must(err)
 				h.Net.Forward(h.port(), port)
 				h.Net.Name(h.name, Answer{Address: netip.AddrFrom4([4]byte{127, 0, 0, 4})})
 			},
@@ -331,7 +333,7 @@ func tlsFaults() []Fault {
 // Forward makes a port of 127.0.0.4 lead to one of 127.0.0.1.
 func (n *Internet) Forward(from int, to string) {
 	l, err := net.Listen("tcp", "127.0.0.4:"+strconv.Itoa(from))
-	must(err)
+	world.Must(err)
 	n.tb.Cleanup(func() { shut(l) })
 	go func() {
 		for {
@@ -340,7 +342,7 @@ func (n *Internet) Forward(from int, to string) {
 				return
 			}
 			d, err := net.Dial("tcp", "127.0.0.1:"+to)
-			must(err)
+			world.Must(err)
 			go func() { _, _ = io.Copy(d, c); shut(d) }()
 			go func() { _, _ = io.Copy(c, d); shut(c) }()
 		}
@@ -690,7 +692,7 @@ func proxyFaults() []Fault {
 			Says:  []string{"$HOST", "the proxy", "cannot be reached"},
 			Env: func(h *Host) map[string]string {
 				l, err := net.Listen("tcp", "127.0.0.1:0")
-				must(err)
+				world.Must(err)
 				defer shut(l)
 				return map[string]string{"HTTPS_PROXY": "http://someone:canary-proxy@" + l.Addr().String()}
 			},
@@ -705,8 +707,8 @@ func Gzipped(body []byte, h http.Header) []byte {
 	var b strings.Builder
 	w := gzip.NewWriter(&b)
 	_, err := w.Write(body)
-	must(err)
-	must(w.Close())
+	world.Must(err)
+	world.Must(w.Close())
 	return []byte(b.String())
 }
 

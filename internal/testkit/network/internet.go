@@ -1,4 +1,6 @@
-package bundletest
+// Package network is an internet inside a test: names, hosts, proxies and logins, and the
+// faults that they have. It records what was sent to each host.
+package network
 
 import (
 	"bytes"
@@ -31,6 +33,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 
 	"golang.org/x/net/dns/dnsmessage"
 
@@ -65,7 +69,7 @@ func NewInternet(tb testing.TB) *Internet {
 	tb.Helper()
 	n := &Internet{tb: tb, ca: newAuthority(tb), answers: map[string]Answer{}}
 	n.CAFile = filepath.Join(tb.TempDir(), "ca.pem")
-	Write(tb, n.CAFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: n.ca.certificate.Raw}), 0o644)
+	world.Write(tb, n.CAFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: n.ca.certificate.Raw}), 0o644)
 	var err error
 	if n.names, err = net.ListenPacket("udp", "127.0.0.1:0"); err != nil {
 		tb.Fatal(err)
@@ -127,7 +131,7 @@ func (n *Internet) answer() {
 			m.Answers = []dnsmessage.Resource{{Header: header, Body: &dnsmessage.AAAAResource{AAAA: a.Address.As16()}}}
 		}
 		packed, err := m.Pack()
-		must(err)
+		world.Must(err)
 		_, _ = n.names.WriteTo(packed, from)
 	}
 }
@@ -217,7 +221,7 @@ func (n *Internet) Leaks(canaries []Canary, texts []string, dirs ...string) (fou
 			}
 		}
 		for _, dir := range dirs {
-			must(filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+			world.Must(filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 				if err != nil || !d.Type().IsRegular() {
 					return err
 				}
@@ -242,22 +246,22 @@ type authority struct {
 func newAuthority(tb testing.TB) authority {
 	tb.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	must(err)
+	world.Must(err)
 	t := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "an authority for tests"}, IsCA: true, BasicConstraintsValid: true,
 		KeyUsage: x509.KeyUsageCertSign, NotBefore: time.Now().Add(-1000 * time.Hour), NotAfter: time.Now().Add(1000 * time.Hour),
 	}
 	der, err := x509.CreateCertificate(rand.Reader, t, t, key.Public(), key)
-	must(err)
+	world.Must(err)
 	c, err := x509.ParseCertificate(der)
-	must(err)
+	world.Must(err)
 	return authority{c, key}
 }
 
 // issue makes a certificate for a name, of which change makes another.
 func (a authority) issue(name string, change func(*x509.Certificate)) tls.Certificate {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	must(err)
+	world.Must(err)
 	t := &x509.Certificate{
 		SerialNumber: big.NewInt(
 			2,
@@ -272,7 +276,7 @@ func (a authority) issue(name string, change func(*x509.Certificate)) tls.Certif
 		change(t)
 	}
 	der, err := x509.CreateCertificate(rand.Reader, t, a.certificate, key.Public(), a.key)
-	must(err)
+	world.Must(err)
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
@@ -358,8 +362,8 @@ func (h *Host) writeLogin(password string) {
 	config, err := json.Marshal(map[string]any{"auths": map[string]any{h.Address: map[string]string{
 		"auth": base64.StdEncoding.EncodeToString([]byte(Account + ":" + password)),
 	}}})
-	must(err)
-	Write(h.Net.tb, filepath.Join(h.docker, "config.json"), config, 0o600)
+	world.Must(err)
+	world.Write(h.Net.tb, filepath.Join(h.docker, "config.json"), config, 0o600)
 }
 
 func localhost() netip.Addr { return netip.AddrFrom4([4]byte{127, 0, 0, 1}) }
@@ -393,7 +397,7 @@ func (n *Internet) listen(name string, next http.Handler, h *Host) (port string)
 	s.StartTLS()
 	n.tb.Cleanup(func() { s.CloseClientConnections(); s.Close() })
 	_, port, err := net.SplitHostPort(s.Listener.Addr().String())
-	must(err)
+	world.Must(err)
 	return port
 }
 
@@ -506,9 +510,9 @@ func (h *Host) Proxy(status int) string {
 		}
 		_, port, _ := net.SplitHostPort(r.Host)
 		to, err := net.Dial("tcp", "127.0.0.1:"+port)
-		must(err)
+		world.Must(err)
 		from, _, err := http.NewResponseController(w).Hijack()
-		must(err)
+		world.Must(err)
 		fmt.Fprint(from, "HTTP/1.1 200 Connection established\r\n\r\n")
 		go func() { _, _ = io.Copy(to, from); shut(to) }()
 		_, _ = io.Copy(from, to)

@@ -1,4 +1,4 @@
-package bundletest
+package world
 
 import (
 	"bytes"
@@ -44,7 +44,7 @@ func NewContent(name string) *Content {
 // Encode writes a value as a document of ours.
 func Encode(v any) []byte {
 	data, err := bundle.Encode(v)
-	must(err)
+	Must(err)
 	return data
 }
 
@@ -99,7 +99,7 @@ func (c *Content) Partial(ref string, index bundle.Descriptor, carried ...bundle
 
 func (c *Content) list(ref string, digest bundle.Digest, manifests ...bundle.Descriptor) *bundle.Image {
 	r, err := bundle.ParseReference(ref)
-	must(err)
+	Must(err)
 	i := bundle.Image{Reference: ref, Repository: r.SiteRepository(), Tag: r.Tag, Digest: digest}
 	for _, d := range manifests {
 		d.Annotations = map[string]string{bundle.AnnotationRef: ref}

@@ -1,4 +1,4 @@
-package bundletest
+package hostile
 
 import (
 	"bytes"
@@ -19,6 +19,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/verify"
@@ -41,20 +43,20 @@ type Line struct {
 func Lines(tb testing.TB, root []byte) []Line {
 	tb.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	must(err)
-	key, stranger := KeyOf(tb, private), NewKey(tb)
+	world.Must(err)
+	key, stranger := world.KeyOf(tb, private), world.NewKey(tb)
 	good, err := key.Signer.Sign(root)
-	must(err)
+	world.Must(err)
 	digest := sha256.Sum256(root)
 	b64 := base64.StdEncoding.EncodeToString
-	line := func(k *Key, sig []byte) string {
+	line := func(k *world.Key, sig []byte) string {
 		slot, err := bundle.EncodeSlot([]bundle.Signature{{Key: k.Trusted.Fingerprint, Digest: bundle.DigestOf(root), Bytes: sig}})
-		must(err)
+		world.Must(err)
 		return string(bytes.TrimRight(slot, "\n"))
 	}
 	plain := line(key, good.Bytes)
 	var rows []Line
-	add := func(k *Key, name, text string, ours, cosign bool, why string) {
+	add := func(k *world.Key, name, text string, ours, cosign bool, why string) {
 		if (ours != cosign) != (why != "") {
 			tb.Fatalf("%s: say why they differ, or that they do not", name)
 		}
@@ -152,7 +154,7 @@ func Lines(tb testing.TB, root []byte) []Line {
 		return fmt.Appendf(nil, "DSSEv1 %d %s %d %s", len(kind), kind, len(payload), payload)
 	}
 	const inToto = "application/vnd.in-toto+json"
-	signed := func(k *Key, kind, payload string) string {
+	signed := func(k *world.Key, kind, payload string) string {
 		return `{"sig":"` + b64(mustSign(k, pae(kind, payload))) + `"}`
 	}
 	add(
@@ -180,7 +182,7 @@ func Lines(tb testing.TB, root []byte) []Line {
 		NotAfter:     time.Unix(1<<33, 0),
 	}
 	certificate, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
-	must(err)
+	world.Must(err)
 	both(
 		"a certificate of the key instead of it",
 		change(`"publicKey":{"hint":"`+b64(key.Trusted.Fingerprint[:])+`"}`, `"certificate":{"rawBytes":"`+b64(certificate)+`"}`),
@@ -196,10 +198,10 @@ func Lines(tb testing.TB, root []byte) []Line {
 	// Other encodings and algorithms.
 	var rs struct{ R, S *big.Int }
 	_, err = asn1.Unmarshal(good.Bytes, &rs)
-	must(err)
+	world.Must(err)
 	der := func(r, s *big.Int) []byte {
 		out, err := asn1.Marshal(struct{ R, S *big.Int }{r, s})
-		must(err)
+		world.Must(err)
 		return out
 	}
 	n := elliptic.P256().Params().N
@@ -214,18 +216,18 @@ func Lines(tb testing.TB, root []byte) []Line {
 	both("ECDSA: a byte behind it", line(key, append(bytes.Clone(good.Bytes), 0)))
 	wide := sha512.Sum512(root)
 	sig, err := ecdsa.SignASN1(rand.Reader, private, wide[:])
-	must(err)
+	world.Must(err)
 	both("ECDSA with SHA-512", line(key, sig))
 
 	_, edPrivate, err := ed25519.GenerateKey(rand.Reader)
-	must(err)
-	ed := KeyOf(tb, edPrivate)
+	world.Must(err)
+	ed := world.KeyOf(tb, edPrivate)
 	edSig := ed25519.Sign(edPrivate, root)
 	add(ed, "Ed25519", line(ed, edSig), true, true, "")
 	add(ed, "Ed25519 of 63 bytes", line(ed, edSig[:63]), false, false, "")
 	add(ed, "Ed25519 of 65 bytes", line(ed, append(bytes.Clone(edSig), 0)), false, false, "")
 	ph, err := edPrivate.Sign(nil, wide[:], &ed25519.Options{Hash: crypto.SHA512})
-	must(err)
+	world.Must(err)
 	add(ed, "Ed25519ph", line(ed, ph), false, false, "")
 	more := bytes.Clone(edSig) // S and the order of the group: the same, were it not refused (RFC 8032 section 5.1.7)
 	l, _ := new(big.Int).SetString("7237005577332262213973186563042994240857116359379907606001950938285454250989", 10)
@@ -238,20 +240,20 @@ func Lines(tb testing.TB, root []byte) []Line {
 	}
 	add(ed, "Ed25519: S and the order more", line(ed, more), false, false, "")
 	rsaPrivate, err := rsa.GenerateKey(rand.Reader, 3072)
-	must(err)
-	r := KeyOf(tb, rsaPrivate)
+	world.Must(err)
+	r := world.KeyOf(tb, rsaPrivate)
 	pkcs1, err := rsa.SignPKCS1v15(nil, rsaPrivate, crypto.SHA256, digest[:])
-	must(err)
+	world.Must(err)
 	add(r, "RSA, PKCS #1 v1.5", line(r, pkcs1), true, true, "")
 	pss, err := rsa.SignPSS(rand.Reader, rsaPrivate, crypto.SHA256, digest[:], nil)
-	must(err)
+	world.Must(err)
 	add(r, "RSA, PSS", line(r, pss), false, false, "")
 	wideSig, err := rsa.SignPKCS1v15(nil, rsaPrivate, crypto.SHA512, wide[:])
-	must(err)
+	world.Must(err)
 	add(r, "RSA with SHA-512", line(r, wideSig), false, false, "")
 	add(r, "RSA: a zero before it", line(r, append([]byte{0}, pkcs1...)), false, false, "")
 	unhashed, err := rsa.SignPKCS1v15(nil, rsaPrivate, 0, digest[:])
-	must(err)
+	world.Must(err)
 	add(r, "RSA without the algorithm's name", line(r, unhashed), false, false, "")
 
 	// Several lines. Cosign is shown the first.
@@ -271,13 +273,13 @@ func crowdOf(root []byte) string {
 		list = append(list, bundle.Signature{Key: bundle.Fingerprint{byte(i)}, Digest: bundle.DigestOf(root), Bytes: []byte("nobody")})
 	}
 	slot, err := bundle.EncodeSlot(list)
-	must(err)
+	world.Must(err)
 	return string(bytes.TrimRight(slot, "\n"))
 }
 
-func mustSign(k *Key, message []byte) []byte {
+func mustSign(k *world.Key, message []byte) []byte {
 	s, err := k.Signer.Sign(message)
-	must(err)
+	world.Must(err)
 	return s.Bytes
 }
 

@@ -1,4 +1,4 @@
-package bundletest
+package world
 
 import (
 	"bytes"
@@ -217,7 +217,7 @@ func PluginFacts(id, version string) Facts {
 // Archive returns a plugin's archive with these facts and more files.
 func (f Facts) Archive(more ...File) []byte {
 	data, err := json.Marshal(f)
-	must(err)
+	Must(err)
 	files := []File{{f.ID + "/plugin.json", 0o644, data}, {f.ID + "/webapp/dist/main.js", 0o644, []byte("// " + f.ID)}}
 	if f.Server != nil {
 		for _, name := range sorted(f.Server.Executables) {
@@ -230,7 +230,7 @@ func (f Facts) Archive(more ...File) []byte {
 // ArchiveOf returns a plugin's archive in which every program is the given one.
 func (f Facts) ArchiveOf(program []byte) []byte {
 	data, err := json.Marshal(f)
-	must(err)
+	Must(err)
 	files := []File{{f.ID + "/plugin.json", 0o644, data}}
 	for _, name := range sorted(f.Server.Executables) {
 		files = append(files, File{f.ID + "/" + f.Server.Executables[name], 0o755, program})
@@ -243,8 +243,8 @@ func Gzip(data []byte) []byte {
 	var buf bytes.Buffer
 	w := gzip.NewWriter(&buf)
 	_, err := w.Write(data)
-	must(err)
-	must(w.Close())
+	Must(err)
+	Must(w.Close())
 	return buf.Bytes()
 }
 
@@ -278,7 +278,7 @@ func (u *Upstream) chart(s *manifests.Selection, c manifests.WantedChart) {
 		c.Name, c.Name, c.Version, bundle.DigestOf(data).Hex(), file,
 	)
 	at, err := url.Parse(base + "/index.yaml")
-	must(err)
+	Must(err)
 	index := string(u.pages[at.Host+at.Path])
 	if index == "" {
 		index = "apiVersion: v1\nentries:\n"
@@ -294,7 +294,7 @@ func Chart(name, version string, images ...string) []byte {
 	values := "replicas: 1\n"
 	for i, ref := range images {
 		r, err := bundle.ParseReference(ref)
-		must(err)
+		Must(err)
 		values += fmt.Sprintf("part%d:\n  image:\n    repository: %s\n    tag: %q\n", i, r.Repository(), r.Tag)
 	}
 	return Gzip(tarOf(
@@ -309,7 +309,7 @@ func HelmChart(name, version string) v1.Image {
 	img := mutate.MediaType(empty.Image, types.OCIManifestSchema1)
 	img = mutate.ConfigMediaType(img, "application/vnd.cncf.helm.config.v1+json")
 	img, err := mutate.AppendLayers(img, static.NewLayer(Chart(name, version), "application/vnd.cncf.helm.chart.content.v1.tar+gzip"))
-	must(err)
+	Must(err)
 	return img
 }
 
@@ -339,7 +339,7 @@ func WritePGP(tb testing.TB, e *openpgp.Entity) string {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	must(w.Close())
+	Must(w.Close())
 	file := filepath.Join(tb.TempDir(), path.Base(strings.ReplaceAll(tb.Name(), "/", "_"))+".asc")
 	Write(tb, file, buf.Bytes(), 0o644)
 	return file

@@ -21,12 +21,12 @@ import (
 	"os"
 	"time"
 
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
+
 	ggcrname "github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
-
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest"
 )
 
 func main() {
@@ -57,7 +57,7 @@ func serve(ctx context.Context, dir string, fill func(host string) error) error 
 	if err != nil {
 		return err
 	}
-	s := &http.Server{Handler: bundletest.NewHandler(ctx, dir), ReadHeaderTimeout: time.Minute}
+	s := &http.Server{Handler: world.NewHandler(ctx, dir), ReadHeaderTimeout: time.Minute}
 	failed := make(chan error, 1)
 	go func() { failed <- s.Serve(l) }()
 	if err := fill(l.Addr().String()); err != nil {
@@ -77,13 +77,13 @@ func serve(ctx context.Context, dir string, fill func(host string) error) error 
 // seed pushes an image for two platforms, and a second one that shares a layer
 // with it.
 func seed(ctx context.Context, host, amd64, arm64 string) error {
-	notes := bundletest.Layer(bundletest.File{Name: "notes.txt", Mode: 0o644, Data: []byte("carried by hand\n")})
+	notes := world.Layer(world.File{Name: "notes.txt", Mode: 0o644, Data: []byte("carried by hand\n")})
 	image := func(platform, path string) (v1.Image, error) {
 		program, err := os.ReadFile(path)
 		if err != nil {
 			return nil, err
 		}
-		return bundletest.Image(platform, notes, bundletest.Layer(bundletest.File{Name: "oob-bundle", Mode: 0o755, Data: program})), nil
+		return world.Image(platform, notes, world.Layer(world.File{Name: "oob-bundle", Mode: 0o755, Data: program})), nil
 	}
 	a, err := image("linux/amd64", amd64)
 	if err != nil {
@@ -94,8 +94,8 @@ func seed(ctx context.Context, host, amd64, arm64 string) error {
 		return err
 	}
 	return errors.Join(
-		bundletest.Push(ctx, host+"/tools/oob-bundle:1", bundletest.Index(a, b)),
-		bundletest.Push(ctx, host+"/tools/notes:1", bundletest.DockerImage("linux/amd64", notes)),
+		world.Push(ctx, host+"/tools/oob-bundle:1", world.Index(a, b)),
+		world.Push(ctx, host+"/tools/notes:1", world.DockerImage("linux/amd64", notes)),
 	)
 }
 
@@ -106,15 +106,15 @@ func seedExample(ctx context.Context, host string) error {
 	image := func(name, platform string, size int) v1.Image {
 		noise := make([]byte, size)
 		_, _ = rand.NewChaCha8(sha256.Sum256([]byte(name + platform))).Read(noise) // never fails
-		return bundletest.Image(platform, bundletest.PlainLayer(
-			bundletest.File{Name: "about.txt", Mode: 0o644, Data: []byte(name + " for " + platform + "\n")},
-			bundletest.File{Name: "program", Mode: 0o755, Data: noise},
+		return world.Image(platform, world.PlainLayer(
+			world.File{Name: "about.txt", Mode: 0o644, Data: []byte(name + " for " + platform + "\n")},
+			world.File{Name: "program", Mode: 0o755, Data: noise},
 		))
 	}
 	var problems []error
 	for name, size := range map[string]int{"team/intranet:2.3.0": 2 << 20, "team/intranet:2.4.0": 2 << 20, "library/postgres:17": 5 << 20} {
-		both := bundletest.Index(image(name, "linux/amd64", size), image(name, "linux/arm64", size))
-		problems = append(problems, bundletest.Push(ctx, host+"/registry.example.com/"+name, both))
+		both := world.Index(image(name, "linux/amd64", size), image(name, "linux/arm64", size))
+		problems = append(problems, world.Push(ctx, host+"/registry.example.com/"+name, both))
 	}
 	return errors.Join(problems...)
 }

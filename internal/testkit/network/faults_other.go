@@ -1,6 +1,6 @@
 //go:build !linux
 
-package bundletest
+package network
 
 // connectFaults want more addresses of this machine than other systems have.
 func connectFaults() []Fault { return nil }

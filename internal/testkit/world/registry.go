@@ -1,7 +1,7 @@
-// Package bundletest is the world in which tests happen: registries with real
-// images in them, keys, finished bundles, and what attackers do to them.
-// Nothing but tests and the demonstration uses it.
-package bundletest
+// Package world makes what tests need: registries with real images, plugins and charts of
+// a stand-in upstream, keys, and finished bundles. Only tests, the demonstration and the
+// benchmark import it.
+package world
 
 import (
 	"context"
@@ -87,7 +87,7 @@ func (r *Registry) Tags(tb testing.TB, repository string) []string {
 // not unless it is configured to.
 func OCIOnly(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method == http.MethodPut && IsManifest(r) && strings.HasPrefix(r.Header.Get("Content-Type"), "application/vnd.docker.") {
+		if r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/manifests/") && strings.HasPrefix(r.Header.Get("Content-Type"), "application/vnd.docker.") {
 			w.WriteHeader(http.StatusUnsupportedMediaType)
 			return
 		}

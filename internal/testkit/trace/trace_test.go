@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/oob-bundle/oob-bundle/bundle/bundletest/trace"
+	"github.com/oob-bundle/oob-bundle/internal/testkit/trace"
 )
 
 // TestMain is also the program that is traced: it writes a file, renames it, and

@@ -1,4 +1,4 @@
-package bundletest
+package network
 
 import (
 	"net"
@@ -6,6 +6,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 
 	"github.com/oob-bundle/oob-bundle/bundle/remote"
 )
@@ -26,10 +28,10 @@ func deafAddress(tb testing.TB, port int) Answer {
 	tb.Helper()
 	a := netip.AddrFrom4([4]byte{127, 0, 0, 3})
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
-	must(err)
+	world.Must(err)
 	tb.Cleanup(func() { _ = syscall.Close(fd) })
-	must(syscall.Bind(fd, &syscall.SockaddrInet4{Port: port, Addr: a.As4()}))
-	must(syscall.Listen(fd, 0))
+	world.Must(syscall.Bind(fd, &syscall.SockaddrInet4{Port: port, Addr: a.As4()}))
+	world.Must(syscall.Listen(fd, 0))
 	for range 3 {
 		c, err := net.DialTimeout("tcp", netip.AddrPortFrom(a, uint16(port)).String(), 100*time.Millisecond)
 		if err == nil {

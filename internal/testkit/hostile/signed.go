@@ -1,4 +1,4 @@
-package bundletest
+package hostile
 
 import (
 	"bytes"
@@ -6,33 +6,35 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
+
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
 // HostileContent returns bundles that the key signed and that nobody may install:
 // the signer means harm, or has a bug.
-func HostileContent(tb testing.TB, key *Key) []Hostile {
+func HostileContent(tb testing.TB, key *world.Key) []Hostile {
 	tb.Helper()
 	var rows []Hostile
-	file := func(name, text string, want error, change func(c *Content)) {
-		c := Rich("x")
+	file := func(name, text string, want error, change func(c *world.Content)) {
+		c := world.Rich("x")
 		change(c)
 		rows = append(rows, Hostile{name, c.File(tb, key), want, text})
 	}
-	good := Rich("x")
+	good := world.Rich("x")
 	root := good.IndexJSON()
 	bundleOf := good.File(tb, key)
 
 	// The root itself. Behind it nothing has to fit: it is refused first.
 	for _, r := range Documents(tb, root, `"schemaVersion":2`) {
-		rows = append(rows, Hostile{"index.json: " + r.Name, Resign(tb, bundleOf, r.Data, key), r.Want, ""})
+		rows = append(rows, Hostile{"index.json: " + r.Name, world.Resign(tb, bundleOf, r.Data, key), r.Want, ""})
 	}
 	inRoot := func(name, text string, want error, from, to string) {
 		changed := bytes.Replace(root, []byte(from), []byte(to), 1)
 		if bytes.Equal(changed, root) {
 			tb.Fatalf("%s: %s is not in the root", name, from)
 		}
-		rows = append(rows, Hostile{"index.json: " + name, Resign(tb, bundleOf, changed, key), want, text})
+		rows = append(rows, Hostile{"index.json: " + name, world.Resign(tb, bundleOf, changed, key), want, text})
 	}
 	first := good.Roots[0]
 	size := fmt.Sprintf(`"size":%d`, first.Size)
@@ -57,7 +59,7 @@ func HostileContent(tb testing.TB, key *Key) []Hostile {
 		"no manifest",
 		bundle.ErrFormat,
 		`"mediaType":"`+bundle.TypeOCIManifest+`"`,
-		`"mediaType":"`+TypeLayer+`"`,
+		`"mediaType":"`+world.TypeLayer+`"`,
 	)
 	inRoot(
 		"a media type that a terminal obeys",
@@ -106,12 +108,12 @@ func HostileContent(tb testing.TB, key *Key) []Hostile {
 	rows = append(rows, Hostile{"index.json: two manifests for one reference", twoMeanings(tb, key), bundle.ErrFormat, "two meanings"})
 
 	// The deployment document.
-	document := Encode(good.Doc)
+	document := world.Encode(good.Doc)
 	for _, r := range Documents(tb, document, `"size":8`) {
-		file("deployment: "+r.Name, "deployment document", r.Want, func(c *Content) { c.Document = func([]byte) []byte { return r.Data } })
+		file("deployment: "+r.Name, "deployment document", r.Want, func(c *world.Content) { c.Document = func([]byte) []byte { return r.Data } })
 	}
 	inDocument := func(name, text string, want error, change func(d *bundle.Deployment)) {
-		file("deployment: "+name, text, want, func(c *Content) { change(&c.Doc) })
+		file("deployment: "+name, text, want, func(c *world.Content) { change(&c.Doc) })
 	}
 	inDocument("a reference more", "the root ", bundle.ErrFormat, func(d *bundle.Deployment) {
 		i := d.Images[0]
@@ -258,7 +260,7 @@ func HostileContent(tb testing.TB, key *Key) []Hostile {
 			d.Host.Merges = []bundle.Merge{m, {File: "f/g", Patch: "etc/acme.conf"}}
 		})
 	}
-	file("deployment: more bytes than are read", "at most", bundle.ErrLimit, func(c *Content) {
+	file("deployment: more bytes than are read", "at most", bundle.ErrLimit, func(c *world.Content) {
 		c.Document = func(d []byte) []byte { return append(d, bytes.Repeat([]byte(" "), bundle.MaxDeployment)...) }
 	})
 
@@ -267,8 +269,8 @@ func HostileContent(tb testing.TB, key *Key) []Hostile {
 }
 
 // twoMeanings is a bundle whose root gives one reference to two images.
-func twoMeanings(tb testing.TB, key *Key) []byte {
-	c := Rich("x")
+func twoMeanings(tb testing.TB, key *world.Key) []byte {
+	c := world.Rich("x")
 	c.Add("docker.io/library/one:1", c.Image("linux/amd64", "another"))
 	return c.File(tb, key)
 }
@@ -314,18 +316,18 @@ func digests(d bundle.Digest) []spelledDigest {
 
 // hostileManifests are manifests that upstream, or who signs, made as they must not
 // be. Of upstream's documents only what two parsers could read differently is refused.
-func hostileManifests(tb testing.TB, key *Key) []Hostile {
+func hostileManifests(tb testing.TB, key *world.Key) []Hostile {
 	tb.Helper()
 	var rows []Hostile
-	manifest := func(name, text string, want error, make func(c *Content, config, layer string) (mediaType, data string)) {
-		c := Rich("x")
-		config, layer := c.Blob(bundle.TypeOCIConfig, []byte("{}")), c.Blob(TypeLayer, []byte("a layer"))
-		mediaType, data := make(c, string(Encode(config)), string(Encode(layer)))
+	manifest := func(name, text string, want error, make func(c *world.Content, config, layer string) (mediaType, data string)) {
+		c := world.Rich("x")
+		config, layer := c.Blob(bundle.TypeOCIConfig, []byte("{}")), c.Blob(world.TypeLayer, []byte("a layer"))
+		mediaType, data := make(c, string(world.Encode(config)), string(world.Encode(layer)))
 		c.Add("docker.io/library/hostile:1", c.Blob(mediaType, []byte(data)))
 		rows = append(rows, Hostile{"manifest: " + name, c.File(tb, key), want, text})
 	}
 	oci := func(name, text string, want error, format string) {
-		manifest(name, text, want, func(_ *Content, config, layer string) (string, string) {
+		manifest(name, text, want, func(_ *world.Content, config, layer string) (string, string) {
 			return bundle.TypeOCIManifest, strings.NewReplacer("CONFIG", config, "LAYER", layer).Replace(format)
 		})
 	}
@@ -359,14 +361,14 @@ func hostileManifests(tb testing.TB, key *Key) []Hostile {
 	bad("schema 1 that calls itself 2", strings.Replace(plain, `{`, `{"fsLayers":[],`, 1))
 	bad("both an index and a manifest", strings.Replace(plain, `{`, `{"manifests":[],`, 1))
 	bad("another media type than the one it is listed by", strings.Replace(plain, `{`, `{"mediaType":"`+bundle.TypeOCIIndex+`",`, 1))
-	manifest("an index with layers", "", bundle.ErrFormat, func(_ *Content, config, layer string) (string, string) {
+	manifest("an index with layers", "", bundle.ErrFormat, func(_ *world.Content, config, layer string) (string, string) {
 		return bundle.TypeOCIIndex, `{"schemaVersion":2,"manifests":[],"layers":[` + layer + `]}`
 	})
-	manifest("Docker's without a media type", "no mediaType", bundle.ErrFormat, func(_ *Content, config, layer string) (string, string) {
+	manifest("Docker's without a media type", "no mediaType", bundle.ErrFormat, func(_ *world.Content, config, layer string) (string, string) {
 		return bundle.TypeDockerManifest, `{"schemaVersion":2,"config":` + config + `,"layers":[]}`
 	})
 	with := func(name, text string, want error, change func(layer string) string) {
-		manifest(name, text, want, func(_ *Content, config, layer string) (string, string) {
+		manifest(name, text, want, func(_ *world.Content, config, layer string) (string, string) {
 			return bundle.TypeOCIManifest, `{"schemaVersion":2,"config":` + config + `,"layers":[` + change(layer) + `]}`
 		})
 	}
@@ -405,7 +407,7 @@ func hostileManifests(tb testing.TB, key *Key) []Hostile {
 	})
 	with("a foreign layer with urls", "cannot cross an air gap", bundle.ErrPolicy, func(l string) string {
 		return strings.Replace(
-			strings.Replace(l, TypeLayer, "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", 1), size,
+			strings.Replace(l, world.TypeLayer, "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", 1), size,
 			size+`,"urls":["https://example.com/l"]`,
 			1,
 		)
@@ -415,7 +417,7 @@ func hostileManifests(tb testing.TB, key *Key) []Hostile {
 			"a layer of the type "+t,
 			"as a config or layer",
 			bundle.ErrFormat,
-			func(l string) string { return strings.Replace(l, TypeLayer, t, 1) },
+			func(l string) string { return strings.Replace(l, world.TypeLayer, t, 1) },
 		)
 		oci(
 			"a config of the type "+t,
@@ -424,7 +426,7 @@ func hostileManifests(tb testing.TB, key *Key) []Hostile {
 			strings.Replace(plain, "CONFIG", `{"mediaType":"`+t+`","digest":"`+string(bundle.DigestOf([]byte("{}")))+`","size":2}`, 1),
 		)
 	}
-	manifest("an index of a layer", "not a manifest", bundle.ErrFormat, func(_ *Content, _, layer string) (string, string) {
+	manifest("an index of a layer", "not a manifest", bundle.ErrFormat, func(_ *world.Content, _, layer string) (string, string) {
 		return bundle.TypeOCIIndex, `{"schemaVersion":2,"manifests":[` + layer + `]}`
 	})
 	for _, field := range []string{"", `,"urls":[]`} {
@@ -432,8 +434,8 @@ func hostileManifests(tb testing.TB, key *Key) []Hostile {
 			"Docker's with a foreign layer"+field,
 			"foreign layer",
 			bundle.ErrPolicy,
-			func(_ *Content, config, layer string) (string, string) {
-				layer = strings.Replace(layer, TypeLayer, "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", 1)
+			func(_ *world.Content, config, layer string) (string, string) {
+				layer = strings.Replace(layer, world.TypeLayer, "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", 1)
 				layer = strings.Replace(layer, size, size+field, 1)
 				return bundle.TypeDockerManifest, `{"schemaVersion":2,"mediaType":"` + bundle.TypeDockerManifest +
 					`","config":` + config + `,"layers":[` + layer + `]}`
@@ -452,12 +454,12 @@ func hostileManifests(tb testing.TB, key *Key) []Hostile {
 		bundle.ErrDigest,
 		func(l string) string { return strings.Replace(l, size, size+`,"data":""`, 1) },
 	)
-	with("a layer without a media type", "media type", bundle.ErrFormat, func(l string) string { return strings.Replace(l, TypeLayer, "", 1) })
+	with("a layer without a media type", "media type", bundle.ErrFormat, func(l string) string { return strings.Replace(l, world.TypeLayer, "", 1) })
 	with(
 		"a layer with a media type of two lines",
 		"media type",
 		bundle.ErrFormat,
-		func(l string) string { return strings.Replace(l, TypeLayer, `a\nb`, 1) },
+		func(l string) string { return strings.Replace(l, world.TypeLayer, `a\nb`, 1) },
 	)
 	oci(
 		"a subject with a path for a digest",
@@ -465,32 +467,32 @@ func hostileManifests(tb testing.TB, key *Key) []Hostile {
 		bundle.ErrFormat,
 		strings.Replace(plain, `{`, `{"subject":{"mediaType":"x","digest":"sha256:../x","size":1},`, 1),
 	)
-	manifest("an index in indexes, seven deep", "nested", bundle.ErrLimit, func(c *Content, _, _ string) (string, string) {
+	manifest("an index in indexes, seven deep", "nested", bundle.ErrLimit, func(c *world.Content, _, _ string) (string, string) {
 		d := c.Image("linux/amd64", "deep")
 		for range bundle.MaxDepth {
 			d = c.Index(d)
 		}
-		return bundle.TypeOCIIndex, `{"schemaVersion":2,"manifests":[` + string(Encode(d)) + `]}`
+		return bundle.TypeOCIIndex, `{"schemaVersion":2,"manifests":[` + string(world.Encode(d)) + `]}`
 	})
-	manifest("of more than 4 MiB", "at most", bundle.ErrLimit, func(_ *Content, config, layer string) (string, string) {
+	manifest("of more than 4 MiB", "at most", bundle.ErrLimit, func(_ *world.Content, config, layer string) (string, string) {
 		return bundle.TypeOCIManifest, `{"schemaVersion":2,"config":` + config + `,"layers":[` + layer + `]}` + strings.Repeat(
 			" ",
 			bundle.MaxManifest,
 		)
 	})
-	partial := func(name, text string, change func(c *Content, index bundle.Descriptor, amd bundle.Descriptor)) {
-		c := NewContent("partial")
+	partial := func(name, text string, change func(c *world.Content, index bundle.Descriptor, amd bundle.Descriptor)) {
+		c := world.NewContent("partial")
 		amd, arm := c.Image("linux/amd64", "a"), c.Image("linux/arm64", "b")
 		change(c, c.Index(amd, arm), amd)
 		rows = append(rows, Hostile{"partial index: " + name, c.File(tb, key), bundle.ErrFormat, text})
 	}
-	partial("it does not list what is carried", "not in the index", func(c *Content, index, _ bundle.Descriptor) {
+	partial("it does not list what is carried", "not in the index", func(c *world.Content, index, _ bundle.Descriptor) {
 		c.Partial("example.com/a:1", index, c.Image("linux/amd64", "another"))
 	})
-	partial("it is no index", "", func(c *Content, _, amd bundle.Descriptor) {
+	partial("it is no index", "", func(c *world.Content, _, amd bundle.Descriptor) {
 		c.Partial("example.com/a:1", c.Blob(bundle.TypeOCIIndex, []byte("rubbish")), amd)
 	})
-	partial("it has a doubled key", "", func(c *Content, index, amd bundle.Descriptor) {
+	partial("it has a doubled key", "", func(c *world.Content, index, amd bundle.Descriptor) {
 		doubled := append([]byte(`{"manifests":[],`), c.Blobs[index.Digest][1:]...)
 		c.Partial("example.com/a:1", c.Blob(bundle.TypeOCIIndex, doubled), amd)
 	})

@@ -1,4 +1,4 @@
-package bundletest
+package world
 
 import (
 	"archive/tar"
@@ -33,16 +33,16 @@ func tarOf(files ...File) []byte {
 	w := tar.NewWriter(&buf)
 	for _, f := range files {
 		h := &tar.Header{Typeflag: tar.TypeReg, Name: f.Name, Mode: f.Mode, Size: int64(len(f.Data))}
-		must(w.WriteHeader(h))
+		Must(w.WriteHeader(h))
 		_, err := w.Write(f.Data)
-		must(err)
+		Must(err)
 	}
-	must(w.Close())
+	Must(w.Close())
 	return buf.Bytes()
 }
 
-// must ends the program on errors that writing to memory cannot have.
-func must(err error) {
+// Must panics on an error of a step that cannot fail, such as writing to memory.
+func Must(err error) {
 	if err != nil {
 		panic(err)
 	}
@@ -53,7 +53,7 @@ func Layer(files ...File) v1.Layer {
 	data := tarOf(files...)
 	// Not from a reader, of which the library keeps a copy in a temporary file.
 	l, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil })
-	must(err)
+	Must(err)
 	return l
 }
 
@@ -65,7 +65,7 @@ func PlainLayer(files ...File) v1.Layer {
 // ZstdLayer returns a zstd layer with the given files.
 func ZstdLayer(files ...File) v1.Layer {
 	e, err := zstd.NewWriter(nil)
-	must(err)
+	Must(err)
 	return static.NewLayer(e.EncodeAll(tarOf(files...), nil), types.OCILayerZStd)
 }
 
@@ -74,14 +74,14 @@ func Image(platform string, layers ...v1.Layer) v1.Image {
 	img := mutate.MediaType(empty.Image, types.OCIManifestSchema1)
 	img = mutate.ConfigMediaType(img, types.OCIConfigJSON)
 	img, err := mutate.AppendLayers(img, layers...)
-	must(err)
+	Must(err)
 	config, err := img.ConfigFile()
-	must(err)
+	Must(err)
 	config = config.DeepCopy()
 	config.OS, config.Architecture, _ = strings.Cut(platform, "/")
 	config.Config.Entrypoint = []string{"/app"}
 	img, err = mutate.ConfigFile(img, config)
-	must(err)
+	Must(err)
 	return img
 }
 
@@ -97,7 +97,7 @@ func Artifact(data []byte) v1.Image {
 	img := mutate.MediaType(empty.Image, types.OCIManifestSchema1)
 	img = mutate.ConfigMediaType(img, "application/vnd.example.config")
 	img, err := mutate.AppendLayers(img, static.NewLayer(data, "application/vnd.example.data"))
-	must(err)
+	Must(err)
 	return img
 }
 
@@ -106,7 +106,7 @@ func ArtifactOf(mediaType string, data []byte, annotations map[string]string) v1
 	img := mutate.MediaType(empty.Image, types.OCIManifestSchema1)
 	img = mutate.ConfigMediaType(img, "application/vnd.oci.empty.v1+json")
 	img, err := mutate.Append(img, mutate.Addendum{Layer: static.NewLayer(data, types.MediaType(mediaType)), Annotations: annotations})
-	must(err)
+	Must(err)
 	return img
 }
 
@@ -136,7 +136,7 @@ func Index(images ...v1.Image) v1.ImageIndex {
 	index := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
 	for _, img := range images {
 		config, err := img.ConfigFile()
-		must(err)
+		Must(err)
 		index = mutate.AppendManifests(index, mutate.IndexAddendum{
 			Add: img, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: config.OS, Architecture: config.Architecture}},
 		})
@@ -147,12 +147,12 @@ func Index(images ...v1.Image) v1.ImageIndex {
 // WithAttestation adds to an index what BuildKit adds for an image in it.
 func WithAttestation(index v1.ImageIndex, about v1.Image) v1.ImageIndex {
 	d, err := about.Digest()
-	must(err)
+	Must(err)
 	statement := fmt.Sprintf(`{"_type":"https://in-toto.io/Statement/v0.1","subject":[{"digest":{"sha256":%q}}]}`, d.Hex)
 	img := mutate.MediaType(empty.Image, types.OCIManifestSchema1)
 	img = mutate.ConfigMediaType(img, types.OCIConfigJSON)
 	img, err = mutate.AppendLayers(img, static.NewLayer([]byte(statement), "application/vnd.in-toto+json"))
-	must(err)
+	Must(err)
 	return mutate.AppendManifests(index, mutate.IndexAddendum{Add: img, Descriptor: v1.Descriptor{
 		Platform: &v1.Platform{OS: "unknown", Architecture: "unknown"},
 		Annotations: map[string]string{

@@ -1,4 +1,4 @@
-package bundletest
+package world
 
 import (
 	"archive/tar"
@@ -9,6 +9,6 @@ import (
 // package bundle.
 func Header(name string, size int64) []byte {
 	var buf bytes.Buffer
-	must(tar.NewWriter(&buf).WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Size: size, Mode: 0o644, Format: tar.FormatUSTAR}))
+	Must(tar.NewWriter(&buf).WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Size: size, Mode: 0o644, Format: tar.FormatUSTAR}))
 	return buf.Bytes()
 }

@@ -1,4 +1,6 @@
-package bundletest
+// Package hostile makes files that no reader may take for a bundle: damaged archives,
+// documents that two parsers read differently, and signed bundles that must not be installed.
+package hostile
 
 import (
 	"archive/tar"
@@ -10,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -65,7 +69,7 @@ func field(h []byte, at, length int, value string) {
 
 // entry is a tar entry by hand: archive/tar would not write most of them.
 func entry(kind byte, name, link string, content []byte, change ...func(h []byte)) []byte {
-	h := Header("x", int64(len(content)))
+	h := world.Header("x", int64(len(content)))
 	field(h, 0, 100, name)
 	field(h, 157, 100, link)
 	h[156] = kind
@@ -293,12 +297,12 @@ func HostileTars(tb testing.TB, good []byte) []Hostile {
 			add(fmt.Sprintf("members %d and %d are exchanged", i, i+1), "", f.join(list...))
 		}
 		add(fmt.Sprintf("a further member before %d", i), "", f.before(i, entry('0', "extra", "", []byte("x"))))
-		add(fmt.Sprintf("a further blob before %d", i), "", f.before(i, Member("blobs/sha256/"+bundle.DigestOf([]byte("x")).Hex(), []byte("x"))))
+		add(fmt.Sprintf("a further blob before %d", i), "", f.before(i, world.Member("blobs/sha256/"+bundle.DigestOf([]byte("x")).Hex(), []byte("x"))))
 	}
 	add(
 		"a further root at the end, other than the first",
 		"",
-		f.join(append(slices.Clone(f.members), Member(bundle.NameIndex, []byte("{}")))...),
+		f.join(append(slices.Clone(f.members), world.Member(bundle.NameIndex, []byte("{}")))...),
 	)
 	return rows
 }
@@ -347,14 +351,14 @@ func gzipOf(data []byte) []byte {
 	var b bytes.Buffer
 	w := gzip.NewWriter(&b)
 	_, err := w.Write(data)
-	must(err)
-	must(w.Close())
+	world.Must(err)
+	world.Must(w.Close())
 	return b.Bytes()
 }
 
 func zstdOf(data []byte) []byte {
 	e, err := zstd.NewWriter(nil)
-	must(err)
+	world.Must(err)
 	return e.EncodeAll(data, nil)
 }
 
@@ -362,9 +366,9 @@ func zipOf(data []byte) []byte {
 	var b bytes.Buffer
 	w := zip.NewWriter(&b)
 	f, err := w.Create("app.oob.tar")
-	must(err)
+	world.Must(err)
 	_, err = f.Write(data)
-	must(err)
-	must(w.Close())
+	world.Must(err)
+	world.Must(w.Close())
 	return b.Bytes()
 }
