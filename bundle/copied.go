@@ -6,6 +6,8 @@ import (
 	"io"
 	"math"
 	"strings"
+
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
 )
 
 // PaddingError says that a bundle is followed by zeros, as copies from a tape or a raw
@@ -29,7 +31,7 @@ func (p *PaddingError) Error() string {
 	if path == "" {
 		path = "FILE"
 	}
-	return fmt.Sprintf("%s; the signature is good: run truncate -s %d %s", text, p.Keep, ShellWord(path))
+	return fmt.Sprintf("%s; the signature is good: run truncate -s %d %s", text, p.Keep, disk.ShellWord(path))
 }
 
 // Unwrap returns ErrFormat.
@@ -86,7 +88,7 @@ func cutBy(size int64) string {
 	const block = 64 << 10
 	var what string
 	switch {
-	case size > fat32Max-block && size <= fat32Max:
+	case size > disk.MaxFAT32-block && size <= disk.MaxFAT32:
 		what = "FAT32 file systems cut files at 4 GiB"
 	case size > math.MaxInt32-block && size <= math.MaxInt32:
 		what = "old programs and file systems cut files at 2 GiB"
@@ -97,18 +99,4 @@ func cutBy(size int64) string {
 		"; %s: use another file system (exFAT, ext4, NTFS), or let create write parts with --volume-size %d",
 		what, size/4096*4096,
 	)
-}
-
-// ShellWord quotes a path for a command of a POSIX shell, where that is needed.
-func ShellWord(path string) string {
-	plain := func(r rune) bool {
-		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/._-+:@%,=", r)
-	}
-	if path != "" && strings.TrimLeftFunc(path, plain) == "" && path[0] != '-' {
-		return path
-	}
-	if strings.HasPrefix(path, "-") {
-		path = "./" + path
-	}
-	return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
 }

@@ -5,6 +5,8 @@ import (
 	"crypto/sha256"
 	"errors"
 	"io"
+
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
 )
 
 // CopyAt copies len(buf) bytes, or n if that is less, between two files and
@@ -18,12 +20,12 @@ func CopyAt(to *File, toOff int64, from *File, fromOff, n int64, buf []byte) (in
 	dst, dstOff := to.at(toOff)
 	src, srcOff := from.at(fromOff)
 	n = min(n, dst.size-dstOff, src.size-srcOff)
-	copied, err := copyRange(dst.File, dstOff, src.File, srcOff, n)
+	copied, err := disk.CopyRange(dst.File, dstOff, src.File, srcOff, n)
 	if err == nil {
 		_, err = io.ReadFull(io.NewSectionReader(dst, dstOff, copied), buf[:copied])
 		return int(copied), err
 	}
-	if !errors.Is(err, errNoCopy) {
+	if !errors.Is(err, disk.ErrNoCopy) {
 		return 0, err
 	}
 	if _, err := io.ReadFull(io.NewSectionReader(src, srcOff, n), buf[:n]); err != nil {

@@ -1,18 +1,23 @@
 package bundle
 
-import "errors"
+import (
+	"errors"
 
-// The ways in which a bundle can be refused, and ErrSpace where a disk cannot
-// take it. Every error of this package that is not the file system's wraps
-// exactly one of them; the command line gives each its exit code.
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
+)
+
+// The ways in which a bundle can be refused. Every error of this package that is not of
+// package disk or the file system's wraps exactly one of them; the command line gives each
+// its exit code.
 var (
 	// ErrFormat says that the bytes are not a canonical bundle: damaged, cut
 	// short, extended, or never one.
 	ErrFormat = errors.New("damaged, or not a bundle")
 	// ErrDigest says that bytes do not have the digest that their parent names.
 	ErrDigest = errors.New("damaged")
-	// ErrLimit says that a size or a count is beyond what a bundle may have.
-	ErrLimit = errors.New("over a limit")
+	// ErrLimit says that a size or a count is beyond what a bundle may have. It is
+	// disk.ErrTooLong, which a file beyond its limit is.
+	ErrLimit = disk.ErrTooLong
 	// ErrSignature says that a signature is missing, malformed or wrong.
 	ErrSignature = errors.New("signature not accepted")
 	// ErrPolicy says that the bytes are good and a rule of the site, or of
@@ -20,18 +25,15 @@ var (
 	ErrPolicy = errors.New("refused by policy")
 	// ErrNewer says that the document was made by a newer program.
 	ErrNewer = errors.New("made by a newer oob-bundle")
-	// ErrSpace says that a disk has too little room, or that its file system
-	// cannot hold a file of the size.
-	ErrSpace = errors.New("not enough space")
 )
 
-// Kinds of the above, and of ErrNotFile, about which there is more to say.
+// Kinds of the above, and of disk.ErrNotFile, about which there is more to say.
 var (
 	// ErrOther says that a file is no bundle and was never one; it is an ErrFormat.
 	ErrOther error = &kindError{"not a bundle", ErrFormat}
 	// ErrPart says that a path names one part of a bundle, and not the first; it is
-	// an ErrNotFile.
-	ErrPart error = &kindError{"not the whole bundle", ErrNotFile}
+	// a disk.ErrNotFile.
+	ErrPart error = &kindError{"not the whole bundle", disk.ErrNotFile}
 )
 
 type kindError struct {

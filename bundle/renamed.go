@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
 )
 
 // What browsers, file managers and discs add to a name.
@@ -55,7 +57,7 @@ func moves(base string) string {
 }
 
 func moveCommand(from, to string) string {
-	return fmt.Sprintf("mv %s %s", ShellWord(from), ShellWord(to))
+	return fmt.Sprintf("mv %s %s", disk.ShellWord(from), disk.ShellWord(to))
 }
 
 // similarFile returns the command that gives the one file with a similar name the name

@@ -10,13 +10,12 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
 )
 
 // MaxVolumes bounds the parts of a bundle: their numbers have three digits.
 const MaxVolumes = 999
-
-// ErrNotFile says that a path does not name a regular file.
-var ErrNotFile = errors.New("not a regular file")
 
 // File is a bundle on a disk: one file, or volumes NAME.001, NAME.002 … that
 // are consecutive ranges of it, all of one size but the last.
@@ -76,7 +75,7 @@ func VolumeName(path string, n int) string { return fmt.Sprintf("%s.%03d", path,
 // OpenFile opens a bundle for reading, or for signing in place, with the flag
 // of os.OpenFile; for volumes the path is that of the first, and the others are
 // beside it. Each has to be a regular file and nothing else: no link that
-// somebody can turn elsewhere, no pipe, no device. Errors wrap ErrNotFile,
+// somebody can turn elsewhere, no pipe, no device. Errors wrap disk.ErrNotFile,
 // ErrFormat where volumes do not make up one file, or are the file system's.
 func OpenFile(path string, flag int) (*File, error) {
 	base, volumes := strings.CutSuffix(path, ".001")
@@ -91,7 +90,7 @@ func OpenFile(path string, flag int) (*File, error) {
 		if n > 1 {
 			name = VolumeName(base, n)
 		}
-		p, err := openRegular(name, flag)
+		p, err := openPart(name, flag)
 		if n > 1 && errors.Is(err, fs.ErrNotExist) {
 			break
 		}
@@ -204,31 +203,21 @@ func escapeGlob(path string) string {
 	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(path)
 }
 
-func openRegular(path string, flag int) (part, error) {
-	before, err := os.Lstat(path)
+func openPart(path string, flag int) (part, error) {
+	f, err := disk.Open(path, flag)
 	if err != nil {
 		return part{}, err
 	}
-	if !before.Mode().IsRegular() {
-		return part{}, fmt.Errorf("%s is %s: %w; give the path of the bundle itself", path, kindOf(before.Mode()), ErrNotFile)
-	}
-	f, err := os.OpenFile(path, flag, 0)
-	if err != nil {
-		return part{}, err
-	}
-	after, err := f.Stat()
+	fi, err := f.Stat()
 	if err != nil {
 		return part{}, errors.Join(err, f.Close())
 	}
-	if !os.SameFile(before, after) {
-		return part{}, errors.Join(fmt.Errorf("%s was replaced while it was opened: %w", path, ErrNotFile), f.Close())
-	}
-	return part{f, after.Size()}, nil
+	return part{f, fi.Size()}, nil
 }
 
 // CreateFile makes or reopens a file of the given size, for writing at any
 // place, or volumes of at most each bytes if that is not 0. What was there is
-// kept. Errors wrap ErrSpace, ErrNotFile, or are the file system's.
+// kept. Errors wrap disk.ErrSpace, disk.ErrNotFile, or are the file system's.
 func CreateFile(path string, size, each int64) (*File, error) {
 	f := &File{}
 	for n := 1; n == 1 || f.size < size; n++ {
@@ -236,7 +225,7 @@ func CreateFile(path string, size, each int64) (*File, error) {
 		if each > 0 {
 			name, want = VolumeName(path, n), min(want, each)
 		}
-		p, err := createRegular(name, want)
+		p, err := createPart(name, want)
 		if err != nil {
 			return nil, errors.Join(err, f.Close())
 		}
@@ -245,8 +234,8 @@ func CreateFile(path string, size, each int64) (*File, error) {
 	return f, nil
 }
 
-func createRegular(path string, size int64) (part, error) {
-	f, err := OpenOrCreate(path)
+func createPart(path string, size int64) (part, error) {
+	f, err := disk.OpenOrCreate(path)
 	if err != nil {
 		return part{}, err
 	}
@@ -254,46 +243,13 @@ func createRegular(path string, size int64) (part, error) {
 	if err != nil {
 		return part{}, errors.Join(err, f.Close())
 	}
-	p := part{f, size}
 	if fi.Size() == size && size > 0 {
-		return p, nil
+		return part{f, size}, nil
 	}
-	return p, p.resize()
-}
-
-// OpenOrCreate opens a file for reading and writing, which is made if it is missing. Others
-// may be able to make names in its directory, so a link, or a file with further names, is
-// refused: writing to it would change another file. Errors wrap ErrNotFile, or are the file
-// system's.
-func OpenOrCreate(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644)
-	if err == nil || !errors.Is(err, fs.ErrExist) {
-		return f, err
+	if err := disk.Resize(f, size); err != nil {
+		return part{}, errors.Join(err, f.Close())
 	}
-	p, err := openRegular(path, os.O_RDWR)
-	if errors.Is(err, ErrNotFile) {
-		return nil, fmt.Errorf(
-			"%w: something else than a file is at %s, which this program makes itself; remove it, or choose another name with -o",
-			ErrNotFile, path,
-		)
-	}
-	if err != nil {
-		return nil, err
-	}
-	if names, err := linksOf(p.File); err != nil || names > 1 {
-		return nil, errors.Join(
-			fmt.Errorf("%w: %s is a file that has other names too; remove it, or choose another name with -o", ErrNotFile, path),
-			err, p.Close(),
-		)
-	}
-	return p.File, nil
-}
-
-func (p part) resize() error {
-	if err := p.Truncate(p.size); err != nil {
-		return errors.Join(tooLarge(p.Name(), p.size, err), p.Close())
-	}
-	return nil
+	return part{f, size}, nil
 }
 
 // at returns the part that holds a byte, and where in it.
@@ -392,20 +348,4 @@ func (f *File) misfit(want int64) string {
 	default:
 		return fmt.Sprintf("part %s has %d bytes, %d too many", last.Name(), last.size, last.size-rest)
 	}
-}
-
-func kindOf(m os.FileMode) string {
-	switch {
-	case m.IsDir():
-		return "a directory"
-	case m&os.ModeSymlink != 0:
-		return "a symbolic link"
-	case m&os.ModeNamedPipe != 0:
-		return "a pipe"
-	case m&os.ModeDevice != 0:
-		return "a device"
-	case m&os.ModeSocket != 0:
-		return "a socket"
-	}
-	return "something special"
 }

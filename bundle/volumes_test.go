@@ -5,12 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
+
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
 )
 
 // TestVolumes writes and reads across every boundary.
@@ -74,7 +74,7 @@ func TestVolumesRefused(t *testing.T) {
 		"not the first":            {map[int]int{1: 5, 2: 5}, "b.002", ErrPart, "b.001"},
 		"not the first, alone":     {map[int]int{2: 5}, "b.002", ErrPart, "b.002 looks like part 2, and "},
 		"not a part":               {map[int]int{2: 5}, "b.003", os.ErrNotExist, "b.003"},
-		"no number":                {map[int]int{1: 5, 2: 5}, "b", ErrNotFile, "b.001"},
+		"no number":                {map[int]int{1: 5, 2: 5}, "b", disk.ErrNotFile, "b.001"},
 		"a name with a pattern":    {map[int]int{1: 5}, "[a-z]*?", os.ErrNotExist, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -97,57 +97,8 @@ func TestVolumesRefused(t *testing.T) {
 	if err := os.Symlink("b.001", filepath.Join(dir, "b.002")); err != nil {
 		t.Skip("no symbolic links here")
 	}
-	if _, err := OpenFile(filepath.Join(dir, "b.001"), os.O_RDONLY); !errors.Is(err, ErrNotFile) {
+	if _, err := OpenFile(filepath.Join(dir, "b.001"), os.O_RDONLY); !errors.Is(err, disk.ErrNotFile) {
 		t.Errorf("a link as the second part: %v", err)
-	}
-}
-
-// TestRoom: what a disk has is compared with what is needed, in words that say
-// what to do.
-func TestRoom(t *testing.T) {
-	fat := Room{Bytes: 1 << 40, Files: math.MaxInt64, MaxFile: fat32Max}
-	for name, test := range map[string]struct {
-		room                  Room
-		bytes, files, largest int64
-		text                  string // of the error; empty means none
-	}{
-		"enough":        {Room{100, 10, math.MaxInt64}, 100, 10, 100, ""},
-		"a byte short":  {Room{100, 10, math.MaxInt64}, 101, 10, 101, "make room for 1 bytes"},
-		"a file short":  {Room{100, 10, math.MaxInt64}, 10, 11, 10, "inodes"},
-		"FAT32 holds":   {fat, 1 << 32, 1, fat32Max, ""},
-		"FAT32 refuses": {fat, 1 << 32, 1, 1 << 32, "--volume-size 4294963200"},
-	} {
-		err := test.room.need(".", test.bytes, test.files, test.largest)
-		if (err == nil) != (test.text == "") || err != nil && (!errors.Is(err, ErrSpace) || !strings.Contains(err.Error(), test.text)) {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
-	room, err := RoomAt(t.TempDir())
-	if err != nil || room.Bytes <= 0 || room.Files <= 0 || room.MaxFile <= 0 {
-		t.Errorf("%+v, %v", room, err)
-	}
-	dir := t.TempDir()
-	space, err := RoomAt(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	most := Demand{Dir: filepath.Join(dir, "not", "there"), Bytes: space.Bytes / 3 * 2, Files: 1}
-	if err := NeedAll(most); err != nil {
-		t.Errorf("two thirds: %v", err)
-	}
-	if err := NeedAll(most, Demand{Dir: dir, Bytes: most.Bytes}); !errors.Is(err, ErrSpace) {
-		t.Errorf("two thirds twice, on one disk: %v", err)
-	}
-	if other, err := RoomAt("/dev/shm"); err == nil && other.Bytes > 1<<20 && runtime.GOOS == "linux" {
-		if err := NeedAll(most, Demand{Dir: "/dev/shm", Bytes: 1 << 20}); err != nil {
-			t.Errorf("on two disks: %v", err)
-		}
-		if err := NeedAll(Demand{Dir: dir, Bytes: 1}, Demand{Dir: "/dev/shm", Bytes: math.MaxInt64}); !errors.Is(err, ErrSpace) {
-			t.Errorf("the other disk is full: %v", err)
-		}
-	}
-	if err := Need(t.TempDir(), math.MaxInt64, 1, 1); !errors.Is(err, ErrSpace) {
-		t.Error(err)
 	}
 }
 

@@ -9,7 +9,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
+
 	"github.com/oob-bundle/oob-bundle/verify/trust"
 )
 
@@ -42,7 +43,7 @@ func Acquire(root string) (*Lock, error) {
 			return nil, err
 		}
 	}
-	release, err := bundle.TryLock(root) // the directory itself: it leaves no file behind
+	release, err := disk.TryLock(root) // the directory itself: it leaves no file behind
 	if err != nil {
 		return nil, fmt.Errorf("locking %s: %w", root, err)
 	}

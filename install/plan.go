@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
+
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/install/host"
 	"github.com/oob-bundle/oob-bundle/install/ledger"
@@ -29,7 +31,7 @@ type Target interface {
 	Shared() bool
 	// Space returns the room that the blobs will take on this host, each of them going into
 	// so many repositories on average; none if Dir is "".
-	Space(blobs []bundle.Descriptor, links int) (bundle.Demand, error)
+	Space(blobs []bundle.Descriptor, links int) (disk.Demand, error)
 	// Ready asks whether the repositories may be filled; nothing that it does lasts.
 	// The error names all that may not.
 	Ready(ctx context.Context, repos []string) error
@@ -118,7 +120,7 @@ func CentralRepository(name string) string { return "oob-bundle/" + name }
 
 // NewPlan decides whether the bundle may be installed and what that means. The
 // caller holds the lock. The error holds every problem that was found; they wrap
-// bundle.ErrPolicy, bundle.ErrSpace, host.ErrValues, fs.ErrPermission, or are the
+// bundle.ErrPolicy, disk.ErrSpace, host.ErrValues, fs.ErrPermission, or are the
 // target's.
 func NewPlan(ctx context.Context, v *verify.Verified, target Target, o Options) (*Plan, error) {
 	l, err := ledger.Read(o.Root)

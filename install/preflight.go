@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
+
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/install/host"
 	"github.com/oob-bundle/oob-bundle/install/ledger"
@@ -101,7 +103,7 @@ func (p *Plan) checkElsewhere() error {
 
 // checkRoom compares what registry and files take with what their disks have.
 func (p *Plan) checkRoom(repos []*repository) error {
-	var demands []bundle.Demand
+	var demands []disk.Demand
 	if !p.Options.InPlace {
 		blobs, links := p.content(repos)
 		registry, err := p.Target.Space(blobs, links)
@@ -115,7 +117,7 @@ func (p *Plan) checkRoom(repos []*repository) error {
 	if p.release != nil {
 		demands = append(demands, p.release.Space())
 	}
-	return bundle.NeedAll(demands...)
+	return disk.NeedAll(demands...)
 }
 
 // checkRights looks at the directories that get something.
@@ -126,7 +128,7 @@ func (p *Plan) checkRights() error {
 	}
 	var problems []error
 	for _, d := range dirs {
-		problems = append(problems, bundle.Writable(d))
+		problems = append(problems, disk.Writable(d))
 	}
 	return errors.Join(problems...)
 }

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
+
 	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
@@ -22,8 +24,8 @@ import (
 // crowded is a target that takes more room than there is.
 type crowded struct{ install.Target }
 
-func (crowded) Space([]bundle.Descriptor, int) (bundle.Demand, error) {
-	return bundle.Demand{Dir: os.TempDir(), Bytes: 1 << 60, Files: 1}, nil
+func (crowded) Space([]bundle.Descriptor, int) (disk.Demand, error) {
+	return disk.Demand{Dir: os.TempDir(), Bytes: 1 << 60, Files: 1}, nil
 }
 
 // TestPreflight: everything that stands in the way is said at once, before anything
@@ -64,7 +66,7 @@ func TestPreflight(t *testing.T) {
 			return crowded{registry.OpenExternal(client, shared.Host, install.CentralRepository("demo"))}, nil
 		}
 	})
-	for _, class := range []error{host.ErrValues, bundle.ErrSpace, remote.ErrRegistry} {
+	for _, class := range []error{host.ErrValues, disk.ErrSpace, remote.ErrRegistry} {
 		if !errors.Is(err, class) {
 			t.Errorf("it is not %v", class)
 		}

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
+
 	"github.com/santhosh-tekuri/jsonschema/v6"
 	"github.com/santhosh-tekuri/jsonschema/v6/kind"
 	"go.yaml.in/yaml/v4"
@@ -336,7 +338,7 @@ func readFile(path string, limit int64) ([]byte, error) {
 	if fi.Size() > limit {
 		return nil, fmt.Errorf("%w: %s has %s bytes, at most %d are read", ErrInvalid, path, strconv.FormatInt(fi.Size(), 10), limit)
 	}
-	return bundle.ReadFile(path, limit)
+	return disk.ReadFile(path, limit)
 }
 
 func readDocument(path string) ([]byte, error) { return readFile(path, maxDocument) }

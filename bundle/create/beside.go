@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
+
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/bundle/kit"
 	"github.com/oob-bundle/oob-bundle/bundle/record"
@@ -70,7 +72,7 @@ func (b *beside) write(result *Result) error {
 		return err
 	}
 	result.Record = record.FileName(b.Output)
-	return bundle.WriteFile(result.Record, html, 0o644)
+	return disk.WriteFile(result.Record, html, 0o644)
 }
 
 func (b *beside) keyName() string {

@@ -17,6 +17,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
+
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/bundle/kit"
 	"github.com/oob-bundle/oob-bundle/bundle/pull"
@@ -342,7 +344,7 @@ func (o *Options) sign(out *output, g *bundle.Geometry, lock *manifests.Lock) (b
 	if err != nil {
 		return own, err
 	}
-	return own, bundle.WriteFile(LockFile(o.Output), lockData, 0o644)
+	return own, disk.WriteFile(LockFile(o.Output), lockData, 0o644)
 }
 
 // setDefaults fills in what was left open, from the lock where there is one,

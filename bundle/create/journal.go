@@ -9,6 +9,8 @@ import (
 	"os"
 	"slices"
 
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
+
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
@@ -57,13 +59,13 @@ type claim struct {
 // system's.
 func openJournal(partial string) (*journal, error) {
 	j := &journal{path: partial + ".journal", claims: map[bundle.Digest]claim{}}
-	f, err := bundle.OpenOrCreate(j.path)
+	f, err := disk.OpenOrCreate(j.path)
 	if err != nil {
 		return nil, err
 	}
 	j.f = f
 	busy := fmt.Errorf("%w on %s; wait for it, or choose another name with -o", ErrLocked, partial)
-	j.release, err = bundle.TryLock(j.path)
+	j.release, err = disk.TryLock(j.path)
 	if err == nil && j.release == nil {
 		err = busy
 	}

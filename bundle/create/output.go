@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
+
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/manifests"
 )
@@ -86,7 +88,7 @@ func (o *output) refusePlanted() (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.Remove(probe)) }()
-	ours, err := bundle.OwnerOf(probe)
+	ours, err := disk.OwnerOf(probe)
 	if err != nil {
 		return err
 	}
@@ -95,7 +97,7 @@ func (o *output) refusePlanted() (err error) {
 		if err != nil {
 			return err
 		}
-		owner, err := bundle.OwnerOf(name)
+		owner, err := disk.OwnerOf(name)
 		if err != nil {
 			return err
 		}
@@ -209,7 +211,7 @@ func (o *output) leftovers() []string {
 }
 
 // begin makes the partial file as large as the bundle will be, if the disk has
-// the room. Errors wrap bundle.ErrSpace, or are the file system's.
+// the room. Errors wrap disk.ErrSpace, or are the file system's.
 func (o *output) begin(b beginning, g *bundle.Geometry) error {
 	if o.each > 0 && (g.Size+o.each-1)/o.each > bundle.MaxVolumes {
 		return fmt.Errorf(
@@ -255,7 +257,7 @@ func (o *output) checkRoom(g *bundle.Geometry) error {
 		files = (g.Size + o.each - 1) / o.each
 	}
 	for _, name := range o.leftovers() {
-		have, err := bundle.Allocated(name)
+		have, err := disk.Allocated(name)
 		if err != nil {
 			return err
 		}
@@ -263,7 +265,7 @@ func (o *output) checkRoom(g *bundle.Geometry) error {
 		files--
 	}
 	const more = 8 // lock, record and what goes along, and one while it is written
-	return bundle.Need(filepath.Dir(o.partial), missing+o.beside, max(files, 0)+more, largest)
+	return disk.Need(filepath.Dir(o.partial), missing+o.beside, max(files, 0)+more, largest)
 }
 
 // place syncs the finished file, and gives it its name, or its volumes theirs,
@@ -294,7 +296,7 @@ func (o *output) place() (volumes []string, err error) {
 			return nil, err
 		}
 	}
-	return volumes, errors.Join(bundle.SyncDir(filepath.Dir(o.path)), os.RemoveAll(o.intake()), o.journal.remove())
+	return volumes, errors.Join(disk.SyncDir(filepath.Dir(o.path)), os.RemoveAll(o.intake()), o.journal.remove())
 }
 
 // removeOld takes away an earlier bundle's volumes, the first one last: by that it is

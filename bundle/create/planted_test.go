@@ -12,9 +12,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
+
 	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 
-	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/bundle/create"
 	"github.com/oob-bundle/oob-bundle/bundle/pull"
 	"github.com/oob-bundle/oob-bundle/bundle/remote"
@@ -82,7 +83,7 @@ func TestPlanted(t *testing.T) {
 			if x.works && err != nil {
 				t.Fatal(err)
 			}
-			if !x.works && !errors.Is(err, manifests.ErrInvalid) && !errors.Is(err, bundle.ErrNotFile) {
+			if !x.works && !errors.Is(err, manifests.ErrInvalid) && !errors.Is(err, disk.ErrNotFile) {
 				t.Errorf("got %v", err)
 			}
 			if x.works && (result.Geometry.Info.Sequence != o.Now.Unix() || result.Geometry.Info.Created.After(time.Now().Add(time.Minute))) {

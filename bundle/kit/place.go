@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
+
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/bundle/sign"
 )
@@ -63,7 +65,7 @@ func (p *Program) CheckPlace(dir, bundleName string) error {
 }
 
 func isProgram(path string) (bool, error) {
-	f, err := bundle.OpenRegular(path)
+	f, err := disk.OpenRegular(path)
 	if err != nil {
 		return false, err
 	}
@@ -84,7 +86,7 @@ func endsLike(path, text string) (bool, error) {
 }
 
 func readSmall(path string) ([]byte, error) {
-	f, err := bundle.OpenRegular(path)
+	f, err := disk.OpenRegular(path)
 	if err != nil {
 		return nil, err
 	}
@@ -120,7 +122,7 @@ func (p *Program) Place(dir string, signer *sign.Signer, about ReadMe) ([]File, 
 		{path + ".sigstore.json", "its signature, by the key of the bundle", append(signature, '\n')},
 		{filepath.Join(dir, ReadMeName), "how to check and use all this", text},
 	} {
-		if err := bundle.WriteFile(f.path, f.data, 0o644); err != nil {
+		if err := disk.WriteFile(f.path, f.data, 0o644); err != nil {
 			return nil, err
 		}
 		files = append(files, File{f.path, f.about, int64(len(f.data)), bundle.DigestOf(f.data)})
@@ -151,7 +153,7 @@ func (p *Program) copy(path string, signer *sign.Signer) (digest bundle.Digest, 
 	if err := os.Rename(name, path); err != nil {
 		return "", nil, err
 	}
-	return digest, signature, bundle.SyncDir(filepath.Dir(path))
+	return digest, signature, disk.SyncDir(filepath.Dir(path))
 }
 
 func (p *Program) fill(out *os.File, signer *sign.Signer) (bundle.Digest, []byte, error) {

@@ -15,6 +15,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
+
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
@@ -41,8 +43,8 @@ func Open(path string, platform bundle.Platform) (p *Program, err error) {
 			ErrProgram, platform,
 		)
 	}
-	f, err := bundle.OpenRegular(path)
-	if errors.Is(err, bundle.ErrNotFile) {
+	f, err := disk.OpenRegular(path)
+	if errors.Is(err, disk.ErrNotFile) {
 		err = fmt.Errorf("%w: %s is not a file", ErrProgram, path)
 	}
 	if err != nil {

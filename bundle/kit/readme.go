@@ -7,6 +7,8 @@ import (
 	_ "embed"
 	"text/template"
 
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
+
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/bundle/record"
 )
@@ -32,7 +34,7 @@ type ReadMe struct {
 var readMeTemplate string
 
 func (r ReadMe) text() ([]byte, error) {
-	t, err := template.New("readme").Funcs(template.FuncMap{"word": record.ShellWord}).Parse(readMeTemplate)
+	t, err := template.New("readme").Funcs(template.FuncMap{"word": disk.ShellWord}).Parse(readMeTemplate)
 	if err != nil {
 		return nil, err
 	}

@@ -9,6 +9,8 @@ import (
 	"regexp"
 	"strings"
 
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
+
 	"github.com/go-json-experiment/json"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
@@ -51,7 +53,7 @@ type archive struct {
 // has to be harmless there. Errors wrap bundle.ErrFormat,
 // bundle.ErrLimit or bundle.ErrPolicy.
 func inspectPlugin(ctx context.Context, name string, platforms []bundle.Platform) (m PluginManifest, err error) {
-	f, err := bundle.OpenRegular(name)
+	f, err := disk.OpenRegular(name)
 	if err != nil {
 		return m, err
 	}

@@ -10,6 +10,8 @@ import (
 	"os"
 	"strings"
 
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
+
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/bundle/remote"
 	"github.com/oob-bundle/oob-bundle/manifests"
@@ -27,7 +29,7 @@ type File string
 // Fetch copies the file. The error wraps bundle.ErrDigest if it is not what was
 // seen before.
 func (p File) Fetch(ctx context.Context, d bundle.Descriptor, w io.WriterAt, t *remote.Transfer) (err error) {
-	f, err := bundle.OpenRegular(string(p))
+	f, err := disk.OpenRegular(string(p))
 	if err != nil {
 		return err
 	}
@@ -138,7 +140,7 @@ func (s *Source) file(ctx context.Context, w manifests.WantedFile, dir string) (
 		if w.As != bundle.AsTemplate || b.Content.Size > bundle.MaxTemplate { // too large is refused later
 			return b, nil
 		}
-		data, err := bundle.ReadFile(path, bundle.MaxTemplate)
+		data, err := disk.ReadFile(path, bundle.MaxTemplate)
 		if err != nil {
 			return nil, err
 		}

@@ -15,6 +15,8 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
+
 	"github.com/ProtonMail/go-crypto/openpgp"
 	"github.com/ProtonMail/go-crypto/openpgp/packet"
 
@@ -139,7 +141,7 @@ func checkOpenPGP(path string, signature []byte, keys []manifests.Key) (by strin
 		}
 		ring, names = append(ring, list...), append(names, k.Name)
 	}
-	f, err := bundle.OpenRegular(path)
+	f, err := disk.OpenRegular(path)
 	if err != nil {
 		return "", key, err
 	}
@@ -182,7 +184,7 @@ func readKeyRing(data []byte) (openpgp.EntityList, error) {
 
 // describe hashes a file.
 func describe(path, mediaType string) (d bundle.Descriptor, err error) {
-	f, err := bundle.OpenRegular(path)
+	f, err := disk.OpenRegular(path)
 	if err != nil {
 		return d, err
 	}
@@ -250,7 +252,7 @@ func (s *Source) downloadTo(ctx context.Context, path, from string, limit int64,
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	if err := bundle.Need(dir, d.Size, 1, d.Size); err != nil {
+	if err := disk.Need(dir, d.Size, 1, d.Size); err != nil {
 		return err
 	}
 	if err := os.Remove(path + ".new"); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -267,7 +269,7 @@ func (s *Source) downloadTo(ctx context.Context, path, from string, limit int64,
 	if err := errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	return errors.Join(os.Rename(path+".new", path), bundle.SyncDir(dir))
+	return errors.Join(os.Rename(path+".new", path), disk.SyncDir(dir))
 }
 
 func downloadPath(dir, from string) string {
@@ -283,5 +285,5 @@ func (s *Source) small(ctx context.Context, from string, limit int64) ([]byte, e
 		}
 		return page.Document(ctx, limit)
 	}
-	return bundle.ReadFile(from, limit)
+	return disk.ReadFile(from, limit)
 }

@@ -3,7 +3,6 @@ package record
 import (
 	"fmt"
 	"strconv"
-	"strings"
 )
 
 // Commas writes a number with thousands separators.
@@ -54,16 +53,4 @@ func groups(hex string) [][]string {
 		hex = hex[16:]
 	}
 	return lines
-}
-
-// ShellWord returns s as one word of a POSIX shell that is no option.
-func ShellWord(s string) string {
-	const plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._/:=@%+,-"
-	if strings.HasPrefix(s, "-") {
-		s = "./" + s
-	}
-	if s != "" && strings.Trim(s, plain) == "" {
-		return s
-	}
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }

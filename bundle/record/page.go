@@ -12,6 +12,8 @@ import (
 	"os"
 	"strings"
 
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
+
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
@@ -74,7 +76,7 @@ func Replaceable(path string) error {
 	if !fi.Mode().IsRegular() {
 		return other
 	}
-	f, err := bundle.OpenRegular(path)
+	f, err := disk.OpenRegular(path)
 	if err != nil {
 		return err
 	}
@@ -268,9 +270,9 @@ func (i Image) platforms() string {
 func UnpackCommands(file string, volumes []Volume, n int) []string {
 	from := func(member string) string {
 		if len(volumes) == 0 {
-			return "tar -xOf " + ShellWord(file) + " " + member
+			return "tar -xOf " + disk.ShellWord(file) + " " + member
 		}
-		return "cat " + ShellWord(file) + ".[0-9][0-9][0-9] | tar -xOf - " + member
+		return "cat " + disk.ShellWord(file) + ".[0-9][0-9][0-9] | tar -xOf - " + member
 	}
 	list := []string{from("index.json") + " >index.json"}
 	if n == 1 {
@@ -286,7 +288,7 @@ func UnpackCommands(file string, volumes []Volume, n int) []string {
 func (p Page) commands() []string {
 	key := "KEY.pub"
 	if p.Made != nil {
-		key = ShellWord(p.Made.Public)
+		key = disk.ShellWord(p.Made.Public)
 	}
 	list := UnpackCommands(p.File, p.Volumes, len(p.Signatures))
 	list = append(list, "sha256sum index.json")

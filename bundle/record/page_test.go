@@ -359,16 +359,6 @@ func TestReplaceable(t *testing.T) {
 	}
 }
 
-func TestShellWord(t *testing.T) {
-	for in, want := range map[string]string{
-		"a.oob.tar": "a.oob.tar", "-x": "./-x", "a b": "'a b'", "it's": `'it'\''s'`, "": "''", "$(id)": "'$(id)'", "ä": "'ä'",
-	} {
-		if got := ShellWord(in); got != want {
-			t.Errorf("%q becomes %s", in, got)
-		}
-	}
-}
-
 func TestNumbers(t *testing.T) {
 	for got, want := range map[string]string{
 		megabytes(3_904_118_272): "3,904.1 MB", megabytes(49_999): "0.0 MB", megabytes(1_950_000): "2.0 MB",

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
+
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
@@ -90,7 +92,7 @@ func (c *certificates) read(dir string) error {
 }
 
 func readPEM(path string) ([]byte, error) {
-	data, err := bundle.ReadFile(path, maxCertificates)
+	data, err := disk.ReadFile(path, maxCertificates)
 	if err != nil {
 		return nil, err
 	}

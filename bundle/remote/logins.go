@@ -13,14 +13,14 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
+
 	"github.com/docker/cli/cli/config"
 	"github.com/docker/cli/cli/config/configfile"
 	"github.com/docker/cli/cli/config/credentials"
 	"github.com/docker/cli/cli/config/types"
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
-
-	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
 // login is what a registry is asked with.
@@ -114,7 +114,7 @@ func (p loginPlace) load() (*configfile.ConfigFile, error) {
 	data := []byte(p.data)
 	if p.path != "" {
 		var err error
-		data, err = bundle.ReadFile(p.path, maxCertificates)
+		data, err = disk.ReadFile(p.path, maxCertificates)
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) { // a home of /dev/null
 			return nil, nil
 		}

@@ -14,7 +14,7 @@ import (
 	"strings"
 	"unicode"
 
-	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
 )
 
 // Web servers get logins from a netrc file, as from curl and the go command: Basic
@@ -72,7 +72,7 @@ func readNetrc(path string) *netrc {
 		return n
 	}
 	n.open = runtime.GOOS != "windows" && fi.Mode().Perm()&0o077 != 0
-	f, err := bundle.OpenRegular(path)
+	f, err := disk.OpenRegular(path)
 	if err != nil {
 		n.err = err
 		return n

@@ -26,6 +26,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
+
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
@@ -95,7 +97,7 @@ func New(o Options) (*Client, error) {
 		roots = x509.NewCertPool()
 	}
 	if o.CAFile != "" {
-		pem, err := bundle.ReadFile(o.CAFile, maxCertificates)
+		pem, err := disk.ReadFile(o.CAFile, maxCertificates)
 		if err != nil {
 			return nil, err
 		}

@@ -11,6 +11,8 @@ import (
 	"os"
 	"slices"
 
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
+
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
@@ -76,7 +78,7 @@ func (c *Client) Page(rawURL string) (*Page, error) {
 func (c *Client) warnOfNetrc(n *netrc) {
 	if n.open {
 		c.warned.Do(func() {
-			c.options.Warn("%s has a login and other users can read it; %s", n.path, bundle.ModeAdvice(n.path, "chmod 600", "umask=077"))
+			c.options.Warn("%s has a login and other users can read it; %s", n.path, disk.ModeAdvice(n.path, "chmod 600", "umask=077"))
 		})
 	}
 }

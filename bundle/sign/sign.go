@@ -20,6 +20,8 @@ import (
 	"os"
 	"runtime"
 
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
+
 	"github.com/secure-systems-lab/go-securesystemslib/encrypted"
 	"github.com/sigstore/sigstore/pkg/cryptoutils"
 	"github.com/sigstore/sigstore/pkg/signature"
@@ -114,11 +116,11 @@ func Load(path string, password Password) (*Signer, error) {
 	if err != nil {
 		return nil, err
 	}
-	data, err := bundle.ReadFile(path, maxKeyFile)
+	data, err := disk.ReadFile(path, maxKeyFile)
 	if errors.Is(err, bundle.ErrLimit) {
 		return nil, fmt.Errorf("%w: %s has more than %d bytes; that is no key", ErrKey, path, maxKeyFile)
 	}
-	if errors.Is(err, bundle.ErrNotFile) {
+	if errors.Is(err, disk.ErrNotFile) {
 		err = fmt.Errorf("%w: %w", ErrKey, err)
 	}
 	if err != nil {
@@ -131,7 +133,7 @@ func Load(path string, password Password) (*Signer, error) {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	if runtime.GOOS != "windows" && fi.Mode().Perm()&0o077 != 0 {
-		advice := bundle.ModeAdvice(path, "chmod 600", "umask=077")
+		advice := disk.ModeAdvice(path, "chmod 600", "umask=077")
 		return nil, fmt.Errorf("%s is a private key and %w (mode %04o); %s", path, ErrReadable, fi.Mode().Perm(), advice)
 	}
 	s, err := decode(data, password)

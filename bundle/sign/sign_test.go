@@ -17,6 +17,8 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
+
 	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
@@ -420,7 +422,7 @@ func TestNotABundle(t *testing.T) {
 	if _, err := sign.Add(path, k.Signer); !errors.Is(err, bundle.ErrFormat) {
 		t.Error(err)
 	}
-	if _, err := sign.Add(t.TempDir(), k.Signer); !errors.Is(err, bundle.ErrNotFile) {
+	if _, err := sign.Add(t.TempDir(), k.Signer); !errors.Is(err, disk.ErrNotFile) {
 		t.Error(err)
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"os"
 	"slices"
 
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
+
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/verify"
 )
@@ -39,7 +41,7 @@ func Add(path string, signer *Signer) (result Result, err error) {
 		return Result{}, err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	release, err := bundle.TryLock(path)
+	release, err := disk.TryLock(path)
 	if err != nil {
 		return Result{}, err
 	}
@@ -152,7 +154,7 @@ func readSlotFile(path string) ([]byte, error) {
 	if !fi.Mode().IsRegular() {
 		return nil, fmt.Errorf("%w: %s is not a file; remove it and sign again", bundle.ErrSignature, SlotFile(path))
 	}
-	slot, err := bundle.ReadFile(SlotFile(path), bundle.SlotSize)
+	slot, err := disk.ReadFile(SlotFile(path), bundle.SlotSize)
 	if errors.Is(err, bundle.ErrLimit) {
 		return nil, fmt.Errorf(
 			"%w: %s is no slot, it has more than %d bytes; remove it and sign again",
@@ -186,7 +188,7 @@ func covers(more, less []bundle.Signature, own bundle.Fingerprint) bool {
 }
 
 func replaceSlot(f *bundle.File, path string, off int64, slot []byte) error {
-	if err := bundle.WriteFile(SlotFile(path), slot, 0o644); err != nil {
+	if err := disk.WriteFile(SlotFile(path), slot, 0o644); err != nil {
 		return err
 	}
 	if err := writeSlot(f, off, slot); err != nil {

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
+
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/bundle/create"
 	"github.com/oob-bundle/oob-bundle/bundle/kit"
@@ -46,16 +48,14 @@ func exitTable() []exitStatus {
 		{130, "interrupted", []error{errInterrupted}, nil},
 		{6, "install incomplete; the same command resumes it", []error{install.ErrIncomplete}, nil},
 		{8, "no space, no permission, a disk or medium that fails, or another run holds the lock", []error{
-			bundle.ErrSpace, syscall.ENOSPC, syscall.EFBIG, syscall.EDQUOT, syscall.EROFS, fs.ErrPermission,
+			disk.ErrSpace, syscall.ENOSPC, syscall.EFBIG, syscall.EDQUOT, syscall.EROFS, fs.ErrPermission,
 			syscall.EIO, syscall.EMFILE, syscall.ENFILE, syscall.ENOLCK, create.ErrLocked, install.ErrLocked, sign.ErrLocked,
 			sign.ErrReadable, trust.ErrWritable,
 		}, diskFailure},
 		{
 			5,
 			"refused by policy: older than installed, wrong platform, threshold, another channel's, a lock that no longer fits, a newer format",
-			[]error{
-				bundle.ErrPolicy, bundle.ErrNewer,
-			},
+			[]error{bundle.ErrPolicy, bundle.ErrNewer, disk.ErrNoDirectory},
 			nil,
 		},
 		{4, "signature missing, wrong, or by a key that is not trusted", []error{bundle.ErrSignature}, nil},
@@ -72,7 +72,7 @@ func exitTable() []exitStatus {
 			"usage",
 			[]error{
 				errUsage, manifests.ErrInvalid, trust.ErrUsage, sign.ErrKey, kit.ErrProgram, bundle.ErrPart,
-				bundle.ErrNotFile, registry.ErrNothingInstalled, registry.ErrCertificate, registry.ErrAccounts,
+				disk.ErrNotFile, registry.ErrNothingInstalled, registry.ErrCertificate, registry.ErrAccounts,
 				host.ErrValues, ledger.ErrNotInstalled, service.ErrNoRuntime, remote.ErrCAFile, fs.ErrNotExist,
 				fs.ErrExist, syscall.ENOTDIR, syscall.EISDIR,
 			},

@@ -10,9 +10,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
 
-	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 )
 
 // TestPipesWithoutWriter: no command waits for a pipe that is given instead of a file.
@@ -104,7 +104,7 @@ func TestPipesWithWriter(t *testing.T) {
 	key := world.NewKey(t)
 	file := filepath.Join(dir, "b.oob.tar")
 	world.Write(t, file, world.Small(t, key), 0o644)
-	data, err := bundle.ReadFile(key.Public, 1<<16)
+	data, err := disk.ReadFile(key.Public, 1<<16)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
+
 	"github.com/spf13/cobra"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
@@ -90,7 +92,7 @@ func (u *ui) inspect(path string, f inspectFlags) (err error) {
 		if err != nil {
 			return err
 		}
-		if err := bundle.WriteFile(f.html, page, 0o644); err != nil {
+		if err := disk.WriteFile(f.html, page, 0o644); err != nil {
 			return err
 		}
 	}

@@ -6,9 +6,10 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
+
 	"github.com/spf13/cobra"
 
-	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/bundle/create"
 	"github.com/oob-bundle/oob-bundle/manifests"
 )
@@ -74,7 +75,7 @@ func (u *ui) lock(c *cobra.Command, manifest string, f lockFlags) error {
 		return err
 	}
 	if f.output != "" {
-		if err := bundle.WriteFile(f.output, data, 0o644); err != nil {
+		if err := disk.WriteFile(f.output, data, 0o644); err != nil {
 			return err
 		}
 	}

@@ -24,7 +24,7 @@ var everyCut = flag.Bool("every-cut", false, "cut the power before every call th
 func TestPowerCut(t *testing.T) {
 	for _, name := range []string{"create", "sign", "trust", "install", "upgrade", "rollback", "uninstall", "repair", "gc"} {
 		t.Run(name, func(t *testing.T) {
-			d := &disk{side: side{t, t.TempDir()}}
+			d := &testDisk{side: side{t, t.TempDir()}}
 			d.make()
 			w := newFaultWorldAt(t, d.mounted())
 			commands := faultCommands(w)
@@ -75,7 +75,7 @@ func someOf(list []int, n int) []int {
 
 // cut runs a command on the saved disk until call k, if that is one to cut at, and
 // judges what the disk has.
-func (w *faultWorld) cut(d *disk, c faultCommand, k int) bool {
+func (w *faultWorld) cut(d *testDisk, c faultCommand, k int) bool {
 	w.t.Helper()
 	d.restore()
 	var hit *trace.Call
@@ -114,16 +114,16 @@ func cutHere(c trace.Call) bool {
 	return c.N%97 == 0
 }
 
-// disk is an ext4 file system in a file. Each mount is of a new file: the kernel
+// testDisk is an ext4 file system in a file. Each mount is of a new file: the kernel
 // may keep what it knows of an old one.
-type disk struct {
+type testDisk struct {
 	side
 	n int
 }
 
-func (d *disk) mounted() string { return filepath.Join(d.dir, "mnt") }
+func (d *testDisk) mounted() string { return filepath.Join(d.dir, "mnt") }
 
-func (d *disk) make() {
+func (d *testDisk) make() {
 	d.Helper()
 	if os.Geteuid() != 0 {
 		d.Fatal("a file system can only be mounted by root")
@@ -134,26 +134,26 @@ func (d *disk) make() {
 }
 
 // image is the file that is mounted.
-func (d *disk) image() string { return fmt.Sprintf("image%d", d.n) }
+func (d *testDisk) image() string { return fmt.Sprintf("image%d", d.n) }
 
 // mount mounts a copy of a file, without what ext4 does to hide a missing sync and
 // without writing anything on its own.
-func (d *disk) mount() {
+func (d *testDisk) mount() {
 	d.Helper()
 	d.sh("mount -o loop,noauto_da_alloc,commit=900 " + d.image() + " mnt")
 }
 
-func (d *disk) unmount() { d.Helper(); d.sh("umount mnt && rm " + d.image()) }
+func (d *testDisk) unmount() { d.Helper(); d.sh("umount mnt && rm " + d.image()) }
 
 // save keeps the disk as it is now. A container that was started meanwhile may have the
 // mount too: then leaving it does not write down what it has.
-func (d *disk) save() {
+func (d *testDisk) save() {
 	d.Helper()
 	d.sh("sync -f mnt && umount mnt && mv " + d.image() + " saved")
 	d.restore()
 }
 
-func (d *disk) restore() {
+func (d *testDisk) restore() {
 	d.Helper()
 	d.n++
 	d.sh("cp --sparse=always saved " + d.image())
@@ -162,7 +162,7 @@ func (d *disk) restore() {
 
 // powerCut goes on with what the disk has got. The kernel may be writing down what
 // it has promised; the copy is of a moment at which it was not.
-func (d *disk) powerCut() {
+func (d *testDisk) powerCut() {
 	d.Helper()
 	old := d.image()
 	d.n++

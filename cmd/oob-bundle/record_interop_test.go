@@ -14,6 +14,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
+
 	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -187,7 +189,7 @@ func (s side) followRecord(world *site, file, identity string) {
 	}
 	commands, _, _ := strings.Cut(string(page[bytes.Index(page, []byte("<pre>"))+5:]), "</pre>")
 	s.sh("mkdir check && cp " + file + " check/ && cp " + world.key.Public + " check/oob.pub")
-	out, err := s.try("cd check && unshare -n bash -euxc " + record.ShellWord(html.UnescapeString(commands)) + " 2>&1")
+	out, err := s.try("cd check && unshare -n bash -euxc " + disk.ShellWord(html.UnescapeString(commands)) + " 2>&1")
 	if err != nil || !strings.Contains(out, "Verified OK") || !strings.Contains(out, strings.TrimPrefix(identity, "sha256:")+"  index.json") {
 		s.Errorf("the commands on the record: %v\n%s", err, out)
 	}

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
+
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
@@ -62,7 +64,7 @@ func removeCurrent(base string, from *About) error {
 	if err := os.Remove(filepath.Join(base, "current")); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return bundle.SyncDir(base)
+	return disk.SyncDir(base)
 }
 
 // RemoveLost removes what a release has outside of it whose record is lost: those of the
@@ -92,7 +94,7 @@ func RemoveLost(root, name string, paths []string) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	return errors.Join(err, bundle.SyncDir(base))
+	return errors.Join(err, disk.SyncDir(base))
 }
 
 // symlink points a name to a target, whatever it was, at once and durably.
@@ -100,7 +102,7 @@ func symlink(target, name string) error {
 	if to, err := os.Readlink(name); err == nil && to == target {
 		return nil
 	}
-	fresh := bundle.TempName(name)
+	fresh := disk.TempName(name)
 	if err := os.Remove(fresh); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -110,7 +112,7 @@ func symlink(target, name string) error {
 	if err := os.Rename(fresh, name); err != nil {
 		return errors.Join(err, os.Remove(fresh))
 	}
-	return bundle.SyncDir(filepath.Dir(name))
+	return disk.SyncDir(filepath.Dir(name))
 }
 
 // Prune removes the releases of a deployment that are not among those to keep.
@@ -152,7 +154,7 @@ func Remove(root, name string) ([]string, error) {
 		return nil, err
 	}
 	for _, sub := range []string{"releases", "replaced"} {
-		if err := bundle.RemoveEmpty(filepath.Join(base, sub)); err != nil {
+		if err := disk.RemoveEmpty(filepath.Join(base, sub)); err != nil {
 			return nil, err
 		}
 	}

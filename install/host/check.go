@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
+
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
@@ -47,11 +49,11 @@ func checkSwitch(base string, from, to *merges, links []string, undo bool) error
 	for _, f := range plan {
 		if f.changed {
 			path := filepath.Join(f.data, filepath.FromSlash(f.file))
-			problems = append(problems, bundle.Writable(filepath.Dir(path)), replaceable(path))
+			problems = append(problems, disk.Writable(filepath.Dir(path)), replaceable(path))
 		}
 	}
 	for _, l := range links {
-		problems = append(problems, bundle.Writable(filepath.Dir(l)), replaceable(l))
+		problems = append(problems, disk.Writable(filepath.Dir(l)), replaceable(l))
 	}
 	return errors.Join(append(problems, replaceable(filepath.Join(base, "current")))...)
 }
@@ -59,7 +61,7 @@ func checkSwitch(base string, from, to *merges, links []string, undo bool) error
 // replaceable refuses a directory in the place where the new content of a file is written
 // before it is renamed. The error wraps bundle.ErrPolicy.
 func replaceable(path string) error {
-	fresh := bundle.TempName(path)
+	fresh := disk.TempName(path)
 	if fi, err := os.Lstat(fresh); err == nil && fi.IsDir() {
 		return fmt.Errorf("%w: %s is a directory, and a file is written there for a moment; move it away", bundle.ErrPolicy, fresh)
 	}

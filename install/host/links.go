@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
+
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
@@ -114,7 +116,7 @@ func removeLinks(base string, a, next *About) error {
 		if err != nil {
 			return err
 		}
-		if err := bundle.SyncDir(filepath.Dir(p)); err != nil {
+		if err := disk.SyncDir(filepath.Dir(p)); err != nil {
 			return err
 		}
 		if err := os.Remove(kept); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -152,7 +154,7 @@ func passOn(base, hostRoot string, l bundle.Link) error {
 		if err = os.Rename(kept, at); errors.Is(err, fs.ErrNotExist) {
 			err = os.Remove(at)
 		}
-		return errors.Join(err, bundle.SyncDir(filepath.Dir(at)))
+		return errors.Join(err, disk.SyncDir(filepath.Dir(at)))
 	}
 	return nil
 }
@@ -203,7 +205,7 @@ func copyOf(from, to string) error {
 	case fi.Mode()&fs.ModeSymlink != 0:
 		return symlink(string(content), to)
 	}
-	if err := bundle.WriteFile(to, content, fi.Mode().Perm()); err != nil || os.Geteuid() != 0 {
+	if err := disk.WriteFile(to, content, fi.Mode().Perm()); err != nil || os.Geteuid() != 0 {
 		return err
 	}
 	var uid, gid int
@@ -223,7 +225,7 @@ func contentOf(p string) ([]byte, error) {
 		to, err := os.Readlink(p)
 		return []byte(to), err
 	}
-	return bundle.ReadFile(p, bundle.MaxRecord)
+	return disk.ReadFile(p, bundle.MaxRecord)
 }
 
 // forgetReplaced removes what is kept of the host's if it is in its place again: a

@@ -13,6 +13,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
+
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
@@ -33,7 +35,7 @@ func (a *About) merges(base string) *merges {
 	return &merges{
 		release: a.ID, data: a.Data, list: a.Merges,
 		patch: func(p string) ([]byte, error) {
-			return bundle.ReadFile(filepath.Join(base, "releases", a.ID, filepath.FromSlash(p)), bundle.MaxTemplate)
+			return disk.ReadFile(filepath.Join(base, "releases", a.ID, filepath.FromSlash(p)), bundle.MaxTemplate)
 		},
 		secret: func(p string) bool {
 			return slices.ContainsFunc(a.Files, func(f File) bool { return f.Path == p && f.Secret })
@@ -96,7 +98,7 @@ func (m *merges) undoAll(base, file string, content []byte) ([]byte, error) {
 	if err != nil || bytes.Equal(earlier, content) {
 		return content, err
 	}
-	original, err := bundle.ReadFile(m.original(base, m.first(m.data, file)), bundle.MaxTemplate)
+	original, err := disk.ReadFile(m.original(base, m.first(m.data, file)), bundle.MaxTemplate)
 	if errors.Is(err, fs.ErrNotExist) { // made by a version that kept only the content before each patch
 		return earlier, nil
 	}
@@ -110,7 +112,7 @@ func (m *merges) undo(base, file string, content []byte) ([]byte, error) {
 		if merge.File != file {
 			continue
 		}
-		earlier, err := bundle.ReadFile(m.kept(base, n), bundle.MaxTemplate)
+		earlier, err := disk.ReadFile(m.kept(base, n), bundle.MaxTemplate)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -300,7 +302,7 @@ func (f *merged) write() (err error) {
 		if err := mkdirAll(filepath.Dir(path)); err != nil {
 			return err
 		}
-		if err := bundle.WriteFile(path, f.keep[path], 0o600); err != nil {
+		if err := disk.WriteFile(path, f.keep[path], 0o600); err != nil {
 			return err
 		}
 	}
@@ -355,7 +357,7 @@ func writeIn(root *os.Root, name string, data []byte, mode fs.FileMode, owner st
 
 // writeOwned replaces a file as a whole, with its owner.
 func writeOwned(root *os.Root, name string, data []byte, mode fs.FileMode, owner string) (err error) {
-	fresh := bundle.TempName(name)
+	fresh := disk.TempName(name)
 	if err := root.Remove(fresh); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -382,7 +384,7 @@ func writeOwned(root *os.Root, name string, data []byte, mode fs.FileMode, owner
 	if err != nil {
 		return errors.Join(err, root.Remove(fresh))
 	}
-	return bundle.SyncDir(filepath.Dir(filepath.Join(root.Name(), filepath.FromSlash(name))))
+	return disk.SyncDir(filepath.Dir(filepath.Join(root.Name(), filepath.FromSlash(name))))
 }
 
 // forgetMerges removes what merged files were before a release.

@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
+
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
@@ -17,7 +19,7 @@ var ErrState = errors.New("the state of this host")
 // damaged, ErrState and bundle.ErrNewer if a newer program wrote it, or are the file
 // system's.
 func ReadRecord(path, kind string, v any) error {
-	data, err := bundle.ReadFile(path, bundle.MaxRecord)
+	data, err := disk.ReadFile(path, bundle.MaxRecord)
 	if err != nil && !errors.Is(err, bundle.ErrLimit) {
 		return err
 	}
@@ -54,5 +56,5 @@ func WriteRecord(path string, v any) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
-	return bundle.WriteFile(path, append(data, '\n'), 0o644)
+	return disk.WriteFile(path, append(data, '\n'), 0o644)
 }

@@ -11,6 +11,8 @@ import (
 	"runtime"
 	"slices"
 
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
+
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
@@ -147,7 +149,7 @@ func (r *Release) Repair(ctx context.Context) ([]Drift, error) {
 	if err := os.RemoveAll(beside); err != nil {
 		return nil, err
 	}
-	if err := bundle.Need(r.base, r.Size(), int64(len(r.files)), 0); err != nil {
+	if err := disk.Need(r.base, r.Size(), int64(len(r.files)), 0); err != nil {
 		return nil, err
 	}
 	if err := mkdirAll(beside); err != nil {
@@ -158,7 +160,7 @@ func (r *Release) Repair(ctx context.Context) ([]Drift, error) {
 		drift, err = Check(ctx, r.site.Root, fresh)
 	}
 	if err == nil { // before any of it gets its place: a power cut must not leave an empty file there
-		err = bundle.SyncFilesystem(beside)
+		err = disk.SyncFilesystem(beside)
 	}
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(beside))
@@ -171,5 +173,5 @@ func (r *Release) Repair(ctx context.Context) ([]Drift, error) {
 	if err := r.finish(fresh); err != nil { // the same, unless a newer program renders otherwise
 		return nil, err
 	}
-	return drift, errors.Join(os.RemoveAll(beside), bundle.SyncFilesystem(r.Dir))
+	return drift, errors.Join(os.RemoveAll(beside), disk.SyncFilesystem(r.Dir))
 }

@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
+
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
@@ -70,7 +72,7 @@ func (s secrets) keep(dir string) error {
 	if err != nil {
 		return err
 	}
-	return bundle.WriteFile(secretsPath(dir), append(data, '\n'), 0o600)
+	return disk.WriteFile(secretsPath(dir), append(data, '\n'), 0o600)
 }
 
 const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"

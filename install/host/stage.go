@@ -14,16 +14,18 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
+
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/bundle/foreign"
 )
 
 // Space returns the room that the release takes, if it is not there yet.
-func (r *Release) Space() bundle.Demand {
+func (r *Release) Space() disk.Demand {
 	if _, err := os.Stat(filepath.Join(r.Dir, bundle.ReleaseFile)); err == nil {
-		return bundle.Demand{Dir: r.base}
+		return disk.Demand{Dir: r.base}
 	}
-	return bundle.Demand{Dir: r.base, Bytes: r.Size(), Files: int64(len(r.files)) + 16}
+	return disk.Demand{Dir: r.base, Bytes: r.Size(), Files: int64(len(r.files)) + 16}
 }
 
 // Writes lists the directories besides the root that get something.
@@ -38,7 +40,7 @@ func (r *Release) Writes() []string {
 
 // Stage writes the release and makes it durable, unless it is there; nobody uses
 // it yet. A wrong digest leaves nothing of it behind. Errors wrap
-// bundle.ErrDigest, bundle.ErrFormat, bundle.ErrLimit, bundle.ErrSpace, or are the
+// bundle.ErrDigest, bundle.ErrFormat, bundle.ErrLimit, disk.ErrSpace, or are the
 // file system's.
 func (r *Release) Stage(ctx context.Context) (*About, error) {
 	if err := r.prepare(); err != nil {
@@ -63,7 +65,7 @@ func (r *Release) Stage(ctx context.Context) (*About, error) {
 		}
 		return nil, err
 	}
-	if err := bundle.SyncFilesystem(r.Dir); err != nil {
+	if err := disk.SyncFilesystem(r.Dir); err != nil {
 		return nil, err
 	}
 	return about, r.finish(about)
@@ -88,10 +90,10 @@ func (r *Release) finish(about *About) error {
 	if err != nil {
 		return err
 	}
-	if err := bundle.WriteFile(filepath.Join(r.Dir, bundle.ReleaseFile), append(data, '\n'), 0o644); err != nil {
+	if err := disk.WriteFile(filepath.Join(r.Dir, bundle.ReleaseFile), append(data, '\n'), 0o644); err != nil {
 		return err
 	}
-	return bundle.SyncDir(filepath.Dir(r.Dir))
+	return disk.SyncDir(filepath.Dir(r.Dir))
 }
 
 // prepare makes what every release of the deployment needs: secrets, and the
@@ -149,7 +151,7 @@ func (r *Release) directory(d bundle.Directory) (err error) {
 	}
 	// Under another name until it is as it has to be: the next run leaves alone
 	// what is there.
-	fresh := filepath.ToSlash(bundle.TempName(d.Path))
+	fresh := filepath.ToSlash(disk.TempName(d.Path))
 	if err := root.Remove(fresh); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -166,7 +168,7 @@ func (r *Release) directory(d bundle.Directory) (err error) {
 	if err != nil {
 		return errors.Join(err, root.Remove(fresh))
 	}
-	return bundle.SyncDir(filepath.Dir(full))
+	return disk.SyncDir(filepath.Dir(full))
 }
 
 // give gives the directory called name to the user of a container. Who is not root

@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
+
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
@@ -58,5 +60,5 @@ func ForgetStarted(root, name string) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	return errors.Join(err, bundle.SyncDir(Base(root, name)))
+	return errors.Join(err, disk.SyncDir(Base(root, name)))
 }

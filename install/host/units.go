@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
+
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
@@ -85,7 +87,7 @@ func readUnit(file string) []byte {
 	if err != nil || !fi.Mode().IsRegular() {
 		return nil
 	}
-	content, err := bundle.ReadFile(file, maxUnit)
+	content, err := disk.ReadFile(file, maxUnit)
 	if err != nil {
 		return nil
 	}

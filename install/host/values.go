@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
+
 	"go.yaml.in/yaml/v4"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
@@ -36,7 +38,7 @@ func ReadValues(path string) (map[string]string, error) {
 	if !fi.Mode().IsRegular() || fi.Size() > maxValues {
 		return nil, fmt.Errorf("%w: %s is not a file of at most %d bytes", ErrValues, path, maxValues)
 	}
-	data, err := bundle.ReadFile(path, maxValues)
+	data, err := disk.ReadFile(path, maxValues)
 	if err != nil {
 		return nil, err
 	}

@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"path/filepath"
 
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
+
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/install/host"
 )
@@ -23,7 +25,7 @@ func earlierPath(root string) string { return path(root) + ".old" }
 // Ledger.Rebuilt is the reason. Errors wrap host.ErrState or bundle.ErrNewer, or are the
 // file system's.
 func Read(root string) (*Ledger, error) {
-	on, err := readDisk(root)
+	on, err := readEvidence(root)
 	if err != nil {
 		return nil, err
 	}
@@ -91,8 +93,8 @@ func (l *Ledger) Write(root string) error {
 	_, err := read(root, path(root))
 	if err == nil {
 		var earlier []byte
-		if earlier, err = bundle.ReadFile(path(root), bundle.MaxRecord); err == nil {
-			err = bundle.WriteFile(earlierPath(root), earlier, 0o644)
+		if earlier, err = disk.ReadFile(path(root), bundle.MaxRecord); err == nil {
+			err = disk.WriteFile(earlierPath(root), earlier, 0o644)
 		}
 	}
 	if err != nil && !host.Lost(err) { // a damaged one is nothing to return to

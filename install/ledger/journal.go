@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
+
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/install/host"
 )
@@ -75,7 +77,7 @@ func (j *Journal) Remove(root string) error {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return bundle.SyncDir(filepath.Dir(path))
+	return disk.SyncDir(filepath.Dir(path))
 }
 
 // ReadJournal returns the journal of an unfinished change to a registry, or nil. Errors

@@ -15,17 +15,17 @@ import (
 	"github.com/oob-bundle/oob-bundle/install/host"
 )
 
-// disk is what a root has besides state.json.
-type disk struct {
+// evidence is what a root has besides state.json.
+type evidence struct {
 	root     string
 	journals []*Journal
 	current  map[string]string // deployment → ID of its current release
 }
 
-// readDisk reads what there is. Errors are the file system's; one of a damaged journal
+// readEvidence reads what there is. Errors are the file system's; one of a damaged journal
 // wraps host.ErrState.
-func readDisk(root string) (*disk, error) {
-	d := &disk{root: root, current: map[string]string{}}
+func readEvidence(root string) (*evidence, error) {
+	d := &evidence{root: root, current: map[string]string{}}
 	var err error
 	if d.journals, err = ReadJournals(root); err != nil {
 		return nil, err
@@ -43,19 +43,19 @@ func readDisk(root string) (*disk, error) {
 	return d, nil
 }
 
-func (d *disk) empty() bool {
+func (d *evidence) empty() bool {
 	receipts, _ := os.ReadDir(filepath.Dir(ReceiptPath(d.root, "x")))
 	return len(receipts)+len(d.journals)+len(d.current) == 0
 }
 
 // changing reports whether an unfinished change is about a deployment.
-func (d *disk) changing(name string) bool {
+func (d *evidence) changing(name string) bool {
 	return slices.ContainsFunc(d.journals, func(j *Journal) bool { return j.Name == name })
 }
 
 // unknownTo reports a current release that a ledger does not have. The error wraps
 // host.ErrState.
-func (d *disk) unknownTo(l *Ledger) error {
+func (d *evidence) unknownTo(l *Ledger) error {
 	for _, name := range slices.Sorted(maps.Keys(d.current)) {
 		if !l.hasCurrent(name, d.current[name]) && !d.changing(name) {
 			return fmt.Errorf("%w: %s has no record of release %s of %s, which is installed", host.ErrState, path(d.root), d.current[name], name)
@@ -70,7 +70,7 @@ func (l *Ledger) hasCurrent(name, release string) bool {
 
 // rebuild completes a ledger, which may be nil, with what is on the disk. Why is what
 // Ledger.Rebuilt becomes.
-func (d *disk) rebuild(base *Ledger, why error) (*Ledger, error) {
+func (d *evidence) rebuild(base *Ledger, why error) (*Ledger, error) {
 	receipts, err := readReceipts(d.root)
 	if err != nil {
 		return nil, err
@@ -146,7 +146,7 @@ func readReceipts(root string) (map[string]*Receipt, error) {
 
 // group returns the receipts of each deployment, by Key: that of the current release
 // first, then the newest.
-func (d *disk) group(receipts map[string]*Receipt) map[string][]*Receipt {
+func (d *evidence) group(receipts map[string]*Receipt) map[string][]*Receipt {
 	groups := map[string][]*Receipt{}
 	for _, file := range slices.Sorted(maps.Keys(receipts)) {
 		r := receipts[file]

@@ -15,6 +15,8 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
+
 	"golang.org/x/crypto/bcrypt"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
@@ -109,7 +111,7 @@ func readHashes(path string) (map[string][]byte, error) {
 	if err := trust.RefuseWritable(path); err != nil {
 		return nil, err
 	}
-	data, err := bundle.ReadFile(path, maxAccounts)
+	data, err := disk.ReadFile(path, maxAccounts)
 	if errors.Is(err, bundle.ErrLimit) {
 		return nil, fmt.Errorf("%w: %s has more than %d bytes", ErrAccounts, path, maxAccounts)
 	}
@@ -186,7 +188,7 @@ func SetAccount(path, name string, password []byte) (had bool, err error) {
 	if len(password) > maxPassword {
 		return false, fmt.Errorf("%w: a password has at most %d bytes", ErrAccounts, maxPassword)
 	}
-	old, err := bundle.ReadFile(path, maxAccounts)
+	old, err := disk.ReadFile(path, maxAccounts)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return false, err
 	}
@@ -210,7 +212,7 @@ func SetAccount(path, name string, password []byte) (had bool, err error) {
 		lines = append(lines, name+":"+string(hash))
 	}
 	slices.Sort(lines)
-	return had, bundle.WriteFile(path, []byte(strings.Join(lines, "\n")+"\n"), 0o600)
+	return had, disk.WriteFile(path, []byte(strings.Join(lines, "\n")+"\n"), 0o600)
 }
 
 // Protect lets requests through to next only with a good login.

@@ -18,6 +18,8 @@ import (
 	"path/filepath"
 	"sync"
 
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
+
 	"github.com/distribution/distribution/v3"
 	_ "github.com/distribution/distribution/v3/manifest/manifestlist" // the manifest types that may be stored
 	_ "github.com/distribution/distribution/v3/manifest/ocischema"
@@ -55,7 +57,7 @@ func OpenEmbedded(ctx context.Context, root string) (*Embedded, error) {
 	quiet()
 	e := &Embedded{store: &store{dir: Dir(root)}}
 	e.buffers.New = func() any { return new([bufferSize]byte) }
-	e.incoming = newIncoming(e.store.dir, func() error { return bundle.SyncFilesystem(e.store.dir) })
+	e.incoming = newIncoming(e.store.dir, func() error { return disk.SyncFilesystem(e.store.dir) })
 	var err error
 	if e.namespace, err = storage.NewRegistry(ctx, e.store, storage.EnableDelete, storage.DisableDigestResumption); err != nil {
 		return nil, err
@@ -67,12 +69,12 @@ func OpenEmbedded(ctx context.Context, root string) (*Embedded, error) {
 const linkBytes = 4096
 
 // Space returns what is missing of the blobs, with the links to them.
-func (e *Embedded) Space(blobs []bundle.Descriptor, links int) (bundle.Demand, error) {
+func (e *Embedded) Space(blobs []bundle.Descriptor, links int) (disk.Demand, error) {
 	missing, err := e.Missing(blobs)
 	if err != nil {
-		return bundle.Demand{}, err
+		return disk.Demand{}, err
 	}
-	need := bundle.Demand{Dir: e.store.dir, Files: 16 + 2*int64(links)*int64(len(blobs)) + 2*int64(len(missing))}
+	need := disk.Demand{Dir: e.store.dir, Files: 16 + 2*int64(links)*int64(len(blobs)) + 2*int64(len(missing))}
 	for _, d := range missing {
 		need.Bytes += (d.Size + linkBytes - 1) / linkBytes * linkBytes
 	}
@@ -283,7 +285,7 @@ func (e *Embedded) Sync() error {
 	if _, err := os.Stat(e.store.dir); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	if err := bundle.SyncFilesystem(e.store.dir); err != nil {
+	if err := disk.SyncFilesystem(e.store.dir); err != nil {
 		return err
 	}
 	return e.incoming.end()

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
+
 	"golang.org/x/sync/errgroup"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
@@ -117,8 +119,8 @@ func (e *External) checkTypes(ctx context.Context, repo string) error {
 }
 
 // Space returns nothing: a push needs no local disk, and registries do not report free space.
-func (e *External) Space([]bundle.Descriptor, int) (bundle.Demand, error) {
-	return bundle.Demand{}, nil
+func (e *External) Space([]bundle.Descriptor, int) (disk.Demand, error) {
+	return disk.Demand{}, nil
 }
 
 // Ready begins an upload to each repository and gives it up. The error names all

@@ -14,6 +14,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
+
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
@@ -78,7 +80,7 @@ func (i *incoming) begin(expected []bundle.Digest) error {
 	if err := mkdir(filepath.Dir(i.path)); err != nil {
 		return err
 	}
-	if err := bundle.WriteFile(i.path, lines.Bytes(), 0o644); err != nil {
+	if err := disk.WriteFile(i.path, lines.Bytes(), 0o644); err != nil {
 		return err
 	}
 	i.next = time.Now().Add(checkpointPause)
@@ -142,7 +144,7 @@ func (i *incoming) end() error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	return errors.Join(err, bundle.SyncDir(filepath.Dir(i.path)))
+	return errors.Join(err, disk.SyncDir(filepath.Dir(i.path)))
 }
 
 // doubtful reads what a run that crashed expected and did not claim; exists is

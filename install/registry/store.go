@@ -14,6 +14,8 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
+
 	"github.com/distribution/distribution/v3/registry/storage/driver"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
@@ -62,7 +64,7 @@ var _ driver.StorageDriver = (*store)(nil)
 // a link to another disk: that stays.
 func (s *store) tidy() error {
 	for _, sub := range []string{"docker", "referrers"} {
-		if err := bundle.RemoveEmpty(filepath.Join(s.dir, sub)); err != nil {
+		if err := disk.RemoveEmpty(filepath.Join(s.dir, sub)); err != nil {
 			return err
 		}
 	}
@@ -131,7 +133,7 @@ func (s *store) put(p string, content []byte, what addition) error {
 	if err != nil && !fresh {
 		return err
 	}
-	if err := bundle.WriteFile(name, content, 0o644); err != nil {
+	if err := disk.WriteFile(name, content, 0o644); err != nil {
 		return err
 	}
 	if fresh {

@@ -18,6 +18,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
+
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
@@ -102,7 +104,7 @@ func LoadCertificate(certFile, keyFile string) (tls.Certificate, error) {
 		return tls.Certificate{}, err
 	}
 	if filepath.Separator == '/' && fi.Mode().Perm()&0o077 != 0 {
-		advice := bundle.ModeAdvice(keyFile, "chmod 600", "umask=077")
+		advice := disk.ModeAdvice(keyFile, "chmod 600", "umask=077")
 		return tls.Certificate{}, fmt.Errorf("%w: others can read %s (mode %04o); %s", ErrCertificate, keyFile, fi.Mode().Perm(), advice)
 	}
 	cert, err := readPEM(certFile)
@@ -121,7 +123,7 @@ func LoadCertificate(certFile, keyFile string) (tls.Certificate, error) {
 }
 
 func readPEM(path string) ([]byte, error) {
-	data, err := bundle.ReadFile(path, maxCertificate)
+	data, err := disk.ReadFile(path, maxCertificate)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrCertificate, err)
 	}
@@ -178,13 +180,13 @@ func (s SiteCertificate) make(names []string) error {
 	caPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: caDER})
 	leafPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: leafDER})
 	// The certificate comes last: with it the others are there.
-	if err := bundle.WriteFile(s.CA, caPEM, 0o644); err != nil {
+	if err := disk.WriteFile(s.CA, caPEM, 0o644); err != nil {
 		return err
 	}
-	if err := bundle.WriteFile(s.Key, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}), 0o600); err != nil {
+	if err := disk.WriteFile(s.Key, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}), 0o600); err != nil {
 		return err
 	}
-	return bundle.WriteFile(s.Certificate, append(leafPEM, caPEM...), 0o644)
+	return disk.WriteFile(s.Certificate, append(leafPEM, caPEM...), 0o644)
 }
 
 func template(name string) (*x509.Certificate, error) {

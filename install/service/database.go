@@ -10,7 +10,8 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
+
 	"github.com/oob-bundle/oob-bundle/install/host"
 )
 
@@ -83,7 +84,7 @@ func (m *Manager) dump(ctx context.Context, e engine, a *host.About, file string
 	if err := errors.Join(err, f.Close()); err != nil {
 		return errors.Join(err, os.Remove(file+".new"))
 	}
-	return errors.Join(os.Rename(file+".new", file), bundle.SyncDir(filepath.Dir(file)))
+	return errors.Join(os.Rename(file+".new", file), disk.SyncDir(filepath.Dir(file)))
 }
 
 // alone leaves nothing running but the database, and waits until that answers.

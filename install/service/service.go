@@ -19,6 +19,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
+
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/install/host"
 )
@@ -356,5 +358,5 @@ func (m *Manager) keepLogs(ctx context.Context, e engine, a *host.About) (string
 		return "", err
 	}
 	file := filepath.Join(dir, "start-"+a.ID+".log")
-	return file, bundle.WriteFile(file, b.Bytes(), 0o600)
+	return file, disk.WriteFile(file, b.Bytes(), 0o600)
 }

@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
+
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
@@ -314,7 +316,7 @@ func TestUnitLess(t *testing.T) {
 			data, err := bundle.Encode(was)
 			if err := errors.Join(
 				err, os.MkdirAll(releaseDir(m.root, was), 0o700),
-				bundle.WriteFile(filepath.Join(releaseDir(m.root, was), bundle.ReleaseFile), data, 0o600),
+				disk.WriteFile(filepath.Join(releaseDir(m.root, was), bundle.ReleaseFile), data, 0o600),
 			); err != nil {
 				t.Fatal(err)
 			}

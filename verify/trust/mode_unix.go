@@ -11,7 +11,7 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
 )
 
 // RefuseWritable reports with ErrWritable whether another user than the superuser and the
@@ -52,7 +52,7 @@ func RefuseWritable(path string) error {
 		// In a sticky directory others can make names, but not replace those of another user.
 		shared := fi.Mode()&fs.ModeSticky != 0 && len(rest) > 0
 		if fi.Mode().Perm()&0o022 != 0 && !shared {
-			advice := bundle.ModeAdvice(at, "chmod go-w", "umask=022")
+			advice := disk.ModeAdvice(at, "chmod go-w", "umask=022")
 			return fmt.Errorf("%s is not to be trusted: %w (mode %04o); %s", at, ErrWritable, fi.Mode().Perm(), advice)
 		}
 		if len(rest) == 0 {
@@ -75,7 +75,7 @@ func owned(path string, fi fs.FileInfo) error {
 	if !ok || st.Uid == 0 || int(st.Uid) == os.Geteuid() || st.Uid == overflowUser && inUserNamespace() {
 		return nil
 	}
-	advice := bundle.ModeAdvice(path, "chown root", "uid=0")
+	advice := disk.ModeAdvice(path, "chown root", "uid=0")
 	return fmt.Errorf(
 		"%s is not to be trusted: %w (it belongs to user %d); use a directory below one of root, or %s",
 		path, ErrWritable, st.Uid, advice,

@@ -20,6 +20,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
+
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/verify"
 )
@@ -118,8 +120,8 @@ func (s Store) readKey(name string) (verify.Key, error) {
 
 // ReadKeyFile returns what is in a public key file, no more than a key can have.
 func ReadKeyFile(path string) ([]byte, error) {
-	data, err := bundle.ReadFile(path, verify.MaxKeyFile)
-	if errors.Is(err, bundle.ErrNotFile) {
+	data, err := disk.ReadFile(path, verify.MaxKeyFile)
+	if errors.Is(err, disk.ErrNotFile) {
 		return nil, fmt.Errorf("%w: %w; give the key itself", ErrUsage, err)
 	}
 	if errors.Is(err, bundle.ErrLimit) {
@@ -159,7 +161,7 @@ func (s Store) readPolicy(file *policyFile) error {
 	if err := refuseLink(s.policyPath()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	data, err := bundle.ReadFile(s.policyPath(), bundle.MaxRecord)
+	data, err := disk.ReadFile(s.policyPath(), bundle.MaxRecord)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -325,14 +327,14 @@ func (s Store) write(file policyFile) error {
 
 // replace writes a file of the directory, one writer at a time.
 func (s Store) replace(path string, data []byte) error {
-	release, err := bundle.TryLock(s.dir)
+	release, err := disk.TryLock(s.dir)
 	if err != nil {
 		return err
 	}
 	if release == nil {
 		return fmt.Errorf("%w: another run is changing %s; run it again", ErrWritable, s.dir)
 	}
-	return errors.Join(bundle.WriteFile(path, data, 0o644), release())
+	return errors.Join(disk.WriteFile(path, data, 0o644), release())
 }
 
 // Tighten returns the kept policy with what the command line adds: keys that

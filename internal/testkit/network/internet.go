@@ -34,6 +34,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
+
 	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 
 	"golang.org/x/net/dns/dnsmessage"
@@ -550,7 +552,7 @@ func (h *Host) Problems(err error, texts []string, dirs ...string) (list []strin
 // before those of the network.
 func otherClasses() []error {
 	return []error{
-		bundle.ErrSpace, bundle.ErrPolicy, bundle.ErrNewer, bundle.ErrSignature, fs.ErrPermission, syscall.ENOSPC, syscall.EROFS,
+		disk.ErrSpace, bundle.ErrPolicy, bundle.ErrNewer, bundle.ErrSignature, fs.ErrPermission, syscall.ENOSPC, syscall.EROFS,
 		context.Canceled, install.ErrIncomplete, install.ErrLocked,
 	}
 }

@@ -1,6 +1,6 @@
 //go:build !windows
 
-package bundle
+package disk
 
 import (
 	"errors"
@@ -26,7 +26,7 @@ func RoomAt(dir string) (Room, error) {
 		r.Files = math.MaxInt64 // btrfs has no fixed number
 	}
 	if isFAT(&s) {
-		r.MaxFile, r.Files = fat32Max, math.MaxInt64
+		r.MaxFile, r.Files = MaxFAT32, math.MaxInt64
 	}
 	return r, nil
 }
@@ -82,7 +82,7 @@ func OwnerOf(path string) (uint32, error) {
 
 // Writable reports an error if something cannot be made in dir, because this user may not,
 // or because there is no directory and none can be made. Errors are *fs.PathError, or wrap
-// ErrPolicy.
+// ErrNoDirectory.
 func Writable(dir string) error {
 	for {
 		fi, err := os.Stat(dir)
@@ -92,7 +92,7 @@ func Writable(dir string) error {
 		}
 		if errors.Is(err, fs.ErrNotExist) && dir != filepath.Dir(dir) {
 			if _, err := os.Lstat(dir); err == nil {
-				return fmt.Errorf("%w: %s is a link to a directory that does not exist; make the directory, or remove the link", ErrPolicy, dir)
+				return fmt.Errorf("%w: %s is a link to a directory that does not exist; make the directory, or remove the link", ErrNoDirectory, dir)
 			}
 			dir = filepath.Dir(dir)
 			continue
@@ -101,7 +101,7 @@ func Writable(dir string) error {
 			return err
 		}
 		if !fi.IsDir() {
-			return fmt.Errorf("%w: %s is not a directory, and one is needed there; move it away", ErrPolicy, dir)
+			return fmt.Errorf("%w: %s is not a directory, and one is needed there; move it away", ErrNoDirectory, dir)
 		}
 		if err := unix.Access(dir, unix.W_OK|unix.X_OK); err != nil {
 			return &fs.PathError{Op: "writing to", Path: dir, Err: err}

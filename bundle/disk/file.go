@@ -1,6 +1,8 @@
-package bundle
+package disk
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -46,13 +48,14 @@ func WriteFile(path string, data []byte, mode os.FileMode) error {
 func TempName(path string) string {
 	dir, base := filepath.Split(path)
 	if len(base) > 250 {
-		base = DigestOf([]byte(base)).Short()
+		sum := sha256.Sum256([]byte(base))
+		base = hex.EncodeToString(sum[:8])
 	}
 	return dir + "." + base + ".new"
 }
 
 // ReadFile reads a file of at most limit bytes, or a pipe that a program writes to. It
-// never waits without end, and never opens a device. Errors wrap ErrLimit, ErrNotFile, or
+// never waits without end, and never opens a device. Errors wrap ErrTooLong, ErrNotFile, or
 // are the file system's.
 func ReadFile(path string, limit int64) ([]byte, error) {
 	return readFile(path, limit, pipeWait)
@@ -115,7 +118,7 @@ func readFile(path string, limit int64, wait time.Duration) (data []byte, err er
 	if err != nil {
 		return nil, err
 	}
-	tooLong := fmt.Errorf("%w: %s has more than %d bytes", ErrLimit, path, limit)
+	tooLong := fmt.Errorf("%w: %s has more than %d bytes", ErrTooLong, path, limit)
 	if fi.Size() > limit {
 		return nil, tooLong
 	}

@@ -1,4 +1,4 @@
-package bundle
+package disk
 
 import (
 	"errors"
@@ -17,8 +17,8 @@ type Room struct {
 	MaxFile int64 // the largest possible file, bytes
 }
 
-// fat32Max is the largest file on FAT32: its size field has 32 bits.
-const fat32Max = math.MaxUint32
+// MaxFAT32 is the largest file on FAT32, bytes: its size field has 32 bits.
+const MaxFAT32 = math.MaxUint32
 
 // Need checks that dir has room for so many more bytes and files, the largest
 // of them having largest bytes. Errors wrap ErrSpace.
@@ -100,12 +100,13 @@ func (r Room) need(dir string, bytes, files, largest int64) error {
 	return nil
 }
 
-// tooLarge words the error of a file system that refuses a size.
-func tooLarge(path string, size int64, err error) error {
+// Resize sets the size of a file. Errors wrap ErrSpace, or are the file system's.
+func Resize(f *os.File, size int64) error {
+	err := f.Truncate(size)
 	if errors.Is(err, syscall.EFBIG) {
 		return fmt.Errorf(
 			"%w: %s would have %d bytes, more than its file system or this user's limit (ulimit -f) allows; write volumes with --volume-size",
-			ErrSpace, path, size,
+			ErrSpace, f.Name(), size,
 		)
 	}
 	return err

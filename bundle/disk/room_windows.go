@@ -1,4 +1,4 @@
-package bundle
+package disk
 
 import (
 	"math"
@@ -32,7 +32,7 @@ func RoomAt(dir string) (Room, error) {
 	name := make([]uint16, windows.MAX_PATH+1)
 	err = windows.GetVolumeInformation(volume, nil, 0, nil, nil, nil, &name[0], uint32(len(name)))
 	if err == nil && strings.HasPrefix(windows.UTF16ToString(name), "FAT") {
-		r.MaxFile = fat32Max
+		r.MaxFile = MaxFAT32
 	}
 	return r, nil // a share may not say what it is
 }

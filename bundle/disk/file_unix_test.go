@@ -1,6 +1,6 @@
 //go:build unix
 
-package bundle
+package disk
 
 import (
 	"errors"
@@ -152,7 +152,7 @@ func TestReadFileEndlessPipe(t *testing.T) {
 	}()
 	defer func() { _ = w.Close() }()
 	inTime(t, func() {
-		if _, err := ReadFile(fmt.Sprintf("/dev/fd/%d", r.Fd()), 1000); !errors.Is(err, ErrLimit) {
+		if _, err := ReadFile(fmt.Sprintf("/dev/fd/%d", r.Fd()), 1000); !errors.Is(err, ErrTooLong) {
 			t.Errorf("%v", err)
 		}
 	})
