@@ -1,6 +1,6 @@
 # make help lists the targets.
 
-.PHONY: all help build demo transcripts quick test race fuzz lint interop e2e e2e-optional catalogue-test bench torture release-check package-test reproducible ci release clean
+.PHONY: all help build demo transcripts quick test sweeps race fuzz lint interop e2e e2e-optional catalogue-test bench torture release-check package-test reproducible ci release clean
 
 all: build
 
@@ -22,8 +22,14 @@ quick: ## the short tests, under a minute with a warm build cache
 	go test -short -timeout 5m ./bundle ./bundle/disk ./bundle/foreign ./install/ledger ./bundle/kit ./bundle/record ./bundle/sign ./bundle/remote ./manifests ./verify/trust ./install/host ./install/service
 	go test -short -timeout 5m -run 'Handbook|Links|House|Walls|Rooms|Unfinished|Scripts/(roundtrip|usage|sign|trust|merged|files)$$' ./cmd/oob-bundle
 
-test: ## all tests that need neither root nor Docker
-	go test -timeout 45m $(TESTFLAGS) ./...
+# What repeats a job for every byte, system call or moment.
+SWEEPS = ^Test(Every.*|RichEvery.*|Faults|Hands|LinksInData|Kill.*|Clocks|Bombs|LargeBlob|MixAndMatch|InterruptedAnywhere|NothingThatATerminalObeys)$$
+
+test: ## all tests that need neither root nor Docker, without the sweeps
+	go test -timeout 20m -skip '$(SWEEPS)' $(TESTFLAGS) ./...
+
+sweeps: ## the tests that repeat a job for every byte, system call or moment
+	go test -timeout 30m -run '$(SWEEPS)' $(TESTFLAGS) ./...
 
 # Left out: what asks one thing after the other for long, and of the program most of the
 # scripts, in which it starts, says something and ends.

@@ -3,10 +3,9 @@ package install_test
 import (
 	"testing"
 
-	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
-
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/install/ledger"
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 )
 
 // TestNamesThatDifferInCase: tags, channels and names of values may, and what the

@@ -7,15 +7,14 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/oob-bundle/oob-bundle/internal/testkit/hostile"
-	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
-
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/install"
 	"github.com/oob-bundle/oob-bundle/install/host"
 	"github.com/oob-bundle/oob-bundle/install/ledger"
+	"github.com/oob-bundle/oob-bundle/internal/testkit/hostile"
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 	"github.com/oob-bundle/oob-bundle/verify/trust"
 )
 

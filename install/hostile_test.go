@@ -5,10 +5,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/oob-bundle/oob-bundle/internal/testkit/hostile"
 	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
-
-	"github.com/google/go-cmp/cmp"
 )
 
 // TestHostileTars shows install what verify's test of the same name shows to verify,

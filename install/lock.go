@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/oob-bundle/oob-bundle/bundle/disk"
-
 	"github.com/oob-bundle/oob-bundle/verify/trust"
 )
 

@@ -5,9 +5,8 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/oob-bundle/oob-bundle/bundle/disk"
-
 	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
 	"github.com/oob-bundle/oob-bundle/install/host"
 	"github.com/oob-bundle/oob-bundle/install/ledger"
 )

@@ -8,8 +8,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
-
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
@@ -17,6 +15,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/install"
 	"github.com/oob-bundle/oob-bundle/install/ledger"
 	"github.com/oob-bundle/oob-bundle/install/registry"
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 )
 
 // undo rolls a deployment back, or uninstalls it, and collects what nobody needs.

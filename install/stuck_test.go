@@ -9,14 +9,13 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
-
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/install"
 	"github.com/oob-bundle/oob-bundle/install/ledger"
 	"github.com/oob-bundle/oob-bundle/install/registry"
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 )
 
 // hosted returns a bundle of one image with files for the host, whose first path has the

@@ -13,13 +13,12 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/oob-bundle/oob-bundle/bundle/disk"
-
 	"github.com/santhosh-tekuri/jsonschema/v6"
 	"github.com/santhosh-tekuri/jsonschema/v6/kind"
 	"go.yaml.in/yaml/v4"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
 )
 
 // Schema is the published JSON Schema of a manifest.

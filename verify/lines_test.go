@@ -5,10 +5,9 @@ import (
 	"errors"
 	"testing"
 
+	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/internal/testkit/hostile"
 	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
-
-	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/verify"
 )
 

@@ -6,12 +6,11 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
-
 	cdx "github.com/CycloneDX/cyclonedx-go"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/bundle/create"
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 )
 
 // TestAbout: a bundle lists its content and says how it came to be; both name

@@ -14,11 +14,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
-
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/bundle/create"
 	"github.com/oob-bundle/oob-bundle/bundle/remote"
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 	"github.com/oob-bundle/oob-bundle/manifests"
 )
 

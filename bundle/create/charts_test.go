@@ -10,8 +10,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
-
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
@@ -21,6 +19,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/bundle/create"
 	"github.com/oob-bundle/oob-bundle/bundle/remote"
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 	"github.com/oob-bundle/oob-bundle/manifests"
 )
 

@@ -17,9 +17,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/oob-bundle/oob-bundle/bundle/disk"
-
 	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
 	"github.com/oob-bundle/oob-bundle/bundle/kit"
 	"github.com/oob-bundle/oob-bundle/bundle/pull"
 	"github.com/oob-bundle/oob-bundle/bundle/remote"

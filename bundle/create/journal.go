@@ -9,9 +9,8 @@ import (
 	"os"
 	"slices"
 
-	"github.com/oob-bundle/oob-bundle/bundle/disk"
-
 	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
 )
 
 // journal is OUTPUT.partial.journal: what of OUTPUT.partial is on the disk for

@@ -15,15 +15,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/oob-bundle/oob-bundle/internal/testkit/network"
-	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
-
 	"github.com/google/go-containerregistry/pkg/logs"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/bundle/create"
 	"github.com/oob-bundle/oob-bundle/bundle/pull"
 	"github.com/oob-bundle/oob-bundle/bundle/remote"
+	"github.com/oob-bundle/oob-bundle/internal/testkit/network"
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 )
 
 // upstreamFaults are those that only who pulls meets.

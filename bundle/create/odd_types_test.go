@@ -9,13 +9,12 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/oob-bundle/oob-bundle/internal/testkit/network"
-	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
-
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/bundle/remote"
+	"github.com/oob-bundle/oob-bundle/internal/testkit/network"
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 )
 
 // served rewrites what a registry answers to a GET of a manifest.

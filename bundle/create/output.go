@@ -9,9 +9,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/oob-bundle/oob-bundle/bundle/disk"
-
 	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
 	"github.com/oob-bundle/oob-bundle/manifests"
 )
 

@@ -15,11 +15,10 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
-
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/bundle/kit"
 	"github.com/oob-bundle/oob-bundle/bundle/record"
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 )
 
 const ours = "github.com/oob-bundle/oob-bundle/cmd/oob-bundle"

@@ -15,12 +15,11 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/oob-bundle/oob-bundle/bundle/disk"
-
 	"github.com/ProtonMail/go-crypto/openpgp"
 	"github.com/ProtonMail/go-crypto/openpgp/packet"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
 	"github.com/oob-bundle/oob-bundle/bundle/remote"
 	"github.com/oob-bundle/oob-bundle/manifests"
 )

@@ -13,9 +13,8 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/oob-bundle/oob-bundle/bundle/disk"
-
 	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
 )
 
 // certificates are what Docker and podman are given for one host

@@ -11,9 +11,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
-
 	"github.com/oob-bundle/oob-bundle/bundle/remote"
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 )
 
 // TestDeadConnection: a connection that a firewall has forgotten carries nothing and

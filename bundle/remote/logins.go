@@ -13,14 +13,14 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/oob-bundle/oob-bundle/bundle/disk"
-
 	"github.com/docker/cli/cli/config"
 	"github.com/docker/cli/cli/config/configfile"
 	"github.com/docker/cli/cli/config/credentials"
 	"github.com/docker/cli/cli/config/types"
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
+
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
 )
 
 // login is what a registry is asked with.

@@ -26,8 +26,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/oob-bundle/oob-bundle/bundle/disk"
-
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
@@ -35,6 +33,7 @@ import (
 	"golang.org/x/net/publicsuffix"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
 )
 
 // ErrRegistry says that a registry could not be reached, refused, or sent

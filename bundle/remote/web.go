@@ -11,11 +11,10 @@ import (
 	"os"
 	"slices"
 
-	"github.com/oob-bundle/oob-bundle/bundle/disk"
-
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
 )
 
 // minQuerySecret is the length from which a value in a URL is taken for a secret.

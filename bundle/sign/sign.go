@@ -20,13 +20,12 @@ import (
 	"os"
 	"runtime"
 
-	"github.com/oob-bundle/oob-bundle/bundle/disk"
-
 	"github.com/secure-systems-lab/go-securesystemslib/encrypted"
 	"github.com/sigstore/sigstore/pkg/cryptoutils"
 	"github.com/sigstore/sigstore/pkg/signature"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
 	"github.com/oob-bundle/oob-bundle/verify"
 )
 

@@ -18,8 +18,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
-
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
@@ -28,6 +26,7 @@ import (
 
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/install/operate"
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 	"github.com/oob-bundle/oob-bundle/manifests"
 )
 

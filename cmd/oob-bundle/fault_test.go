@@ -22,13 +22,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
-
 	gocmp "github.com/google/go-cmp/cmp"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/install/ledger"
 	"github.com/oob-bundle/oob-bundle/internal/testkit/trace"
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 )
 
 var (

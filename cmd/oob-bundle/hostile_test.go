@@ -15,11 +15,10 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
-
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 )
 
 // invoke runs the program within this process.

@@ -16,12 +16,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
-
 	gocmp "github.com/google/go-cmp/cmp"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/internal/testkit/trace"
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 )
 
 // each runs a test with every command, in a world of its own that is where the

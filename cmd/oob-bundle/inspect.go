@@ -10,11 +10,10 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"github.com/oob-bundle/oob-bundle/bundle/disk"
-
 	"github.com/spf13/cobra"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
 	"github.com/oob-bundle/oob-bundle/bundle/record"
 	"github.com/oob-bundle/oob-bundle/install/operate"
 )

@@ -13,9 +13,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
-
 	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 )
 
 // upstream builds real images and pushes them: Debian from debootstrap,

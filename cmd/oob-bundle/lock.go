@@ -6,11 +6,10 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/oob-bundle/oob-bundle/bundle/disk"
-
 	"github.com/spf13/cobra"
 
 	"github.com/oob-bundle/oob-bundle/bundle/create"
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
 	"github.com/oob-bundle/oob-bundle/manifests"
 )
 

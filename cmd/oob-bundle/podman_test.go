@@ -8,7 +8,6 @@ import (
 	"testing"
 
 	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
-
 	"github.com/oob-bundle/oob-bundle/manifests"
 )
 

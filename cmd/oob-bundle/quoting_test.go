@@ -8,10 +8,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
-
 	goyaml "go.yaml.in/yaml/v4"
 
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 	"github.com/oob-bundle/oob-bundle/manifests"
 )
 

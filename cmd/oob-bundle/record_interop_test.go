@@ -14,14 +14,12 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/oob-bundle/oob-bundle/bundle/disk"
-
-	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
-
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
 	"github.com/oob-bundle/oob-bundle/bundle/record"
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 	"github.com/oob-bundle/oob-bundle/manifests"
 )
 

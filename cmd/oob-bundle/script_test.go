@@ -14,12 +14,11 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
-
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/bundle/sign"
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 )
 
 func TestMain(m *testing.M) {

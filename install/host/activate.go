@@ -8,9 +8,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/oob-bundle/oob-bundle/bundle/disk"
-
 	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
 )
 
 // Current returns the ID of a deployment's current release, or "".

@@ -10,9 +10,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/oob-bundle/oob-bundle/bundle/disk"
-
 	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
 )
 
 func linkTarget(base string, l bundle.Link) string {

@@ -11,9 +11,8 @@ import (
 	"runtime"
 	"slices"
 
-	"github.com/oob-bundle/oob-bundle/bundle/disk"
-
 	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
 )
 
 // Drift is a file that is not what it was when it was installed.

@@ -12,9 +12,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/oob-bundle/oob-bundle/bundle/disk"
-
 	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
 )
 
 // secrets are the passwords of a deployment, by name.

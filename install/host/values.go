@@ -9,11 +9,10 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/oob-bundle/oob-bundle/bundle/disk"
-
 	"go.yaml.in/yaml/v4"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
 )
 
 // ErrValues says that the site's values are missing or wrong.

@@ -15,11 +15,10 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/oob-bundle/oob-bundle/bundle/disk"
-
 	"golang.org/x/crypto/bcrypt"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
 	"github.com/oob-bundle/oob-bundle/verify/trust"
 )
 

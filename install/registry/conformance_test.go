@@ -13,8 +13,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
-
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sync/errgroup"
 
@@ -22,6 +20,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle/remote"
 	"github.com/oob-bundle/oob-bundle/install"
 	"github.com/oob-bundle/oob-bundle/install/registry"
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 )
 
 // targets are the implementations of install.Target; each test below runs with

@@ -18,8 +18,6 @@ import (
 	"path/filepath"
 	"sync"
 
-	"github.com/oob-bundle/oob-bundle/bundle/disk"
-
 	"github.com/distribution/distribution/v3"
 	_ "github.com/distribution/distribution/v3/manifest/manifestlist" // the manifest types that may be stored
 	_ "github.com/distribution/distribution/v3/manifest/ocischema"
@@ -32,6 +30,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
 	"github.com/oob-bundle/oob-bundle/install"
 )
 

@@ -14,9 +14,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/oob-bundle/oob-bundle/bundle/disk"
-
 	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
 )
 
 // incoming is ROOT/registry/incoming.jsonl, which exists while content is being

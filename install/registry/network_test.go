@@ -20,15 +20,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/oob-bundle/oob-bundle/internal/testkit/network"
-	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
-
 	"golang.org/x/sync/errgroup"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/bundle/remote"
 	"github.com/oob-bundle/oob-bundle/install"
 	"github.com/oob-bundle/oob-bundle/install/registry"
+	"github.com/oob-bundle/oob-bundle/internal/testkit/network"
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 	"github.com/oob-bundle/oob-bundle/verify"
 )
 

@@ -7,9 +7,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
-
 	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 )
 
 // isListTag says whether a request is about the tag that holds a list of referrers.

@@ -14,11 +14,10 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/oob-bundle/oob-bundle/bundle/disk"
-
 	"github.com/distribution/distribution/v3/registry/storage/driver"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
 )
 
 // storageRoot is where distribution keeps everything, below the driver's root.

@@ -18,9 +18,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/oob-bundle/oob-bundle/bundle/disk"
-
 	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
 )
 
 // ErrCertificate says that a certificate does not serve its purpose.

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/oob-bundle/oob-bundle/bundle/disk"
-
 	"github.com/oob-bundle/oob-bundle/install/host"
 )
 

@@ -19,9 +19,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/oob-bundle/oob-bundle/bundle/disk"
-
 	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
 	"github.com/oob-bundle/oob-bundle/install/host"
 )
 

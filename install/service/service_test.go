@@ -16,11 +16,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/oob-bundle/oob-bundle/bundle/disk"
-
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
 	"github.com/oob-bundle/oob-bundle/install/host"
 )
 

@@ -6,9 +6,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
-
 	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 )
 
 // HostileContent returns bundles that the key signed and that nobody may install:
@@ -454,7 +453,9 @@ func hostileManifests(tb testing.TB, key *world.Key) []Hostile {
 		bundle.ErrDigest,
 		func(l string) string { return strings.Replace(l, size, size+`,"data":""`, 1) },
 	)
-	with("a layer without a media type", "media type", bundle.ErrFormat, func(l string) string { return strings.Replace(l, world.TypeLayer, "", 1) })
+	with("a layer without a media type", "media type", bundle.ErrFormat, func(l string) string {
+		return strings.Replace(l, world.TypeLayer, "", 1)
+	})
 	with(
 		"a layer with a media type of two lines",
 		"media type",

@@ -13,11 +13,10 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
-
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 )
 
 // Hostile is a file that nobody may take for a bundle.
@@ -297,7 +296,8 @@ func HostileTars(tb testing.TB, good []byte) []Hostile {
 			add(fmt.Sprintf("members %d and %d are exchanged", i, i+1), "", f.join(list...))
 		}
 		add(fmt.Sprintf("a further member before %d", i), "", f.before(i, entry('0', "extra", "", []byte("x"))))
-		add(fmt.Sprintf("a further blob before %d", i), "", f.before(i, world.Member("blobs/sha256/"+bundle.DigestOf([]byte("x")).Hex(), []byte("x"))))
+		further := world.Member("blobs/sha256/"+bundle.DigestOf([]byte("x")).Hex(), []byte("x"))
+		add(fmt.Sprintf("a further blob before %d", i), "", f.before(i, further))
 	}
 	add(
 		"a further root at the end, other than the first",

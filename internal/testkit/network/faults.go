@@ -17,11 +17,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
-
 	"golang.org/x/net/dns/dnsmessage"
 
 	"github.com/oob-bundle/oob-bundle/bundle/remote"
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 )
 
 // IsPing says whether a request asks for the version of the API.

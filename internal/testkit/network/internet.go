@@ -34,15 +34,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/oob-bundle/oob-bundle/bundle/disk"
-
-	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
-
 	"golang.org/x/net/dns/dnsmessage"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
 	"github.com/oob-bundle/oob-bundle/bundle/remote"
 	"github.com/oob-bundle/oob-bundle/install"
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 )
 
 // Internet is a small one: hosts with names on loopback, certificates, a name

@@ -87,7 +87,8 @@ func (r *Registry) Tags(tb testing.TB, repository string) []string {
 // not unless it is configured to.
 func OCIOnly(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/manifests/") && strings.HasPrefix(r.Header.Get("Content-Type"), "application/vnd.docker.") {
+		manifest := r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/manifests/")
+		if manifest && strings.HasPrefix(r.Header.Get("Content-Type"), "application/vnd.docker.") {
 			w.WriteHeader(http.StatusUnsupportedMediaType)
 			return
 		}
