@@ -19,7 +19,7 @@ transcripts: ## play the three transcripts of the handbook and write them
 
 # Without what sweeps, waits or starts the program often.
 quick: ## the short tests, under a minute with a warm build cache
-	go test -short -timeout 5m ./bundle ./bundle/disk ./bundle/foreign ./install/ledger ./bundle/kit ./bundle/record ./bundle/sign ./bundle/remote ./manifests ./verify/trust ./install/host ./install/service
+	go test -short -timeout 5m ./bundle ./bundle/disk ./bundle/foreign ./install/ledger ./bundle/kit ./bundle/publickey ./bundle/record ./bundle/sign ./bundle/remote ./manifests ./verify/trust ./install/host ./install/service
 	go test -short -timeout 5m -run 'Handbook|Links|House|Walls|Rooms|Unfinished|Scripts/(roundtrip|usage|sign|trust|merged|files)$$' ./cmd/oob-bundle
 
 # What repeats a job for every byte, system call or moment.

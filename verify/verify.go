@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"github.com/oob-bundle/oob-bundle/bundle/publickey"
+
 	"golang.org/x/sync/errgroup"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
@@ -24,6 +26,13 @@ type Policy struct {
 	Keys        []Key            // trusted; two entries with one fingerprint count once
 	Threshold   int              // distinct keys that must have signed; 0 means 1
 	MinSequence map[string]int64 // channel → lowest acceptable sequence
+}
+
+// Key is a public key that the site trusts, and for what.
+type Key struct {
+	publickey.Key
+	Name     string   // of the file it came from, for messages
+	Channels []string // globs; empty means every channel
 }
 
 // ErrNoKeys is returned where the site trusts no key at all, so that no bundle can pass.
@@ -151,7 +160,7 @@ func checkSignatures(head *bundle.Head, policy Policy) ([]SignatureReport, error
 		k, ok := policy.key(s.Key)
 		if !ok {
 			for _, o := range policy.Keys {
-				if o.verify(head.Root, digest, s.Bytes) == nil {
+				if o.VerifyDigest(head.Root, digest, s.Bytes) == nil {
 					return nil, fmt.Errorf(
 						"%w: line %d says that it is by %s, and it is by the trusted key %s: it was changed",
 						bundle.ErrSignature, i+1, s.Key, o.Fingerprint,
@@ -160,7 +169,7 @@ func checkSignatures(head *bundle.Head, policy Policy) ([]SignatureReport, error
 			}
 			continue
 		}
-		if err := k.verify(head.Root, digest, s.Bytes); err != nil {
+		if err := k.VerifyDigest(head.Root, digest, s.Bytes); err != nil {
 			return nil, fmt.Errorf("%w: line %d, by the trusted key %s, is wrong: index.json or the signature was changed", err, i+1, s.Key)
 		}
 		reports[i].Trusted, reports[i].Valid = true, true

@@ -8,9 +8,10 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/oob-bundle/oob-bundle/bundle/publickey"
+
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/manifests"
-	"github.com/oob-bundle/oob-bundle/verify"
 )
 
 // Media types and annotations with which cosign signs images
@@ -51,7 +52,7 @@ func (i *Image) signedBy(ctx context.Context, keys []manifests.Key) (string, err
 	tried := 0
 	for _, k := range keys {
 		names = append(names, k.Name)
-		key, err := verify.ParseKey(k.Data)
+		key, err := publickey.Parse(k.Data)
 		if err != nil {
 			return "", fmt.Errorf("%w: the key %s: %w", manifests.ErrInvalid, k.Name, err)
 		}
@@ -77,7 +78,7 @@ func (i *Image) signedBy(ctx context.Context, keys []manifests.Key) (string, err
 
 // signature reports whether a referrer is a good signature by key, and how many
 // signatures it has.
-func (i *Image) signature(ctx context.Context, r Referrer, key verify.Key) (good bool, n int, err error) {
+func (i *Image) signature(ctx context.Context, r Referrer, key publickey.Key) (good bool, n int, err error) {
 	own := r.Tag == strings.Replace(string(i.Top.Digest), ":", "-", 1)+".sig" || r.Subject != nil && *r.Subject == i.Top.Digest
 	if !own {
 		return false, 0, nil
@@ -114,7 +115,7 @@ var errOther = errors.New("it is about something else")
 
 // simpleSigning checks a signature whose payload names the image
 // (containers/image docs/containers-signature.5.md).
-func (i *Image) simpleSigning(payload []byte, signature string, key verify.Key) error {
+func (i *Image) simpleSigning(payload []byte, signature string, key publickey.Key) error {
 	sig, err := base64.StdEncoding.DecodeString(signature)
 	if err != nil {
 		return err
@@ -141,7 +142,7 @@ func (i *Image) simpleSigning(payload []byte, signature string, key verify.Key) 
 
 // sigstoreBundle checks a signature in a Sigstore bundle: a DSSE envelope with
 // an in-toto statement whose subject is the image.
-func (i *Image) sigstoreBundle(data []byte, key verify.Key) error {
+func (i *Image) sigstoreBundle(data []byte, key publickey.Key) error {
 	var doc struct {
 		Envelope *struct {
 			Payload     []byte `json:"payload"`

@@ -22,12 +22,13 @@ import (
 	"testing"
 	"unicode/utf8"
 
+	"github.com/oob-bundle/oob-bundle/bundle/publickey"
+
 	"go.yaml.in/yaml/v4"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/internal/testkit/seeds"
 	"github.com/oob-bundle/oob-bundle/manifests"
-	"github.com/oob-bundle/oob-bundle/verify"
 )
 
 // TestSeeds counts what each fuzz target begins with, and what becomes of it.
@@ -407,7 +408,7 @@ func fuzzSignature(tb testing.TB) func(t *testing.T, in signatureInput) bool {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	key, err := verify.ParseKey(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
+	key, err := publickey.Parse(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -13,9 +13,10 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/oob-bundle/oob-bundle/bundle/publickey"
+
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/internal/testkit/seeds"
-	"github.com/oob-bundle/oob-bundle/verify"
 )
 
 // TestSeeds counts what the fuzz target begins with, and what becomes of it.
@@ -91,7 +92,7 @@ func fuzzKey(t *testing.T, data []byte) bool {
 
 func isPublic(t *testing.T, data []byte) bool {
 	t.Helper()
-	k, err := verify.ParseKey(data)
+	k, err := publickey.Parse(data)
 	if err != nil {
 		return false
 	}
@@ -123,7 +124,7 @@ func isPublic(t *testing.T, data []byte) bool {
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, err := verify.ParseKey(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
+	again, err := publickey.Parse(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
 	if err != nil || again.Fingerprint != k.Fingerprint {
 		t.Fatalf("written anew it is %s instead of %s: %v", again.Fingerprint, k.Fingerprint, err)
 	}
@@ -156,7 +157,7 @@ func isPrivate(t *testing.T, data []byte) bool {
 	if err != nil {
 		t.Fatal(err)
 	}
-	k, err := verify.ParseKey(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
+	k, err := publickey.Parse(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
 	if err != nil || k.Fingerprint != s.Fingerprint {
 		t.Fatalf("its public key is %s instead of %s: %v", k.Fingerprint, s.Fingerprint, err)
 	}

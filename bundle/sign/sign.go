@@ -20,13 +20,14 @@ import (
 	"os"
 	"runtime"
 
+	"github.com/oob-bundle/oob-bundle/bundle/publickey"
+
 	"github.com/secure-systems-lab/go-securesystemslib/encrypted"
 	"github.com/sigstore/sigstore/pkg/cryptoutils"
 	"github.com/sigstore/sigstore/pkg/signature"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/bundle/disk"
-	"github.com/oob-bundle/oob-bundle/verify"
 )
 
 // Password returns the password of a private key; confirm asks for it twice.
@@ -178,14 +179,14 @@ func decode(data []byte, password Password) (*Signer, error) {
 	if !ok {
 		return nil, fmt.Errorf("%w: keys of type %T cannot sign", ErrKey, private)
 	}
-	if err := verify.CheckAlgorithm(public.Public()); err != nil {
+	if err := publickey.CheckAlgorithm(public.Public()); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrKey, err)
 	}
 	signer, err := signature.LoadSigner(private, crypto.SHA256)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrKey, err)
 	}
-	fp, err := verify.FingerprintOf(public.Public())
+	fp, err := publickey.FingerprintOf(public.Public())
 	return &Signer{signer, fp}, err
 }
 

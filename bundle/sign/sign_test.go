@@ -17,6 +17,8 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/oob-bundle/oob-bundle/bundle/publickey"
+
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/bundle/disk"
 	"github.com/oob-bundle/oob-bundle/bundle/sign"
@@ -43,7 +45,7 @@ func TestGenerateAndLoad(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		k, err := verify.ParseKey(pub)
+		k, err := publickey.Parse(pub)
 		if err != nil {
 			t.Fatal(err)
 		}

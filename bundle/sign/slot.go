@@ -8,9 +8,10 @@ import (
 	"os"
 	"slices"
 
+	"github.com/oob-bundle/oob-bundle/bundle/publickey"
+
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/bundle/disk"
-	"github.com/oob-bundle/oob-bundle/verify"
 )
 
 // ErrLocked says that somebody else is signing the same bundle.
@@ -169,7 +170,7 @@ func (s *Signer) made(root, sig []byte) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	key, err := verify.NewKey(public)
+	key, err := publickey.New(public)
 	return err == nil && key.Verify(root, sig) == nil, err
 }
 

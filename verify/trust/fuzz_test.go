@@ -15,6 +15,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/oob-bundle/oob-bundle/bundle/publickey"
+
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/internal/testkit/seeds"
 	"github.com/oob-bundle/oob-bundle/verify"
@@ -35,11 +37,11 @@ func testKey(tb testing.TB, n byte) ([]byte, verify.Key) {
 		tb.Fatal(err)
 	}
 	data := pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
-	k, err := verify.ParseKey(data)
+	k, err := publickey.Parse(data)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	return data, k
+	return data, verify.Key{Key: k}
 }
 
 func policySeeds(tb testing.TB) seeds.Of[[]byte] {

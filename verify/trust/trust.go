@@ -20,6 +20,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/oob-bundle/oob-bundle/bundle/publickey"
+
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/bundle/disk"
 	"github.com/oob-bundle/oob-bundle/verify"
@@ -119,12 +121,12 @@ func (s Store) readKey(name string) (verify.Key, error) {
 
 // ReadKeyFile returns what is in a public key file, no more than a key can have.
 func ReadKeyFile(path string) ([]byte, error) {
-	data, err := disk.ReadFile(path, verify.MaxKeyFile)
+	data, err := disk.ReadFile(path, publickey.MaxFile)
 	if errors.Is(err, disk.ErrNotFile) {
 		return nil, fmt.Errorf("%w: %w; give the key itself", ErrUsage, err)
 	}
 	if errors.Is(err, bundle.ErrLimit) {
-		return nil, fmt.Errorf("%w: %s is not a public key: it has more than %d bytes", ErrUsage, path, verify.MaxKeyFile)
+		return nil, fmt.Errorf("%w: %s is not a public key: it has more than %d bytes", ErrUsage, path, publickey.MaxFile)
 	}
 	return data, err
 }
@@ -135,12 +137,11 @@ func ReadKey(path string) (verify.Key, error) {
 	if err != nil {
 		return verify.Key{}, err
 	}
-	k, err := verify.ParseKey(data)
+	k, err := publickey.Parse(data)
 	if err != nil {
 		return verify.Key{}, fmt.Errorf("%w: %s is not a public key that can be used: %w", ErrUsage, path, err)
 	}
-	k.Name = path
-	return k, nil
+	return verify.Key{Key: k, Name: path}, nil
 }
 
 // refuseLink wants a file of this directory: where a link leads to, others may be
@@ -201,7 +202,8 @@ const EveryChannel = "*"
 // a key that is trusted already the glob is added, and "" is refused if the key is limited:
 // only EveryChannel lifts a limit.
 func (s Store) Add(pem []byte, glob string) (verify.Key, error) {
-	k, err := verify.ParseKey(pem)
+	public, err := publickey.Parse(pem)
+	k := verify.Key{Key: public}
 	if err != nil {
 		return k, fmt.Errorf("%w: it is not a public key that can be used: %w", ErrUsage, err)
 	}

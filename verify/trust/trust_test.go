@@ -17,6 +17,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/oob-bundle/oob-bundle/bundle/publickey"
+
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 	"github.com/oob-bundle/oob-bundle/verify"
@@ -222,13 +224,13 @@ func TestSmallOrder(t *testing.T) {
 			if !forgeable(key) {
 				t.Errorf("%x: the forgery is none; then the check is not needed", key)
 			}
-			if err := verify.CheckAlgorithm(ed25519.PublicKey(key)); err == nil {
+			if err := publickey.CheckAlgorithm(ed25519.PublicKey(key)); err == nil {
 				t.Errorf("%x is accepted", key)
 			}
 		}
 	}
 	good, _, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil || forgeable(good) || verify.CheckAlgorithm(good) != nil {
+	if err != nil || forgeable(good) || publickey.CheckAlgorithm(good) != nil {
 		t.Errorf("a good key: %v", err)
 	}
 }

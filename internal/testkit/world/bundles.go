@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/oob-bundle/oob-bundle/bundle/publickey"
+
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/bundle/create"
 	"github.com/oob-bundle/oob-bundle/bundle/pull"
@@ -61,7 +63,7 @@ func KeyOf(tb testing.TB, private crypto.Signer) *Key {
 	if k.Signer, err = sign.Load(k.Private, nil); err != nil {
 		tb.Fatal(err)
 	}
-	if k.Trusted, err = verify.ParseKey(publicPEM); err != nil {
+	if k.Trusted.Key, err = publickey.Parse(publicPEM); err != nil {
 		tb.Fatal(err)
 	}
 	return k

@@ -1,4 +1,7 @@
-package verify
+// Package publickey reads public keys, names them by their fingerprints and checks
+// signatures with them. The verifier, the signer and the checks of upstream's signatures use
+// the same keys in the same way.
+package publickey
 
 import (
 	"bytes"
@@ -18,14 +21,13 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
-// MaxKeyFile bounds a public key file, in bytes; an RSA-16384 key has 3 KB.
-const MaxKeyFile = 64 << 10
+// MaxFile bounds a public key file, in bytes; an RSA-16384 key has 3 KB.
+const MaxFile = 64 << 10
 
-// Key is a public key that the site trusts.
+// Key is a public key of an algorithm that CheckAlgorithm accepts. The zero value accepts no
+// signature.
 type Key struct {
 	Fingerprint bundle.Fingerprint
-	Name        string   // of the file it came from, for messages
-	Channels    []string // globs; empty means every channel
 	public      crypto.PublicKey
 }
 
@@ -79,9 +81,9 @@ func smallOrder(k ed25519.PublicKey) bool {
 	return slices.Contains(list, hex.EncodeToString(y))
 }
 
-// ParseKey reads a public key: one PEM block of type PUBLIC KEY (PKIX, RFC 5280).
-func ParseKey(data []byte) (Key, error) {
-	if len(data) > MaxKeyFile {
+// Parse reads a public key: one PEM block of type PUBLIC KEY (PKIX, RFC 5280).
+func Parse(data []byte) (Key, error) {
+	if len(data) > MaxFile {
 		return Key{}, fmt.Errorf("a public key does not have %d bytes", len(data))
 	}
 	data, err := bundle.PlainText(data)
@@ -107,11 +109,11 @@ func ParseKey(data []byte) (Key, error) {
 	if err != nil {
 		return Key{}, err
 	}
-	return NewKey(public)
+	return New(public)
 }
 
-// NewKey returns the key that checks what the private one of public signs.
-func NewKey(public crypto.PublicKey) (Key, error) {
+// New returns the key that checks what the private one of public signs.
+func New(public crypto.PublicKey) (Key, error) {
 	if err := CheckAlgorithm(public); err != nil {
 		return Key{}, err
 	}
@@ -123,10 +125,11 @@ func NewKey(public crypto.PublicKey) (Key, error) {
 // DER (Sigstore's own verifier also takes r and s one behind the other), Ed25519,
 // RSASSA-PKCS1-v1_5. The error wraps bundle.ErrSignature.
 func (k Key) Verify(message, sig []byte) error {
-	return k.verify(message, sha256.Sum256(message), sig)
+	return k.VerifyDigest(message, sha256.Sum256(message), sig)
 }
 
-func (k Key) verify(message []byte, digest [sha256.Size]byte, sig []byte) error {
+// VerifyDigest is Verify for a message whose SHA-256 is known.
+func (k Key) VerifyDigest(message []byte, digest [sha256.Size]byte, sig []byte) error {
 	good := false
 	switch public := k.public.(type) {
 	case *ecdsa.PublicKey:
