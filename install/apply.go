@@ -48,11 +48,11 @@ func (p *Plan) Apply(ctx context.Context, watch bundle.Watch) (*Result, error) {
 	stored, err := p.store(ctx, repos, watch)
 	if err != nil {
 		if errors.Is(err, bundle.ErrDigest) || errors.Is(err, bundle.ErrFormat) {
-			err = errors.Join(err, p.Target.Undo(ctx))
+			err = errors.Join(err, p.Target.undo())
 		}
 		return nil, err
 	}
-	if err := p.Target.Sync(); err != nil {
+	if err := p.Target.sync(); err != nil {
 		return nil, err
 	}
 	if done, err := p.takeBack(ctx); err != nil || done != nil {
@@ -77,7 +77,7 @@ func (p *Plan) present(ctx context.Context, repos []*repository) error {
 				if err == nil && !has {
 					err = fmt.Errorf(
 						"%w: blob %s of %s/%s; the host that has put the bundle there puts it right with oob-bundle repair",
-						ErrMissing, d, p.Target.Address(), r.name,
+						ErrMissing, d, p.Target.Address, r.name,
 					)
 				}
 				return err
@@ -150,7 +150,7 @@ func currentRelease(root, name string) (*host.About, error) {
 // installed returns the deployment of this name and target, which has no releases if it is
 // not installed.
 func (p *Plan) installed() ledger.Deployment {
-	return p.ledger.Deployments[ledger.Key(p.Bundle.Info.Name, p.Target.Name())]
+	return p.ledger.Deployments[ledger.Key(p.Bundle.Info.Name, p.Target.Name)]
 }
 
 // already returns a result if the bundle is installed as it stands, or nil.

@@ -22,7 +22,7 @@ import (
 type change struct {
 	root   string
 	ledger *ledger.Ledger // before the change, or after it where it was recorded
-	target Target
+	target Registry
 	// yielding leaves a path to another deployment that has it by now.
 	yielding bool
 	warn     func(format string, args ...any) // or nil
@@ -46,7 +46,7 @@ func (c *change) moves(ctx context.Context, next *ledger.Ledger, forced map[ledg
 			to[p] = next.Value(p)
 		}
 	}
-	for _, m := range ledger.Diff(c.ledger, next, c.target.Name()) {
+	for _, m := range ledger.Diff(c.ledger, next, c.target.Name) {
 		from[m.Place], to[m.Place] = m.From, m.To
 	}
 	for p := range to {
@@ -142,7 +142,7 @@ func (c *change) apply(ctx context.Context, j *ledger.Journal) error {
 	if err := c.release(j.Name, j.From, j.Release, j.Action != ledger.ActionInstall); err != nil {
 		return err
 	}
-	return c.target.Sync()
+	return c.target.sync()
 }
 
 // revert undoes what the journal says, as far as it was done.
@@ -162,7 +162,7 @@ func (c *change) revert(ctx context.Context, j *ledger.Journal) error {
 	if err := c.release(j.Name, j.Release, j.From, true); err != nil {
 		return err
 	}
-	return c.target.Sync()
+	return c.target.sync()
 }
 
 // point points a tag to what it was. If the registry does not have that any more, because
@@ -170,7 +170,7 @@ func (c *change) revert(ctx context.Context, j *ledger.Journal) error {
 func (c *change) point(ctx context.Context, repo, tag string, to bundle.Digest) error {
 	err := c.target.Tag(ctx, repo, tag, to)
 	if to != "" && errors.Is(err, ErrMissing) {
-		c.tell("%s:%s was %s before, which %s does not have any more; the tag is removed", repo, tag, to, c.target.Address())
+		c.tell("%s:%s was %s before, which %s does not have any more; the tag is removed", repo, tag, to, c.target.Address)
 		err = c.target.Tag(ctx, repo, tag, "")
 	}
 	return err

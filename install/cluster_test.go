@@ -2,6 +2,7 @@ package install_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -16,8 +17,22 @@ import (
 // wholeOnly is a target that takes no index with missing manifests.
 type wholeOnly struct{ install.Target }
 
-func (wholeOnly) PutPartial(context.Context, string, *bundle.Manifest, []byte) (bool, error) {
-	return false, nil
+func (w wholeOnly) PutManifest(ctx context.Context, repo string, m *bundle.Manifest, data []byte) error {
+	for _, child := range m.Children() {
+		if !bundle.IsManifest(child.MediaType) {
+			continue
+		}
+		// A manifest is there if a tag can name it.
+		if err := w.Tag(ctx, repo, "probe", child.Digest); errors.Is(err, install.ErrMissing) {
+			return install.ErrNotTaken
+		} else if err != nil {
+			return err
+		}
+		if err := w.Tag(ctx, repo, "probe", ""); err != nil {
+			return err
+		}
+	}
+	return w.Target.PutManifest(ctx, repo, m, data)
 }
 
 // TestPlatformTags: a tag that an image of the bundle has is not given to a platform of

@@ -70,19 +70,28 @@ type choice func(*site)
 // site is how one installation is made.
 type site struct {
 	install.Options
-	target func(ctx context.Context, root string) (install.Target, error)
+	target func(ctx context.Context, root string) (install.Registry, error)
 	ctx    context.Context
 }
 
 func allowDowngrade(s *site) { s.AllowDowngrade = true }
 func takeOver(s *site)       { s.TakeOver = true }
 
+func embedded(ctx context.Context, root string) (install.Registry, error) {
+	e, err := registry.OpenEmbedded(ctx, root)
+	if err != nil {
+		return install.Registry{}, err
+	}
+	return e.Registry(), nil
+}
+
 // wrapped puts something between the installation and the embedded registry.
 func wrapped(wrap func(install.Target) install.Target) choice {
 	return func(s *site) {
-		s.target = func(ctx context.Context, root string) (install.Target, error) {
-			e, err := registry.OpenEmbedded(ctx, root)
-			return wrap(e), err
+		s.target = func(ctx context.Context, root string) (install.Registry, error) {
+			r, err := embedded(ctx, root)
+			r.Target = wrap(r.Target)
+			return r, err
 		}
 	}
 }
@@ -93,9 +102,7 @@ func (w *fixture) install(file []byte, choices ...choice) (*install.Result, erro
 	policy := verify.Policy{Keys: []verify.Key{w.key.Trusted}}
 	s := site{
 		Options: install.Options{Root: w.root, Policy: policy, Warn: w.t.Logf}, ctx: context.Background(),
-		target: func(ctx context.Context, root string) (install.Target, error) {
-			return registry.OpenEmbedded(ctx, root)
-		},
+		target: embedded,
 	}
 	for _, c := range choices {
 		c(&s)
@@ -370,7 +377,13 @@ func (p *plug) step() error {
 // pulledAt ends an installation at the given step of its target.
 func pulledAt(step int) (choice, *plug) {
 	p := &plug{left: step}
-	return wrapped(func(t install.Target) install.Target { return failing{t, p} }), p
+	return func(s *site) {
+		s.target = func(ctx context.Context, root string) (install.Registry, error) {
+			r, err := embedded(ctx, root)
+			r.Target, r.Store = failing{r.Target, p}, failingStore{r.Store, p}
+			return r, err
+		}
+	}, p
 }
 
 // failing is a target whose calls fail from a step on.
@@ -400,11 +413,17 @@ func (f failing) Tag(ctx context.Context, repo, tag string, to bundle.Digest) er
 	return f.Target.Tag(ctx, repo, tag, to)
 }
 
-func (f failing) Sync() error {
+// failingStore is the store of such a target.
+type failingStore struct {
+	install.Store
+	plug *plug
+}
+
+func (f failingStore) Sync() error {
 	if err := f.plug.step(); err != nil {
 		return err
 	}
-	return f.Target.Sync()
+	return f.Store.Sync()
 }
 
 // TestInterruptedAnywhere ends an upgrade at each of its steps. The same
@@ -480,8 +499,8 @@ func TestExternalSequence(t *testing.T) {
 		t.Fatal(err)
 	}
 	external := func(s *site) {
-		s.target = func(context.Context, string) (install.Target, error) {
-			return registry.OpenExternal(client, shared.Host+"/mirror", install.CentralRepository("demo")), nil
+		s.target = func(context.Context, string) (install.Registry, error) {
+			return registry.OpenExternal(client, shared.Host+"/mirror", install.CentralRepository("demo")).Registry(), nil
 		}
 	}
 	one := w.bundle("demo", 1, w.push("team/app:1", "one"))
@@ -536,8 +555,8 @@ func TestExternalSameSequence(t *testing.T) {
 		t.Fatal(err)
 	}
 	external := func(s *site) {
-		s.target = func(context.Context, string) (install.Target, error) {
-			return registry.OpenExternal(client, shared.Host, install.CentralRepository("demo")), nil
+		s.target = func(context.Context, string) (install.Registry, error) {
+			return registry.OpenExternal(client, shared.Host, install.CentralRepository("demo")).Registry(), nil
 		}
 	}
 	one := w.bundle("demo", 1, w.push("team/app:1", "one"))
@@ -667,7 +686,7 @@ func TestTagsOfEarlierReleases(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := install.Uninstall(t.Context(), install.Site{Root: w.root, Target: e}, d); err != nil {
+	if _, err := install.Uninstall(t.Context(), install.Site{Root: w.root, Target: e.Registry()}, d); err != nil {
 		t.Fatal(err)
 	}
 	if after := w.tags(); !maps.Equal(before, after) {

@@ -21,7 +21,7 @@ import (
 
 // watching keeps the journal as it is when everything is switched.
 type watching struct {
-	install.Target
+	install.Store
 	root    string
 	journal map[string][]byte
 }
@@ -34,7 +34,7 @@ func (w watching) Sync() error {
 			w.journal[name] = data
 		}
 	}
-	return errors.Join(err, w.Target.Sync())
+	return errors.Join(err, w.Store.Sync())
 }
 
 // TestKilledAtItsEnd: of an installation everything is done but the removal of its
@@ -46,7 +46,13 @@ func TestKilledAtItsEnd(t *testing.T) {
 	two := w.bundle("demo", 2, w.push("team/app:1", "two"))
 	three := w.bundle("demo", 3, w.push("team/app:1", "three"))
 	journal := map[string][]byte{}
-	w.must(w.install(two, wrapped(func(t install.Target) install.Target { return watching{t, w.root, journal} })))
+	w.must(w.install(two, func(s *site) {
+		s.target = func(ctx context.Context, root string) (install.Registry, error) {
+			r, err := embedded(ctx, root)
+			r.Store = watching{r.Store, w.root, journal}
+			return r, err
+		}
+	}))
 	want := w.tags()
 	if len(journal) != 1 {
 		t.Fatalf("%d journals", len(journal))

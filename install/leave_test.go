@@ -11,7 +11,6 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/install"
 	"github.com/oob-bundle/oob-bundle/install/ledger"
-	"github.com/oob-bundle/oob-bundle/install/registry"
 )
 
 // refusing is a registry that takes so many tags and no more.
@@ -32,7 +31,7 @@ func (r refusing) Tag(ctx context.Context, repo, tag string, to bundle.Digest) e
 func (w *fixture) refused(name string, left int) (s install.Site, d ledger.Deployment, asked *int) {
 	w.t.Helper()
 	asked = new(int)
-	e, err := registry.OpenEmbedded(w.t.Context(), w.root)
+	r, err := embedded(w.t.Context(), w.root)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -43,7 +42,8 @@ func (w *fixture) refused(name string, left int) (s install.Site, d ledger.Deplo
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	return install.Site{Root: w.root, Target: refusing{e, &left, asked}, Warn: w.t.Logf}, d, asked
+	r.Target = refusing{r.Target, &left, asked}
+	return install.Site{Root: w.root, Target: r, Warn: w.t.Logf}, d, asked
 }
 
 // TestLeave: who leaves the registry alone asks nothing of it, also where the

@@ -5,74 +5,21 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
-	"github.com/oob-bundle/oob-bundle/bundle/disk"
 	"github.com/oob-bundle/oob-bundle/install/host"
 	"github.com/oob-bundle/oob-bundle/install/ledger"
 	"github.com/oob-bundle/oob-bundle/verify"
 )
 
-// Target is a registry that images can be put into. Repositories are named
-// without the target's own prefix. All methods may be called concurrently,
-// except that Undo and Sync are called alone.
-type Target interface {
-	// Name identifies the target in the state.
-	Name() string
-	// Address is what references on the site begin with.
-	Address() string
-	// Shared reports whether others than this host put bundles there, too.
-	Shared() bool
-	// Space returns the room that the blobs will take on this host, each of them going into
-	// so many repositories on average; none if Dir is "".
-	Space(blobs []bundle.Descriptor, links int) (disk.Demand, error)
-	// Ready asks whether the repositories may be filled; nothing that it does lasts.
-	// The error names all that may not.
-	Ready(ctx context.Context, repos []string) error
-	// Prepare is called before anything is stored, with every blob that is going
-	// to be.
-	Prepare(ctx context.Context, blobs []bundle.Descriptor) error
-	// HasBlob reports whether the repository has the blob.
-	HasBlob(ctx context.Context, repo string, d bundle.Descriptor) (bool, error)
-	// PutBlob stores a blob, or mounts it from another repository if from is not
-	// empty. Content that is not d's is not kept, and the error wraps
-	// bundle.ErrDigest.
-	PutBlob(ctx context.Context, repo string, d bundle.Descriptor, from string, open func() io.Reader) error
-	// PutManifest stores a manifest whose children are there. An error wraps
-	// ErrMissing where the target then says that they are not.
-	PutManifest(ctx context.Context, repo string, m *bundle.Manifest, data []byte) error
-	// PutPartial stores an index although some of its children are missing, if
-	// the target can.
-	PutPartial(ctx context.Context, repo string, m *bundle.Manifest, data []byte) (accepted bool, err error)
-	// Resolve returns the digest of a tag, or "" if there is none.
-	Resolve(ctx context.Context, repo, tag string) (bundle.Digest, error)
-	// Tag points a tag to a manifest; "" removes it where that is possible. The error
-	// wraps ErrMissing if the manifest is not there, and ErrRefused if the target does not
-	// let the tag move.
-	Tag(ctx context.Context, repo, tag string, to bundle.Digest) error
-	// Root returns the root and signatures found under a tag, or nil.
-	Root(ctx context.Context, repo, tag string) (*bundle.Head, error)
-	// Sync makes durable what was stored.
-	Sync() error
-	// Undo removes what was stored since the target was opened, where possible.
-	Undo(ctx context.Context) error
-}
-
-// ErrMissing says that a target misses what HasBlob said it has, or what it took.
-var ErrMissing = errors.New("it has lost content")
-
-// ErrRefused marks a tag that a target does not let move, such as an immutable one.
-var ErrRefused = errors.New("the registry does not let the tag move")
-
 // Plan is what an installation will do.
 type Plan struct {
 	Bundle  *verify.Verified
-	Target  Target
+	Target  Registry
 	Options Options
 
 	ledger  *ledger.Ledger
@@ -121,7 +68,7 @@ func CentralRepository(name string) string { return "oob-bundle/" + name }
 // caller holds the lock. The error holds every problem that was found; they wrap
 // bundle.ErrPolicy, disk.ErrSpace, host.ErrValues, fs.ErrPermission, or are the
 // target's.
-func NewPlan(ctx context.Context, v *verify.Verified, target Target, o Options) (*Plan, error) {
+func NewPlan(ctx context.Context, v *verify.Verified, target Registry, o Options) (*Plan, error) {
 	l, err := ledger.Read(o.Root)
 	if err != nil {
 		return nil, err
@@ -129,7 +76,7 @@ func NewPlan(ctx context.Context, v *verify.Verified, target Target, o Options) 
 	if l.Rebuilt != nil {
 		o.Warn("%v; what is installed is known from receipts and releases", l.Rebuilt)
 	}
-	journal, err := ledger.ReadJournal(o.Root, target.Name())
+	journal, err := ledger.ReadJournal(o.Root, target.Name)
 	if err != nil {
 		return nil, err
 	}
@@ -198,13 +145,16 @@ func (p *Plan) checkSequence(ctx context.Context) error {
 	if p.Options.InPlace && p.ledger.Channels[info.Channel].Identity == p.Bundle.Identity {
 		return nil // this host has it, however far others are; nothing is stored or tagged
 	}
-	head, err := p.Target.Root(ctx, p.central, channelTag(info.Channel))
+	if p.Target.Network == nil {
+		return nil // the ledger knows what is in it
+	}
+	head, err := p.Target.Network.Root(ctx, p.central, channelTag(info.Channel))
 	if err != nil || head == nil {
 		return err
 	}
 	found, _, err := verify.Root(head, p.Options.Policy)
 	if err != nil {
-		p.Options.Warn("the bundle found on %s is not signed by a trusted key and is not taken into account: %v", p.Target.Name(), err)
+		p.Options.Warn("the bundle found on %s is not signed by a trusted key and is not taken into account: %v", p.Target.Name, err)
 		return nil
 	}
 	if found.Channel != info.Channel {
@@ -212,7 +162,7 @@ func (p *Plan) checkSequence(ctx context.Context) error {
 	}
 	return p.checkAgainst(
 		ledger.Channel{Sequence: found.Sequence, Identity: head.Identity(), Pending: p.ledger.Channels[info.Channel].Pending},
-		"on "+p.Target.Name(),
+		"on "+p.Target.Name,
 	)
 }
 
@@ -270,7 +220,7 @@ func (p *Plan) checkOwners(ctx context.Context) error {
 			}
 			if !meansSame(i, now) {
 				return fmt.Errorf("%w: %s/%s:%s belongs to %s (channel %q), and this bundle of channel %q would change it; --take-over allows that",
-					bundle.ErrPolicy, p.Target.Address(), i.Repository, tag, owner.Name, owner.Current().Channel, info.Channel)
+					bundle.ErrPolicy, p.Target.Address, i.Repository, tag, owner.Name, owner.Current().Channel, info.Channel)
 			}
 		}
 	}
@@ -283,7 +233,7 @@ func (p *Plan) foreignOwner(repo, tag string) (ledger.Deployment, bool) {
 	return owner, ok && owner.Current().Channel != p.Bundle.Info.Channel
 }
 
-func (p *Plan) place(repo, tag string) ledger.Place { return ledger.Tag(p.Target.Name(), repo, tag) }
+func (p *Plan) place(repo, tag string) ledger.Place { return ledger.Tag(p.Target.Name, repo, tag) }
 
 // tagNames returns the tags that an image may get.
 func (p *Plan) tagNames(i bundle.Image) []string {
@@ -433,7 +383,7 @@ func Published(l *ledger.Ledger, d ledger.Deployment) []ledger.Placed {
 
 // siteReference is how an image is called on the site.
 func (p *Plan) siteReference(i bundle.Image, d bundle.Digest) string {
-	s := p.Target.Address() + "/" + i.Repository
+	s := p.Target.Address + "/" + i.Repository
 	if i.Tag != "" {
 		return s + ":" + i.Tag
 	}

@@ -21,7 +21,7 @@ func (p *Plan) preflight(ctx context.Context) error {
 		Root:          o.Root,
 		HostRoot:      o.HostRoot,
 		FirstHostRoot: o.FirstHostRoot,
-		Registry:      p.Target.Address(),
+		Registry:      p.Target.Address,
 		PlainHTTP:     o.PlainHTTP,
 		Start:         o.Start,
 		Values:        o.Values,
@@ -45,12 +45,12 @@ func (p *Plan) preflight(ctx context.Context) error {
 		return errors.Join(append(problems, err)...)
 	}
 	problems = append(problems, p.checkRoom(repos), p.checkRights())
-	if !o.InPlace {
+	if p.Target.Network != nil && !o.InPlace {
 		var names []string
 		for _, r := range repos {
 			names = append(names, r.name)
 		}
-		problems = append(problems, p.Target.Ready(ctx, names))
+		problems = append(problems, p.Target.Network.Ready(ctx, names))
 	}
 	return errors.Join(problems...)
 }
@@ -77,7 +77,7 @@ func (p *Plan) checkApart() error {
 // leaving --registry away: what this host runs is one release, whatever registries the
 // name is installed in.
 func (p *Plan) checkElsewhere() error {
-	name, target := p.Bundle.Info.Name, p.Target.Name()
+	name, target := p.Bundle.Info.Name, p.Target.Name
 	if _, ok := p.ledger.Deployments[ledger.Key(name, target)]; ok {
 		return nil
 	}
@@ -103,15 +103,13 @@ func (p *Plan) checkElsewhere() error {
 // checkRoom compares what registry and files take with what their disks have.
 func (p *Plan) checkRoom(repos []*repository) error {
 	var demands []disk.Demand
-	if !p.Options.InPlace {
+	if p.Target.Store != nil {
 		blobs, links := p.content(repos)
-		registry, err := p.Target.Space(blobs, links)
+		registry, err := p.Target.Store.Space(blobs, links)
 		if err != nil {
 			return err
 		}
-		if registry.Dir != "" {
-			demands = append(demands, registry)
-		}
+		demands = append(demands, registry)
 	}
 	if p.release != nil {
 		demands = append(demands, p.release.Space())

@@ -19,8 +19,8 @@ import (
 	"github.com/oob-bundle/oob-bundle/manifests"
 )
 
-// crowded is a target that takes more room than there is.
-type crowded struct{ install.Target }
+// crowded is a store that takes more room than there is.
+type crowded struct{ install.Store }
 
 func (crowded) Space([]bundle.Descriptor, int) (disk.Demand, error) {
 	return disk.Demand{Dir: os.TempDir(), Bytes: 1 << 60, Files: 1}, nil
@@ -60,8 +60,10 @@ func TestPreflight(t *testing.T) {
 	}
 	file := w.bundleWith("demo", refs, func(o *create.Options) { o.Manifest = m })
 	_, err = w.install(file, func(s *site) {
-		s.target = func(context.Context, string) (install.Target, error) {
-			return crowded{registry.OpenExternal(client, shared.Host, install.CentralRepository("demo"))}, nil
+		s.target = func(context.Context, string) (install.Registry, error) {
+			r := registry.OpenExternal(client, shared.Host, install.CentralRepository("demo")).Registry()
+			r.Store = crowded{}
+			return r, nil
 		}
 	})
 	for _, class := range []error{host.ErrValues, disk.ErrSpace, remote.ErrRegistry} {

@@ -46,7 +46,7 @@ func (p *Plan) Preview(ctx context.Context) (*Preview, error) {
 			Channel:  info.Channel,
 			Sequence: info.Sequence,
 		},
-		Registry:  p.Target.Address(),
+		Registry:  p.Target.Address,
 		Release:   p.release.ID,
 		FileBytes: p.release.Size(),
 		Images:    []PreviewImage{},
@@ -134,10 +134,8 @@ func (p *Plan) missing(ctx context.Context, central *repository) ([]bundle.Descr
 	for _, d := range slices.Concat(central.blobs, central.manifests) {
 		all = append(all, at(d))
 	}
-	if t, ok := p.Target.(interface {
-		Missing(list []bundle.Descriptor) ([]bundle.Descriptor, error)
-	}); ok {
-		return t.Missing(all)
+	if p.Target.Store != nil {
+		return p.Target.Store.Missing(all)
 	}
 	root, err := p.Target.Resolve(ctx, p.central, retentionTag(p.Bundle.Identity, 0))
 	if err != nil || root == p.Bundle.Identity {

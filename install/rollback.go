@@ -12,7 +12,7 @@ import (
 // Site is an installation's surroundings, for changes that need no bundle.
 type Site struct {
 	Root   string
-	Target Target
+	Target Registry
 	Warn   func(format string, args ...any) // or nil
 	// Leave says that an uninstallation asks nothing of the target and changes nothing
 	// there: it is gone, or others need what is there.
@@ -34,7 +34,7 @@ func (s *Site) open(name, action string) (*ledger.Ledger, *ledger.Journal, error
 	if err != nil {
 		return nil, nil, err
 	}
-	j, err := ledger.ReadJournal(s.Root, s.Target.Name())
+	j, err := ledger.ReadJournal(s.Root, s.Target.Name)
 	if err != nil || j == nil {
 		return l, nil, err
 	}
@@ -52,7 +52,7 @@ func TakeBack(ctx context.Context, s Site, name string) (*ledger.Journal, error)
 	if err != nil {
 		return nil, err
 	}
-	j, err := ledger.ReadJournal(s.Root, s.Target.Name())
+	j, err := ledger.ReadJournal(s.Root, s.Target.Name)
 	if err != nil || j == nil || j.Name != name || j.Action == ledger.ActionUninstall {
 		return nil, err
 	}
@@ -172,7 +172,7 @@ func (s *Site) rollbackJournal(ctx context.Context, l *ledger.Ledger, d ledger.D
 	if err := s.checkData(d.Name, current, then.ID); err != nil {
 		return nil, err
 	}
-	j := ledger.NewJournal(ledger.ActionRollback, s.Target.Name())
+	j := ledger.NewJournal(ledger.ActionRollback, s.Target.Name)
 	j.Identity, j.Name, j.Version, j.Channel, j.Sequence = then.Identity, d.Name, then.Version, then.Channel, then.Sequence
 	j.Release, j.From = then.ID, current
 	next := l.Back(d, then.ID)

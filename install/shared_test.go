@@ -39,7 +39,7 @@ func (w *fixture) tryUndo(name string, do func(context.Context, install.Site, le
 	if err != nil {
 		return err
 	}
-	return do(w.t.Context(), install.Site{Root: w.root, Target: e, Warn: w.t.Logf}, d)
+	return do(w.t.Context(), install.Site{Root: w.root, Target: e.Registry(), Warn: w.t.Logf}, d)
 }
 
 func uninstall(ctx context.Context, s install.Site, d ledger.Deployment) error {

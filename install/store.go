@@ -28,9 +28,11 @@ type stored struct {
 func (p *Plan) store(ctx context.Context, repos []*repository, watch bundle.Watch) (*stored, error) {
 	s := &stored{partial: map[string]bool{}}
 	central := repos[0]
-	blobs, _ := p.content(repos)
-	if err := p.Target.Prepare(ctx, blobs); err != nil {
-		return nil, err
+	if p.Target.Store != nil {
+		blobs, _ := p.content(repos)
+		if err := p.Target.Store.Prepare(blobs); err != nil {
+			return nil, err
+		}
 	}
 	if err := p.fill(ctx, central, "", watch); err != nil {
 		return nil, err
@@ -185,8 +187,9 @@ func (p *Plan) storePartial(ctx context.Context, r *repository, s *stored) error
 		if err != nil {
 			return err
 		}
-		accepted, err := p.Target.PutPartial(ctx, r.name, m, data)
-		if err != nil {
+		err = p.Target.PutManifest(ctx, r.name, m, data)
+		accepted := err == nil
+		if !accepted && !errors.Is(err, ErrNotTaken) && !errors.Is(err, ErrMissing) {
 			return err
 		}
 		if err := p.storeCarried(ctx, r, i); err != nil {

@@ -14,7 +14,6 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/install"
 	"github.com/oob-bundle/oob-bundle/install/ledger"
-	"github.com/oob-bundle/oob-bundle/install/registry"
 	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 )
 
@@ -188,7 +187,7 @@ func TestLeavingAnUnfinishedChange(t *testing.T) {
 			if !errors.Is(err, install.ErrIncomplete) {
 				continue
 			}
-			target, err := registry.OpenEmbedded(t.Context(), w.root)
+			target, err := embedded(t.Context(), w.root)
 			if err != nil {
 				t.Fatal(err)
 			}

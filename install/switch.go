@@ -104,7 +104,7 @@ func (p *Plan) addRetention(repos []*repository, s *stored, add func(repo, name 
 func (p *Plan) disown(list []ledger.Wanted) {
 	root := p.place(p.central, retentionTag(p.Bundle.Identity, 0))
 	left := slices.ContainsFunc(list, func(w ledger.Wanted) bool { return w.Place == root && w.Found == w.Value })
-	if !left || p.Target.Shared() || len(p.ledger.Claims[root]) > 0 {
+	if !left || p.Target.Network != nil || len(p.ledger.Claims[root]) > 0 {
 		return
 	}
 	for i, w := range list {
@@ -201,7 +201,7 @@ func (p *Plan) next(wanted []ledger.Wanted, s *stored, about *host.About) *ledge
 			time.RFC3339,
 		),
 		Signers: []string{},
-		Address: p.Target.Address(),
+		Address: p.Target.Address,
 		InPlace: p.Options.InPlace && p.filled() == nil,
 		Images:  []ledger.Image{},
 	}
@@ -232,13 +232,13 @@ func (p *Plan) next(wanted []ledger.Wanted, s *stored, about *host.About) *ledge
 		}
 		r.Images = append(r.Images, image)
 	}
-	return p.ledger.With(info.Name, p.Target.Name(), r, wanted)
+	return p.ledger.With(info.Name, p.Target.Name, r, wanted)
 }
 
 // newJournal returns what the installation changes.
 func (p *Plan) newJournal(ctx context.Context, c *change, next *ledger.Ledger, wanted []ledger.Wanted) (*ledger.Journal, error) {
 	info := p.Bundle.Info
-	j := ledger.NewJournal(ledger.ActionInstall, p.Target.Name())
+	j := ledger.NewJournal(ledger.ActionInstall, p.Target.Name)
 	j.Identity, j.Name, j.Version, j.Channel, j.Sequence = p.Bundle.Identity, info.Name, info.Version, info.Channel, info.Sequence
 	forced := map[ledger.Place]bool{}
 	for _, w := range wanted {
@@ -273,7 +273,7 @@ func (p *Plan) setChannel(c ledger.Channel) error {
 // record writes the ledger that has the installation, and before it the receipt.
 func (p *Plan) record(next *ledger.Ledger, about *host.About) (*ledger.Receipt, error) {
 	root := p.Options.Root
-	d := next.Deployments[ledger.Key(p.Bundle.Info.Name, p.Target.Name())]
+	d := next.Deployments[ledger.Key(p.Bundle.Info.Name, p.Target.Name)]
 	receipt, err := next.Receipt(root, d, d.Current(), about)
 	if err != nil {
 		return nil, err

@@ -108,7 +108,7 @@ func outside(root, name string) (list []string) {
 // uninstallJournal returns what changes when a deployment goes.
 func (s *Site) uninstallJournal(ctx context.Context, l *ledger.Ledger, d ledger.Deployment) (*ledger.Journal, error) {
 	now := d.Current()
-	j := ledger.NewJournal(ledger.ActionUninstall, s.Target.Name())
+	j := ledger.NewJournal(ledger.ActionUninstall, s.Target.Name)
 	j.Identity, j.Name, j.Version, j.Channel, j.Sequence = now.Identity, d.Name, now.Version, now.Channel, now.Sequence
 	current, err := host.Current(s.Root, d.Name)
 	if err != nil {

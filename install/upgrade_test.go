@@ -18,7 +18,6 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/install"
 	"github.com/oob-bundle/oob-bundle/install/ledger"
-	"github.com/oob-bundle/oob-bundle/install/registry"
 	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 )
 
@@ -102,7 +101,7 @@ func TestHostWithState(t *testing.T) {
 		},
 		"an installation that it had begun": func(t *testing.T, w *fixture) {
 			unfinished(t, w, "install")
-			target, err := registry.OpenEmbedded(t.Context(), w.root)
+			target, err := embedded(t.Context(), w.root)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -168,7 +168,7 @@ func (f *installFlags) source(path string) (operate.Source, error) {
 
 // checkRegistry refuses a --registry that clients would not take for one.
 func (f *installFlags) checkRegistry() error {
-	if f.registry == "" || f.registry == operate.Embedded {
+	if f.registry == "" || f.registry == registry.Name {
 		return nil
 	}
 	name, prefix, _ := strings.Cut(f.registry, "/")

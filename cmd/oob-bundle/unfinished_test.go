@@ -47,9 +47,9 @@ func putFile(t *testing.T, key *world.Key, root string, file []byte, fail bool) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	var target install.Target = e
+	target := e.Registry()
 	if fail {
-		target = failing{e}
+		target.Target = failing{e}
 	}
 	plan, err := install.NewPlan(t.Context(), v, target, install.Options{Root: root, Policy: policy, Warn: t.Logf})
 	if err != nil {

@@ -25,7 +25,7 @@ type Source struct {
 	Path      string     // of a file; "" with Reference
 	Reference *Reference // of a bundle that another host has installed into a registry
 	Policy    verify.Policy
-	// Registry is HOST[:PORT][/PREFIX], Embedded, or "" for the one of the name, or below
+	// Registry is HOST[:PORT][/PREFIX], registry.Name, or "" for the one of the name, or below
 	// the root. It is left empty with Reference.
 	Registry string
 	// HostRoot and FirstHostRoot are those of install.Options.
@@ -64,7 +64,7 @@ func (s Source) name() string {
 // opened is a verified bundle, the lock of the root, and the target.
 type opened struct {
 	verified *verify.Verified
-	target   install.Target
+	target   install.Registry
 	options  install.Options
 	close    func() error
 }
@@ -132,7 +132,7 @@ func (o *Operator) open(ctx context.Context, s Source) (_ *opened, err error) {
 	}
 	closers = append(closers, lock.Release)
 	x.target, err = o.openTarget(ctx, address, x.verified.Info.Name)
-	if e, ok := x.target.(*registry.External); ok {
+	if e, ok := x.target.Target.(*registry.External); ok {
 		e.Expect(x.verified.Geometry)
 	}
 	return x, err
@@ -259,7 +259,7 @@ func (o *Operator) Install(ctx context.Context, opt InstallOptions) (result *Ins
 			running.Name, running.Version,
 		)
 	}
-	_, embedded := x.target.(*registry.Embedded)
+	_, embedded := x.target.Target.(*registry.Embedded)
 	result.Serves = embedded && !result.Nothing && len(result.Receipt.Images) > 0
 	return result, nil
 }
@@ -277,20 +277,20 @@ func (o *Operator) notePlatform(name string, info bundle.Info) {
 }
 
 // noteStoring tells what is going to be stored.
-func (o *Operator) noteStoring(name string, plan *install.Plan, v *verify.Verified, target install.Target) {
+func (o *Operator) noteStoring(name string, plan *install.Plan, v *verify.Verified, target install.Registry) {
 	switch {
 	case plan.Done():
 	case plan.Options.InPlace:
-		o.Note("%s: signature and manifests are good; laying out %s %s, whose images %s has", name, v.Info.Name, v.Info.Version, target.Address())
+		o.Note("%s: signature and manifests are good; laying out %s %s, whose images %s has", name, v.Info.Name, v.Info.Version, target.Address)
 	default:
 		o.Note("%s: signature, headers and manifests are good; storing %s %s (%s, %s) in %s",
-			name, v.Info.Name, v.Info.Version, count(len(v.Deployment.Images), "image"), record.Human(v.PayloadSize()), target.Address())
+			name, v.Info.Name, v.Info.Version, count(len(v.Deployment.Images), "image"), record.Human(v.PayloadSize()), target.Address)
 	}
 }
 
 // filling marks an error of a registry that was to be filled.
-func filling(target install.Target, err error) error {
-	if target.Name() != Embedded && errors.Is(err, remote.ErrRegistry) {
+func filling(target install.Registry, err error) error {
+	if target.Name != registry.Name && errors.Is(err, remote.ErrRegistry) {
 		return &RegistryError{err}
 	}
 	return err

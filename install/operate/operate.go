@@ -17,9 +17,6 @@ import (
 	"github.com/oob-bundle/oob-bundle/install/service"
 )
 
-// Embedded is the name of the registry below the root as a target.
-const Embedded = "embedded"
-
 // ErrDrift marks something that is not as it was installed.
 var ErrDrift = errors.New("it is not as it was installed")
 
@@ -38,15 +35,19 @@ type Operator struct {
 
 // openTarget returns the target of a name: the address of a registry, or that of the one
 // below the root.
-func (o *Operator) openTarget(ctx context.Context, name, deployment string) (install.Target, error) {
-	if name == "" || name == Embedded {
-		return registry.OpenEmbedded(ctx, o.Root)
+func (o *Operator) openTarget(ctx context.Context, name, deployment string) (install.Registry, error) {
+	if name == "" || name == registry.Name {
+		e, err := registry.OpenEmbedded(ctx, o.Root)
+		if err != nil {
+			return install.Registry{}, err
+		}
+		return e.Registry(), nil
 	}
 	client, err := o.Client()
 	if err != nil {
-		return nil, err
+		return install.Registry{}, err
 	}
-	return registry.OpenExternal(client, name, install.CentralRepository(deployment)), nil
+	return registry.OpenExternal(client, name, install.CentralRepository(deployment)).Registry(), nil
 }
 
 func (o *Operator) manager(timeout time.Duration) *service.Manager {

@@ -103,11 +103,11 @@ func (r *repair) find() (err error) {
 	}
 	r.warnRebuilt(r.ledger)
 	v := r.verified
-	if r.installed, err = r.ledger.Find(v.Info.Name, r.target.Name()); err != nil {
+	if r.installed, err = r.ledger.Find(v.Info.Name, r.target.Name); err != nil {
 		return err
 	}
 	now := r.installed.Current()
-	r.embedded, _ = r.target.(*registry.Embedded)
+	r.embedded, _ = r.target.Target.(*registry.Embedded)
 	r.out.Earlier = now.Identity != v.Identity
 	known := slices.ContainsFunc(r.installed.Releases, func(k ledger.Release) bool { return k.Identity == v.Identity })
 	if r.out.Earlier && (r.embedded == nil || !known) {
@@ -193,7 +193,7 @@ func (r *repair) retainAgain(ctx context.Context) error {
 	for _, m := range v.Blobs() {
 		all = append(all, bundle.Descriptor{MediaType: m.Type, Digest: m.Digest, Size: m.Size})
 	}
-	if err := e.Prepare(ctx, all); err != nil {
+	if err := e.Prepare(all); err != nil {
 		return err
 	}
 	for _, release := range r.installed.Releases {
@@ -315,7 +315,7 @@ func storeAgain(
 		}
 		blobs = append(blobs, b)
 	}
-	if err := e.Prepare(ctx, blobs); err != nil {
+	if err := e.Prepare(blobs); err != nil {
 		return err
 	}
 	for _, b := range blobs {
@@ -331,11 +331,11 @@ func storeAgain(
 }
 
 // otherBundles names the bundles besides one that have something on a target.
-func otherBundles(l *ledger.Ledger, target install.Target, except bundle.Digest) []string {
+func otherBundles(l *ledger.Ledger, target install.Registry, except bundle.Digest) []string {
 	var list []string
 	for _, d := range l.Sorted() {
 		for _, r := range d.Releases {
-			if d.Registry == target.Name() && r.Identity != except {
+			if d.Registry == target.Name && r.Identity != except {
 				list = append(list, fmt.Sprintf("%s %s (%s)", d.Name, r.Version, r.Identity))
 			}
 		}

@@ -11,6 +11,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/install"
 	"github.com/oob-bundle/oob-bundle/install/host"
 	"github.com/oob-bundle/oob-bundle/install/ledger"
+	"github.com/oob-bundle/oob-bundle/install/registry"
 	"github.com/oob-bundle/oob-bundle/install/service"
 )
 
@@ -227,7 +228,7 @@ func (r *rollback) find() (err error) {
 
 // stop stops what runs, when the images of the other release are there.
 func (r *rollback) stop(ctx context.Context) error {
-	if err := pullImages(ctx, r.manager, r.Root, r.installed.Registry != Embedded, r.older); err != nil || !r.migrated {
+	if err := pullImages(ctx, r.manager, r.Root, r.installed.Registry != registry.Name, r.older); err != nil || !r.migrated {
 		return err
 	}
 	if r.dump == "" { // a dump that is put back ends what another one began
@@ -281,7 +282,7 @@ func (o *Operator) takenBack(ctx context.Context, d subject, opt RollbackOptions
 		return result, err
 	}
 	manager := o.manager(opt.StartTimeout)
-	if err := pullImages(ctx, manager, o.Root, d.Registry != Embedded, about); err != nil {
+	if err := pullImages(ctx, manager, o.Root, d.Registry != registry.Name, about); err != nil {
 		return nil, err
 	}
 	return result, manager.Up(ctx, about)

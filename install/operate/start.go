@@ -21,7 +21,7 @@ import (
 // launch starts a release, and goes back to the one before if it does not come up.
 type launch struct {
 	*Operator
-	target   install.Target
+	target   install.Registry
 	manager  *service.Manager
 	prepared bool // what ran before has made room
 }
@@ -33,7 +33,7 @@ const restart = 2 * time.Minute
 // room is what runs, which need not be what is current.
 func (l *launch) before(ctx context.Context, next *host.About) error {
 	l.prepared = true
-	if err := pullImages(ctx, l.manager, l.Root, l.target.Name() != Embedded, next); err != nil {
+	if err := pullImages(ctx, l.manager, l.Root, l.target.Name != registry.Name, next); err != nil {
 		return err
 	}
 	running, err := l.manager.Running(next.Name)
@@ -171,7 +171,7 @@ func (l *launch) back(ctx context.Context, next *host.About) error {
 	if err != nil {
 		return err
 	}
-	d, err := installed.Find(next.Name, l.target.Name())
+	d, err := installed.Find(next.Name, l.target.Name)
 	if err != nil {
 		return err
 	}

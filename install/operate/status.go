@@ -205,7 +205,7 @@ func tagDrift(root string, l *ledger.Ledger, d ledger.Deployment) (list []host.D
 		if err != nil {
 			return list, err
 		}
-		if r.ID == d.Current().ID && d.Registry == Embedded {
+		if r.ID == d.Current().ID && d.Registry == registry.Name {
 			moved, err := elsewhere(root, install.Published(l, d))
 			if err != nil {
 				return list, err
@@ -223,7 +223,7 @@ func tagDrift(root string, l *ledger.Ledger, d ledger.Deployment) (list []host.D
 // there any more, although what they kept may be: repair with the release's bundle makes
 // them again. A release that rollback can return to counts as long as its root is there.
 func lostTags(root string, l *ledger.Ledger, d ledger.Deployment, r ledger.Release) (list []string, err error) {
-	if d.Registry != Embedded {
+	if d.Registry != registry.Name {
 		return nil, nil
 	}
 	if r.ID != d.Current().ID && !registry.HasBelow(root, install.CentralRepository(d.Name), r.Identity) {
@@ -283,7 +283,7 @@ func (s *Status) Drift() int {
 // elsewhere lists the registries that somebody else keeps.
 func (s *Status) elsewhere() (list []string) {
 	for _, d := range s.Deployments {
-		if d.Registry != Embedded && !slices.Contains(list, d.Registry) {
+		if d.Registry != registry.Name && !slices.Contains(list, d.Registry) {
 			list = append(list, d.Registry)
 		}
 	}

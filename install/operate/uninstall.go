@@ -45,7 +45,7 @@ func (o *Operator) Uninstall(ctx context.Context, opt UninstallOptions) (result 
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, release()) }()
-	if opt.LeaveRegistry && d.Registry == Embedded {
+	if opt.LeaveRegistry && d.Registry == registry.Name {
 		return nil, ErrOwnRegistry
 	}
 	site.Leave = opt.LeaveRegistry
@@ -134,8 +134,8 @@ func ours(d ledger.Deployment, a *host.About) bool {
 
 // collectUnneeded removes from the registry below the root what no tag leads to. What
 // another deployment has lost, or what is damaged, is no reason to keep this one.
-func (o *Operator) collectUnneeded(ctx context.Context, target install.Target) (registry.Collected, error) {
-	e, ok := target.(*registry.Embedded)
+func (o *Operator) collectUnneeded(ctx context.Context, target install.Registry) (registry.Collected, error) {
+	e, ok := target.Target.(*registry.Embedded)
 	if !ok {
 		return registry.Collected{}, nil
 	}
@@ -168,7 +168,7 @@ func (o *Operator) Collect(ctx context.Context) (removed registry.Collected, err
 		return removed, err
 	}
 	for _, j := range journals {
-		if j.Registry == Embedded {
+		if j.Registry == registry.Name {
 			return removed, install.Unfinished(o.Root, j)
 		}
 	}

@@ -241,7 +241,7 @@ func TestUndo(t *testing.T) {
 	if len(tree(t, root)) <= len(before) {
 		t.Fatal("nothing was added")
 	}
-	if err := second.Undo(t.Context()); err != nil {
+	if err := second.Undo(); err != nil {
 		t.Fatal(err)
 	}
 	after := tree(t, root)

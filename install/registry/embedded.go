@@ -81,11 +81,8 @@ func (e *Embedded) Space(blobs []bundle.Descriptor, links int) (disk.Demand, err
 	return need, nil
 }
 
-// Ready has nothing to ask: who may write below the root may fill it.
-func (e *Embedded) Ready(context.Context, []string) error { return nil }
-
 // Prepare writes down what is going to be stored.
-func (e *Embedded) Prepare(_ context.Context, blobs []bundle.Descriptor) error {
+func (e *Embedded) Prepare(blobs []bundle.Descriptor) error {
 	missing, err := e.Missing(blobs)
 	if err != nil {
 		return err
@@ -116,15 +113,14 @@ func (e *Embedded) Missing(blobs []bundle.Descriptor) ([]bundle.Descriptor, erro
 // errors, and stderr is for people.
 func quiet() { logrus.SetOutput(io.Discard) }
 
-// Name is how the target is called in the state and in messages.
-func (e *Embedded) Name() string { return "embedded" }
+// Name is how the registry below the root is called in the ledger and in messages.
+const Name = "embedded"
 
-// Address is what references on the site begin with: the address at which
-// registry serve listens unless told otherwise.
-func (e *Embedded) Address() string { return DefaultListen }
-
-// Shared implements install.Target.
-func (e *Embedded) Shared() bool { return false }
+// Registry returns e as the place where an installation puts images. Its address is the one
+// at which registry serve listens unless told otherwise.
+func (e *Embedded) Registry() install.Registry {
+	return install.Registry{Target: e, Name: Name, Address: DefaultListen, Store: e}
+}
 
 func (e *Embedded) repository(ctx context.Context, name string) (distribution.Repository, error) {
 	named, err := reference.WithName(name)
@@ -198,8 +194,8 @@ func (e *Embedded) dropWrongSize(ctx context.Context, d bundle.Descriptor) error
 	return e.store.Delete(ctx, blobPath(d.Digest))
 }
 
-// PutManifest stores a manifest whose children are there, and remembers what it
-// refers to for the referrers endpoint.
+// PutManifest stores a manifest, and remembers what it refers to for the referrers
+// endpoint. The storage does not look at the children of an index.
 func (e *Embedded) PutManifest(ctx context.Context, repo string, m *bundle.Manifest, data []byte) error {
 	r, err := e.repository(ctx, repo)
 	if err != nil {
@@ -228,11 +224,6 @@ func (e *Embedded) PutManifest(ctx context.Context, repo string, m *bundle.Manif
 		return fmt.Errorf("%w: manifest %s was stored as %s", bundle.ErrDigest, m.Descriptor.Digest, got)
 	}
 	return e.recordReferrer(ctx, repo, m)
-}
-
-// PutPartial stores an index of which not all manifests are there.
-func (e *Embedded) PutPartial(ctx context.Context, repo string, m *bundle.Manifest, data []byte) (accepted bool, err error) {
-	return true, e.PutManifest(ctx, repo, m, data) // the storage does not look at an index's children
 }
 
 // Resolve returns the digest that a tag has, or "".
@@ -274,11 +265,6 @@ func (e *Embedded) Tag(ctx context.Context, repo, tag string, to bundle.Digest) 
 	return err
 }
 
-// Root returns nil: the state beside the registry knows what is installed.
-func (e *Embedded) Root(context.Context, string, string) (*bundle.Head, error) {
-	return nil, nil
-}
-
 // Sync makes everything that was stored durable.
 func (e *Embedded) Sync() error {
 	if _, err := os.Stat(e.store.dir); errors.Is(err, fs.ErrNotExist) {
@@ -291,7 +277,7 @@ func (e *Embedded) Sync() error {
 }
 
 // Undo removes what was stored since the registry was opened.
-func (e *Embedded) Undo(context.Context) error {
+func (e *Embedded) Undo() error {
 	if err := errors.Join(e.store.undo(), e.incoming.end()); err != nil {
 		return err
 	}

@@ -14,7 +14,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
-	"github.com/oob-bundle/oob-bundle/bundle/disk"
 	"github.com/oob-bundle/oob-bundle/bundle/remote"
 	"github.com/oob-bundle/oob-bundle/install"
 )
@@ -49,14 +48,13 @@ func OpenExternal(client *remote.Client, address string, mounting ...string) *Ex
 	return e
 }
 
-// Name is how the target is called in the state and in messages.
-func (e *External) Name() string { return e.Address() }
+// Registry returns e as the place where an installation puts images.
+func (e *External) Registry() install.Registry {
+	return install.Registry{Target: e, Name: e.Address(), Address: e.Address(), Network: e}
+}
 
 // Address is what references on the site begin with.
 func (e *External) Address() string { return strings.TrimSuffix(e.host+"/"+e.prefix, "/") }
-
-// Shared implements install.Target.
-func (e *External) Shared() bool { return true }
 
 func (e *External) repository(ctx context.Context, name string) (*remote.Repository, error) {
 	e.mu.Lock()
@@ -117,11 +115,6 @@ func (e *External) checkTypes(ctx context.Context, repo string) error {
 		bundle.ErrPolicy, e.Address(), strings.Join(named, ", "), more, remote.DockerTypesHint)
 }
 
-// Space returns nothing: a push needs no local disk, and registries do not report free space.
-func (e *External) Space([]bundle.Descriptor, int) (disk.Demand, error) {
-	return disk.Demand{}, nil
-}
-
 // Ready begins an upload to each repository and gives it up. The error names all
 // that refuse, and wraps remote.ErrRegistry. If Expect was called, it also asks whether
 // the registry takes the media types, and the error may wrap bundle.ErrPolicy.
@@ -150,22 +143,6 @@ func (e *External) Ready(ctx context.Context, repos []string) error {
 
 // asking is how many repositories are asked at a time.
 const asking = 4
-
-// Prepare asks whether the registry takes the media types of the manifests, if Ready has
-// not done that. The error wraps bundle.ErrPolicy if it does not.
-func (e *External) Prepare(ctx context.Context, blobs []bundle.Descriptor) error {
-	if len(e.from) == 0 || e.asked {
-		return nil
-	}
-	if len(e.docker) == 0 {
-		for _, d := range blobs {
-			if dockerType(d.MediaType) {
-				e.docker = append(e.docker, "the manifest "+string(d.Digest))
-			}
-		}
-	}
-	return e.checkTypes(ctx, strings.TrimPrefix(e.from[0], e.prefix))
-}
 
 // HasBlob reports whether the repository has the blob with its full size.
 func (e *External) HasBlob(ctx context.Context, repo string, d bundle.Descriptor) (bool, error) {
@@ -228,25 +205,17 @@ func (e *External) PutManifest(ctx context.Context, repo string, m *bundle.Manif
 	return classed(r.PushReferrer(ctx, m, data))
 }
 
-// classed marks that the registry has lost content, or does not take its type.
+// classed marks that the registry has lost content, or does not take the manifest.
 func classed(err error) error {
 	switch {
 	case remote.Missing(err):
 		return fmt.Errorf("%w: %w", install.ErrMissing, err)
 	case remote.Unsupported(err):
-		return fmt.Errorf("%w: %w", bundle.ErrPolicy, err)
+		return fmt.Errorf("%w: %w: %w", bundle.ErrPolicy, install.ErrNotTaken, err)
+	case remote.Refused(err):
+		return fmt.Errorf("%w: %w", install.ErrNotTaken, err)
 	}
 	return err
-}
-
-// PutPartial offers an index of which not all manifests are there; many
-// registries refuse that, which is not an error.
-func (e *External) PutPartial(ctx context.Context, repo string, m *bundle.Manifest, data []byte) (accepted bool, err error) {
-	err = e.PutManifest(ctx, repo, m, data)
-	if remote.Refused(err) || remote.Unsupported(err) {
-		return false, nil
-	}
-	return err == nil, err
 }
 
 // Resolve returns the digest that a tag has, or "".
@@ -315,10 +284,3 @@ func (e *External) Root(ctx context.Context, repo, tag string) (*bundle.Head, er
 type buffer []byte
 
 func (b buffer) WriteAt(p []byte, off int64) (int, error) { return copy(b[off:], p), nil }
-
-// Sync has nothing to do: a registry that says 201 has it.
-func (e *External) Sync() error { return nil }
-
-// Undo has nothing to do: blobs become part of a registry only when complete
-// and good, and no registry lets them be taken back for certain.
-func (e *External) Undo(context.Context) error { return nil }

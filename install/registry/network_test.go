@@ -332,7 +332,7 @@ func (s *site) install(t *testing.T, h *network.Host, path string) error {
 		}
 	}()
 	warn := func(format string, args ...any) { s.texts = append(s.texts, fmt.Sprintf(format, args...)) }
-	target := registry.OpenExternal(h.Client(t), h.Address, install.CentralRepository(v.Info.Name))
+	target := registry.OpenExternal(h.Client(t), h.Address, install.CentralRepository(v.Info.Name)).Registry()
 	plan, err := install.NewPlan(ctx, v, target, install.Options{Root: s.root, Policy: policy, Warn: warn})
 	if err != nil {
 		return err

@@ -14,6 +14,7 @@ import (
 
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/bundle/remote"
+	"github.com/oob-bundle/oob-bundle/install"
 	"github.com/oob-bundle/oob-bundle/install/registry"
 	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 )
@@ -65,7 +66,7 @@ func TestDockerTypes(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			check := func(what string, err error, named bool) {
+			check := func(what string, err error) {
 				t.Helper()
 				if len(test.refused) == 0 {
 					if err != nil {
@@ -77,7 +78,7 @@ func TestDockerTypes(t *testing.T) {
 					t.Fatalf("%s: got %v", what, err)
 				}
 				for image, ref := range refs {
-					want := named && strings.Contains(strings.Join(test.refused, " "), image)
+					want := strings.Contains(strings.Join(test.refused, " "), image)
 					if strings.Contains(err.Error(), ref) != want {
 						t.Errorf("%s: %s is named or not: %v", what, image, err)
 					}
@@ -85,13 +86,7 @@ func TestDockerTypes(t *testing.T) {
 			}
 			known := registry.OpenExternal(client, site.Host+"/prefix", "central/repo")
 			known.Expect(g)
-			check("Ready", known.Ready(t.Context(), []string{"central/repo", "team/x"}), true)
-			var blobs []bundle.Descriptor
-			for _, m := range g.Blobs() {
-				blobs = append(blobs, bundle.Descriptor{MediaType: m.Type, Digest: m.Digest, Size: m.Size})
-			}
-			unknown := registry.OpenExternal(client, site.Host, "central/repo")
-			check("Prepare", unknown.Prepare(t.Context(), blobs), false)
+			check("Ready", known.Ready(t.Context(), []string{"central/repo", "team/x"}))
 			if n := stored.Load(); n > 0 {
 				t.Errorf("asking left %d things there", n)
 			}
@@ -100,7 +95,7 @@ func TestDockerTypes(t *testing.T) {
 }
 
 // TestDockerTypeRefused: a manifest whose type the registry does not take is refused by
-// policy, and an index that is offered is optional.
+// policy.
 func TestDockerTypeRefused(t *testing.T) {
 	site := world.NewRegistry(t, world.OCIOnly)
 	target := external(t, site.Host)
@@ -109,16 +104,9 @@ func TestDockerTypeRefused(t *testing.T) {
 	if err := target.PutBlob(t.Context(), "team/app", *m.Config, "", reader(configOf(t, img))); err != nil {
 		t.Fatal(err)
 	}
-	if err := target.PutManifest(
-		t.Context(),
-		"team/app",
-		m, data,
-	); !errors.Is(err, bundle.ErrPolicy) ||
-		!strings.Contains(err.Error(), "docker2s2") {
+	err := target.PutManifest(t.Context(), "team/app", m, data)
+	if !errors.Is(err, bundle.ErrPolicy) || !errors.Is(err, install.ErrNotTaken) || !strings.Contains(err.Error(), "docker2s2") {
 		t.Errorf("got %v", err)
-	}
-	if accepted, err := target.PutPartial(t.Context(), "team/app", m, data); accepted || err != nil {
-		t.Errorf("offered: %t, %v", accepted, err)
 	}
 }
 
