@@ -13,18 +13,18 @@ import (
 
 // openBeside makes sure, before anything is fetched, that what goes beside the
 // bundle can stand there. It returns the program that goes along, or nil.
-func (o *Options) openBeside() (*kit.Program, error) {
-	if err := record.Replaceable(record.FileName(o.Output)); err != nil {
+func (j *job) openBeside() (*kit.Program, error) {
+	if err := record.Replaceable(record.FileName(j.Output)); err != nil {
 		return nil, err
 	}
-	if o.Installer == "" {
+	if j.Installer == "" {
 		return nil, nil
 	}
-	p, err := kit.Open(o.Installer, o.Platforms[0])
+	p, err := kit.Open(j.Installer, j.Platforms[0])
 	if err != nil {
 		return nil, err
 	}
-	if err := p.CheckPlace(filepath.Dir(o.Output), filepath.Base(o.Output)); err != nil {
+	if err := p.CheckPlace(filepath.Dir(j.Output), filepath.Base(j.Output)); err != nil {
 		_ = p.Close() // nothing was written
 		return nil, err
 	}
@@ -34,7 +34,7 @@ func (o *Options) openBeside() (*kit.Program, error) {
 // beside is what is written about a bundle that is complete and has not got its
 // name yet: a bundle that stands under its name has all of it.
 type beside struct {
-	*Options
+	*job
 	out       *output
 	program   *kit.Program // nil for none
 	signature bundle.Signature

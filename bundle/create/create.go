@@ -55,14 +55,29 @@ type Options struct {
 	// Resolved, if not nil, is called when every size is known. What it returns
 	// is told how the payload comes.
 	Resolved func(g *bundle.Geometry, l *manifests.Lock) bundle.Watch
-	Warn     func(format string, args ...any) // nil means that nobody wants to know
+	Warn     func(format string, args ...any) // nil discards warnings
+}
 
+// job is Options with nothing left open: the lock, the defaults and the manifest's own
+// choices are in it.
+type job struct {
+	Options
 	selection *manifests.Selection
+	sequence  int64
+}
+
+// newJob decides what Options leave open. Errors wrap manifests.ErrInvalid or ErrMismatch.
+func newJob(o Options) (*job, error) {
+	j := &job{Options: o}
+	if err := j.setDefaults(); err != nil {
+		return nil, err
+	}
+	return j, j.setTime()
 }
 
 // Result describes the finished bundle.
 type Result struct {
-	Geometry *bundle.Geometry // without its Manifests
+	Geometry *bundle.Geometry
 	Identity bundle.Digest
 	Lock     *manifests.Lock
 	Output   string   // the path by which the bundle is opened
@@ -106,17 +121,16 @@ func (c *content) geometry() (*bundle.Geometry, error) {
 }
 
 // lay resolves the manifest and decides where everything goes. Dir is for what is looked into.
-// The geometry has no Manifests: while the content comes, memory is for buffers.
-func (o *Options) lay(ctx context.Context, dir string) (*manifests.Lock, *content, *bundle.Geometry, error) {
-	resolved, err := o.resolve(ctx, dir)
+func (j *job) lay(ctx context.Context, dir string) (*manifests.Lock, *content, *bundle.Geometry, error) {
+	resolved, err := j.resolve(ctx, dir)
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	lock, err := o.lock(resolved)
+	lock, err := j.lock(resolved)
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	c, err := assemble(lock, o.selection, resolved)
+	c, err := assemble(lock, j.selection, resolved)
 	if err != nil {
 		return nil, nil, nil, err
 	}
@@ -124,7 +138,6 @@ func (o *Options) lay(ctx context.Context, dir string) (*manifests.Lock, *conten
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	g.Manifests = nil
 	return lock, c, g, nil
 }
 
@@ -146,17 +159,18 @@ func checkWritten(ctx context.Context, d *bundle.Deployment, g *bundle.Geometry,
 // ErrFormat or ErrSpace, remote.ErrRegistry, kit.ErrProgram, ErrLocked, or are the
 // file system's.
 func Run(ctx context.Context, o Options) (result *Result, err error) {
-	if err := o.setDefaults(); err != nil {
+	j, err := newJob(o)
+	if err != nil {
 		return nil, err
 	}
-	program, err := o.openBeside()
+	program, err := j.openBeside()
 	if err != nil {
 		return nil, err
 	}
 	if program != nil {
 		defer func() { err = errors.Join(err, program.Close()) }()
 	}
-	out, err := openOutput(o.Output, o.VolumeSize)
+	out, err := openOutput(j.Output, j.VolumeSize)
 	if err != nil {
 		return nil, err
 	}
@@ -164,17 +178,14 @@ func Run(ctx context.Context, o Options) (result *Result, err error) {
 		out.beside += program.Size
 	}
 	if other := out.otherForm(); other != "" {
-		o.Warn("%s is there, too: lock and record beside it will be of the bundle that is made now", other)
+		j.Warn("%s is there, too: lock and record beside it will be of the bundle that is made now", other)
 	}
 	defer func() {
 		if result == nil {
 			err = errors.Join(err, out.abandon())
 		}
 	}()
-	if err := o.setTime(); err != nil {
-		return nil, err
-	}
-	reuse, err := openReusable(o.Reuse)
+	reuse, err := openReusable(j.Reuse)
 	defer func() {
 		for _, r := range reuse {
 			err = errors.Join(err, r.file.Close())
@@ -183,48 +194,48 @@ func Run(ctx context.Context, o Options) (result *Result, err error) {
 	if err != nil {
 		return nil, err
 	}
-	lock, content, g, err := o.lay(ctx, out.intake())
+	lock, content, g, err := j.lay(ctx, out.intake())
 	if err != nil {
 		return nil, err
 	}
 	f := newFiller(g, content, out)
-	f.reuse, f.warn = reuse, o.Warn
-	if o.Resolved != nil {
-		f.watch = o.Resolved(g, lock)
+	f.reuse, f.warn = reuse, j.Warn
+	if j.Resolved != nil {
+		f.watch = j.Resolved(g, lock)
 	}
-	if err := out.begin(o.beginning(), g); err != nil {
+	if err := out.begin(j.beginning(), g); err != nil {
 		return nil, err
 	}
 	f.resume()
-	if err := f.run(ctx, o.Jobs); err != nil {
+	if err := f.run(ctx, j.Jobs); err != nil {
 		return nil, err
 	}
 	if err := checkWritten(ctx, content.deployment, g, out.file); err != nil {
 		return nil, err
 	}
 	result = &Result{
-		Geometry: g, Identity: bundle.DigestOf(g.Root), Lock: lock, Output: out.first(), LockFile: LockFile(o.Output),
+		Geometry: g, Identity: bundle.DigestOf(g.Root), Lock: lock, Output: out.first(), LockFile: LockFile(j.Output),
 		Reused: f.reused.Load(),
 	}
-	own, err := o.sign(out, g, lock)
+	own, err := j.sign(out, g, lock)
 	if err != nil {
 		return nil, err
 	}
-	b := beside{Options: &o, out: out, program: program, signature: own, reuse: reuse}
+	b := beside{job: j, out: out, program: program, signature: own, reuse: reuse}
 	if err := b.write(result); err != nil {
 		return nil, err
 	}
 	if result.Volumes, err = out.place(); err != nil {
 		return nil, err
 	}
-	o.warnReplaced(result, out.before)
+	j.warnReplaced(result, out.before)
 	return result, nil
 }
 
 // warnReplaced reports that the bundle took the place of another one, if it did.
-func (o *Options) warnReplaced(r *Result, before bundle.Digest) {
+func (j *job) warnReplaced(r *Result, before bundle.Digest) {
 	if before != "" && before != r.Identity {
-		o.Warn("%s was the bundle %s before, and is another one now", r.Output, before)
+		j.Warn("%s was the bundle %s before, and is another one now", r.Output, before)
 	}
 }
 
@@ -232,24 +243,22 @@ func (o *Options) warnReplaced(r *Result, before bundle.Digest) {
 // into, and are kept below dir, which is removed. Errors are those of Run.
 func Lock(ctx context.Context, o Options, dir string) (l *manifests.Lock, err error) {
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	if err := o.setDefaults(); err != nil {
-		return nil, err
-	}
-	if err := o.setTime(); err != nil {
-		return nil, err
-	}
-	r, err := o.resolve(ctx, dir)
+	j, err := newJob(o)
 	if err != nil {
 		return nil, err
 	}
-	return o.lock(r)
+	r, err := j.resolve(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
+	return j.lock(r)
 }
 
 // resolve finds out what the selection stands for, and says which images its
 // charts ask for that are not among it.
-func (o *Options) resolve(ctx context.Context, dir string) (*pull.Resolved, error) {
-	r, err := o.Source.Resolve(ctx, pull.Request{
-		Selection: o.selection, Jobs: o.Jobs, Dir: dir, WithoutReferrers: o.WithoutReferrers, Pinned: o.pinned,
+func (j *job) resolve(ctx context.Context, dir string) (*pull.Resolved, error) {
+	r, err := j.Source.Resolve(ctx, pull.Request{
+		Selection: j.selection, Jobs: j.Jobs, Dir: dir, WithoutReferrers: j.WithoutReferrers, Pinned: j.pinned,
 	})
 	if err != nil {
 		return nil, err
@@ -262,7 +271,7 @@ func (o *Options) resolve(ctx context.Context, dir string) (*pull.Resolved, erro
 	}
 	for _, i := range locked {
 		if i.Moved != "" {
-			o.Warn(
+			j.Warn(
 				"%s: the lock has %s, and %s; if that is a surprise, compare the lock with the one that was reviewed",
 				i.Reference, i.Top.Digest, i.Moved,
 			)
@@ -271,15 +280,15 @@ func (o *Options) resolve(ctx context.Context, dir string) (*pull.Resolved, erro
 	carried := map[string]bool{}
 	for _, i := range r.Images {
 		carried[i.Reference.Repository()] = true
-		o.warnOf(i)
+		j.warnOf(i)
 	}
 	for _, c := range r.Charts {
-		o.warnOf(c.OCI)
+		j.warnOf(c.OCI)
 	}
-	for _, v := range o.selection.VerifyImages {
+	for _, v := range j.selection.VerifyImages {
 		if !slices.ContainsFunc(r.Images, func(i *pull.Image) bool { return i.Called(v.Images) }) &&
 			!slices.ContainsFunc(r.Charts, func(c *pull.Chart) bool { return c.OCI != nil && c.OCI.Called(v.Images) }) {
-			o.Warn("verifyImages asks for signatures on %s, and no image is called that: nothing was checked by it", v.Images)
+			j.Warn("verifyImages asks for signatures on %s, and no image is called that: nothing was checked by it", v.Images)
 		}
 	}
 	for _, c := range r.Charts {
@@ -289,24 +298,24 @@ func (o *Options) resolve(ctx context.Context, dir string) (*pull.Resolved, erro
 			if err != nil || carried[ref.Repository()] || slices.ContainsFunc(c.Wanted.UnusedImages, unused) {
 				continue
 			}
-			o.Warn(
+			j.Warn(
 				"chart %s %s names the image %s, which is not carried; add it, or name it in unusedImages",
 				c.Wanted.Name, c.Wanted.Version, image,
 			)
 		}
 	}
-	return r, o.warnUnquoted(r.Files)
+	return r, j.warnUnquoted(r.Files)
 }
 
 // warnUnquoted warns of templates that print values without quoting them.
-func (o *Options) warnUnquoted(files []*pull.Blob) error {
+func (j *job) warnUnquoted(files []*pull.Blob) error {
 	for _, f := range files {
-		found, err := o.selection.Host.Unquoted(f.Wanted.Path, f.Text)
+		found, err := j.selection.Host.Unquoted(f.Wanted.Path, f.Text)
 		if err != nil {
 			return err
 		}
 		for _, u := range found {
-			o.Warn("template %s, line %d: %s is not quoted for this kind of file; "+
+			j.Warn("template %s, line %d: %s is not quoted for this kind of file; "+
 				"print it with the function %s (docs/host.md, Quoting)", f.Wanted.Path, u.Line, u.Value, u.Use)
 		}
 	}
@@ -314,18 +323,18 @@ func (o *Options) warnUnquoted(files []*pull.Blob) error {
 }
 
 // warnOf passes on what upstream has of an image and is not carried.
-func (o *Options) warnOf(i *pull.Image) {
+func (j *job) warnOf(i *pull.Image) {
 	if i == nil {
 		return
 	}
 	for _, w := range i.Warnings {
-		o.Warn("%s: %s", i.Reference, w)
+		j.Warn("%s: %s", i.Reference, w)
 	}
 }
 
 // sign signs, and writes the lock and what is not a blob.
-func (o *Options) sign(out *output, g *bundle.Geometry, lock *manifests.Lock) (bundle.Signature, error) {
-	own, err := o.Signer.Sign(g.Root)
+func (j *job) sign(out *output, g *bundle.Geometry, lock *manifests.Lock) (bundle.Signature, error) {
+	own, err := j.Signer.Sign(g.Root)
 	if err != nil {
 		return own, err
 	}
@@ -343,67 +352,66 @@ func (o *Options) sign(out *output, g *bundle.Geometry, lock *manifests.Lock) (b
 	if err != nil {
 		return own, err
 	}
-	return own, disk.WriteFile(LockFile(o.Output), lockData, 0o644)
+	return own, disk.WriteFile(LockFile(j.Output), lockData, 0o644)
 }
 
 // setDefaults fills in what was left open, from the lock where there is one,
 // and refuses what contradicts it.
-func (o *Options) setDefaults() error {
-	if o.Jobs == 0 {
-		o.Jobs = 8
+func (j *job) setDefaults() error {
+	if j.Jobs == 0 {
+		j.Jobs = 8
 	}
-	if o.Warn == nil {
-		o.Warn = func(string, ...any) {}
+	if j.Warn == nil {
+		j.Warn = func(string, ...any) {}
 	}
-	if o.Lock != nil {
-		if err := o.followLock(); err != nil {
+	if j.Lock != nil {
+		if err := j.followLock(); err != nil {
 			return err
 		}
 	}
-	if len(o.Platforms) == 0 && len(o.Manifest.Platforms) == 0 {
-		o.Platforms = []bundle.Platform{{OS: "linux", Architecture: runtime.GOARCH}}
+	if len(j.Platforms) == 0 && len(j.Manifest.Platforms) == 0 {
+		j.Platforms = []bundle.Platform{{OS: "linux", Architecture: runtime.GOARCH}}
 	}
-	o.Choice.Platforms = o.Platforms
+	j.Choice.Platforms = j.Platforms
 	var err error
-	if o.selection, err = o.Manifest.Select(o.Choice); err != nil {
+	if j.selection, err = j.Manifest.Select(j.Choice); err != nil {
 		return err
 	}
-	o.Platforms = o.selection.Platforms
-	if o.Channel == "" {
-		parts := []string{o.selection.Name}
-		if o.selection.Deployment != "" {
-			parts = append(parts, o.selection.Deployment)
+	j.Platforms = j.selection.Platforms
+	if j.Channel == "" {
+		parts := []string{j.selection.Name}
+		if j.selection.Deployment != "" {
+			parts = append(parts, j.selection.Deployment)
 		}
-		for _, p := range o.Platforms {
+		for _, p := range j.Platforms {
 			parts = append(parts, p.String())
 		}
-		o.Channel = strings.Join(parts, "/")
+		j.Channel = strings.Join(parts, "/")
 	}
-	if o.Output == "" {
+	if j.Output == "" {
 		var p []string
-		for _, platform := range o.Platforms {
+		for _, platform := range j.Platforms {
 			p = append(p, strings.ReplaceAll(platform.String(), "/", "-"))
 		}
-		o.Output = fmt.Sprintf("%s_%s_%s.oob.tar", o.selection.Name, o.selection.Version, strings.Join(p, "_"))
+		j.Output = fmt.Sprintf("%s_%s_%s.oob.tar", j.selection.Name, j.selection.Version, strings.Join(p, "_"))
 	}
 	return nil
 }
 
 // setTime decides about time and sequence. What is signed comes from this run, from flags or
 // from the lock, never from what an interrupted run has left.
-func (o *Options) setTime() error {
-	o.Now = o.Now.UTC().Truncate(time.Second)
-	if o.Sequence == nil {
-		s := o.Now.Unix()
-		o.Sequence = &s
+func (j *job) setTime() error {
+	j.Now = j.Now.UTC().Truncate(time.Second)
+	if j.sequence = j.Now.Unix(); j.Sequence != nil {
+		j.sequence = *j.Sequence
 	}
-	if *o.Sequence > maxSequence {
+	if j.sequence > maxSequence {
 		return fmt.Errorf(
 			"%w: the sequence %d leaves no room for later bundles of the channel; at most %d are used",
-			manifests.ErrInvalid, *o.Sequence, int64(maxSequence),
+			manifests.ErrInvalid, j.sequence, int64(maxSequence),
 		)
 	}
-	if err := o.info().Check(); err != nil {
+	if err := j.info().Check(); err != nil {
 		return fmt.Errorf("%w: %w", manifests.ErrInvalid, err)
 	}
 	return nil
@@ -413,24 +421,24 @@ func (o *Options) setTime() error {
 // the highest sequence refuses every later bundle.
 const maxSequence = 1 << 62
 
-func (o *Options) beginning() beginning {
+func (j *job) beginning() beginning {
 	return beginning{
 		APIVersion: bundle.APIVersion,
 		Kind:       "CreateJournal",
-		Manifest:   o.Manifest.Digest,
-		Program:    o.Program,
-		Channel:    o.Channel,
-		Platforms:  bundle.Info{Platforms: o.Platforms}.PlatformNames(),
-		VolumeSize: o.VolumeSize,
+		Manifest:   j.Manifest.Digest,
+		Program:    j.Program,
+		Channel:    j.Channel,
+		Platforms:  bundle.Info{Platforms: j.Platforms}.PlatformNames(),
+		VolumeSize: j.VolumeSize,
 		Choice: bundle.DigestOf(
-			fmt.Appendf(nil, "%q", []any{o.Choice.Deployment, o.Choice.With, o.Choice.Without, o.Choice.Set, o.WithoutReferrers, o.Lock != nil}),
+			fmt.Appendf(nil, "%q", []any{j.Choice.Deployment, j.Choice.With, j.Choice.Without, j.Choice.Set, j.WithoutReferrers, j.Lock != nil}),
 		),
 	}
 }
 
-func (o *Options) info() bundle.Info {
+func (j *job) info() bundle.Info {
 	return bundle.Info{
-		Name: o.selection.Name, Version: o.selection.Version,
-		Channel: o.Channel, Sequence: *o.Sequence, Created: o.Now, Platforms: o.Platforms,
+		Name: j.selection.Name, Version: j.selection.Version,
+		Channel: j.Channel, Sequence: j.sequence, Created: j.Now, Platforms: j.Platforms,
 	}
 }

@@ -14,12 +14,12 @@ import (
 )
 
 // followLock takes over what a lock says, and refuses what contradicts it.
-func (o *Options) followLock() error {
-	l := o.Lock
-	if l.Manifest != o.Manifest.Digest {
-		return mismatch("manifest", string(l.Manifest), string(o.Manifest.Digest))
+func (j *job) followLock() error {
+	l := j.Lock
+	if l.Manifest != j.Manifest.Digest {
+		return mismatch("manifest", string(l.Manifest), string(j.Manifest.Digest))
 	}
-	if now := o.Now; now.After(firstRelease) && l.Created.After(now.Add(clockError)) {
+	if now := j.Now; now.After(firstRelease) && l.Created.After(now.Add(clockError)) {
 		return fmt.Errorf(
 			"%w: it was created on %s, and this machine's clock shows %s; set the clock, or make a new lock",
 			manifests.ErrMismatch, l.Created.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339),
@@ -33,46 +33,46 @@ func (o *Options) followLock() error {
 		}
 		locked = append(locked, p)
 	}
-	if len(o.Platforms) > 0 && !slices.EqualFunc(o.Platforms, locked, bundle.Platform.Matches) {
-		return mismatch("platforms", words(l.Platforms), words(bundle.Info{Platforms: o.Platforms}.PlatformNames()))
+	if len(j.Platforms) > 0 && !slices.EqualFunc(j.Platforms, locked, bundle.Platform.Matches) {
+		return mismatch("platforms", words(l.Platforms), words(bundle.Info{Platforms: j.Platforms}.PlatformNames()))
 	}
-	if o.Sequence != nil && *o.Sequence != l.Sequence {
-		return mismatch("sequence", strconv.FormatInt(l.Sequence, 10), strconv.FormatInt(*o.Sequence, 10))
+	if j.Sequence != nil && *j.Sequence != l.Sequence {
+		return mismatch("sequence", strconv.FormatInt(l.Sequence, 10), strconv.FormatInt(*j.Sequence, 10))
 	}
 	for _, asked := range []struct{ what, lock, asked string }{
-		{"channel", l.Channel, o.Channel},
-		{"deployment", l.Deployment, o.Choice.Deployment},
-		{"optional components", words(l.With), wordsOrNothing(o.Choice.With)},
-		{"components left out", words(l.Without), wordsOrNothing(o.Choice.Without)},
+		{"channel", l.Channel, j.Channel},
+		{"deployment", l.Deployment, j.Choice.Deployment},
+		{"optional components", words(l.With), wordsOrNothing(j.Choice.With)},
+		{"components left out", words(l.Without), wordsOrNothing(j.Choice.Without)},
 	} {
 		if asked.asked != "" && asked.asked != asked.lock {
 			return mismatch(asked.what, asked.lock, asked.asked)
 		}
 	}
-	if o.WithoutReferrers && !l.WithoutReferrers {
+	if j.WithoutReferrers && !l.WithoutReferrers {
 		return mismatch("signatures and the like", "included", "--without-referrers")
 	}
-	set, err := o.lockedSet()
+	set, err := j.lockedSet()
 	if err != nil {
 		return err
 	}
-	o.Choice.Deployment, o.Choice.With, o.Choice.Without, o.Choice.Set = l.Deployment, l.With, l.Without, set
-	o.WithoutReferrers = l.WithoutReferrers
-	o.Platforms, o.Channel, o.Sequence, o.Now = locked, l.Channel, &l.Sequence, l.Created
+	j.Choice.Deployment, j.Choice.With, j.Choice.Without, j.Choice.Set = l.Deployment, l.With, l.Without, set
+	j.WithoutReferrers = l.WithoutReferrers
+	j.Platforms, j.Channel, j.Sequence, j.Now = locked, l.Channel, &l.Sequence, l.Created
 	return nil
 }
 
 // lockedSet returns the values of the lock, and keys that are asked for: these are files of
 // this machine, and what they checked is compared.
-func (o *Options) lockedSet() (map[string]string, error) {
+func (j *job) lockedSet() (map[string]string, error) {
 	set := map[string]string{}
 	var given []string
-	for _, k := range slices.Sorted(maps.Keys(o.Lock.Set)) {
-		set[k] = o.Lock.Set[k]
+	for _, k := range slices.Sorted(maps.Keys(j.Lock.Set)) {
+		set[k] = j.Lock.Set[k]
 		given = append(given, k+"="+set[k])
 	}
-	for k, v := range o.Choice.Set {
-		if have, ok := o.Lock.Set[k]; ok && have != v || !ok && !strings.HasPrefix(k, "keys.") {
+	for k, v := range j.Choice.Set {
+		if have, ok := j.Lock.Set[k]; ok && have != v || !ok && !strings.HasPrefix(k, "keys.") {
 			return nil, mismatch("values", words(given), k+"="+v)
 		}
 		set[k] = v
@@ -110,14 +110,14 @@ func words(list []string) string {
 	return strings.Join(list, ", ")
 }
 
-func (o *Options) pinned(ref bundle.Reference) *pull.Pin {
-	if o.Lock == nil {
+func (j *job) pinned(ref bundle.Reference) *pull.Pin {
+	if j.Lock == nil {
 		return nil
 	}
-	if i, ok := o.Lock.Image(ref); ok {
+	if i, ok := j.Lock.Image(ref); ok {
 		return &pull.Pin{Digest: i.Digest, Referrers: i.Referrers}
 	}
-	for _, c := range o.Lock.Charts {
+	for _, c := range j.Lock.Charts {
 		if c.Reference == ref.String() && c.Manifest != "" {
 			return &pull.Pin{Digest: c.Manifest, Referrers: c.Referrers}
 		}
@@ -127,15 +127,15 @@ func (o *Options) pinned(ref bundle.Reference) *pull.Pin {
 
 // lock returns the lock of what was resolved. If one was given, it is that one,
 // and what was resolved has to agree.
-func (o *Options) lock(r *pull.Resolved) (*manifests.Lock, error) {
-	info, s := o.info(), o.selection
+func (j *job) lock(r *pull.Resolved) (*manifests.Lock, error) {
+	info, s := j.info(), j.selection
 	l := &manifests.Lock{
-		APIVersion: bundle.APIVersion, Kind: "Lock", Metadata: manifests.LockMetadata{Name: s.Name, Version: s.Version}, Program: o.Program,
-		Manifest: o.Manifest.Digest, Channel: info.Channel, Sequence: info.Sequence, Created: info.Created,
-		Platforms: info.PlatformNames(), Deployment: s.Deployment, With: o.Choice.With, Without: o.Choice.Without,
-		WithoutReferrers: o.WithoutReferrers, Versions: s.Versions, Settings: s.Settings, Images: []manifests.LockedImage{},
+		APIVersion: bundle.APIVersion, Kind: "Lock", Metadata: manifests.LockMetadata{Name: s.Name, Version: s.Version}, Program: j.Program,
+		Manifest: j.Manifest.Digest, Channel: info.Channel, Sequence: info.Sequence, Created: info.Created,
+		Platforms: info.PlatformNames(), Deployment: s.Deployment, With: j.Choice.With, Without: j.Choice.Without,
+		WithoutReferrers: j.WithoutReferrers, Versions: s.Versions, Settings: s.Settings, Images: []manifests.LockedImage{},
 	}
-	for k, v := range o.Choice.Set {
+	for k, v := range j.Choice.Set {
 		if !strings.HasPrefix(k, "keys.") {
 			if l.Set == nil {
 				l.Set = map[string]string{}
@@ -188,21 +188,21 @@ func (o *Options) lock(r *pull.Resolved) (*manifests.Lock, error) {
 	if err := sameTags(r.Images); err != nil {
 		return nil, err
 	}
-	return o.compare(l)
+	return j.compare(l)
 }
 
 // compare holds a new lock against the one that was given.
-func (o *Options) compare(l *manifests.Lock) (*manifests.Lock, error) {
-	if o.Lock == nil {
+func (j *job) compare(l *manifests.Lock) (*manifests.Lock, error) {
+	if j.Lock == nil {
 		return l, nil
 	}
-	l.Program = o.Lock.Program
+	l.Program = j.Lock.Program
 	for i, c := range l.Charts { // what the lock's content passed it has passed, by whichever way it comes now
-		if i < len(o.Lock.Charts) && o.Lock.Charts[i].Digest == c.Digest && o.Lock.Charts[i].Reference == c.Reference {
-			l.Charts[i].Check = o.Lock.Charts[i].Check
+		if i < len(j.Lock.Charts) && j.Lock.Charts[i].Digest == c.Digest && j.Lock.Charts[i].Reference == c.Reference {
+			l.Charts[i].Check = j.Lock.Charts[i].Check
 		}
 	}
-	want, err := o.Lock.Encode()
+	want, err := j.Lock.Encode()
 	if err != nil {
 		return nil, err
 	}
@@ -216,7 +216,7 @@ func (o *Options) compare(l *manifests.Lock) (*manifests.Lock, error) {
 			manifests.ErrMismatch, firstOther(string(want), string(got)),
 		)
 	}
-	return o.Lock, nil
+	return j.Lock, nil
 }
 
 func lockedImage(i *pull.Image) manifests.LockedImage {
