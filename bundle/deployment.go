@@ -156,7 +156,7 @@ func (d *Deployment) Check(g *Geometry) error {
 		return err
 	}
 	if d.Host != nil {
-		if err := d.Host.Check(d.Files); err != nil {
+		if err := d.Host.Check(d.Files, append([]Chart{}, d.Charts...)); err != nil {
 			return err
 		}
 	}

@@ -434,7 +434,7 @@ func FuzzPath(f *testing.F) {
 
 func fuzzPath(t *testing.T, s string) bool {
 	h := bundle.Host{Directories: []bundle.Directory{{Path: s}}}
-	accepted := h.Check(nil) == nil
+	accepted := h.Check(nil, nil) == nil
 	printable := strings.IndexFunc(s, func(r rune) bool { return r < ' ' || r > '~' || strings.ContainsRune(`\:*?"<>|`, r) }) < 0
 	tooLong := func(name string) bool { return len(name) > 255 }
 	short := len(s) <= 1024 && !slices.ContainsFunc(strings.Split(s, "/"), tooLong)
@@ -446,7 +446,7 @@ func fuzzPath(t *testing.T, s string) bool {
 		t.Fatalf("%q leads to %q", s, filepath.Join("/data", s))
 	}
 	h = bundle.Host{Links: []bundle.Link{{Path: s, File: "f"}}}
-	linked := h.Check([]bundle.HostFile{{Path: "f"}}) == nil
+	linked := h.Check([]bundle.HostFile{{Path: "f"}}, nil) == nil
 	if linked && !slices.ContainsFunc([]string{
 		"/etc/systemd/system/", "/etc/containers/systemd/", "/etc/nginx/conf.d/", "/etc/nginx/sites-enabled/", "/etc/containerd/certs.d/",
 		"/etc/containers/registries.conf.d/", "/etc/rancher/k3s/registries.yaml",

@@ -23,6 +23,7 @@ type Host struct {
 	Links       []Link      `json:"links,omitempty"`
 	Health      []string    `json:"health,omitempty"` // URLs that answer 200 when all is well; templates
 	Database    *Database   `json:"database,omitempty"`
+	Cluster     []Step      `json:"cluster,omitempty"` // what a Kubernetes cluster gets
 	// Plugins is the directory of the release where archives and signatures of
 	// plugins go; a template. "" means plugins.
 	Plugins string `json:"plugins,omitempty"`
@@ -101,10 +102,15 @@ func IsLinkPlace(p string) bool {
 // Database is a PostgreSQL of the deployment's own, which is dumped before an
 // upgrade.
 type Database struct {
-	Service   string `json:"service"`   // container service
-	Directory string `json:"directory"` // below the data directory; holds PG_VERSION
+	Service   string `json:"service"`   // container service; in a cluster the container of the pod
+	Directory string `json:"directory"` // below the data directory; holds PG_VERSION. In a cluster ""
 	User      string `json:"user"`
 	Name      string `json:"name"`
+	// In a cluster: the label selector of the primary's pod and its namespace, both templates,
+	// and when there is such a database (as Step.If).
+	Selector  string `json:"selector,omitempty"`
+	Namespace string `json:"namespace,omitempty"`
+	If        string `json:"if,omitempty"`
 }
 
 // What a file of the release is besides content.
@@ -120,9 +126,9 @@ var (
 	plainName = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,62}$`)
 )
 
-// Check reports what is not valid in the document. Files is what the release has. The error
-// wraps ErrFormat.
-func (h *Host) Check(files []HostFile) error {
+// Check reports what is not valid in the document. Files is what the release has, charts what
+// the bundle has, or nil if that is not known yet. The error wraps ErrFormat.
+func (h *Host) Check(files []HostFile, charts []Chart) error {
 	content := map[string]bool{} // paths of files, not of archives
 	for _, f := range files {
 		content[f.Path] = content[f.Path] || f.As != AsArchive
@@ -131,6 +137,7 @@ func (h *Host) Check(files []HostFile) error {
 		h.checkValues, h.checkSecrets, h.checkDirectories,
 		func() error { return h.checkMerges(content) },
 		func() error { return h.checkLinks(content) },
+		func() error { return h.checkCluster(content, charts) },
 		h.checkDatabase,
 	} {
 		if err := check(); err != nil {
@@ -248,7 +255,11 @@ func (h *Host) checkDatabase() error {
 		return invalidHost("the database has the service %q, user %q and name %q; "+
 			"only lower-case letters, digits, _ and - are allowed", d.Service, d.User, d.Name)
 	}
-	if !validPath(d.Directory) {
+	if inCluster := d.Selector != ""; inCluster != (d.Directory == "") || inCluster != (d.Namespace != "") {
+		return invalidHost("the database has the directory %q, the selector %q and the namespace %q; "+
+			"it needs the first on a host, and the others in a cluster", d.Directory, d.Selector, d.Namespace)
+	}
+	if d.Selector == "" && !validPath(d.Directory) {
 		return invalidHost("invalid directory %q of the database", d.Directory)
 	}
 	return nil
@@ -301,6 +312,9 @@ func (h *Host) Installable() error {
 		if err := CheckTemplate("health", u); err != nil {
 			return fmt.Errorf("an address to ask whether all is well: %w", err)
 		}
+	}
+	if err := h.checkClusterTemplates(); err != nil {
+		return err
 	}
 	if err := CheckTemplate("plugins", h.Plugins); err != nil {
 		return fmt.Errorf("plugins are to be in %q: %w", h.Plugins, err)

@@ -51,7 +51,7 @@ func TestHostCheck(t *testing.T) {
 		"another directory with a default":  {value(bundle.Value{Name: "mediaDirectory", Kind: "directory", Default: "/srv"}), true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			err := c.host.Check([]bundle.HostFile{{Path: "f"}})
+			err := c.host.Check([]bundle.HostFile{{Path: "f"}}, nil)
 			if err != nil && !errors.Is(err, bundle.ErrFormat) {
 				t.Errorf("%v", err)
 			}
@@ -72,11 +72,11 @@ func TestHostCheckOfManyMerges(t *testing.T) {
 	}
 	files := []bundle.HostFile{{Path: "p"}}
 	start := time.Now()
-	if err := h.Check(files); err != nil {
+	if err := h.Check(files, nil); err != nil {
 		t.Error(err)
 	}
 	h.Merges = append(h.Merges, bundle.Merge{File: "DIR99999", Patch: "p"})
-	if err := h.Check(files); !errors.Is(err, bundle.ErrFormat) {
+	if err := h.Check(files, nil); !errors.Is(err, bundle.ErrFormat) {
 		t.Errorf("a file that is a directory: %v", err)
 	}
 	if took := time.Since(start); took > 20*time.Second {
@@ -105,7 +105,7 @@ func TestHostCheckOfOverlappingPaths(t *testing.T) {
 		for _, f := range c.merged {
 			h.Merges = append(h.Merges, bundle.Merge{File: f, Patch: "p"})
 		}
-		if err := h.Check([]bundle.HostFile{{Path: "p"}}); (err == nil) != c.ok {
+		if err := h.Check([]bundle.HostFile{{Path: "p"}}, nil); (err == nil) != c.ok {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -6,7 +6,7 @@ import "text/template"
 // text/template. A host gives them their meaning.
 var TemplateFunctions = []string{
 	"image", "repository", "tag", "digest", "chart", "has", "plugins", "pluginKeys",
-	"file", "environ", "environMap", "base", "dir", "urlHost", "fail",
+	"file", "siteFile", "environ", "environMap", "base", "dir", "urlHost", "fail",
 	"json", "yaml", "compose", "podEnv", "env", "systemd", "systemdExec", "systemdLine", "nginx", "shell", "sql",
 }
 

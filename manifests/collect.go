@@ -123,6 +123,10 @@ func (s *selector) host(here at, h *bundle.Host) {
 		out.Links = append(out.Links, l)
 	}
 	out.Health = append(out.Health, h.Health...)
+	for i, step := range h.Cluster {
+		step.Release = s.expand(here.of("cluster", i), step.Release, nil).text
+		out.Cluster = append(out.Cluster, step)
+	}
 	if h.Database != nil && out.Database != nil {
 		s.problems = append(s.problems, here.of("database").problem("another component has a database to dump already"))
 	}
@@ -139,7 +143,7 @@ func (s *selector) checkHost() {
 	for _, f := range s.out.Files {
 		files = append(files, bundle.HostFile{Path: f.Path, As: f.As})
 	}
-	err := s.out.Host.Check(files)
+	err := s.out.Host.Check(files, nil)
 	if err == nil {
 		err = s.out.Host.Installable()
 	}

@@ -158,7 +158,7 @@ func selected(t *testing.T, s *manifests.Selection) {
 		}
 	}
 	if s.Host != nil {
-		if err := s.Host.Check(files); err != nil {
+		if err := s.Host.Check(files, nil); err != nil {
 			t.Fatalf("selected, and no bundle can hold it: %v", err)
 		}
 	}

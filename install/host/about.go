@@ -31,6 +31,7 @@ type About struct {
 	Merges     []bundle.Merge    `json:"merges,omitempty"`
 	Database   *bundle.Database  `json:"database,omitempty"`
 	Postgres   string            `json:"postgres,omitempty"` // major version of the database's image
+	Cluster    []Step            `json:"cluster,omitempty"`  // what a cluster gets, in this order
 	Files      []File            `json:"files"`
 	Archives   []File            `json:"archives,omitempty"`
 	Secrets    bool              `json:"secrets,omitempty"` // it was made with passwords of the site's

@@ -36,6 +36,9 @@ func (r *Release) collect() error {
 	if r.health, err = r.healthURLs(public); err != nil {
 		return err
 	}
+	if err := r.collectCluster(public); err != nil {
+		return err
+	}
 	runtimes, err := mirrors(d.Images, r.site.Registry, r.plain)
 	if err != nil {
 		return err
@@ -169,7 +172,7 @@ func (r *Release) addPlugins(render *renderer) error {
 // and addresses, which everybody may see.
 func (r *renderer) public() *renderer {
 	p := *r
-	p.Secrets = nil
+	p.Secrets, p.plain = nil, true
 	return &p
 }
 

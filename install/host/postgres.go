@@ -23,7 +23,7 @@ func (r *Release) names(d bundle.Digest) bool {
 // checkPostgres refuses a server that does not read the files of the one before.
 func (r *Release) checkPostgres() error {
 	major, err := r.postgresMajor()
-	if err != nil || major == "" {
+	if err != nil || major == "" || r.host.Database.Directory == "" {
 		return err
 	}
 	dir := filepath.Join(r.data, filepath.FromSlash(r.host.Database.Directory))

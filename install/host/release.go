@@ -19,6 +19,7 @@ import (
 	"go.yaml.in/yaml/v4"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
 	"github.com/oob-bundle/oob-bundle/verify"
 )
 
@@ -58,6 +59,7 @@ type Release struct {
 	secrets  secrets
 	files    []file
 	health   []string // URLs that answer when all is well
+	cluster  []Step   // what a cluster gets, in this order
 	plain    bool     // its registry speaks no TLS
 }
 
@@ -344,11 +346,31 @@ func (r *Release) id() string {
 		Registry string            `json:"registry"`
 		Plain    bool              `json:"plainHTTP"`
 		HostRoot string            `json:"hostRoot,omitempty"`
-	}{r.bundle.Identity, r.values, r.site.Registry, r.plain, r.site.HostRoot})
+		// Content of the site's files, where a cluster gets it.
+		Files map[string]bundle.Digest `json:"files,omitempty"`
+	}{r.bundle.Identity, r.values, r.site.Registry, r.plain, r.site.HostRoot, r.siteFiles()})
 	if err != nil {
 		panic(err) // texts only
 	}
 	return bundle.DigestOf(data).Short()
+}
+
+// siteFiles returns the digests of the files that the site has named, of a deployment that
+// puts their content into a cluster. One that cannot be read is reported where it is used.
+func (r *Release) siteFiles() map[string]bundle.Digest {
+	if r.bundle.Deployment.Form != "kubernetes" {
+		return nil
+	}
+	files := map[string]bundle.Digest{}
+	for _, v := range r.host.Values {
+		if v.Kind != "file" || r.values[v.Name] == "" {
+			continue
+		}
+		if data, err := disk.ReadFile(r.values[v.Name], maxSiteFile); err == nil {
+			files[v.Name] = bundle.DigestOf(data)
+		}
+	}
+	return files
 }
 
 func (r *Release) earlierValues() (map[string]string, error) {

@@ -17,6 +17,7 @@ import (
 	"go.yaml.in/yaml/v4"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/bundle/disk"
 )
 
 // view is what a template sees.
@@ -43,6 +44,8 @@ type renderer struct {
 	depth    int     // of templates that include others
 	limits   *limits // shared by all templates of a release
 	cluster  bool    // the file is for machines of several platforms
+	shown    bool    // what is secret is replaced by its name
+	plain    bool    // nothing secret may be asked for: everybody may see the result
 }
 
 func (r *renderer) functions() template.FuncMap {
@@ -78,7 +81,35 @@ func (r *renderer) functions() template.FuncMap {
 		"fail":        func(why string) (string, error) { return "", fmt.Errorf("%w: %s", ErrValues, why) },
 		"environ":     environ,
 		"environMap":  environMap,
+		"siteFile":    r.siteFile,
 	}
+}
+
+// maxSiteFile bounds a file of the site that a template includes, in bytes: the objects of
+// Kubernetes have 1 MiB at most.
+const maxSiteFile = 512 << 10
+
+// siteFile returns the content of the file that a value of kind file names, or "" if the site
+// has not given one. It may be a licence or a login, so what has it in it is secret.
+func (r *renderer) siteFile(value string) (string, error) {
+	switch {
+	case r.plain:
+		return "", errors.New("siteFile: everybody may see this text")
+	case !slices.ContainsFunc(r.d.Host.Values, func(v bundle.Value) bool { return v.Name == value && v.Kind == "file" }):
+		return "", fmt.Errorf("siteFile: %q is not a value of the kind file", value)
+	case r.Values[value] == "":
+		return "", nil
+	case r.shown:
+		return "<file " + value + ">", nil
+	}
+	data, err := disk.ReadFile(r.Values[value], maxSiteFile)
+	if err != nil {
+		return "", fmt.Errorf("%w: %s: %w", ErrValues, value, err)
+	}
+	if !utf8.Valid(data) {
+		return "", fmt.Errorf("%w: %s: %s is not text", ErrValues, value, r.Values[value])
+	}
+	return string(data), nil
 }
 
 // toJSON quotes a value; what it returns is YAML too.

@@ -212,6 +212,7 @@ func (r *Release) write(ctx context.Context, dir string, files []file) (about *A
 		Merges:     r.host.Merges,
 		Health:     r.health,
 		Database:   r.host.Database,
+		Cluster:    r.cluster,
 		Files:      []File{},
 		Secrets:    len(r.host.Secrets) > 0,
 	}

@@ -29,6 +29,9 @@ type Started struct {
 	// Restoring is the dump that is being put back into the database of this release,
 	// or "". Until that is done the database is of no release.
 	Restoring string `json:"restoring,omitempty"`
+	// Kubeconfig and Context say which cluster has it; "" leaves that to kubectl.
+	Kubeconfig string `json:"kubeconfig,omitempty"`
+	Context    string `json:"context,omitempty"`
 }
 
 // StartedFile returns the path of the record of a deployment.

@@ -228,11 +228,11 @@ func textSize(values []reflect.Value) (n int) {
 // password, or nil where the template does not work with that.
 func (r *Release) ownText(render *renderer, name, text string) (data, shown []byte, secret bool, err error) {
 	data, err = render.render(name, text)
-	if len(r.secrets) == 0 {
+	if len(r.secrets) == 0 && !strings.Contains(text, "siteFile") {
 		return data, data, false, err
 	}
 	masked := *render
-	masked.limits, masked.Secrets = newLimits(), map[string]string{}
+	masked.limits, masked.Secrets, masked.shown = newLimits(), map[string]string{}, true
 	for s := range r.secrets {
 		masked.Secrets[s] = secretMask(s)
 	}
