@@ -18,8 +18,9 @@ type Preview struct {
 	Images   []PreviewImage   `json:"images"`
 	Tags     []ledger.TagMove `json:"tags"` // those that move
 	Files    []host.Change    `json:"files"`
-	Links    []string         `json:"links"`    // absolute paths outside of the root
-	Services []string         `json:"services"` // that --start would start or restart
+	Links    []string         `json:"links"`             // absolute paths outside of the root
+	Services []string         `json:"services"`          // that --start would start or restart
+	Cluster  []string         `json:"cluster,omitempty"` // steps that --start would apply, in this order
 	// Blobs and bytes that are not in the registry yet, and the bytes of the files.
 	NewBlobs  int   `json:"newBlobs"`
 	NewBytes  int64 `json:"newBytes"`
@@ -54,6 +55,7 @@ func (p *Plan) Preview(ctx context.Context) (*Preview, error) {
 		Files:     []host.Change{},
 		Links:     []string{},
 		Services:  p.release.Services(),
+		Cluster:   p.release.ClusterSteps(),
 	}
 	repos, err := p.repositories()
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/oob-bundle/oob-bundle/install/registry"
+	"github.com/oob-bundle/oob-bundle/install/service"
 )
 
 func gcCommand(u *ui) *cobra.Command {
@@ -32,7 +33,7 @@ func (u *ui) collect(ctx context.Context, root string) (err error) {
 	if _, err := os.Lstat(root); errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%w below %s", registry.ErrNothingInstalled, root)
 	}
-	removed, err := u.operator(root, &targetFlags{}).Collect(ctx)
+	removed, err := u.operator(root, &targetFlags{}, service.Access{}).Collect(ctx)
 	if err != nil {
 		return err
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/install"
 	"github.com/oob-bundle/oob-bundle/install/operate"
 	"github.com/oob-bundle/oob-bundle/install/registry"
+	"github.com/oob-bundle/oob-bundle/install/service"
 )
 
 // targetFlags say how a registry on this network is reached.
@@ -68,10 +69,31 @@ func (f *hostFlags) first(root string) string {
 	return ""
 }
 
+// clusterFlags say which Kubernetes cluster is meant.
+type clusterFlags struct{ kubeconfig, context string }
+
+func (f *clusterFlags) add(c *cobra.Command) {
+	c.Flags().StringVar(
+		&f.kubeconfig, "kubeconfig", "",
+		"`FILE` that says how the Kubernetes cluster is reached (default that of the last start, or as kubectl)",
+	)
+	c.Flags().StringVar(&f.context, "context", "", "`NAME` of the context in it")
+}
+
+// access returns what the flags say; the path is made absolute, because it is recorded.
+func (f *clusterFlags) access(takeOver bool) service.Access {
+	a := service.Access{Kubeconfig: f.kubeconfig, Context: f.context, TakeOver: takeOver}
+	if abs, err := filepath.Abs(f.kubeconfig); err == nil && f.kubeconfig != "" {
+		a.Kubeconfig = abs
+	}
+	return a
+}
+
 type installFlags struct {
 	trustFlags
 	targetFlags
 	hostFlags
+	clusterFlags
 	registry, values         string
 	dryRun, start            bool
 	startTimeout             time.Duration
@@ -82,6 +104,7 @@ func (f *installFlags) addFlags(c *cobra.Command) {
 	f.trustFlags.add(c)
 	f.targetFlags.add(c)
 	f.hostFlags.add(c)
+	f.clusterFlags.add(c)
 	c.Flags().StringVar(&f.registry, "registry", "", "push to this one, `HOST[:PORT][/PREFIX]`, instead of the registry below ROOT")
 	c.Flags().StringVar(&f.values, "values", "", "YAML `FILE` of what only this site knows (default the values of the current release)")
 	c.Flags().BoolVar(&f.takeOver, "take-over", false, "take names, tags and paths that belong to another channel or to the host")
@@ -98,9 +121,10 @@ no file changes before the last byte is verified. Installing the same bundle aga
 does nothing. BUNDLE is a file, or oci://REGISTRY/oob-bundle/NAME for one that
 another host has installed into a registry of this network.
 
---start also starts what was installed, with Docker Compose or systemd, waits until
-it is well, and goes back to the release before if it does not come up; a
-database is dumped before an upgrade, and the dump is put back then.`,
+--start also starts what was installed, with Docker Compose, systemd or, in a
+Kubernetes cluster, kubectl and helm. It waits until everything is ready, and goes
+back to the release before if it does not come up; a database is dumped before an
+upgrade, and the dump is put back then.`,
 		Example: `  oob-bundle install /media/disk/app.oob.tar --key oob.pub
   oob-bundle install /media/disk/app.oob.tar --values site.yaml --dry-run
   oob-bundle install /media/disk/app.oob.tar --values site.yaml --start
@@ -123,9 +147,9 @@ database is dumped before an upgrade, and the dump is put back then.`,
 }
 
 // operator returns what works on the host below a root.
-func (u *ui) operator(root string, f *targetFlags) *operate.Operator {
+func (u *ui) operator(root string, f *targetFlags, access service.Access) *operate.Operator {
 	return &operate.Operator{
-		Root: root, Client: f.client, Unencrypted: f.unencrypted, Note: u.note, Warn: u.warn, NeedsTime: u.needsTime,
+		Root: root, Client: f.client, Unencrypted: f.unencrypted, Cluster: access, Note: u.note, Warn: u.warn, NeedsTime: u.needsTime,
 		Progress: func(what string, g *bundle.Geometry) (bundle.Watch, func()) {
 			p := u.progress(what, g)
 			return p.watch(), p.stop
@@ -205,7 +229,7 @@ func (u *ui) install(ctx context.Context, path string, f installFlags) error {
 	if err != nil {
 		return err
 	}
-	r, err := u.operator(f.root, &f.targetFlags).Install(ctx, operate.InstallOptions{
+	r, err := u.operator(f.root, &f.targetFlags, f.access(f.takeOver)).Install(ctx, operate.InstallOptions{
 		Source: source, DryRun: f.dryRun, Start: f.start, StartTimeout: f.startTimeout,
 	})
 	if err != nil {

@@ -41,6 +41,9 @@ func printPreview(w io.Writer, p *install.Preview, inPlace bool) {
 	if len(p.Services) > 0 {
 		fmt.Fprintf(w, "  services  %s (with --start)\n", strings.Join(p.Services, ", "))
 	}
+	for n, s := range p.Cluster {
+		fmt.Fprintf(w, "  cluster   %d. %s (with --start)\n", n+1, s)
+	}
 	if inPlace {
 		fmt.Fprintln(w, "Nothing was done. The images stay where they are; whoever pulls them checks them.")
 		return

@@ -35,7 +35,7 @@ func (u *ui) repair(ctx context.Context, path string, f installFlags) error {
 	if err != nil {
 		return err
 	}
-	out, err := u.operator(f.root, &f.targetFlags).Repair(ctx, source)
+	out, err := u.operator(f.root, &f.targetFlags, f.access(f.takeOver)).Repair(ctx, source)
 	if out == nil {
 		return err
 	}

@@ -14,6 +14,7 @@ import (
 // undoFlags are those of rollback and uninstall.
 type undoFlags struct {
 	targetFlags
+	clusterFlags
 	root, registry string
 	start, restore bool
 	leave          bool // of uninstall
@@ -23,6 +24,7 @@ type undoFlags struct {
 func (f *undoFlags) add(c *cobra.Command) {
 	rootFlag(c, &f.root)
 	f.targetFlags.add(c)
+	f.clusterFlags.add(c)
 	c.Flags().StringVar(&f.registry, "registry", "", "the one of this `REGISTRY`, where several of the name are installed")
 }
 
@@ -62,7 +64,7 @@ func (u *ui) rollback(ctx context.Context, name string, f undoFlags) error {
 	if f.restore && !f.start {
 		return wrongUsage("--restore-database needs --start, because the database has to run for it")
 	}
-	r, err := u.operator(f.root, &f.targetFlags).Rollback(ctx, operate.RollbackOptions{
+	r, err := u.operator(f.root, &f.targetFlags, f.access(false)).Rollback(ctx, operate.RollbackOptions{
 		Change: operate.Change{Name: name, Registry: f.registry}, Start: f.start, StartTimeout: f.timeout, Restore: f.restore,
 	})
 	if err != nil {

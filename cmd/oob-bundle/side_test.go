@@ -1,4 +1,4 @@
-//go:build interop || e2e
+//go:build interop || e2e || kubernetes
 
 package main
 

@@ -13,6 +13,7 @@ import (
 )
 
 type statusFlags struct {
+	clusterFlags
 	root  string
 	check bool
 }
@@ -30,13 +31,14 @@ oob-bundle repair puts it right.`,
 		RunE:    func(c *cobra.Command, _ []string) error { return u.status(c.Context(), f) },
 	}
 	rootFlag(c, &f.root)
+	f.add(c)
 	c.Flags().BoolVar(&f.check, "check", false, "hash files and blobs, and say what has drifted")
 	u.jsonFlag(c)
 	return c
 }
 
 func (u *ui) status(ctx context.Context, f statusFlags) error {
-	out, err := u.operator(f.root, &targetFlags{}).Status(ctx, operate.StatusOptions{Check: f.check})
+	out, err := u.operator(f.root, &targetFlags{}, f.access(false)).Status(ctx, operate.StatusOptions{Check: f.check})
 	if out == nil {
 		return err
 	}
@@ -106,6 +108,9 @@ func printDeployment(w io.Writer, d operate.DeploymentStatus) {
 	}
 	if d.Current && d.Started != "" && d.Started != d.Release {
 		fmt.Fprintf(w, "  runs      another release, %s, which was started last: install --start with this bundle starts this one\n", d.Started)
+	}
+	for _, s := range d.Waiting {
+		fmt.Fprintf(w, "  waiting   %s\n", s)
 	}
 	for _, b := range d.Before {
 		fmt.Fprintf(w, "  before    %s\n", b)

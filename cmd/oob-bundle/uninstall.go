@@ -36,7 +36,7 @@ deployment is installed.`,
 }
 
 func (u *ui) uninstall(ctx context.Context, name string, f undoFlags) error {
-	out, err := u.operator(f.root, &f.targetFlags).Uninstall(ctx, operate.UninstallOptions{
+	out, err := u.operator(f.root, &f.targetFlags, f.access(false)).Uninstall(ctx, operate.UninstallOptions{
 		Change: operate.Change{Name: name, Registry: f.registry}, LeaveRegistry: f.leave,
 	})
 	if errors.Is(err, operate.ErrOwnRegistry) {

@@ -10,6 +10,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/install/host"
 	"github.com/oob-bundle/oob-bundle/install/operate"
+	"github.com/oob-bundle/oob-bundle/install/service"
 )
 
 func valuesCommand(u *ui) *cobra.Command {
@@ -56,7 +57,8 @@ func (u *ui) deployment(ctx context.Context, path string, f valuesFlags) (d *bun
 	if err != nil {
 		return nil, err
 	}
-	v, err := u.operator(f.root, &f.targetFlags).Verified(ctx, operate.Reference{Address: address, Name: name, Version: version}, policy)
+	ref := operate.Reference{Address: address, Name: name, Version: version}
+	v, err := u.operator(f.root, &f.targetFlags, service.Access{}).Verified(ctx, ref, policy)
 	if err != nil {
 		return nil, err
 	}

@@ -26,6 +26,7 @@ type Operator struct {
 	Client func() (*remote.Client, error) // reaches registries of this network
 	// Unencrypted reports whether container engines speak to an address without TLS.
 	Unencrypted func(address string) bool
+	Cluster     service.Access // of Kubernetes deployments
 	Note, Warn  func(format string, args ...any)
 	// NeedsTime is told how long an interrupted run may take to put things in order.
 	NeedsTime func(time.Duration)
@@ -51,7 +52,7 @@ func (o *Operator) openTarget(ctx context.Context, name, deployment string) (ins
 }
 
 func (o *Operator) manager(timeout time.Duration) *service.Manager {
-	return service.New(o.Root, o.Unencrypted, timeout, o.Note)
+	return service.New(o.Root, o.Unencrypted, o.Cluster, timeout, o.Note)
 }
 
 // warnRebuilt reports a ledger that had to be rebuilt.

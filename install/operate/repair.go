@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/install"
@@ -67,6 +68,11 @@ func (o *Operator) Repair(ctx context.Context, s Source) (result *RepairResult, 
 			return nil, OfBundle(r.name, err)
 		}
 		r.out.Files = append(r.out.Files, files...)
+	}
+	if plan != nil {
+		if err := r.cluster(ctx); err != nil {
+			return nil, err
+		}
 	}
 	left, err := tagDrift(o.Root, r.ledger, r.installed)
 	if err != nil {
@@ -149,6 +155,29 @@ func (r *repair) registry(ctx context.Context) error {
 	}
 	return repairBlobs(ctx, r.verified, r.embedded, r.out)
 }
+
+// cluster applies the release again where a cluster that runs it has something otherwise.
+func (r *repair) cluster(ctx context.Context) error {
+	about, err := host.ReadRelease(r.Root, r.installed.Name, r.installed.Current().ID)
+	if err != nil {
+		return err
+	}
+	manager := r.manager(repairTimeout)
+	drift, err := manager.Drift(ctx, about)
+	if err != nil || len(drift) == 0 {
+		return err
+	}
+	if err := manager.PutRight(ctx, about); err != nil {
+		return err
+	}
+	for _, d := range drift {
+		r.out.Files = append(r.out.Files, host.Drift{Path: d, What: "object"})
+	}
+	return nil
+}
+
+// repairTimeout is how long what is put right in a cluster may take to be ready.
+const repairTimeout = 5 * time.Minute
 
 // others returns an error if some damage needs another bundle.
 func (r *repair) others() error {

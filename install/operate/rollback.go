@@ -237,7 +237,7 @@ func (r *rollback) stop(ctx context.Context) error {
 		}
 	}
 	r.Note("Stopping %s %s", r.running.Name, r.running.Version)
-	return r.manager.Stop(ctx, r.running)
+	return r.manager.Yield(ctx, r.running, r.older)
 }
 
 // start puts the database back and starts the release.

@@ -33,6 +33,9 @@ const restart = 2 * time.Minute
 // room is what runs, which need not be what is current.
 func (l *launch) before(ctx context.Context, next *host.About) error {
 	l.prepared = true
+	if err := l.manager.Preflight(ctx, next); err != nil {
+		return err
+	}
 	if err := pullImages(ctx, l.manager, l.Root, l.target.Name != registry.Name, next); err != nil {
 		return err
 	}
@@ -198,7 +201,7 @@ func (l *launch) back(ctx context.Context, next *host.About) error {
 		return err
 	}
 	l.Warn("%s %s did not come up; going back to %s %s", next.Name, next.Version, earlier.Name, earlier.Version)
-	if err := l.manager.Stop(ctx, next); err != nil {
+	if err := l.manager.Yield(ctx, next, earlier); err != nil {
 		return err
 	}
 	// Before the rollback counts as finished: rollback goes on with it.

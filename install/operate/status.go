@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/install"
@@ -39,8 +40,9 @@ type DeploymentStatus struct {
 	Release   string         `json:"release"`
 	Current   bool           `json:"current"` // its files are those that are in use
 	Directory string         `json:"directory"`
-	Started   string         `json:"started"` // release that was started last and not stopped, or ""
-	Before    []string       `json:"before"`  // versions that a rollback can go back to, the newest first
+	Started   string         `json:"started"`           // release that was started last and not stopped, or ""
+	Waiting   []string       `json:"waiting,omitempty"` // what of it is not ready in its cluster
+	Before    []string       `json:"before"`            // versions that a rollback can go back to, the newest first
 	Images    []ledger.Image `json:"images"`
 	Files     []ledger.File  `json:"files"`
 	Drift     []host.Drift   `json:"drift"`
@@ -154,6 +156,11 @@ func (o *Operator) describeInstalled(ctx context.Context, l *ledger.Ledger, d le
 			return out, err
 		}
 	}
+	if !lost && out.Started == now.ID && about.Form == "kubernetes" {
+		if out.Waiting, err = o.manager(time.Minute).Waiting(ctx, about); err != nil {
+			o.Warn("what runs of %s in the cluster is not known: %v", d.Name, err)
+		}
+	}
 	if !check {
 		return out, nil
 	}
@@ -168,6 +175,13 @@ func (o *Operator) describeInstalled(ctx context.Context, l *ledger.Ledger, d le
 	}
 	files, err := o.fileDrift(ctx, l, d, about, current)
 	out.Drift = append(out.Drift, files...)
+	if err != nil {
+		return out, err
+	}
+	objects, err := o.manager(time.Minute).Drift(ctx, about)
+	for _, s := range objects {
+		out.Drift = append(out.Drift, host.Drift{Path: s, What: "object"})
+	}
 	return out, err
 }
 

@@ -56,7 +56,7 @@ func (c *compose) pull(ctx context.Context, images []string) error {
 	return nil
 }
 
-func (c *compose) start(ctx context.Context, a *host.About) error {
+func (c *compose) start(ctx context.Context, a, _ *host.About) error {
 	_, err := c.do(ctx, a, "up", "--detach", "--remove-orphans")
 	return err
 }

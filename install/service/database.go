@@ -24,6 +24,9 @@ func HasDatabase(a *host.About) bool {
 	if a == nil || a.Database == nil {
 		return false
 	}
+	if a.Database.Selector != "" {
+		return true // in a cluster that has run
+	}
 	_, err := os.Stat(filepath.Join(a.Data, filepath.FromSlash(a.Database.Directory), "PG_VERSION"))
 	return err == nil || !errors.Is(err, fs.ErrNotExist)
 }
@@ -60,7 +63,7 @@ func (m *Manager) Dump(ctx context.Context, running, next *host.About) error {
 	m.note("Starting %s %s again", running.Name, running.Version)
 	return fmt.Errorf(
 		"%w: %w\nnothing was switched; %s %s is started again",
-		ErrNoDump, errors.Join(err, e.start(context.WithoutCancel(ctx), running)), running.Name, running.Version,
+		ErrNoDump, errors.Join(err, e.start(context.WithoutCancel(ctx), running, nil)), running.Name, running.Version,
 	)
 }
 

@@ -41,23 +41,25 @@ type Manager struct {
 	root      string
 	plainHTTP func(address string) bool
 	timeout   time.Duration
+	access    Access
 	note      func(format string, args ...any)
 }
 
 // New returns a manager of the deployments below root. PlainHTTP reports whether a
 // registry, by its address, speaks no TLS; timeout is how long services get to come up.
-func New(root string, plainHTTP func(address string) bool, timeout time.Duration, note func(string, ...any)) *Manager {
+func New(root string, plainHTTP func(address string) bool, access Access, timeout time.Duration, note func(string, ...any)) *Manager {
 	if abs, err := filepath.Abs(root); err == nil { // engines are started in other directories
 		root = abs
 	}
-	return &Manager{root, plainHTTP, timeout, note}
+	return &Manager{root, plainHTTP, timeout, access, note}
 }
 
 // engine is a program that runs services.
 type engine interface {
 	// pull makes images available that are not there.
 	pull(ctx context.Context, images []string) error
-	start(ctx context.Context, a *host.About) error
+	// start starts a release in the place of another one, which may be nil.
+	start(ctx context.Context, a, before *host.About) error
 	// startOnly starts one service.
 	startOnly(ctx context.Context, a *host.About, service string) error
 	// stop stops all services, except one if that is not "".
@@ -78,7 +80,7 @@ type engine interface {
 // Check reports whether the host has what starts a deployment of a form with these
 // links. The error wraps ErrNoRuntime and says what is missing.
 func (m *Manager) Check(ctx context.Context, form string, links []bundle.Link) error {
-	_, err := m.engine(ctx, form, links)
+	_, err := m.engine(ctx, form, links, nil)
 	if err != nil && ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -86,7 +88,11 @@ func (m *Manager) Check(ctx context.Context, form string, links []bundle.Link) e
 }
 
 func (m *Manager) of(ctx context.Context, a *host.About) (engine, error) {
-	e, err := m.engine(ctx, a.Form, a.Links)
+	rec, err := host.ReadStarted(m.root, a.Name)
+	if err != nil {
+		return nil, err
+	}
+	e, err := m.engine(ctx, a.Form, a.Links, rec)
 	if err != nil && ctx.Err() != nil { // what was asked was interrupted, and is not missing
 		return nil, context.Cause(ctx)
 	}
@@ -96,7 +102,7 @@ func (m *Manager) of(ctx context.Context, a *host.About) (engine, error) {
 	return e, err
 }
 
-func (m *Manager) engine(ctx context.Context, form string, links []bundle.Link) (engine, error) {
+func (m *Manager) engine(ctx context.Context, form string, links []bundle.Link, rec *host.Started) (engine, error) {
 	units := slices.ContainsFunc(links, func(l bundle.Link) bool { return unit(l) != nil })
 	switch {
 	case form == "compose" && units: // the site has chosen podman
@@ -124,10 +130,11 @@ func (m *Manager) engine(ctx context.Context, form string, links []bundle.Link) 
 		}
 		return &systemd{timeout: m.timeout}, nil
 	case form == "kubernetes":
-		return nil, fmt.Errorf(
-			"%w: a cluster is not started from here; apply what is in the release with kubectl and helm, as its READ-ME-FIRST.txt says",
-			ErrNoRuntime,
-		)
+		c, err := m.cluster(ctx, rec)
+		if err != nil {
+			return nil, err
+		}
+		return c, nil
 	}
 	return nil, fmt.Errorf("%w: the bundle does not say what it is a deployment for", ErrNoRuntime)
 }
@@ -258,10 +265,17 @@ func (m *Manager) Up(ctx context.Context, a *host.About) error {
 	if err != nil {
 		return err
 	}
+	if c, ok := e.(*cluster); ok { // later commands reach the same cluster
+		rec.Kubeconfig, rec.Context = c.access.Kubeconfig, c.access.Context
+	}
 	if err := rec.Write(m.root, a.Name); err != nil {
 		return err
 	}
-	if err = e.start(ctx, a); err == nil {
+	before, err := m.earlier(rec, a)
+	if err != nil {
+		return err
+	}
+	if err = e.start(ctx, a, before); err == nil {
 		err = m.wait(ctx, e, a)
 	}
 	if err == nil {
@@ -279,6 +293,73 @@ func (m *Manager) Up(ctx context.Context, a *host.About) error {
 		return fmt.Errorf("%w: %w", ErrUnhealthy, errors.Join(err, logErr))
 	}
 	return fmt.Errorf("%w: %w; what the services said is in %s", ErrUnhealthy, err, file)
+}
+
+// earlier returns the release that ran before the one that is started, or nil if there was
+// none or its record is lost.
+func (m *Manager) earlier(rec host.Started, a *host.About) (*host.About, error) {
+	if rec.Before == "" {
+		return nil, nil
+	}
+	before, err := host.ReadRelease(m.root, a.Name, rec.Before)
+	if err != nil && host.Lost(err) {
+		m.note("Release %s, which ran before, is not here any more; what only it had may be left", rec.Before)
+		return nil, nil
+	}
+	return before, err
+}
+
+// Preflight reports everything that would keep a release, which is laid out, from starting.
+func (m *Manager) Preflight(ctx context.Context, a *host.About) error {
+	if a.Form != "kubernetes" {
+		return nil
+	}
+	ctx = m.masking(ctx, a)
+	rec, err := host.ReadStarted(m.root, a.Name)
+	if err != nil {
+		return err
+	}
+	c, err := m.cluster(ctx, rec)
+	if err != nil {
+		return err
+	}
+	if err := c.check(ctx, a); err != nil {
+		return fmt.Errorf("the cluster is not ready for %s %s: %w", a.Name, a.Version, err)
+	}
+	return nil
+}
+
+// Waiting names what of a started release is not ready.
+func (m *Manager) Waiting(ctx context.Context, a *host.About) ([]string, error) {
+	ctx = m.masking(ctx, a)
+	e, err := m.of(ctx, a)
+	if err != nil {
+		return nil, err
+	}
+	return e.unwell(ctx, a)
+}
+
+// PutRight applies a started release to its cluster again.
+func (m *Manager) PutRight(ctx context.Context, a *host.About) error {
+	ctx = m.masking(ctx, a)
+	e, err := m.of(ctx, a)
+	if err != nil {
+		return err
+	}
+	return e.start(ctx, a, nil)
+}
+
+// Drift names what of a started release the cluster has otherwise; nil where no cluster runs it.
+func (m *Manager) Drift(ctx context.Context, a *host.About) ([]string, error) {
+	rec, err := host.ReadStarted(m.root, a.Name)
+	if err != nil || a.Form != "kubernetes" || rec == nil || rec.Release != a.ID {
+		return nil, err
+	}
+	c, err := m.cluster(m.masking(ctx, a), rec)
+	if err != nil {
+		return nil, err
+	}
+	return c.drift(m.masking(ctx, a), a)
 }
 
 // RanBefore reports whether another release ran before this one was started.

@@ -98,7 +98,7 @@ func always(string) bool { return true }
 
 func manager(t *testing.T) *Manager {
 	t.Helper()
-	return New(t.TempDir(), always, time.Minute, func(string, ...any) {})
+	return New(t.TempDir(), always, Access{}, time.Minute, func(string, ...any) {})
 }
 
 // TestRuntime: what starts a deployment follows from its form, the site's choice,
@@ -138,7 +138,7 @@ func TestRuntime(t *testing.T) {
 			"systemd does not answer",
 		},
 		"no units":     {"systemctl", podmanThere, "linux", nil, "", "--host-root"},
-		"a cluster":    {"", "", "kubernetes", nil, "", "READ-ME-FIRST.txt"},
+		"a cluster":    {"", "", "kubernetes", nil, "", "no program kubectl"},
 		"nothing said": {"", "", "", nil, "", "does not say"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -157,7 +157,7 @@ func TestRuntime(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if e, err := m.engine(t.Context(), c.form, c.links); err != nil || e.kind() != c.kind {
+			if e, err := m.engine(t.Context(), c.form, c.links, nil); err != nil || e.kind() != c.kind {
 				t.Errorf("%v %v", e, err)
 			}
 		})
@@ -174,7 +174,7 @@ func TestPull(t *testing.T) {
 	a.Images = []string{"r/a@sha256:1", "r/b@sha256:2", "r/c@sha256:3"}
 	a.Files = []host.File{{Path: "compose.yaml"}, {Path: "quadlet/app-web.container"}, {Path: "gone.txt"}}
 	for plain, verify := range map[bool]string{true: "false", false: "true"} {
-		m := New(t.TempDir(), func(string) bool { return plain }, time.Minute, func(string, ...any) {})
+		m := New(t.TempDir(), func(string) bool { return plain }, Access{}, time.Minute, func(string, ...any) {})
 		dir := releaseDir(m.root, a)
 		for path, text := range map[string]string{
 			"compose.yaml":              "r/c@sha256:3",
@@ -203,7 +203,7 @@ func TestQuadletUnits(t *testing.T) {
 "systemctl is-failed"*`, 1))
 	s := &systemd{podman: true, timeout: time.Minute}
 	a := app("compose", quadlets)
-	if err := s.start(t.Context(), a); err != nil {
+	if err := s.start(t.Context(), a, nil); err != nil {
 		t.Fatal(err)
 	}
 	p.want("systemctl daemon-reload", "systemctl is-failed --quiet app-postgres.service", "systemctl is-failed --quiet app-web.service",
@@ -268,7 +268,7 @@ func TestUnits(t *testing.T) {
 		p := fake(t, "systemctl", podmanThere+`"systemctl show"*) echo `+c.state+`;;`)
 		s := &systemd{timeout: time.Minute}
 		a := app("linux", unitLinks)
-		if err := s.start(t.Context(), a); err != nil {
+		if err := s.start(t.Context(), a, nil); err != nil {
 			t.Fatal(err)
 		}
 		p.want(
@@ -383,7 +383,7 @@ func TestUp(t *testing.T) {
 		t.Fatalf("%v, and of the one before it is remembered: %t", err, cameUp(a))
 	}
 	status = http.StatusServiceUnavailable
-	hasty := New(m.root, always, time.Second, m.note)
+	hasty := New(m.root, always, Access{}, time.Second, m.note)
 	err := hasty.Up(t.Context(), a)
 	if !errors.Is(err, ErrUnhealthy) || !strings.Contains(err.Error(), "503") || cameUp(a) {
 		t.Fatal(err)
@@ -398,7 +398,7 @@ func TestUp(t *testing.T) {
 // up, and who interrupts a run is not told that it did not.
 func TestSlowStart(t *testing.T) {
 	p := fake(t, "podman systemctl journalctl", podmanThere+`"systemctl restart"*) exec /bin/sleep 60;;`)
-	m := New(t.TempDir(), always, 100*time.Millisecond, func(string, ...any) {})
+	m := New(t.TempDir(), always, Access{}, 100*time.Millisecond, func(string, ...any) {})
 	err := m.Up(t.Context(), app("compose", quadlets))
 	if !errors.Is(err, ErrUnhealthy) ||
 		!strings.Contains(err.Error(), "after 100ms systemd is still starting app-postgres.service, app-web.service") {
@@ -416,7 +416,7 @@ func TestSlowStart(t *testing.T) {
 		}
 	}()
 	if err := New(
-		m.root, always, time.Minute, m.note,
+		m.root, always, Access{}, time.Minute, m.note,
 	).Up(
 		ctx, app("compose", quadlets),
 	); errors.Is(err, ErrUnhealthy) ||

@@ -35,6 +35,15 @@ func (m *Manager) orGone(a *host.About, err error) error {
 	)
 }
 
+// Yield stops a release for another one that is started next. In a cluster nothing is
+// stopped: applying the next one changes what runs.
+func (m *Manager) Yield(ctx context.Context, a, next *host.About) error {
+	if a.Form == "kubernetes" && next.Form == "kubernetes" {
+		return nil
+	}
+	return m.Stop(ctx, a)
+}
+
 // Stopped says that what was stopped is not going to be started again.
 func (m *Manager) Stopped(a *host.About) error { return host.ForgetStarted(m.root, a.Name) }
 

@@ -110,7 +110,7 @@ func (s *systemd) bring(ctx context.Context, verb string, units ...string) error
 	return systemctl(bounded, verb, units...)
 }
 
-func (s *systemd) start(ctx context.Context, a *host.About) error {
+func (s *systemd) start(ctx context.Context, a, _ *host.About) error {
 	units := s.units(a)
 	if !s.podman { // Quadlet's units are enabled by what they say
 		if err := s.reload(ctx); err != nil {

@@ -1,0 +1,316 @@
+//go:build kubernetes
+
+package main
+
+import (
+	"encoding/base64"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
+)
+
+// clusterWorld is a real Kubernetes on one node without a route out, a site's registry with
+// TLS and an account, and a maker of bundles.
+type clusterWorld struct {
+	side
+	node     string // directory of the node
+	registry string // address on the node's network
+	upstream *world.Registry
+	key      *world.Key
+	root     string
+	made     int    // bundles
+	programs string // directory with what the images are made of
+}
+
+// nodeNet is the network between this machine and the node.
+const nodeNet = "10.77.0"
+
+func newClusterWorld(t *testing.T) *clusterWorld {
+	programs := os.Getenv("OOB_KUBERNETES")
+	if programs == "" {
+		t.Fatal("make e2e-kubernetes builds what this test needs")
+	}
+	dir := t.TempDir()
+	w := &clusterWorld{
+		side: side{t, dir}, node: filepath.Join(dir, "node"), registry: nodeNet + ".1:5000",
+		upstream: world.NewRegistry(t, nil), key: world.NewKey(t), root: filepath.Join(dir, "site"), programs: programs,
+	}
+	up := filepath.Join("..", "..", ".ci", "kubernetes.d")
+	up, err := filepath.Abs(up)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Cleanup(func() {
+		if w.Failed() {
+			out, _ := w.try("kubectl --kubeconfig node/etc/admin.kubeconfig get pods,events -A 2>&1 | tail -60; tail -n 20 node/log/kubelet.log")
+			w.Log(out)
+		}
+		_, _ = w.try(up + "/down " + w.node)
+	})
+	w.sh(up + "/up " + w.node + " " + programs + "/kube")
+	w.pause()
+	return w
+}
+
+// program returns an image of one of the programs.
+func (w *clusterWorld) program(name string, more ...world.File) v1.Image {
+	w.Helper()
+	data, err := os.ReadFile(filepath.Join(w.programs, name))
+	if err != nil {
+		w.Fatal(err)
+	}
+	img := world.Image("linux/amd64", world.Layer(append(more, world.File{Name: name, Mode: 0o755, Data: data})...))
+	cfg, err := img.ConfigFile()
+	if err != nil {
+		w.Fatal(err)
+	}
+	cfg = cfg.DeepCopy()
+	cfg.Config.Entrypoint = []string{"/" + name}
+	if img, err = mutate.ConfigFile(img, cfg); err != nil {
+		w.Fatal(err)
+	}
+	return img
+}
+
+// oob runs oob-bundle and fails the test if it fails.
+func (w *clusterWorld) oob(args string) string {
+	w.Helper()
+	return w.sh("oob-bundle " + args + " 2>&1")
+}
+
+func (w *clusterWorld) kubectl(args string) string {
+	w.Helper()
+	return w.sh("kubectl --kubeconfig " + w.node + "/etc/admin.kubeconfig " + args)
+}
+
+// bundle makes a bundle of a manifest.
+func (w *clusterWorld) bundle(name, manifest string) string {
+	w.Helper()
+	w.made++
+	w.write(name+".yaml", manifest)
+	w.oob(fmt.Sprintf("create %s.yaml --key %s --plain-http %s --sequence %d -o %s.oob.tar", name, w.key.Private, w.upstream.Host, w.made, name))
+	return filepath.Join(w.dir, name+".oob.tar")
+}
+
+// pause gives the node the image of every pod's first process, out of a bundle: nothing else
+// is there yet from which it could come.
+func (w *clusterWorld) pause() {
+	w.Helper()
+	ref := w.upstream.Push(w.T, "node/pause:1", w.program("pause"))
+	w.bundle("node", "apiVersion: oobbundle.dev/v1\nkind: Manifest\nmetadata: {name: node, version: \"1\"}\n"+
+		"components: [{name: pause, images: ["+ref+"]}]\n")
+	pid := w.sh("pgrep -P $(cat node/pid) | head -1")
+	enter := "nsenter -t " + pid + " -m -n -p -- "
+	w.sh(enter + "ctr -n k8s.io images import " + w.dir + "/node.oob.tar && " + enter + "ctr -n k8s.io images tag " + ref + " k8s.local/pause:1")
+}
+
+// serve starts the site's registry below the root, with TLS and an account, and lets the node
+// trust its certificate. There is no mirror: a name of another registry leads nowhere.
+func (w *clusterWorld) serve() {
+	w.Helper()
+	w.sh("mkdir -p site && OOB_BUNDLE_ACCOUNT_PASSWORD=node-password oob-bundle registry account --root site node")
+	host := strings.Split(w.registry, ":")[0]
+	w.start(w.registry, "oob-bundle", "registry", "serve", "--root", "site", "--listen", w.registry, "--tls", "--name", host,
+		"--accounts", "site/accounts")
+	w.sh("mkdir -p node/certs.d/" + w.registry)
+	w.write("node/certs.d/"+w.registry+"/hosts.toml", fmt.Sprintf(
+		"server = \"https://%[1]s\"\n[host.\"https://%[1]s\"]\n  capabilities = [\"pull\", \"resolve\"]\n  ca = %[2]q\n",
+		w.registry, w.dir+"/site/tls/ca.crt",
+	))
+}
+
+// login writes the site's values, with the login that nodes pull with.
+func (w *clusterWorld) login() {
+	w.Helper()
+	login := base64.StdEncoding.EncodeToString([]byte("node:node-password"))
+	w.write("login.json", fmt.Sprintf(`{"auths": {%q: {"auth": %q}}}`, w.registry, login))
+	w.write("values.yaml", "registry: "+w.registry+"\nregistryLogin: "+w.dir+"/login.json\n")
+}
+
+// chat is a deployment of a cluster: a server with its objects and a job, and a chart.
+func (w *clusterWorld) chat(version, env string) string {
+	w.Helper()
+	ref := w.upstream.Push(w.T, "team/app:"+version, w.program("app", world.File{Name: "version", Mode: 0o644, Data: []byte(version)}))
+	w.write("objects.yaml", fmt.Sprintf(chatObjects, version, env, w.upstream.Host+"/team/app"))
+	w.write("namespace.yaml", chatNamespace)
+	return w.bundle("chat-"+version, fmt.Sprintf(chatManifest, version, ref))
+}
+
+const chatManifest = `apiVersion: oobbundle.dev/v1
+kind: Manifest
+metadata: {name: chat, version: %q}
+deployments: [kubernetes]
+components:
+  - name: server
+    images: [%q]
+    files:
+      - {source: namespace.yaml, path: namespace.yaml, as: template}
+      - {source: objects.yaml, path: objects.yaml, as: template}
+    host:
+      - values:
+          - {name: registryLogin, kind: file, about: Login of the registry as Docker keeps it}
+          - {name: registry, kind: registry, about: Address of the registry}
+        cluster:
+          - {stage: application, apply: objects.yaml, health: ["chat/web:80/api/v4/system/ping"]}
+          - {stage: namespaces, apply: namespace.yaml}
+`
+
+const chatNamespace = `apiVersion: v1
+kind: Namespace
+metadata: {name: chat}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: pull, namespace: chat}
+type: kubernetes.io/dockerconfigjson
+stringData:
+  .dockerconfigjson: {{ yaml (siteFile "registryLogin") }}
+`
+
+const chatObjects = `apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web, namespace: chat}
+spec:
+  replicas: 1
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      terminationGracePeriodSeconds: 2
+      imagePullSecrets: [{name: pull}]
+      containers:
+        - name: web
+          image: {{ yaml (image "%[3]s") }}
+          env: [{name: VERSION, value: "%[1]s"}%[2]s]
+          readinessProbe: {httpGet: {path: /api/v4/system/ping, port: 8065}, periodSeconds: 1}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: chat}
+spec:
+  selector: {app: web}
+  ports: [{port: 80, targetPort: 8065}]
+---
+apiVersion: batch/v1
+kind: Job
+metadata: {name: migrate-%[1]s, namespace: chat}
+spec:
+  backoffLimit: 0
+  template:
+    spec:
+      restartPolicy: Never
+      imagePullSecrets: [{name: pull}]
+      containers: [{name: migrate, image: {{ yaml (image "%[3]s") }}, args: [once]}]
+`
+
+// answer is what the server says to whoever asks it.
+func (w *clusterWorld) answer() string {
+	w.Helper()
+	return w.kubectl("get --raw /api/v1/namespaces/chat/services/web:80/proxy/")
+}
+
+// names lists the objects of a kind in the deployment's namespace.
+func (w *clusterWorld) names(kind string) string {
+	w.Helper()
+	return strings.Join(strings.Fields(w.kubectl("-n chat get "+kind+" -o name")), " ")
+}
+
+// exits runs oob-bundle and returns its exit status and what it prints.
+func (w *clusterWorld) exits(args string) (int, string) {
+	w.Helper()
+	out, _ := w.try("oob-bundle " + args + " 2>&1 && echo exit 0 || echo exit $?")
+	i := strings.LastIndex(out, "exit ")
+	code, err := strconv.Atoi(strings.TrimSpace(out[i+5:]))
+	if err != nil {
+		w.Fatal(err)
+	}
+	return code, out[:i]
+}
+
+// TestKubernetes takes a deployment through its life on a real cluster: first installation,
+// upgrade, an upgrade that never becomes ready, drift and repair, another deployment that
+// wants its objects, rollback, and removal.
+func TestKubernetes(t *testing.T) {
+	w := newClusterWorld(t)
+	kube := " --root site --kubeconfig " + w.node + "/etc/admin.kubeconfig"
+	install := func(bundle string) string {
+		return "install " + bundle + " --key " + w.key.Public + kube + " --values values.yaml --start --start-timeout 40s"
+	}
+	one, two, broken := w.chat("1", ""), w.chat("2", ""), w.chat("3", `, {name: FAIL, value: "no licence"}`)
+	w.login()
+	w.oob("install " + one + " --key " + w.key.Public + " --root site --values values.yaml")
+	w.serve()
+	begun := time.Now()
+	lap := func(what string) {
+		t.Logf("%s: %s", what, time.Since(begun).Round(100*time.Millisecond))
+		begun = time.Now()
+	}
+
+	t.Log(w.oob(install(one)))
+	lap("first installation")
+	if got := w.answer(); got != "1" {
+		t.Errorf("it answers %q", got)
+	}
+	if code, out := w.exits("status --check" + kube); code != 0 || strings.Contains(out, "waiting") {
+		t.Errorf("status: %d %s", code, out)
+	}
+	t.Log(w.oob(install(two)))
+	lap("upgrade")
+	if got, jobs := w.answer(), w.names("jobs"); got != "2" || jobs != "job.batch/migrate-2" {
+		t.Errorf("after the upgrade it answers %q, and there is %s", got, jobs)
+	}
+
+	code, out := w.exits(install(broken))
+	lap("an upgrade that does not become ready")
+	if code == 0 || !strings.Contains(out, "going back to chat 2") || !strings.Contains(out, "CrashLoopBackOff") {
+		t.Errorf("broken: %d %s", code, out)
+	}
+	if got, jobs := w.answer(), w.names("jobs"); got != "2" || jobs != "job.batch/migrate-2" {
+		t.Errorf("after going back it answers %q, and there is %s", got, jobs)
+	}
+	if logs := w.sh("cat site/deployments/chat/logs/*.log"); !strings.Contains(logs, "this version does not start: no licence") {
+		t.Errorf("the logs do not have the reason: %s", logs)
+	}
+
+	w.kubectl(`-n chat patch deployment web --type json -p '[{"op": "replace", "path": "/spec/template/spec/containers/0/env/0/value", "value": "changed"}]'`)
+	w.kubectl("-n chat delete service web")
+	code, out = w.exits("status --check" + kube)
+	if code != 1 || !strings.Contains(out, "deployment/web in chat was changed") || !strings.Contains(out, "service/web in chat is missing") {
+		t.Errorf("drift: %d %s", code, out)
+	}
+	t.Log(w.oob("repair " + two + " --key " + w.key.Public + kube))
+	if code, out := w.exits("status --check" + kube); code != 0 || w.answer() != "2" {
+		t.Errorf("after repair: %d %s", code, out)
+	}
+	lap("drift and repair")
+
+	other := strings.ReplaceAll(chatManifest, "name: chat,", "name: other,")
+	w.write("objects.yaml", fmt.Sprintf(chatObjects, "1", "", w.upstream.Host+"/team/app"))
+	rival := w.bundle("other", fmt.Sprintf(other, "1", w.upstream.Host+"/team/app:1"))
+	if code, out := w.exits(install(rival)); code != 5 || !strings.Contains(out, "deployment/web in chat is in the cluster already") {
+		t.Errorf("another deployment's objects: %d %s", code, out)
+	}
+
+	w.oob("rollback chat --start" + kube)
+	lap("rollback")
+	if got, jobs := w.answer(), w.names("jobs"); got != "1" || jobs != "job.batch/migrate-1" {
+		t.Errorf("after rollback it answers %q, and there is %s", got, jobs)
+	}
+	out = w.oob("uninstall chat" + kube)
+	lap("removal")
+	if got := w.names("deployments,services,jobs"); got != "" {
+		t.Errorf("%s is left", got)
+	}
+	if !strings.Contains(out, "namespace/chat") || w.kubectl("get namespace chat -o name") == "" {
+		t.Errorf("the namespace: %s", out)
+	}
+}

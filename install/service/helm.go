@@ -1,0 +1,190 @@
+package service
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/install/host"
+)
+
+// helm is the program with what it needs to reach the cluster.
+type helm struct {
+	command []string
+	kubectl kubectl
+}
+
+// oldestHelm is the oldest release of Helm 3 that works here: it takes labels.
+const oldestHelm = 14
+
+// labelHelm marks Helm releases of a deployment; Helm keeps it with each revision.
+const labelHelm = "oob-bundle"
+
+func newHelm(a Access, k kubectl) helm {
+	h := helm{command: []string{"helm"}, kubectl: k}
+	if a.Kubeconfig != "" {
+		h.command = append(h.command, "--kubeconfig", a.Kubeconfig)
+	}
+	if a.Context != "" {
+		h.command = append(h.command, "--kube-context", a.Context)
+	}
+	return h
+}
+
+func (h helm) do(ctx context.Context, args ...string) ([]byte, error) {
+	var out bytes.Buffer
+	err := runAs(ctx, "helm "+args[0], "", nil, &out, append(slices.Clone(h.command), args...)...)
+	return out.Bytes(), err
+}
+
+// check reports a Helm that is missing or too old. The error wraps ErrNoRuntime.
+func (h helm) check(ctx context.Context) error {
+	out, err := h.do(ctx, "version", "--template", "{{.Version}}")
+	if errors.Is(err, exec.ErrNotFound) {
+		return fmt.Errorf("%w: the bundle has charts, and there is no program helm on this host", ErrNoRuntime)
+	}
+	if err != nil {
+		return err
+	}
+	var major, minor int
+	version := strings.TrimSpace(string(out))
+	if _, err := fmt.Sscanf(version, "v%d.%d", &major, &minor); err != nil {
+		return fmt.Errorf("helm version %q: %w", version, err)
+	}
+	if major < 3 || major == 3 && minor < oldestHelm {
+		return fmt.Errorf("%w: helm is %s here; 3.%d or newer is needed", ErrNoRuntime, version, oldestHelm)
+	}
+	return nil
+}
+
+// revision is one of a Helm release.
+type revision struct {
+	number     int
+	status     string
+	deployment string // label of the deployment that made it; "" is another's
+}
+
+// history returns the revisions of a Helm release, the oldest first. Helm keeps each in a
+// Secret (helm.sh, storage backend Secrets).
+func (h helm) history(ctx context.Context, name, namespace string) ([]revision, error) {
+	out, err := h.kubectl.do(
+		ctx, nil, "get", "secrets", "--namespace", namespace, "--selector", "owner=helm,name="+name,
+		"--output", `jsonpath={range .items[*]}{.metadata.labels}{"\n"}{end}`,
+	)
+	if err != nil {
+		return nil, err
+	}
+	var list []revision
+	for _, line := range strings.Split(strings.TrimSpace(string(out)), "\n") {
+		if line == "" {
+			continue
+		}
+		var labels map[string]string
+		if err := json.Unmarshal([]byte(line), &labels); err != nil {
+			return nil, fmt.Errorf("labels of the Helm release %s: %w", name, err)
+		}
+		n, err := strconv.Atoi(labels["version"])
+		if err != nil {
+			return nil, fmt.Errorf("the Helm release %s has a revision %q", name, labels["version"])
+		}
+		list = append(list, revision{n, labels["status"], labels[labelHelm]})
+	}
+	slices.SortFunc(list, func(a, b revision) int { return a.number - b.number })
+	return list, nil
+}
+
+// errForeign marks something in the cluster that the deployment did not make.
+var errForeign = fmt.Errorf("%w: it is not of this deployment", bundle.ErrPolicy)
+
+// own reports why the deployment may not change a Helm release: another has made it, or is
+// changing it.
+func own(list []revision, s host.Step, deployment string) error {
+	if len(list) == 0 {
+		return nil
+	}
+	last := list[len(list)-1]
+	if last.deployment == deployment {
+		return nil
+	}
+	if strings.HasPrefix(last.status, "pending-") {
+		return fmt.Errorf(
+			"%w: the Helm release %s in %s is %s (revision %d), and another program made it so; let that end, or if it has: "+
+				"helm rollback %[2]s --namespace %[3]s",
+			errForeign, s.Release, s.Namespace, last.status, last.number,
+		)
+	}
+	return fmt.Errorf(
+		"%w: the Helm release %s in %s is there already; --take-over takes it, or remove it: helm uninstall %[2]s --namespace %[3]s",
+		errForeign, s.Release, s.Namespace,
+	)
+}
+
+// clear ends an operation of this deployment that was interrupted, so that Helm accepts the
+// next one.
+func (h helm) clear(ctx context.Context, list []revision, s host.Step) error {
+	if len(list) == 0 {
+		return nil
+	}
+	last := list[len(list)-1]
+	if !strings.HasPrefix(last.status, "pending-") && last.status != "uninstalling" {
+		return nil
+	}
+	for _, r := range slices.Backward(list) {
+		if r.status == "deployed" || r.status == "superseded" {
+			_, err := h.do(ctx, "rollback", s.Release, strconv.Itoa(r.number), "--namespace", s.Namespace)
+			return err
+		}
+	}
+	return h.uninstall(ctx, s)
+}
+
+func (h helm) uninstall(ctx context.Context, s host.Step) error {
+	_, err := h.do(ctx, "uninstall", s.Release, "--namespace", s.Namespace, "--ignore-not-found", "--wait")
+	return err
+}
+
+// upgrade installs a chart or changes its release, and waits until its objects are ready.
+func (h helm) upgrade(ctx context.Context, s host.Step, dir, deployment string, timeout time.Duration) error {
+	list, err := h.history(ctx, s.Release, s.Namespace)
+	if err == nil {
+		err = h.clear(ctx, list, s)
+	}
+	if err != nil {
+		return err
+	}
+	args := []string{
+		"upgrade", s.Release, filepath.Join(dir, filepath.FromSlash(s.Chart)), "--install", "--namespace", s.Namespace,
+		"--create-namespace", "--labels", labelHelm + "=" + deployment, "--wait", "--wait-for-jobs", "--timeout", timeout.String(),
+	}
+	if s.Values != "" {
+		args = append(args, "--values", filepath.Join(dir, filepath.FromSlash(s.Values)))
+	}
+	_, err = h.do(ctx, args...)
+	return err
+}
+
+// objects returns what a chart makes, hooks included.
+func (h helm) objects(ctx context.Context, s host.Step, dir string) ([]object, error) {
+	args := []string{"template", s.Release, filepath.Join(dir, filepath.FromSlash(s.Chart)), "--namespace", s.Namespace}
+	if s.Values != "" {
+		args = append(args, "--values", filepath.Join(dir, filepath.FromSlash(s.Values)))
+	}
+	text, err := h.do(ctx, args...)
+	if err != nil || len(bytes.TrimSpace(text)) == 0 {
+		return nil, err
+	}
+	out, err := h.kubectl.do(ctx, text, "label", "--local", "--filename", "-", "--output", "json", labelHelm+"=x")
+	if err != nil {
+		return nil, err
+	}
+	return decodeObjects(out)
+}
