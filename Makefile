@@ -1,6 +1,6 @@
 # make help lists the targets.
 
-.PHONY: all help build demo transcripts quick test sweeps race fuzz lint interop e2e e2e-optional catalogue-test bench torture release-check package-test reproducible ci release clean
+.PHONY: all help build demo transcripts quick test sweeps race fuzz lint interop e2e e2e-optional e2e-kubernetes catalogue-test bench torture release-check package-test reproducible ci release clean
 
 all: build
 
@@ -62,6 +62,11 @@ e2e: ## a deployment from its first start to its removal; needs root and Docker
 # of it to build.
 e2e-optional: ## optional components, started for real
 	.ci/e2e $(E2E_DIR) optional
+
+# Kubernetes from its Go module, in namespaces of its own; needs root and Debian.
+KUBERNETES_DIR ?= bin/.kubernetes
+e2e-kubernetes: ## a deployment on a real Kubernetes; needs root
+	.ci/kubernetes $(KUBERNETES_DIR)
 
 # Every name of every reference architecture, from a stand-in upstream to a site;
 # every rule of the catalogue, broken once.

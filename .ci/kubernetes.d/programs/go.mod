@@ -1,0 +1,3 @@
+module github.com/oob-bundle/oob-bundle/ci/programs
+
+go 1.25.0
