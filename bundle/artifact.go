@@ -8,9 +8,8 @@ import (
 // emptyConfig is the content of OCI's empty descriptor (image-spec, manifest.md).
 const emptyConfig = "{}"
 
-// NewArtifact returns the descriptor of an artifact, which may refer to a
-// subject, and the blobs it consists of besides its layers: its manifest and the
-// empty config.
+// NewArtifact returns the descriptor of an artifact and its blobs other than the layers: the
+// manifest and the empty config. Subject is the manifest that the artifact refers to, or nil.
 func NewArtifact(artifactType string, subject *Descriptor, layers ...Descriptor) (d Descriptor, blobs map[Digest][]byte) {
 	config := []byte(emptyConfig)
 	d, manifest := encodeManifest(ociManifest{
@@ -20,14 +19,13 @@ func NewArtifact(artifactType string, subject *Descriptor, layers ...Descriptor)
 	return d, map[Digest][]byte{DigestOf(config): config, d.Digest: manifest}
 }
 
-// NewManifest returns the descriptor and the bytes of an image manifest with a
-// config of its own.
+// NewManifest returns the descriptor and the bytes of an image manifest with the given config.
 func NewManifest(config Descriptor, annotations map[string]string, layers ...Descriptor) (d Descriptor, manifest []byte) {
 	return encodeManifest(ociManifest{Config: config, Layers: layers, Annotations: annotations})
 }
 
-// NewReferrersIndex returns an index of manifests, such as clients keep under a tag where a
-// registry does not list what refers to a manifest.
+// NewReferrersIndex returns an index of manifests. Clients store such an index under a tag if
+// a registry does not list the referrers of a manifest.
 func NewReferrersIndex(list []Descriptor) (d Descriptor, index []byte) {
 	data, err := Encode(struct {
 		SchemaVersion int          `json:"schemaVersion"`
@@ -35,12 +33,12 @@ func NewReferrersIndex(list []Descriptor) (d Descriptor, index []byte) {
 		Manifests     []Descriptor `json:"manifests"`
 	}{2, TypeOCIIndex, list})
 	if err != nil {
-		panic("bundle: " + err.Error()) // strings and numbers only
+		panic("bundle: " + err.Error()) // strings and numbers always encode
 	}
 	return Descriptor{MediaType: TypeOCIIndex, Digest: DigestOf(data), Size: int64(len(data))}, data
 }
 
-// ociManifest is an image manifest (image-spec, manifest.md) as we write it.
+// ociManifest is an image manifest (image-spec, manifest.md) as this package writes it.
 type ociManifest struct {
 	SchemaVersion int               `json:"schemaVersion"`
 	MediaType     string            `json:"mediaType"`
@@ -55,12 +53,13 @@ func encodeManifest(m ociManifest) (Descriptor, []byte) {
 	m.SchemaVersion, m.MediaType = 2, TypeOCIManifest
 	data, err := Encode(m)
 	if err != nil {
-		panic("bundle: " + err.Error()) // strings and numbers only
+		panic("bundle: " + err.Error()) // strings and numbers always encode
 	}
 	return Descriptor{MediaType: TypeOCIManifest, Digest: DigestOf(data), Size: int64(len(data)), ArtifactType: m.ArtifactType}, data
 }
 
-// onlyLayer returns the layer of an artifact with exactly one of that type.
+// onlyLayer returns the layer of an artifact that must have exactly one, of the given media
+// type.
 func (g *Geometry) onlyLayer(d Descriptor, mediaType string) (Descriptor, error) {
 	m := g.Manifests[d.Digest]
 	if m == nil || m.ArtifactType != d.ArtifactType || len(m.Layers) != 1 || m.Layers[0].MediaType != mediaType {
@@ -69,8 +68,8 @@ func (g *Geometry) onlyLayer(d Descriptor, mediaType string) (Descriptor, error)
 	return m.Layers[0], nil
 }
 
-// PartialIndex is an upstream index that is carried as a layer, because the
-// bundle has only some of its manifests.
+// PartialIndex is an upstream index that the bundle carries as a layer, because the bundle
+// contains only some of its manifests.
 type PartialIndex struct {
 	Layer     Descriptor // the upstream bytes
 	MediaType string     // of the index, as upstream served it
@@ -95,8 +94,8 @@ func (g *Geometry) partialIndexes() (map[Digest]PartialIndex, error) {
 	return all, nil
 }
 
-// PartialIndex returns the bytes and media type of an index that is carried as
-// a layer, after checking that each of the given manifests is listed in it.
+// PartialIndex returns the bytes and the media type of an index that is carried as a layer. It
+// checks that the index lists each of the image's manifests.
 func (r *Reader) PartialIndex(i Image) (data []byte, mediaType string, err error) {
 	all, err := r.partialIndexes()
 	if err != nil {
@@ -122,9 +121,9 @@ func (r *Reader) PartialIndex(i Image) (data []byte, mediaType string, err error
 	return data, p.MediaType, nil
 }
 
-// CarriedIndex returns an index of the manifests that are carried of a partial index, in the
-// order of the root, if there are several. Machines of all these platforms can pull it from
-// a registry that does not take the partial index.
+// CarriedIndex returns an index of the carried manifests of a partial index, in the order of
+// the root. Ok is false if there are fewer than two. Machines of all these platforms can pull
+// the index from a registry that refuses the partial index.
 func (g *Geometry) CarriedIndex(i Image) (d Descriptor, index []byte, ok bool) {
 	if !i.Partial || len(i.Manifests) < 2 {
 		return d, nil, false

@@ -7,18 +7,19 @@ import (
 	"strings"
 )
 
-// invalid returns an error about the deployment document, which wraps ErrFormat.
+// invalid returns an error about the deployment document. The error wraps ErrFormat.
 func invalid(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", ErrFormat, fmt.Sprintf(format, args...))
 }
 
-// contents is what a deployment document is compared with while it is checked.
+// contents is the content of the root, with the names found so far in the deployment document
+// that is checked against it.
 type contents struct {
 	geometry *Geometry
 	inRoot   map[string][]Digest     // reference, or "" for manifests without one → manifests
 	partial  map[Digest]PartialIndex // indexes of which only some manifests are carried
-	listed   map[string]bool         // references
-	onSite   map[string]Digest       // REPOSITORY:TAG → what it means
+	listed   map[string]bool         // references of the document
+	onSite   map[string]Digest       // REPOSITORY:TAG → the digest it names
 }
 
 func newContents(g *Geometry) (*contents, error) {
@@ -32,7 +33,7 @@ func newContents(g *Geometry) (*contents, error) {
 	return c, err
 }
 
-// image checks an image of the document and lists it.
+// image checks an image of the document and adds it to the listed references.
 func (c *contents) image(i Image) error {
 	ref, err := ParseReference(i.Reference)
 	if err != nil {
@@ -63,7 +64,7 @@ func (c *contents) image(i Image) error {
 	return c.tag(i)
 }
 
-// tag checks what an image's tag means on the site.
+// tag checks that an image's tag is not reserved and names only one digest on the site.
 func (c *contents) tag(i Image) error {
 	if i.Tag == "" {
 		return nil
@@ -79,8 +80,8 @@ func (c *contents) tag(i Image) error {
 	return nil
 }
 
-// hasArtifact reports whether the root lists an artifact with these layers. A size below 0
-// stands for any.
+// hasArtifact reports whether the root lists an artifact with these layers. A negative size
+// matches any size.
 func (c *contents) hasArtifact(digest Digest, artifactType string, layers ...Descriptor) bool {
 	same := func(a, b Descriptor) bool {
 		return a.MediaType == b.MediaType && a.Digest == b.Digest && (b.Size < 0 || a.Size == b.Size)
@@ -136,14 +137,14 @@ func (c *contents) files(list []HostFile) error {
 		}
 	}
 	for _, f := range list {
-		if dirs[strings.ToLower(f.Path)] && f.As != AsArchive { // which is unpacked into a directory
+		if dirs[strings.ToLower(f.Path)] && f.As != AsArchive { // the path of an archive is a directory
 			return invalid("%q is both a file and a directory", f.Path)
 		}
 	}
 	return nil
 }
 
-// check checks a file by itself.
+// check checks a file without the rest of the document.
 func (f HostFile) check() error {
 	strips := f.Strip == 0 || f.As == AsArchive && f.Strip > 0 && f.Strip <= 8
 	switch {
@@ -165,7 +166,7 @@ func (f HostFile) check() error {
 	return nil
 }
 
-// components checks that everything a component names is carried.
+// components checks that the bundle contains everything that a component names.
 func (c *contents) components(d *Deployment) error {
 	plugins, files := map[string]bool{}, map[string]bool{}
 	for _, p := range d.Plugins {

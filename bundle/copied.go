@@ -10,13 +10,13 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle/disk"
 )
 
-// PaddingError says that a bundle is followed by zeros, as copies from a tape or a raw
-// disc are. It is an ErrFormat.
+// PaddingError reports zeros after the end of a bundle, as in copies from a tape or a raw
+// disc. It wraps ErrFormat.
 type PaddingError struct {
-	Bytes    int64  // that are too many
-	Path     string // of the file, or of the last part, that has them; may be empty
-	Keep     int64  // the size of that file without them, bytes
-	Verified bool   // whether the size comes from a bundle with a good signature
+	Bytes    int64  // zeros after the end
+	Path     string // of the file or last part with the zeros; may be empty
+	Keep     int64  // the size of that file without the zeros, bytes
+	Verified bool   // whether Keep comes from a bundle with a good signature
 
 	what string
 }
@@ -37,11 +37,12 @@ func (p *PaddingError) Error() string {
 // Unwrap returns ErrFormat.
 func (p *PaddingError) Unwrap() error { return ErrFormat }
 
-// maxPadding is how much is read to find out whether what follows a bundle is padding,
-// in bytes: tapes are padded to a record of at most 16 MiB.
+// maxPadding is the largest number of bytes after a bundle that are checked for padding. Tapes
+// pad to a record of at most 16 MiB.
 const maxPadding = 16 << 20
 
-// padding returns what follows the bundle of size bytes if it is zeros, or nil.
+// padding returns an error if only zeros, at most maxPadding of them, follow the bundle of
+// size bytes. Otherwise it returns nil.
 func (b *boundedReader) padding(size int64) *PaddingError {
 	p := &PaddingError{Bytes: b.size - size, Keep: size, what: b.misfit(size)}
 	if p.what == "" {
@@ -66,13 +67,13 @@ func (b *boundedReader) padding(size int64) *PaddingError {
 			return p
 		}
 		if err != nil {
-			return nil //nolint:nilerr // what cannot be read is not known to be padding
+			return nil //nolint:nilerr // unreadable bytes are not known to be padding
 		}
 	}
 }
 
-// last returns the path of the last part, and how many of its bytes the first size bytes
-// of the bundle take; the path is empty if they take none.
+// last returns the path of the last part, and how many of its bytes belong to the first size
+// bytes of the bundle. The path is empty if none do.
 func (f *File) last(size int64) (string, int64) {
 	n := len(f.parts) - 1
 	before := int64(n) * f.each
@@ -82,8 +83,8 @@ func (f *File) last(size int64) (string, int64) {
 	return f.parts[n].Name(), size - before
 }
 
-// cutBy tells what cuts files at the given size, if anything is known for that: some
-// programs stop at the last whole block below it.
+// cutBy names what cuts files at the given size, or returns "". Some programs stop at the last
+// whole block below a limit, so that sizes just below it count too.
 func cutBy(size int64) string {
 	const block = 64 << 10
 	var what string

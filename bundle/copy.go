@@ -9,9 +9,9 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle/disk"
 )
 
-// CopyAt copies len(buf) bytes, or n if that is less, between two files and
-// returns how many it copied, at least one. Buf has the copied bytes then: what
-// stands in the target, read back if the kernel did the copying.
+// CopyAt copies n bytes, or len(buf) if that is less, or fewer, between two files. It returns
+// how many bytes it copied, at least one. Buf then contains these bytes as they are in the
+// target: if the kernel copied them, they are read back.
 func CopyAt(to *File, toOff int64, from *File, fromOff, n int64, buf []byte) (int, error) {
 	n = min(n, int64(len(buf)))
 	if fromOff >= from.size || toOff >= to.size {
@@ -35,8 +35,8 @@ func CopyAt(to *File, toOff int64, from *File, fromOff, n int64, buf []byte) (in
 	return int(n), err
 }
 
-// Copy copies r to w by way of buf, until the context ends, and returns the digest
-// and the number of the bytes.
+// Copy copies r to w through buf and returns the digest and the number of the bytes. If the
+// context ends, it returns the context's cause.
 func Copy(ctx context.Context, w io.Writer, r io.Reader, buf []byte) (Digest, int64, error) {
 	h := sha256.New()
 	var total int64

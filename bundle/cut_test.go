@@ -11,8 +11,8 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
-// TestCutByFileSystem: a bundle that ends where FAT32 or an old program cuts files is
-// refused with that reason.
+// TestCutByFileSystem: a bundle that was cut at the limit of FAT32 or of an old program is
+// refused, and the error names that reason.
 func TestCutByFileSystem(t *testing.T) {
 	c := newContent("large")
 	c.image("example.com/large:1", bundle.Descriptor{

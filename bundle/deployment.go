@@ -8,16 +8,16 @@ import (
 	"strings"
 )
 
-// Deployment is the deployment document: what of the bundle goes where on the
-// site. It names content by digest; the content stands in the root.
+// Deployment is the deployment document: it records where each part of the bundle goes on the
+// site. It names content by digest; the root lists the content.
 type Deployment struct {
 	APIVersion string            `json:"apiVersion"` // APIVersion
 	Kind       string            `json:"kind"`       // "Deployment"
 	Name       string            `json:"name"`
 	Version    string            `json:"version"`
-	Form       string            `json:"form,omitempty"`     // compose, linux or kubernetes, if the author distinguishes
-	Versions   map[string]string `json:"versions,omitempty"` // of what is carried, by the author's names
-	Settings   map[string]string `json:"settings,omitempty"` // the author's
+	Form       string            `json:"form,omitempty"`     // compose, linux or kubernetes, if the author distinguishes them
+	Versions   map[string]string `json:"versions,omitempty"` // of the content, by the author's names
+	Settings   map[string]string `json:"settings,omitempty"` // the author's, for templates
 	Components []Component       `json:"components"`
 	Images     []Image           `json:"images"` // every reference once, in the order of the root
 	Charts     []Chart           `json:"charts,omitempty"`
@@ -26,10 +26,10 @@ type Deployment struct {
 	Host       *Host             `json:"host,omitempty"`
 }
 
-// APIVersion is that of every document of ours, JSON or YAML.
+// APIVersion is the apiVersion of every oob-bundle document, JSON or YAML.
 const APIVersion = "oobbundle.dev/v1"
 
-// Component groups what belongs together.
+// Component groups images, charts, plugins and files that belong together.
 type Component struct {
 	Name    string   `json:"name"`
 	Images  []string `json:"images"`            // references, as in Deployment.Images
@@ -38,29 +38,29 @@ type Component struct {
 	Files   []string `json:"files,omitempty"`   // paths, as in Deployment.Files
 }
 
-// Image says which name a reference has on the site and what it means there. A
-// chart, and what cosign keeps under a tag, is an image in this sense too.
+// Image records the name of a reference on the site, and the content that the name has there.
+// A chart is an Image too, and so is content that cosign stores under a tag.
 type Image struct {
-	Reference  string `json:"reference"`  // upstream, in full
+	Reference  string `json:"reference"`  // upstream reference in full
 	Repository string `json:"repository"` // on the site's registry, below its prefix
 	Tag        string `json:"tag,omitempty"`
-	// Digest is what upstream's reference resolved to: an index, or a manifest.
+	// Digest is the digest of the index or manifest that the upstream reference resolved to.
 	Digest Digest `json:"digest"`
-	// Partial says that Digest is an index of which only the Manifests are
-	// carried; its own bytes travel as a layer.
+	// Partial reports that Digest is an index and that only the Manifests of it are carried.
+	// The index itself is carried as a layer.
 	Partial bool `json:"partial,omitempty"`
-	// Manifests are the carried platforms' manifests of a partial index, the
-	// first one being the first platform's; otherwise only Digest itself.
+	// Manifests are the manifests of a partial index for the carried platforms; the first is
+	// for the first platform. For any other image, Manifests contains only Digest.
 	Manifests []Digest `json:"manifests"`
-	// Attestations are further manifests of a partial index that are carried
-	// because they speak of the Manifests; in the root they have no reference.
+	// Attestations are further carried manifests of a partial index that describe the
+	// Manifests. The root lists them without a reference.
 	Attestations []Digest `json:"attestations,omitempty"`
-	// Referrers are manifests that refer to the image (OCI 1.1), or to what
-	// refers to it; in the root they have no reference either.
+	// Referrers are manifests that refer to the image (OCI 1.1) or to one of its referrers.
+	// The root lists them without a reference.
 	Referrers []Digest `json:"referrers,omitempty"`
 }
 
-// Chart is a Helm chart. It stands among the images with the same reference.
+// Chart is a Helm chart. Deployment.Images contains an image with the same reference.
 type Chart struct {
 	Name       string `json:"name"`
 	Version    string `json:"version"`
@@ -77,8 +77,8 @@ type Plugin struct {
 	Manifest  Digest `json:"manifest"`            // in the root: its layers are archive, signature and key
 	Archive   Digest `json:"archive"`             // the .tar.gz
 	Signature Digest `json:"signature,omitempty"` // detached, OpenPGP
-	// Key is the public key of the signature, where it is not one that the server
-	// comes with.
+	// Key is the public key of the signature. It is empty if the server already contains the
+	// key.
 	Key Digest `json:"key,omitempty"`
 }
 
@@ -86,9 +86,9 @@ type Plugin struct {
 type HostFile struct {
 	Path     string `json:"path"`               // relative, slashes
 	Mode     string `json:"mode"`               // permissions, four octal digits
-	As       string `json:"as,omitempty"`       // AsTemplate, AsArchive, AsImages; "" is as it comes
-	Strip    int    `json:"strip,omitempty"`    // of an archive: leading directories to leave away
-	Platform string `json:"platform,omitempty"` // OS/ARCHITECTURE of the hosts it is for; "" is all
+	As       string `json:"as,omitempty"`       // AsTemplate, AsArchive, AsImages; "" is unchanged
+	Strip    int    `json:"strip,omitempty"`    // of an archive: leading directories to drop
+	Platform string `json:"platform,omitempty"` // OS/ARCHITECTURE of the hosts that get the file; "" is all
 	Manifest Digest `json:"manifest"`           // in the root: its layer is the file
 	Digest   Digest `json:"digest"`
 	Size     int64  `json:"size"` // bytes
@@ -99,9 +99,9 @@ func NewDeployment(name, version string) Deployment {
 	return Deployment{APIVersion: APIVersion, Kind: "Deployment", Name: name, Version: version, Components: []Component{}, Images: []Image{}}
 }
 
-// Deployment reads the deployment document and compares it with the root: both
-// list the same references with the same digests. Errors wrap ErrFormat,
-// ErrDigest, ErrLimit or ErrNewer.
+// Deployment reads the deployment document and checks that it lists the same references with
+// the same digests as the root. Errors wrap ErrFormat, ErrDigest, ErrLimit or ErrNewer, or
+// come from the underlying reader.
 func (r *Reader) Deployment() (*Deployment, error) {
 	layer, err := r.onlyLayer(r.Index.Manifests[0], TypeDeployment+"+json")
 	if err != nil {
@@ -121,8 +121,8 @@ func (r *Reader) Deployment() (*Deployment, error) {
 	return &d, nil
 }
 
-// Check compares the document with the root and the manifests that it lists. The error
-// wraps ErrFormat or ErrNewer.
+// Check compares the document with the root and its manifests. The error wraps ErrFormat or
+// ErrNewer.
 func (d *Deployment) Check(g *Geometry) error {
 	switch {
 	case newer(d.APIVersion):
@@ -141,7 +141,7 @@ func (d *Deployment) Check(g *Geometry) error {
 			return err
 		}
 	}
-	if len(c.listed) != len(c.inRoot)-1 { // the deployment document itself has no reference
+	if len(c.listed) != len(c.inRoot)-1 { // inRoot has one more key, "", for manifests without a reference
 		return invalid("the root lists %d references, the document %d", len(c.inRoot)-1, len(c.listed))
 	}
 	for _, chart := range d.Charts {
@@ -163,9 +163,9 @@ func (d *Deployment) Check(g *Geometry) error {
 	return c.components(d)
 }
 
-// Installable reports why no host could install the deployment, although the format allows
-// it: two things in one place, or what Host.Installable finds. Whoever makes a bundle and
-// whoever verifies one refuses it.
+// Installable returns an error if no host could install the deployment although the format
+// allows it: two things have the same path, a file is in a directory of the installer, or
+// Host.Installable returns an error. Both the creator and the verifier of a bundle refuse it.
 func (d *Deployment) Installable() error {
 	paths, dirs := map[string]bool{}, map[string]bool{}
 	add := func(p string) (again bool) {
@@ -195,15 +195,15 @@ func (d *Deployment) Installable() error {
 		if top, _, _ := strings.Cut(strings.ToLower(f.Path), "/"); slices.Contains(ownDirs, top) {
 			return fmt.Errorf("%q is in a directory that an installation uses itself; give the file another path", f.Path)
 		}
-		if f.As != AsArchive && f.Platform == "" && add(f.Path) { // an archive is unpacked beside what is there
+		if f.As != AsArchive && f.Platform == "" && add(f.Path) { // archives may share a directory with other files
 			return fmt.Errorf("the file %q is where something else is", f.Path)
 		}
 	}
 	return nil
 }
 
-// pluginDir is where plugins are in a release, or a name that nothing else has where only
-// the host will know.
+// pluginDir returns the directory of the plugins in a release. If only the host will know the
+// directory, pluginDir returns a name that no file has.
 func (d *Deployment) pluginDir() string {
 	switch {
 	case d.Host == nil || d.Host.Plugins == "":
@@ -214,26 +214,26 @@ func (d *Deployment) pluginDir() string {
 	return d.Host.Plugins
 }
 
-// ownDirs are directories of a release that an installation fills itself.
+// ownDirs are the directories of a release that the installer itself fills.
 var ownDirs = []string{"runtime", "plugin-keys"}
 
 var (
 	retention = regexp.MustCompile(`^oob-[0-9a-f]{16}(-[0-9]+)?$`) // as in install.retentionTag
 	pluginID  = regexp.MustCompile(`^[a-z0-9_.-]{3,190}$`)
 	fileName  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+-]{0,250}$`) // with .sig at most 255 bytes
-	// releaseMode is that of a file of a release: root runs or reads it, so that others must
-	// not write it.
+	// releaseMode matches the mode of a file of a release. Root runs or reads the file, so
+	// other users and groups must not write it.
 	releaseMode = regexp.MustCompile(`^0[0-7][0145][0145]$`)
-	// dataMode is that of a file or directory below the data directory, which may have a
-	// group of its own.
+	// dataMode matches the mode of a file or directory below the data directory. It may have
+	// its own group, which may write it.
 	dataMode = regexp.MustCompile(`^0[0-7][0-7][0145]$`)
 )
 
-// ReleaseFile is where a release says what it is. No file of a bundle may be called
-// that, or have a path that begins with a dot: these are the installation's own.
+// ReleaseFile is the file in which a release describes itself. A file of a bundle must not
+// have this path, or a path that starts with a dot: these names belong to the installation.
 const ReleaseFile = "release.json"
 
-// CheckPath reports why a path cannot be that of a file of a release.
+// CheckPath returns an error if p is not a path that every host can have.
 func CheckPath(p string) error {
 	if !validPath(p) {
 		return fmt.Errorf("%q is not a path that every host can have: at most 1024 bytes, 255 in each name", p)
@@ -241,8 +241,8 @@ func CheckPath(p string) error {
 	return nil
 }
 
-// validPath reports whether a path is relative, stays below its directory, and can be made
-// on every system: each component has at most 255 bytes.
+// validPath reports whether a path is relative, stays below its directory, and can be created
+// on every system. It has at most 1,024 bytes, and 255 in each component.
 func validPath(p string) bool {
 	if p == "" || len(p) > 1024 || path.Clean(p) != p || path.IsAbs(p) || p == "." || p == ".." || strings.HasPrefix(p, "../") {
 		return false
@@ -255,8 +255,8 @@ func validPath(p string) bool {
 	return strings.IndexFunc(p, func(r rune) bool { return r < ' ' || r > '~' || strings.ContainsRune(`\:*?"<>|`, r) }) < 0
 }
 
-// Document returns the only layer of the artifact of ours with that type, or
-// nil if the bundle has none. At most limit bytes are read.
+// Document returns the only layer of the artifact with the given type, or nil if the bundle
+// has no such artifact. A layer of more than limit bytes is refused with ErrLimit.
 func (r *Reader) Document(artifactType string, limit int64) ([]byte, error) {
 	for _, d := range r.Index.Manifests {
 		if d.ArtifactType != artifactType {

@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// Digest is "sha256:" and 64 lower-case hexadecimal digits; no other algorithm
-// and no other spelling is accepted anywhere.
+// Digest is "sha256:" and 64 lower-case hexadecimal digits. No other algorithm or spelling is
+// accepted.
 type Digest string
 
 // DigestOf returns the digest of data.
@@ -33,7 +33,7 @@ func ParseDigest(s string) (Digest, error) {
 // Hex returns the 64 digits.
 func (d Digest) Hex() string { return strings.TrimPrefix(string(d), "sha256:") }
 
-// Short returns the first 16 digits, for names that people read.
+// Short returns the first 16 digits, for display.
 func (d Digest) Short() string {
 	h := d.Hex()
 	return h[:min(16, len(h))]
@@ -77,7 +77,7 @@ func (d *Descriptor) check() error {
 
 func notPrintable(r rune) bool { return r <= ' ' || r > '~' }
 
-// Verify reports with ErrDigest whether data is what d describes.
+// Verify returns an error that wraps ErrDigest if data does not have the size and digest of d.
 func (d *Descriptor) Verify(data []byte) error {
 	if int64(len(data)) != d.Size || DigestOf(data) != d.Digest {
 		return fmt.Errorf("%w: %s (%d bytes) has other content (%s, %d bytes)",
@@ -95,8 +95,8 @@ type Platform struct {
 	Variant      string   `json:"variant,omitempty"`
 }
 
-// ParsePlatform reads OS/ARCHITECTURE[/VARIANT]. Variants that say nothing
-// (arm64/v8, amd64/v1) are dropped, arm alone means arm/v7.
+// ParsePlatform parses OS/ARCHITECTURE[/VARIANT]. It drops the variants of arm64/v8 and
+// amd64/v1, which are the default. Arm without a variant means arm/v7.
 func ParsePlatform(s string) (Platform, error) {
 	parts := strings.Split(s, "/")
 	if len(parts) < 2 || len(parts) > 3 {
@@ -133,17 +133,17 @@ func (p Platform) String() string {
 	return s
 }
 
-// Machine reports whether a manifest of this platform is for machines. One without
-// a platform, with an empty one, or with BuildKit's unknown/unknown is an artifact.
+// Machine reports whether a manifest of this platform is for machines. A manifest without a
+// platform, with an empty one, or with BuildKit's unknown/unknown is an artifact.
 func (p *Platform) Machine() bool {
 	known := func(s string) bool { return s != "" && s != "unknown" }
 	return p != nil && known(p.OS) && known(p.Architecture)
 }
 
-// Runs reports whether a machine of platform p runs what is built for q: a newer variant
-// runs what is built for an older one, as for podman. What containerd also tries, 386 on
-// amd64 and arm on arm64, is not counted on. Of several, engines take the one with the least distance;
-// 0 is p itself. Operating system versions and features are not compared.
+// Runs reports whether a machine of platform p runs software built for q. A newer variant runs
+// software for an older one, as in podman. Runs does not accept 386 on amd64 or arm on arm64,
+// which containerd also tries. Among several platforms, engines take the one with the least
+// distance; 0 is p itself. Runs does not compare operating system versions and features.
 func (p Platform) Runs(q Platform) (distance int, ok bool) {
 	p, q = p.normal(), q.normal()
 	if p.OS != q.OS || p.Architecture != q.Architecture {
@@ -157,8 +157,8 @@ func (p Platform) Runs(q Platform) (distance int, ok bool) {
 	return have - need, okHave && okNeed && need <= have
 }
 
-// level returns the number of a variant, on architectures where a newer one runs what
-// is built for an older one.
+// level returns the number of the variant. Ok is false if newer variants of the architecture
+// do not run software for older ones.
 func (p Platform) level() (n int, ok bool) {
 	standard, ordered := map[string]int{"amd64": 1, "arm": 7, "arm64": 8}[p.Architecture]
 	if p.Variant == "" {

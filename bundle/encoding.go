@@ -5,12 +5,13 @@ import (
 	"errors"
 )
 
-// errUTF16 says how to convert a text that Windows wrote.
+// errUTF16 reports a text in UTF-16, which Windows programs write, and how to convert it.
 var errUTF16 = errors.New("it is in UTF-16, as Notepad and > in PowerShell write it; " +
 	"convert it with iconv -f UTF-16 -t UTF-8, or write it with Out-File -Encoding ascii")
 
-// PlainText returns a text without the byte order mark of UTF-8, and refuses UTF-16: with
-// a mark, or where every other of the first bytes is zero. It is for ASCII formats (PEM).
+// PlainText returns a text without the UTF-8 byte order mark. It refuses UTF-16, which it
+// recognizes by a byte order mark or by zeros in every other of the first four bytes. It is
+// for ASCII formats (PEM).
 func PlainText(data []byte) ([]byte, error) {
 	if bytes.HasPrefix(data, []byte("\xff\xfe")) || bytes.HasPrefix(data, []byte("\xfe\xff")) {
 		return nil, errUTF16

@@ -19,7 +19,7 @@ func encode16(text string, big bool) []byte {
 	return data
 }
 
-// TestPlainText: the byte order mark of UTF-8 is removed, and UTF-16 is named.
+// TestPlainText: the byte order mark of UTF-8 is removed, and the error for UTF-16 names it.
 func TestPlainText(t *testing.T) {
 	const text = "-----BEGIN PUBLIC KEY-----\n"
 	for name, data := range map[string][]byte{"plain": []byte(text), "with a mark": []byte("\ufeff" + text)} {

@@ -6,33 +6,33 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle/disk"
 )
 
-// The ways in which a bundle can be refused. Every error of this package that is not of
-// package disk or the file system's wraps exactly one of them; the command line gives each
-// its exit code.
+// The reasons to refuse a bundle. Every error of this package about a bundle wraps at least
+// one of them, unless it comes from package disk or the file system. The command line gives
+// each of them an exit code.
 var (
-	// ErrFormat says that the bytes are not a canonical bundle: damaged, cut
-	// short, extended, or never one.
+	// ErrFormat reports bytes that are not a canonical bundle: damaged, cut short, extended,
+	// or never a bundle.
 	ErrFormat = errors.New("damaged, or not a bundle")
-	// ErrDigest says that bytes do not have the digest that their parent names.
+	// ErrDigest reports bytes that do not have the digest that their parent names.
 	ErrDigest = errors.New("damaged")
-	// ErrLimit says that a size or a count is beyond what a bundle may have. It is
-	// disk.ErrTooLong, which a file beyond its limit is.
+	// ErrLimit reports a size or a count above a limit of the format. It is the same error as
+	// disk.ErrTooLong, which reports a file above its limit.
 	ErrLimit = disk.ErrTooLong
-	// ErrSignature says that a signature is missing, malformed or wrong.
+	// ErrSignature reports a signature that is missing, malformed or wrong.
 	ErrSignature = errors.New("signature not accepted")
-	// ErrPolicy says that the bytes are good and a rule of the site, or of
-	// the author's own manifest and lock, refuses them.
+	// ErrPolicy reports good bytes that a rule refuses: a rule of the site, a rule of the
+	// author's own manifest and lock, or the rule that content must not need a download.
 	ErrPolicy = errors.New("refused by policy")
-	// ErrNewer says that the document was made by a newer program.
+	// ErrNewer reports a document that a newer program made.
 	ErrNewer = errors.New("made by a newer oob-bundle")
 )
 
-// Kinds of the above, and of disk.ErrNotFile, about which there is more to say.
+// More specific errors. Each wraps an error of the list above, or disk.ErrNotFile.
 var (
-	// ErrOther says that a file is no bundle and was never one; it is an ErrFormat.
+	// ErrOther reports a file that never was a bundle; it wraps ErrFormat.
 	ErrOther error = &kindError{"not a bundle", ErrFormat}
-	// ErrPart says that a path names one part of a bundle, and not the first; it is
-	// a disk.ErrNotFile.
+	// ErrPart reports the path of a later part of a bundle, or a missing path beside which
+	// parts or a file with a similar name are; it wraps disk.ErrNotFile.
 	ErrPart error = &kindError{"not the whole bundle", disk.ErrNotFile}
 )
 

@@ -21,7 +21,7 @@ type memory []byte
 
 func (m memory) WriteAt(p []byte, off int64) (int, error) { return copy(m[off:], p), nil }
 
-// content is what a bundle is made of: blobs by digest, and the root.
+// content is the content of a bundle: its blobs by digest, its root, and its document.
 type content struct {
 	blobs map[bundle.Digest][]byte
 	roots []bundle.Descriptor
@@ -90,7 +90,7 @@ func (c *content) index() []byte {
 
 func (c *content) load(m bundle.Member) ([]byte, error) { return c.blobs[m.Digest], nil }
 
-// file writes the whole bundle, with a signature that is none.
+// file returns the whole bundle, with an invalid signature.
 func (c *content) file(t testing.TB) []byte {
 	t.Helper()
 	g, err := bundle.NewGeometry(c.index(), c.load)
@@ -111,15 +111,15 @@ func (c *content) file(t testing.TB) []byte {
 	return out
 }
 
-// worked is the example of the package comment.
+// worked returns the example of the package comment.
 func worked() *content {
 	c := newContent("example")
 	c.image("docker.io/library/hello:1", c.blob("application/vnd.oci.image.layer.v1.tar", strings.Repeat("\x00", 1024)))
 	return c
 }
 
-// TestWorkedExample holds the example of the package comment, and with it the
-// format, to the byte.
+// TestWorkedExample checks every byte of the example in the package comment, and so the
+// format.
 func TestWorkedExample(t *testing.T) {
 	got := worked().file(t)
 	const golden = "testdata/example.oob.tar"
@@ -167,7 +167,7 @@ func read(file []byte) (*bundle.Reader, error) {
 	return bundle.NewReader(b, b.Size(), head)
 }
 
-// TestTarReadsIt shows the file to GNU tar, which knows nothing of us.
+// TestTarReadsIt checks that an independent tar program lists the members.
 func TestTarReadsIt(t *testing.T) {
 	path, err := exec.LookPath("tar")
 	if err != nil {

@@ -7,16 +7,16 @@ import (
 	"text/template/parse"
 )
 
-// operand is what is known of a value while a template is followed.
+// operand is the known origin of a value in a template.
 type operand struct {
-	place string // ".", ".Values" or ".Secrets", if it is that; else ""
+	place string // ".", ".Values" or ".Secrets" if the value is that object; else ""
 	from  flow
 }
 
-// flow are the site's values that went into something, and whether each is quoted.
+// flow contains the site's values that are part of a result, and whether each is quoted.
 type flow map[string]bool
 
-// flow returns what is printed if an operand is printed.
+// flow returns the site's values that are printed if the operand is printed.
 func (o operand) flow() flow {
 	switch o.place {
 	case ".":
@@ -47,7 +47,7 @@ func (o operand) fields(names []string) operand {
 	return o
 }
 
-// either returns what is one of two operands.
+// either returns an operand that may be a or b.
 func either(a, b operand) operand {
 	if a.place == b.place && a.place != "" {
 		return a
@@ -55,7 +55,7 @@ func either(a, b operand) operand {
 	return operand{from: union(a.flow(), b.flow())}
 }
 
-// union joins flows. What is unquoted in one of them is unquoted.
+// union joins flows. A value that is unquoted in one of them is unquoted in the result.
 func union(flows ...flow) flow {
 	all := flow{}
 	for _, f := range flows {
@@ -67,7 +67,7 @@ func union(flows ...flow) flow {
 	return all
 }
 
-// marked returns the same origins, quoted or not.
+// marked returns the same origins, all quoted or all unquoted.
 func (f flow) marked(quoted bool) flow {
 	out := flow{}
 	for origin := range f {
@@ -76,14 +76,15 @@ func (f flow) marked(quoted bool) flow {
 	return out
 }
 
-// variable is one of a template, and how deep in branches it was declared.
+// variable is a template variable. Depth is the number of branches around its declaration.
 type variable struct {
 	name  string
 	depth int
 	value operand
 }
 
-// flowWalk follows a template through all of its branches and reports what it prints.
+// flowWalk follows a template through all of its branches and reports the values that it
+// prints unquoted.
 type flowWalk struct {
 	language  *language
 	templates *template.Template
@@ -91,10 +92,10 @@ type flowWalk struct {
 	found     map[Unquoted]bool
 
 	variables []*variable     // the innermost last
-	depth     int             // of branches that may not be taken
-	loops     int             // around the node
-	changed   bool            // a variable has got another value in a branch
-	seen      map[string]bool // templates that were called, with what
+	depth     int             // number of enclosing branches that may not be taken
+	loops     int             // number of enclosing loops
+	changed   bool            // an assignment has changed a variable
+	seen      map[string]bool // calls that were followed: template and argument
 }
 
 // template follows a template that is executed with dot.
@@ -143,21 +144,21 @@ func (w *flowWalk) node(n parse.Node, dot operand) {
 	}
 }
 
-// branch runs a part of a template whose variables end with it.
+// branch runs follow and then drops the variables that follow declared.
 func (w *flowWalk) branch(follow func()) {
 	outside := len(w.variables)
 	follow()
 	w.variables = w.variables[:outside]
 }
 
-// inside follows what may not be executed.
+// inside follows a list that may not be executed.
 func (w *flowWalk) inside(list *parse.ListNode, dot operand) {
 	w.depth++
 	w.branch(func() { w.node(list, dot) })
 	w.depth--
 }
 
-// loop follows the body of a range until no variable changes any more.
+// loop follows the body of a range until no variable changes.
 func (w *flowWalk) loop(n *parse.RangeNode, dot operand) {
 	list := w.commands(n.Pipe, dot)
 	element := operand{from: list.flow()}
@@ -195,7 +196,7 @@ func (w *flowWalk) call(n *parse.TemplateNode, dot operand) {
 	w.template(t.Tree, value)
 }
 
-// set declares a variable or gives it another value. Where that may not happen, the old
+// set declares a variable or assigns to it. If the assignment may not be executed, the old
 // value stays possible.
 func (w *flowWalk) set(name string, value operand, assign bool) {
 	if !assign {
@@ -238,7 +239,7 @@ func (w *flowWalk) commands(p *parse.PipeNode, dot operand) operand {
 	return value
 }
 
-// command evaluates one command of a pipeline; last is the result of the one before it.
+// command evaluates one command of a pipeline; last is the result of the previous command.
 func (w *flowWalk) command(c *parse.CommandNode, dot operand, last []operand) operand {
 	name, ok := c.Args[0].(*parse.IdentifierNode)
 	if !ok {
@@ -258,13 +259,13 @@ func (w *flowWalk) command(c *parse.CommandNode, dot operand, last []operand) op
 	return w.result(name.Ident, c.String(), args)
 }
 
-// knownProgram reports whether a node may name a program whose env files can be written.
+// knownProgram reports whether a node may name one of EnvPrograms.
 func knownProgram(n parse.Node) bool {
 	text, ok := n.(*parse.StringNode)
 	return !ok || slices.Contains(EnvPrograms, text.Text)
 }
 
-// indexed returns what index returns of a map, given the nodes of the keys.
+// indexed returns the result of the function index on a map, given the nodes of the keys.
 func indexed(of operand, keys []parse.Node) operand {
 	for _, k := range keys {
 		text, ok := k.(*parse.StringNode)
@@ -276,7 +277,7 @@ func indexed(of operand, keys []parse.Node) operand {
 	return of
 }
 
-// result returns what a function makes of its arguments.
+// result returns the result of a function on its arguments. Call is the text of the call.
 func (w *flowWalk) result(function, call string, args []operand) operand {
 	flows := make([]flow, len(args))
 	for i, a := range args {
@@ -289,11 +290,11 @@ func (w *flowWalk) result(function, call string, args []operand) operand {
 	switch function {
 	case "and", "or":
 		return operand{from: all}
-	case "environ", "environMap": // of a document with values in it
+	case "environ", "environMap": // reads a document that contains values
 		return operand{from: flow{call: false}}
 	case "eq", "ne", "lt", "le", "gt", "ge", "not", "len", "has", "file", "fail",
 		"image", "repository", "tag", "digest", "chart", "plugins", "pluginKeys":
-		return operand{} // contains no value, or an error does not print it
+		return operand{} // returns no value, or (fail) an error, or (file) a file that is checked by itself
 	}
 	return operand{from: all.marked(false)}
 }

@@ -6,8 +6,8 @@ import (
 	"strconv"
 )
 
-// Names of the members that are not blobs, in the order of the file; the blobs
-// stand between the slot and the load list.
+// Names of the members that are not blobs, in the order of the file. The blobs are between the
+// slot and the load list.
 const (
 	NameLayout     = "oci-layout"
 	NameIndex      = "index.json"
@@ -27,15 +27,14 @@ type Member struct {
 	Data   int64  // of the content, bytes from the start of the bundle
 	Size   int64  // of the content, bytes
 	Type   string // media type under which a blob was first met
-	Root   int    // which manifest of the index a blob was first met under
+	Root   int    // index of the manifest in Index.Manifests under which a blob was first met
 }
 
-// end is the offset behind content and padding.
+// end returns the offset after content and padding.
 func (m Member) end() int64 { return m.Data + m.Size + padding(m.Size) }
 
-// Geometry is the complete shape of a bundle: where every byte stands that is
-// not content, and whose content the rest is. It is a pure function of
-// index.json and the manifests below it.
+// Geometry is the complete layout of a bundle: every byte that is not content, and the place
+// of all content. It is a pure function of index.json and the manifests below it.
 type Geometry struct {
 	Root      []byte   // the bytes of index.json
 	Index     *Index   // parsed Root
@@ -48,13 +47,13 @@ type Geometry struct {
 	places map[Digest]int // into Members
 }
 
-// Load returns the content of a manifest. NewGeometry checks it against the
-// digest before looking at it.
+// Load returns the content of a manifest. NewGeometry checks the content against the digest
+// before parsing it.
 type Load func(Member) ([]byte, error)
 
-// NewGeometry lays out the bundle whose root is the given index.json. It is the
-// only code that knows the order of members; writer and reader both call it.
-// Errors wrap ErrFormat, ErrDigest, ErrLimit, ErrPolicy, ErrNewer, or come from load.
+// NewGeometry computes the layout of the bundle whose root is the given index.json. It is the
+// only code that knows the order of members; writer and reader both call it. Errors wrap
+// ErrFormat, ErrDigest, ErrLimit, ErrPolicy, ErrNewer, or come from load.
 func NewGeometry(root []byte, load Load) (*Geometry, error) {
 	index, info, err := ParseIndex(root)
 	if err != nil {
@@ -82,7 +81,7 @@ func NewGeometry(root []byte, load Load) (*Geometry, error) {
 	return g, nil
 }
 
-// add appends a member behind all others.
+// add appends a member and returns it with its offsets.
 func (g *Geometry) add(m Member) Member {
 	m.Offset = g.Size
 	m.Data = m.Offset + headerSize(m.Size)
@@ -95,15 +94,15 @@ func (g *Geometry) add(m Member) Member {
 type walk struct {
 	*Geometry
 	load  Load
-	root  int // which manifest of the root is being walked
+	root  int // index of the root's manifest that is being walked
 	edges int
-	bytes int64 // of the manifests that were loaded
-	// heights of manifests: 1 for one that leads to no other.
+	bytes int64 // of all loaded manifests
+	// heights of manifests: 1 for a manifest without child manifests.
 	heights map[Digest]int
 }
 
-// visit gives d its place, if it has none yet, and descends into a manifest
-// when it is first met under a manifest's media type.
+// visit gives d its place, if it has none yet. It descends into a manifest when the digest is
+// first met under a manifest's media type.
 func (w *walk) visit(d Descriptor, depth int) error {
 	if w.edges++; w.edges > MaxDescriptors {
 		return fmt.Errorf("%w: more than %d descriptors", ErrLimit, MaxDescriptors)
@@ -187,7 +186,7 @@ func (g *Geometry) PayloadSize() int64 {
 	return n
 }
 
-// Describe names a member for people: what it is and which image it is of.
+// Describe describes a member for people: its kind, its image and its place in the file.
 func (g *Geometry) Describe(m Member) string {
 	if m.Digest == "" {
 		return m.Name
@@ -212,9 +211,9 @@ func (g *Geometry) Describe(m Member) string {
 	return fmt.Sprintf("blob %s, %s of %s (bytes %d to %d of the file)", m.Digest, what, of, m.Data, m.Data+m.Size-1)
 }
 
-// loadList returns Docker's list of images (docker save's manifest.json): one
-// entry for each reference in the order of the root, of the first platform,
-// if an engine could run it. The error wraps ErrLimit.
+// loadList returns Docker's list of images (docker save's manifest.json). It has one entry for
+// each reference, in the order of the root, for the first manifest that an engine can run.
+// References without such a manifest are left out. The error wraps ErrLimit.
 func (g *Geometry) loadList() ([]byte, error) {
 	type entry struct {
 		Config   string
@@ -251,8 +250,8 @@ func (g *Geometry) loadList() ([]byte, error) {
 	return data, nil
 }
 
-// firstRunnable returns the first image that an engine could run at or below d,
-// or nil. Found remembers the answers, as indexes may share children.
+// firstRunnable returns the first image at or below d that an engine can run, or nil. Found
+// caches the results, because indexes may share children.
 func (g *Geometry) firstRunnable(d Descriptor, found map[Digest]*Manifest) *Manifest {
 	if r, ok := found[d.Digest]; ok {
 		return r
@@ -275,13 +274,13 @@ func (g *Geometry) firstRunnable(d Descriptor, found map[Digest]*Manifest) *Mani
 	return nil
 }
 
-// loadTag returns the name under which docker load files an image: the
-// reference without a digest. An image given by digest alone has no tag and an
-// engine cannot name it without one, so it gets "sha256-" and the first 16 digits.
+// loadTag returns the name under which docker load stores an image: the reference without its
+// digest. A reference without a tag gets the tag "sha256-" and the first 16 digits of d,
+// because an engine cannot name an image without a tag.
 func loadTag(ref string, d Digest) string {
 	r, err := ParseReference(ref)
 	if err != nil {
-		return ref // ParseIndex has refused it
+		return ref // ParseIndex refuses such a reference
 	}
 	if r.Tag == "" {
 		r.Tag = "sha256-" + d.Short()

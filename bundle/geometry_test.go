@@ -16,7 +16,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
-// TestWalk holds the order of the walk and the sharing of blobs.
+// TestWalk checks the order of the walk and the sharing of blobs.
 func TestWalk(t *testing.T) {
 	c := newContent("walk")
 	shared := c.blob("application/vnd.oci.image.layer.v1.tar", "shared")
@@ -26,7 +26,7 @@ func TestWalk(t *testing.T) {
 	c.add("example.com/c:1", index)
 	r := open(t, c.file(t))
 	var got []string
-	for _, m := range r.Blobs()[3:] { // behind the deployment document
+	for _, m := range r.Blobs()[3:] { // after the deployment document
 		got = append(got, string(c.blobs[m.Digest][:min(8, len(c.blobs[m.Digest]))]))
 	}
 	want := []string{`{"schema`, `{"archit`, "shared", "only a", `{"schema`, `{"schema`}
@@ -39,7 +39,7 @@ func TestWalk(t *testing.T) {
 	}
 }
 
-// TestRefused names the roots and manifests that no bundle may have.
+// TestRefused checks roots and manifests that the format forbids.
 func TestRefused(t *testing.T) {
 	layer := func(c *content) bundle.Descriptor {
 		return c.blob("application/vnd.oci.image.layer.v1.tar", "x")
@@ -171,7 +171,7 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// TestRoots changes index.json and expects the class of the refusal.
+// TestRoots checks which error each change of index.json causes.
 func TestRoots(t *testing.T) {
 	root := string(worked().index())
 	tests := []struct {
@@ -220,7 +220,7 @@ func TestRoots(t *testing.T) {
 	}
 }
 
-// TestOtherFiles holds what is said about files that are no bundles.
+// TestOtherFiles checks the errors for files that are not bundles.
 func TestOtherFiles(t *testing.T) {
 	good := worked().file(t)
 	for name, test := range map[string]struct {
@@ -249,8 +249,8 @@ func TestOtherFiles(t *testing.T) {
 	}
 }
 
-// TestLargeMember writes a bundle with a layer of more than 8 GiB, for the most
-// part a hole, and reads it back, by ourselves and byte for byte.
+// TestLargeMember writes a bundle with a layer of more than 8 GiB, mostly a hole. It reads the
+// bundle back with this package and with tar, and checks the bytes of the extended header.
 func TestLargeMember(t *testing.T) {
 	const size = 8<<30 + 4096
 	digest := bundle.DigestOf([]byte("not read here; verify's test hashes such a layer"))
@@ -310,8 +310,8 @@ func TestLargeMember(t *testing.T) {
 	checkLongHeader(t, f, m)
 }
 
-// checkLongHeader fails if the extended header of the large layer is not as the format
-// says.
+// checkLongHeader fails the test if the extended header of the large layer does not follow the
+// format.
 func checkLongHeader(t *testing.T, f io.ReaderAt, m bundle.Member) {
 	t.Helper()
 	pax := make([]byte, 1024)
