@@ -9,9 +9,9 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle/disk"
 )
 
-// CopyAt copies n bytes, or len(buf) if that is less, or fewer, between two files. It returns
-// how many bytes it copied, at least one. Buf then contains these bytes as they are in the
-// target: if the kernel copied them, they are read back.
+// CopyAt copies up to n bytes, but at most len(buf), between two files. It returns how many it
+// copied, at least one. Buf then contains these bytes: if the kernel copied them, they are
+// read back from the target.
 func CopyAt(to *File, toOff int64, from *File, fromOff, n int64, buf []byte) (int, error) {
 	n = min(n, int64(len(buf)))
 	if fromOff >= from.size || toOff >= to.size {

@@ -16,7 +16,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/internal/testkit/seeds"
 )
 
-// TestSeeds counts what each fuzz target begins with, and what becomes of it.
+// TestSeeds checks the number of seeds of each fuzz target, and whether each seed is accepted.
 func TestSeeds(t *testing.T) {
 	seeds.Targets(t, "FuzzDeployment", "FuzzIndex", "FuzzManifest", "FuzzPath", "FuzzReader", "FuzzReference", "FuzzSlot", "FuzzVolumes")
 	seeds.Count(t, "FuzzDeployment", deploymentSeeds(), 2, 28, 0, fuzzDeployment)
@@ -28,8 +28,8 @@ func TestSeeds(t *testing.T) {
 	seeds.Count(t, "FuzzSlot", slotSeeds(t), 4, 9, 0, fuzzSlot)
 }
 
-// lenient fails if encoding/json, which lets much more through, takes a document
-// that was accepted for something else.
+// lenient fails the test if encoding/json, which accepts much more, reads an accepted document
+// differently.
 func lenient(t *testing.T, data []byte, accepted any) {
 	t.Helper()
 	other := reflect.New(reflect.TypeOf(accepted).Elem())
@@ -41,7 +41,7 @@ func lenient(t *testing.T, data []byte, accepted any) {
 	}
 }
 
-// altered returns variants of a document, each with one text for another.
+// altered returns variants of a document, each with one replaced text.
 func altered(doc []byte, pairs ...string) (list [][]byte) {
 	for i := 0; i < len(pairs); i += 2 {
 		next := strings.Replace(string(doc), pairs[i], pairs[i+1], 1)
@@ -80,8 +80,8 @@ func indexSeeds() seeds.Of[[]byte] {
 	}
 }
 
-// FuzzIndex: what is taken is written again as something that is taken and says
-// the same, is within the limits, and is read the same by others.
+// FuzzIndex: an accepted index is within the limits, is accepted with the same meaning after
+// it is written again, and reads the same in encoding/json.
 func FuzzIndex(f *testing.F) {
 	for _, s := range indexSeeds().All() {
 		f.Add(s)
@@ -108,7 +108,7 @@ func fuzzIndex(t *testing.T, data []byte) bool {
 	return true
 }
 
-// sound fails if a descriptor that somebody may follow is none.
+// sound fails the test if a descriptor was accepted that no reader may follow.
 func sound(t *testing.T, d bundle.Descriptor) {
 	t.Helper()
 	if _, err := bundle.ParseDigest(string(d.Digest)); err != nil || d.Size < 0 || d.Size > bundle.MaxBlob || len(d.URLs) > 0 {
@@ -141,7 +141,7 @@ func slotSeeds(tb testing.TB) seeds.Of[[]byte] {
 	}
 }
 
-// FuzzSlot: there is one spelling.
+// FuzzSlot: an accepted slot has the one spelling.
 func FuzzSlot(f *testing.F) {
 	for _, s := range slotSeeds(f).All() {
 		f.Add(s)
@@ -168,7 +168,7 @@ func fuzzSlot(t *testing.T, lines []byte) bool {
 	return true
 }
 
-// manifestInput is a manifest or index, whose media type is that of its descriptor.
+// manifestInput is a manifest or index. Its descriptor has the media type that index selects.
 type manifestInput struct {
 	data  []byte
 	index bool
@@ -218,7 +218,8 @@ func manifestSeeds() seeds.Of[manifestInput] {
 	return s
 }
 
-// FuzzManifest: only sound descriptors come out, and other parsers see the same.
+// FuzzManifest: an accepted manifest has only sound descriptors and reads the same in
+// encoding/json.
 func FuzzManifest(f *testing.F) {
 	for _, s := range manifestSeeds().All() {
 		f.Add(s.data, s.index)
@@ -263,7 +264,7 @@ func equalLists(a, b []bundle.Descriptor) bool {
 	return slices.EqualFunc(a, b, func(x, y bundle.Descriptor) bool { return reflect.DeepEqual(x, y) })
 }
 
-// patch is a change of the worked example, which is too large to mutate well.
+// patch is a change of the worked example, which is too large for the fuzzer to mutate well.
 type patch struct {
 	at   uint32
 	data []byte
@@ -281,7 +282,7 @@ func readerSeeds(tb testing.TB) seeds.Of[patch] {
 	}
 }
 
-// FuzzReader: a file that is taken is exactly the one that its root describes.
+// FuzzReader: an accepted file is exactly the file that its root describes.
 func FuzzReader(f *testing.F) {
 	for _, s := range readerSeeds(f).All() {
 		f.Add(s.at, s.data, s.cut)
@@ -345,8 +346,8 @@ func referenceSeeds() seeds.Of[string] {
 	}
 }
 
-// FuzzReference: references, platforms, digests and fingerprints that are taken
-// read the same when they are written in full.
+// FuzzReference: accepted references, platforms, digests and fingerprints read the same after
+// they are written in full.
 func FuzzReference(f *testing.F) {
 	for _, s := range referenceSeeds().All() {
 		f.Add(s)
@@ -423,8 +424,8 @@ func pathSeeds() seeds.Of[string] {
 	}
 }
 
-// FuzzPath: an accepted path stays below its directory, as the standard library judges it,
-// and every path that does is accepted if a file system can have its names.
+// FuzzPath: an accepted path stays below its directory by the standard library's rules. Every
+// such path is accepted if a file system can have its names.
 func FuzzPath(f *testing.F) {
 	for _, s := range pathSeeds().All() {
 		f.Add(s)
@@ -465,7 +466,7 @@ func below(dir, p string) bool {
 	return err == nil && rel != "." && filepath.IsLocal(rel)
 }
 
-// rich is a bundle with one of everything that a deployment document speaks of.
+// rich returns a bundle with one of everything that a deployment document can name.
 func rich() *content {
 	c := newContent("rich")
 	c.image("docker.io/library/hello:1", c.blob("application/vnd.oci.image.layer.v1.tar", strings.Repeat("\x00", 1024)))
@@ -533,7 +534,7 @@ func rich() *content {
 	return c
 }
 
-// geometry lays out what the deployment document under test is compared with.
+// geometry is the layout that the deployment document under test is compared with.
 var geometry = func() *bundle.Geometry {
 	c := rich()
 	g, err := bundle.NewGeometry(c.index(), c.load)
@@ -579,8 +580,8 @@ func deploymentSeeds() seeds.Of[[]byte] {
 	}
 }
 
-// FuzzDeployment: a deployment document that is taken is written again as one
-// that is, others read it the same, and nothing in it leads elsewhere.
+// FuzzDeployment: an accepted deployment document is accepted after it is written again, reads
+// the same in encoding/json, and has no path that leads elsewhere.
 func FuzzDeployment(f *testing.F) {
 	for _, s := range deploymentSeeds().All() {
 		f.Add(s)
@@ -619,7 +620,7 @@ func fuzzDeployment(t *testing.T, data []byte) bool {
 	return true
 }
 
-// checkPaths fails if a file or a plugin of the document leads elsewhere, and returns
+// checkPaths fails the test if a file or a plugin of the document leads elsewhere. It returns
 // the paths of the files in lower case.
 func checkPaths(t *testing.T, data []byte, d bundle.Deployment) map[string]bool {
 	t.Helper()
@@ -640,7 +641,7 @@ func checkPaths(t *testing.T, data []byte, d bundle.Deployment) map[string]bool 
 	return seen
 }
 
-// checkHost fails if something that the document says about the host leads elsewhere.
+// checkHost fails the test if the host part of the document leads elsewhere.
 func checkHost(t *testing.T, data []byte, h *bundle.Host, paths map[string]bool) {
 	t.Helper()
 	for _, s := range h.Secrets {

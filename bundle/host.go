@@ -9,19 +9,19 @@ import (
 	"unicode"
 )
 
-// Host says what a host makes of the content: what it has to be told, what it
-// generates itself, and what it does with files besides writing them. Nothing in
-// it is a program; all of it is data for an installer that knows what to do.
+// Host describes what a host does with the content: the values that it needs, the secrets that
+// it generates, and the use of files beyond writing them. Nothing in it is a program; all of
+// it is data for an installer.
 //
-// Texts marked as templates are those of Go's text/template; what stands in them
-// is described in docs/host.md.
+// Texts marked as templates are those of Go's text/template; docs/host.md describes what they
+// may contain.
 type Host struct {
 	Values      []Value     `json:"values,omitempty"`
 	Secrets     []Secret    `json:"secrets,omitempty"`
 	Directories []Directory `json:"directories,omitempty"`
 	Merges      []Merge     `json:"merges,omitempty"`
 	Links       []Link      `json:"links,omitempty"`
-	Health      []string    `json:"health,omitempty"` // URLs that answer 200 when all is well; templates
+	Health      []string    `json:"health,omitempty"` // URLs that return 200 if the deployment is healthy; templates
 	Database    *Database   `json:"database,omitempty"`
 	Cluster     []Step      `json:"cluster,omitempty"` // what a Kubernetes cluster gets
 	// Plugins is the directory of the release where archives and signatures of
@@ -29,27 +29,28 @@ type Host struct {
 	Plugins string `json:"plugins,omitempty"`
 }
 
-// Value is something that only the site knows.
+// Value is a setting that only the site knows.
 type Value struct {
 	Name     string `json:"name"`
-	About    string `json:"about"`          // one sentence for the one who fills it in
+	About    string `json:"about"`          // one sentence for the person who fills it in
 	Kind     string `json:"kind,omitempty"` // one of ValueKinds; "" is any line of text
 	Default  string `json:"default,omitempty"`
 	Example  string `json:"example,omitempty"`
 	Required bool   `json:"required,omitempty"`
 }
 
-// Needed returns those of the values without which an installation refuses.
+// Needed returns the values that an installation requires.
 func Needed(values []Value) []Value {
 	return slices.DeleteFunc(slices.Clone(values), func(v Value) bool { return !v.Required })
 }
 
-// ValueData is the value that says where programs keep their data. Only the site knows:
-// what is merged into files there must not become a merge into others.
+// ValueData names the value with the directory in which programs keep their data. Only the
+// site sets it: otherwise a merge into files of that directory could become a merge into other
+// files.
 const ValueData = "dataDirectory"
 
-// ValueKinds are the kinds of values. file and directory are absolute paths; a
-// file has to be there.
+// ValueKinds are the kinds of values. A file or directory is an absolute path; a file must
+// exist.
 var ValueKinds = []string{"", "host", "port", "number", "name", "file", "directory", "flag", "email", "registry"}
 
 // Secret is a password that the site generates once and keeps.
@@ -58,32 +59,32 @@ type Secret struct {
 	Length int    `json:"length"` // characters, of A-Z a-z 0-9
 }
 
-// Directory is one below the data directory, made once and never touched again.
+// Directory is a directory below the data directory. It is created once and never changed
+// again.
 type Directory struct {
 	Path  string `json:"path"`
-	Owner string `json:"owner,omitempty"` // UID:GID; "" is who installs
+	Owner string `json:"owner,omitempty"` // UID:GID; "" is the installing user
 	Mode  string `json:"mode,omitempty"`  // "" is 0755
 }
 
-// Merge is a JSON document below the data directory that other programs write
-// too: a patch of the release is merged into it (RFC 7396).
+// Merge is a JSON document below the data directory that other programs write too. The
+// installer merges a patch of the release into it (RFC 7396).
 type Merge struct {
-	File  string `json:"file"`  // below the data directory; made if it is missing
+	File  string `json:"file"`  // below the data directory; created if it is missing
 	Patch string `json:"patch"` // path of a file of the release
 	Owner string `json:"owner,omitempty"`
 	Mode  string `json:"mode,omitempty"` // "" is 0600
 }
 
-// Link makes a file of the release known to the host at one of the places in
-// IsLinkPlace.
+// Link makes a file of the release known to the host at a place that IsLinkPlace accepts.
 type Link struct {
 	Path string `json:"path"`         // absolute
 	File string `json:"file"`         // of the release
-	If   string `json:"if,omitempty"` // name of a flag among the values that has to be true
+	If   string `json:"if,omitempty"` // name of a value of the kind flag that must be true
 }
 
-// linkPlaces are the places outside of the release where links may stand: names alone,
-// so that none changes, enables or hides a unit of somebody else's (as in NAME.d and
+// linkPlaces are the places outside of the release where links may be. They allow plain names
+// only, so that no link changes, enables or hides a unit of another program (as in NAME.d and
 // NAME.wants).
 var linkPlaces = []*regexp.Regexp{
 	regexp.MustCompile(`^/etc/systemd/system/[A-Za-z0-9:_.@-]+\.(service|socket|timer|path|mount|target)$`),
@@ -94,13 +95,12 @@ var linkPlaces = []*regexp.Regexp{
 	regexp.MustCompile(`^/etc/rancher/k3s/registries\.yaml$`),
 }
 
-// IsLinkPlace reports whether a link may stand at an absolute path.
+// IsLinkPlace reports whether a link may be at an absolute path.
 func IsLinkPlace(p string) bool {
 	return slices.ContainsFunc(linkPlaces, func(re *regexp.Regexp) bool { return re.MatchString(p) })
 }
 
-// Database is a PostgreSQL of the deployment's own, which is dumped before an
-// upgrade.
+// Database is the deployment's own PostgreSQL database. It is dumped before an upgrade.
 type Database struct {
 	Service   string `json:"service"`   // container service; in a cluster the container of the pod
 	Directory string `json:"directory"` // below the data directory; holds PG_VERSION. In a cluster ""
@@ -113,11 +113,11 @@ type Database struct {
 	If        string `json:"if,omitempty"`
 }
 
-// What a file of the release is besides content.
+// Values of HostFile.As: how an installer treats a file of the release.
 const (
 	AsTemplate = "template" // text/template, rendered on the site
 	AsArchive  = "archive"  // a .tar.gz, unpacked; path is the directory
-	AsImages   = "images"   // YAML; images that are carried are replaced by the site's
+	AsImages   = "images"   // YAML; references to carried images are replaced by the site's
 )
 
 var (
@@ -147,7 +147,7 @@ func (h *Host) Check(files []HostFile, charts []Chart) error {
 	return nil
 }
 
-// invalidHost returns an error about the host part of a document, which wraps ErrFormat.
+// invalidHost returns an error about the host part of a document. The error wraps ErrFormat.
 func invalidHost(format string, args ...any) error {
 	return invalid("host: %s", fmt.Sprintf(format, args...))
 }
@@ -188,7 +188,7 @@ func (h *Host) checkSecrets() error {
 	return nil
 }
 
-// checkPlace checks the owner and mode of a file or directory below the data directory.
+// checkPlace checks the path, owner and mode of a file or directory below the data directory.
 func checkPlace(path, owner, mode string) error {
 	switch {
 	case !validPath(path):
@@ -265,8 +265,9 @@ func (h *Host) checkDatabase() error {
 	return nil
 }
 
-// overlap returns a file that is merged into although it is also a directory: a declared
-// one, or one on the way to another file or directory, which is returned too.
+// overlap returns a file that is merged into and is also a directory. Other is the reason: the
+// same path as a declared directory, or a path below the file. Both are "" if there is no such
+// file.
 func (h *Host) overlap() (file, other string) {
 	files := map[string]bool{}
 	var paths []string
@@ -292,8 +293,9 @@ func (h *Host) overlap() (file, other string) {
 	return "", ""
 }
 
-// Installable reports what no installation could make anything of, although the format
-// allows it: defaults that are no values of their kind, and templates that are none.
+// Installable returns an error if no installation could use the document although the format
+// allows it: a default does not fit its kind, a template or plugin directory is invalid, or a
+// public name or address contains a password.
 func (h *Host) Installable() error {
 	for _, v := range h.Values {
 		if v.Default == "" {
@@ -325,12 +327,14 @@ func (h *Host) Installable() error {
 	return nil
 }
 
-// Unseen reports whether a character does something else than show itself: control and
-// format characters, among them those that turn the direction, and what ends a line.
+// Unseen reports whether a character is not displayed as itself. These are control and format
+// characters, including those that change the direction of text, and separators of lines and
+// paragraphs.
 func Unseen(r rune) bool { return unicode.In(r, unicode.C, unicode.Zl, unicode.Zp) }
 
-// notText finds what a line of text does not have: what ends it, here or for a
-// reader of YAML, and what a terminal obeys (control and format characters).
+// notText reports whether a line of text must not contain r. It refuses line ends, including
+// those of YAML, the control and format characters that a terminal obeys, and the replacement
+// character.
 func notText(r rune) bool {
 	return Unseen(r) || r == unicode.ReplacementChar
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
-// TestHostCheck: what a bundle may not say about a host, whoever has signed it.
+// TestHostCheck checks what a bundle may not require of a host, even if it is signed.
 func TestHostCheck(t *testing.T) {
 	link := func(paths ...string) bundle.Host {
 		var h bundle.Host
@@ -63,7 +63,7 @@ func TestHostCheck(t *testing.T) {
 }
 
 // TestHostCheckOfManyMerges: the time grows with the number of paths, not with its square.
-// 100,000 paths compared with one another take minutes.
+// Comparing 100,000 paths with one another takes minutes.
 func TestHostCheckOfManyMerges(t *testing.T) {
 	var h bundle.Host
 	for n := range 100_000 {

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// Annotations. Those that begin with Prefix are ours; a reader that meets one
-// it does not know refuses the bundle with ErrNewer.
+// Annotations. Those that start with Prefix belong to this format; a reader refuses a bundle
+// with an unknown one with ErrNewer.
 const (
 	Prefix              = "dev.oobbundle."
 	AnnotationName      = Prefix + "name"
@@ -27,14 +27,14 @@ var knownAnnotations = map[string]bool{
 	AnnotationSequence: true, AnnotationPlatforms: true, AnnotationMediaType: true,
 }
 
-// Info is what the root says about the bundle as a whole.
+// Info contains the root's annotations about the bundle as a whole.
 type Info struct {
 	Name      string     // lower-case letters, digits and single separators
-	Version   string     // free, but fit for a file name
-	Channel   string     // the line of succession in which sequences are compared
-	Sequence  int64      // rises with each bundle of a channel
-	Created   time.Time  // UTC, whole seconds; only shown to people
-	Platforms []Platform // that images were selected for, in the author's order
+	Version   string     // any version that fits into a file name
+	Channel   string     // update channel; sequences are compared within it
+	Sequence  int64      // increases with each bundle of a channel
+	Created   time.Time  // written in UTC and whole seconds; for display only
+	Platforms []Platform // for which images were selected, in the author's order
 }
 
 var (
@@ -43,7 +43,7 @@ var (
 	channelSyntax = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+/-]*$`)
 )
 
-// Check reports what in the values could not stand in a bundle.
+// Check returns an error if a bundle must not contain one of the values.
 func (i Info) Check() error {
 	switch {
 	case !nameSyntax.MatchString(i.Name) || len(i.Name) > 128:
@@ -148,8 +148,8 @@ func refuseUnknown(annotations map[string]string) error {
 	return nil
 }
 
-// checkOurs refuses a manifest of ours that says something unknown. What
-// upstream annotates is its own affair.
+// checkOurs refuses unknown annotations with Prefix in a manifest of this format. Upstream's
+// manifests may have any annotations.
 func (m *Manifest) checkOurs() error {
 	if !strings.HasPrefix(m.ArtifactType, "application/vnd.oobbundle.") {
 		return nil
@@ -165,8 +165,8 @@ func (m *Manifest) checkOurs() error {
 	return nil
 }
 
-// checkManifests refuses roots that a registry or an engine could read in two
-// ways: a descriptor that is no manifest, one reference with two meanings.
+// checkManifests refuses roots that a registry or an engine could read in two ways: a
+// descriptor that is not a manifest, or one reference with two meanings.
 func (x *Index) checkManifests() error {
 	if len(x.Manifests) == 0 || x.Manifests[0].ArtifactType != TypeDeployment {
 		return fmt.Errorf("%w: index.json does not begin with a deployment document", ErrFormat)
@@ -191,7 +191,7 @@ func (x *Index) checkManifests() error {
 		if err != nil || r.String() != ref {
 			return fmt.Errorf("%w: index.json has the reference %q, which is not one in full", ErrFormat, ref)
 		}
-		platform := "" // an index, or an image that says none: the reference is its alone
+		platform := "" // an index, or an image without a platform: no other descriptor may have its reference
 		if d.Platform != nil {
 			if _, err := ParsePlatform(d.Platform.String()); err != nil {
 				return fmt.Errorf("%w: index.json: %w", ErrFormat, err)
@@ -238,5 +238,5 @@ func (x *Index) info() (Info, error) {
 	return i, nil
 }
 
-// ValidChannel reports whether a bundle may have a channel of that name.
+// ValidChannel reports whether s may be the channel of a bundle.
 func ValidChannel(s string) bool { return channelSyntax.MatchString(s) && len(s) <= MaxName }

@@ -11,17 +11,17 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// DecodeStrict decodes a document of ours: duplicate keys (also such as differ
-// in case only), unknown fields, null, trailing data, invalid UTF-8, NUL and
-// numbers that are not plain integers in range are refused with ErrFormat, more than
-// MaxObjects objects with ErrLimit; what of this is the doing of another apiVersion,
+// DecodeStrict decodes an oob-bundle document. It refuses, with ErrFormat, duplicate keys
+// (also keys that differ only in case), unknown fields, null, trailing data, invalid UTF-8,
+// NUL, and numbers that are not plain integers in range. It refuses more than MaxObjects
+// objects with ErrLimit. It refuses a document of another apiVersion, whose fields do not fit,
 // with ErrNewer.
 func DecodeStrict(data []byte, v any) error { return decode(data, v, ours) }
 
-// DecodeRecord decodes what this program has written for itself: as DecodeStrict
-// does, but keys may differ in case only, or be spelled like a field of OCI. They
-// are names of channels, tags and values, and no other parser reads them. A field in
-// another case is an unknown one all the same.
+// DecodeRecord decodes a document that this program has written for itself. Unlike
+// DecodeStrict, it does not limit the number of objects. Keys may differ only in case, or be
+// spelled like a field of OCI: they are names of channels, tags and values, and no other
+// parser reads them. A field in another case is still an unknown field.
 func DecodeRecord(data []byte, v any) error { return decode(data, v, record) }
 
 func decode(data []byte, v any, who author) error {
@@ -37,7 +37,8 @@ func decode(data []byte, v any, who author) error {
 	return nil
 }
 
-// KindOf returns what a document is by its own words; both are "" if it has none.
+// KindOf returns the apiVersion and kind that a document names, or "" for each that is
+// missing.
 func KindOf(document []byte) (apiVersion, kind string) {
 	var head struct {
 		APIVersion string `json:"apiVersion"`
@@ -49,14 +50,14 @@ func KindOf(document []byte) (apiVersion, kind string) {
 	return head.APIVersion, head.Kind
 }
 
-// newer reports whether an apiVersion is one of ours, and not this program's.
+// newer reports whether an apiVersion is one of oob-bundle, but not that of this program.
 func newer(apiVersion string) bool {
 	return apiVersion != APIVersion && strings.HasPrefix(apiVersion, "oobbundle.dev/")
 }
 
-// decodeForeign decodes a document that somebody else wrote: unknown fields
-// and null are let through; whatever two parsers could read differently
-// (duplicate and case-folded keys, trailing data, invalid UTF-8) is refused.
+// decodeForeign decodes an upstream document. It accepts unknown fields and null. It refuses
+// documents that two parsers could read differently (duplicate and case-folded keys, trailing
+// data, invalid UTF-8).
 func decodeForeign(data []byte, v any) error {
 	if err := checkTokens(data, foreign); err != nil {
 		return err
@@ -67,8 +68,8 @@ func decodeForeign(data []byte, v any) error {
 	return nil
 }
 
-// Encode writes a document of ours: compact, fields in the order of the type,
-// map keys sorted bytewise, nothing escaped that need not be (RFC 8259).
+// Encode encodes an oob-bundle document: compact, fields in the order of the type, map keys
+// sorted bytewise, no needless escapes (RFC 8259).
 func Encode(v any) ([]byte, error) {
 	return json.Marshal(v, json.Deterministic(true))
 }
@@ -81,9 +82,9 @@ const (
 	record
 )
 
-// ociFields are the names that OCI documents give a meaning. A parser that
-// ignores case takes "Layers" for "layers" where we would not, so a key that
-// differs from one of these in case only is refused.
+// ociFields are the names of fields in OCI documents. A parser that ignores case takes
+// "Layers" for "layers", and this one does not. A key that differs from one of these only in
+// case is therefore refused.
 var ociFields = map[string]bool{
 	"schemaversion": true, "mediatype": true, "artifacttype": true, "config": true, "layers": true,
 	"manifests": true, "subject": true, "annotations": true, "digest": true, "size": true, "urls": true,
@@ -101,9 +102,8 @@ func foldsToField(key string) bool {
 	return ociFields[low] && key != low && !exactFields[key]
 }
 
-// checkTokens reads data once for what the decoder itself does not refuse.
-// jsontext refuses duplicate names, invalid UTF-8 and lone surrogates. Errors wrap
-// ErrFormat or ErrLimit.
+// checkTokens checks data for errors that the decoder accepts. Jsontext itself refuses
+// duplicate names, invalid UTF-8 and lone surrogates. Errors wrap ErrFormat or ErrLimit.
 func checkTokens(data []byte, who author) error {
 	objects := 0
 	err := eachToken(data, who, func() error {
@@ -121,11 +121,11 @@ func checkTokens(data []byte, who author) error {
 // level is an object or array that is being read.
 type level struct {
 	keys map[string]bool // lower-cased; nil in an array
-	free bool            // keys are the author's own (annotations)
+	free bool            // keys may have any spelling (annotations)
 	name string          // the key whose value is being read
 }
 
-// eachToken is the work of checkTokens; it calls object for each of them.
+// eachToken checks every token of data for checkTokens. It calls object for each JSON object.
 func eachToken(data []byte, who author, object func() error) error {
 	dec := jsontext.NewDecoder(bytes.NewReader(data))
 	var stack []level
@@ -135,7 +135,7 @@ func eachToken(data []byte, who author, object func() error) error {
 			return nil
 		}
 		if err != nil {
-			return errors.New(strings.TrimPrefix(err.Error(), "jsontext: ")) // which means nothing to an operator
+			return errors.New(strings.TrimPrefix(err.Error(), "jsontext: ")) // the prefix means nothing to an operator
 		}
 		if len(stack) == 0 && tok.Kind() != '{' {
 			return errors.New("not a JSON object")
@@ -168,8 +168,7 @@ func eachToken(data []byte, who author, object func() error) error {
 	}
 }
 
-// checkScalar refuses null and -0 (which is 0, and reads otherwise), except of foreign
-// authors.
+// checkScalar refuses null and -0, except from foreign authors. -0 is 0 in another spelling.
 func checkScalar(tok jsontext.Token, who author) error {
 	switch {
 	case who == foreign:
@@ -182,7 +181,7 @@ func checkScalar(tok jsontext.Token, who author) error {
 	return nil
 }
 
-// check checks a string, which may be a key, and remembers keys.
+// check checks a string. If the string is a key, check records it.
 func (l *level) check(s string, key bool, who author) error {
 	if strings.IndexByte(s, 0) >= 0 {
 		return errors.New("NUL in a string")
@@ -198,7 +197,7 @@ func (l *level) check(s string, key bool, who author) error {
 	if l.keys[low] {
 		return errors.New("keys that differ in case only")
 	}
-	if !l.free && (foldsToField(s) || !isASCII(s)) { // Unicode folds too: layerſ is layers
+	if !l.free && (foldsToField(s) || !isASCII(s)) { // in Unicode case folding, layerſ is layers
 		return fmt.Errorf("key %q, which some parsers take for another", s)
 	}
 	l.keys[low] = true

@@ -1,24 +1,24 @@
 package bundle
 
-// Limits of format version 1. Each bounds the work or the memory that hostile
-// bytes can cause; none is reached by a real deployment.
+// Limits of format version 1. Each bounds the work or the memory that hostile bytes can cause.
+// No real deployment reaches them.
 const (
 	// MaxManifest bounds index.json and every manifest, in bytes. Registries
 	// accept no larger manifest (distribution: 4 MiB), so a larger one could
 	// not be installed.
 	MaxManifest = 4 << 20
-	// MaxManifests bounds all manifests of a bundle together, in bytes: what they say is
-	// held in memory, up to nine times as large.
+	// MaxManifests bounds all manifests of a bundle together, in bytes. Their parsed content
+	// is held in memory, where it is up to nine times as large.
 	MaxManifests = 64 << 20
 	// MaxDeployment bounds the deployment document, in bytes: it is held in
 	// memory, and grows with the number of images and files.
 	MaxDeployment = 4 << 20
-	// MaxObjects bounds the objects in index.json, a manifest, or the deployment
-	// document: decoded, an empty one needs a hundred times its two bytes. A manifest
-	// of 4 MiB has no more descriptors, with platforms and annotations.
+	// MaxObjects bounds the objects in index.json, a manifest, or the deployment document: a
+	// decoded empty object takes a hundred times its two bytes. Descriptors with platforms and
+	// annotations fill a manifest of 4 MiB before they reach it.
 	MaxObjects = 200_000
-	// MaxTemplate bounds a file that is rewritten on the host, in bytes: it is held
-	// in memory, and so is what comes of it.
+	// MaxTemplate bounds a file that is rewritten on the host, in bytes: the file and the
+	// result are held in memory.
 	MaxTemplate = 4 << 20
 	// MaxBlob bounds one blob, in bytes (16 TiB): with MaxMembers no sum of
 	// sizes overflows an int64.
@@ -29,8 +29,8 @@ const (
 	// MaxDescriptors bounds the descriptors met on the walk, repeated ones
 	// included: manifests may share children, and time grows with the edges.
 	MaxDescriptors = 1_000_000
-	// MaxReferences bounds the descriptors of the root: installing looks at the
-	// tree below each of them.
+	// MaxReferences bounds the descriptors of the root: an installation walks the tree below
+	// each of them.
 	MaxReferences = 2_000
 	// MaxLoadLayers bounds the layers that the load list names, repeated ones
 	// included: many references may share a manifest of many layers. It is

@@ -9,21 +9,21 @@ import (
 	"github.com/go-json-experiment/json"
 )
 
-// Manifest is what the walk needs to know of a manifest or index, whoever
-// wrote it. The bytes themselves are never re-encoded.
+// Manifest contains the parts of a manifest or index that the walk needs, for documents of any
+// author. The bytes themselves are never re-encoded.
 type Manifest struct {
 	Descriptor Descriptor   // under which it was first met as a manifest
 	Config     *Descriptor  // nil for an index
 	Layers     []Descriptor // empty for an index
 	Manifests  []Descriptor // empty for an image manifest
-	Subject    *Descriptor  // what it refers to (OCI 1.1), or nil; never followed
-	// ArtifactType is the one that the referrers API reports (distribution-spec
-	// 1.1, listing referrers): the manifest's own, else its config's type.
+	Subject    *Descriptor  // the manifest it refers to (OCI 1.1), or nil; never followed
+	// ArtifactType is the type that the referrers API reports (distribution-spec 1.1, listing
+	// referrers): the manifest's own, else its config's type.
 	ArtifactType string
 	Annotations  map[string]string
 }
 
-// Children returns what the walk visits, in order: config before layers.
+// Children returns the descriptors that the walk visits, in order: config before layers.
 func (m *Manifest) Children() []Descriptor {
 	if m.Config == nil {
 		return m.Manifests
@@ -31,8 +31,8 @@ func (m *Manifest) Children() []Descriptor {
 	return append([]Descriptor{*m.Config}, m.Layers...)
 }
 
-// Runnable reports whether a container engine can load it: an image config
-// and nothing but file system layers.
+// Runnable reports whether a container engine can load the manifest: it has an image config
+// and only file system layers.
 func (m *Manifest) Runnable() bool {
 	if m.Config == nil || !isImageConfig(m.Config.MediaType) {
 		return false
@@ -45,15 +45,15 @@ func (m *Manifest) Runnable() bool {
 	return true
 }
 
-// schema1 describes what Docker pushed until 2016.
+// schema1 describes the format that Docker pushed until 2016.
 const schema1 = "Docker's schema 1, which no current registry accepts; push the image again with a current tool"
 
-// ManifestType returns the media type of a manifest or index that a registry served
-// with a Content-Type. A Content-Type that is not one of a manifest says nothing
-// (registries and proxies send application/json, text/plain or none): then the
-// manifest's own mediaType decides, and without one its fields, which means that it is
-// OCI's (image-spec, manifest.md and image-index.md: mediaType is optional).
-// The error says what was served instead, and wraps none of this package's.
+// ManifestType returns the media type of a manifest or index that a registry served with a
+// Content-Type. Registries and proxies also send application/json, text/plain or no
+// Content-Type. If it is not the type of a manifest, the manifest's own mediaType decides. If
+// that is missing too, the manifest is OCI's, and its fields decide (image-spec, manifest.md
+// and image-index.md: mediaType is optional). The error names what was served instead, and
+// wraps no error of this package.
 func ManifestType(contentType string, data []byte) (string, error) {
 	served, _, err := mime.ParseMediaType(contentType)
 	if err != nil {
@@ -86,9 +86,8 @@ func ManifestType(contentType string, data []byte) (string, error) {
 	return "", fmt.Errorf("it sent a %q instead of a manifest", contentType)
 }
 
-// ParseManifest reads a manifest or index that d describes. Data is expected to
-// have been verified against d. Errors wrap ErrFormat, ErrLimit, ErrDigest or
-// ErrPolicy.
+// ParseManifest parses a manifest or index that d describes. The caller must have verified
+// data against d. Errors wrap ErrFormat, ErrLimit, ErrDigest or ErrPolicy.
 func ParseManifest(d Descriptor, data []byte) (*Manifest, error) {
 	var doc struct {
 		SchemaVersion int               `json:"schemaVersion"`
@@ -156,9 +155,9 @@ func (m *Manifest) checkDescriptors() error {
 	return nil
 }
 
-// checkIndex refuses an index of anything else than manifests, among which distribution
-// looks for each entry. One that is carried as a layer may have other entries. The error
-// wraps ErrFormat.
+// checkIndex refuses an index with entries that are not manifests, because distribution looks
+// for each entry among its manifests. An index that is carried as a layer may have other
+// entries. The error wraps ErrFormat.
 func (m *Manifest) checkIndex() error {
 	for _, c := range m.Manifests {
 		if !IsManifest(c.MediaType) {
@@ -171,8 +170,8 @@ func (m *Manifest) checkIndex() error {
 	return nil
 }
 
-// checkStorable refuses an image manifest that registries refuse: they look for a config
-// or layer among their blobs, where no manifest is, and demand a URL for a foreign layer
+// checkStorable refuses an image manifest that registries refuse. They look for a config or
+// layer among their blobs, which contain no manifests, and require a URL for a foreign layer
 // (distribution, registry/storage). Errors wrap ErrFormat or ErrPolicy.
 func (m *Manifest) checkStorable() error {
 	for _, c := range m.Children() {

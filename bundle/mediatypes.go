@@ -13,35 +13,35 @@ const (
 	typeDockerForeign = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
 )
 
-// Media and artifact types of ours.
+// Media and artifact types of this format.
 const (
 	// TypeBundle is the artifactType of the root.
 	TypeBundle = "application/vnd.oobbundle.bundle.v1"
 	// TypeDeployment is the artifactType of the deployment document's
 	// manifest, and with +json the media type of the document.
 	TypeDeployment = "application/vnd.oobbundle.deployment.v1"
-	// TypePartialIndex is the artifactType of a manifest whose one layer is an
-	// upstream index that names more platforms than the bundle carries. The
-	// layer's media type is this with +json: nobody may descend into it.
+	// TypePartialIndex is the artifactType of a manifest whose one layer is an upstream index
+	// that names more platforms than the bundle carries. The layer's media type is this with
+	// +json, so that no reader descends into it.
 	TypePartialIndex = "application/vnd.oobbundle.partial-index.v1"
-	// TypePlugin is the artifactType of a plugin; its layers are the archive, and
-	// behind it the detached signature, if there is one, and the public key to it,
-	// if the server does not come with that.
+	// TypePlugin is the artifactType of a plugin. Its layers are the archive, then the
+	// detached signature, if there is one, then the signature's public key, if the server does
+	// not already contain that key.
 	TypePlugin = "application/vnd.oobbundle.plugin.v1"
 	// TypeFile is the artifactType of a file for the host; its layer is the file.
 	TypeFile = "application/vnd.oobbundle.file.v1"
-	// TypeSBOM is the artifactType of the list of what is in the bundle; its
-	// layer is a CycloneDX document.
+	// TypeSBOM is the artifactType of the list of the bundle's content; its layer is a
+	// CycloneDX document.
 	TypeSBOM = "application/vnd.oobbundle.sbom.v1"
-	// TypeProvenance is the artifactType of the statement of how the bundle came
-	// to be; its layer is an in-toto statement.
+	// TypeProvenance is the artifactType of the statement of how the bundle was made; its
+	// layer is an in-toto statement.
 	TypeProvenance = "application/vnd.oobbundle.provenance.v1"
 	// TypeSignatures is the artifactType under which the signature slot is
 	// pushed to an external registry; its subject is the root.
 	TypeSignatures = "application/vnd.oobbundle.signatures.v1"
 )
 
-// Media types of layers in artifacts of ours.
+// Media types of layers in the artifacts of this format.
 const (
 	TypePluginArchive   = "application/vnd.oobbundle.plugin.v1.tar+gzip"
 	TypePluginSignature = "application/pgp-signature"

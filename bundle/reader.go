@@ -9,27 +9,27 @@ import (
 	"strings"
 )
 
-// Head is what stands at the front of a bundle, as bytes that nobody has
-// parsed: what must be trusted, and what says so.
+// Head is the front of a bundle, as unparsed bytes: the root, which must be trusted, and the
+// signatures on it.
 type Head struct {
 	Root []byte // the content of index.json
 	Slot []byte // the content of signatures.jsonl, SlotSize bytes
 }
 
-// Identity is the digest of index.json, by which the bundle as a whole is known.
+// Identity returns the digest of index.json, which identifies the bundle.
 func (h *Head) Identity() Digest { return DigestOf(h.Root) }
 
-// SlotOffset is where the content of the slot stands in the file, in bytes.
+// SlotOffset returns the offset of the slot's content in the file, in bytes.
 func (h *Head) SlotOffset() int64 {
 	n := int64(len(h.Root))
 	return headOffset + headerSize(n) + n + padding(n) + headerSize(SlotSize)
 }
 
-// headOffset is where the header of index.json stands.
+// headOffset is the offset of the header of index.json.
 const headOffset = 2 * blockSize // oci-layout: a header and one block of content
 
-// ReadHead reads the first three members and compares every byte that is not
-// content. No document is parsed. Errors wrap ErrFormat or ErrLimit, or are r's.
+// ReadHead reads the first three members and compares every byte that is not content. It
+// parses no document. Errors wrap ErrFormat or ErrLimit, or are r's.
 func ReadHead(r io.ReaderAt, size int64) (*Head, error) {
 	b := &boundedReader{r: r, size: size}
 	if err := b.refuseOther(); err != nil {
@@ -56,17 +56,17 @@ func ReadHead(r io.ReaderAt, size int64) (*Head, error) {
 	return h, nil
 }
 
-// Reader gives access to a bundle whose geometry has been checked: every
-// header, every padding byte, every manifest. Blobs that are not manifests are
-// checked when they are read. It may be used by many goroutines at once.
+// Reader gives access to a bundle whose layout has been checked: every header, every padding
+// byte, every manifest. Other blobs are checked when they are read. It is safe for concurrent
+// use.
 type Reader struct {
 	*Geometry
 	b *boundedReader
 }
 
-// NewReader computes the geometry below h and compares r with it. The caller
-// has verified h.Root, or says so where it has not. Errors wrap ErrFormat,
-// ErrDigest, ErrLimit, ErrPolicy or ErrNewer, or are r's.
+// NewReader computes the layout of the bundle with head h and compares r with it. The caller
+// must have verified h.Root, or must report that it has not. Errors wrap ErrFormat, ErrDigest,
+// ErrLimit, ErrPolicy or ErrNewer, or are r's.
 func NewReader(r io.ReaderAt, size int64, h *Head) (*Reader, error) {
 	b := &boundedReader{r: r, size: size}
 	g, err := NewGeometry(h.Root, func(m Member) ([]byte, error) { return b.readMember(m) })
@@ -99,10 +99,10 @@ func NewReader(r io.ReaderAt, size int64, h *Head) (*Reader, error) {
 	return &Reader{Geometry: g, b: b}, nil
 }
 
-// Describe names a member for people, and the volumes that it is in.
+// Describe describes a member for people, and names the volumes that contain it.
 func (r *Reader) Describe(m Member) string { return r.Geometry.Describe(m) + r.b.where(m.Data, m.Size) }
 
-// ReadBlob returns the content of a blob of at most limit bytes, verified.
+// ReadBlob returns the verified content of a blob of at most limit bytes.
 func (r *Reader) ReadBlob(d Descriptor, limit int64) ([]byte, error) {
 	m, ok := r.Place(d.Digest)
 	if !ok {
@@ -121,24 +121,24 @@ func (r *Reader) ReadBlob(d Descriptor, limit int64) ([]byte, error) {
 	return data, nil
 }
 
-// Content returns the content of a member, not verified: who reads it hashes it.
+// Content returns the content of a member, not verified. The caller must hash it.
 func (r *Reader) Content(m Member) io.Reader { return io.NewSectionReader(r.b.r, m.Data, m.Size) }
 
-// boundedReader reads from a file whose size is known, and tells a file that
-// ends too early from a medium that fails.
+// boundedReader reads from a file of known size. It distinguishes a file that ends too early
+// from a medium that fails.
 type boundedReader struct {
 	r    io.ReaderAt
 	size int64
 }
 
-// volumes is a file that may consist of several (File does).
+// volumes is a bundle that may consist of several files, such as File.
 type volumes interface {
 	where(off, n int64) string
 	misfit(want int64) string
 	last(size int64) (path string, keep int64)
 }
 
-// where says which volumes hold some bytes, where there are volumes.
+// where names the volumes that contain some bytes, or returns "" if there are no volumes.
 func (b *boundedReader) where(off, n int64) string {
 	if v, ok := b.r.(volumes); ok {
 		return v.where(off, n)
@@ -197,7 +197,7 @@ func firstDifference(a, b []byte) int {
 	return -1
 }
 
-// compareFrame compares what surrounds a member's content.
+// compareFrame compares a member's header and padding.
 func (b *boundedReader) compareFrame(m Member) error {
 	if err := b.compare(m.Offset, header(m.Name, m.Size), "the header of "+m.Name); err != nil {
 		return err
@@ -219,8 +219,8 @@ func (b *boundedReader) readMember(m Member) ([]byte, error) {
 	return b.read(m.Data, m.Size)
 }
 
-// statedSize reads the size of index.json, the one number that the reader has
-// to take from a header. The caller compares the whole header afterwards.
+// statedSize reads the size of index.json, the only number that the reader takes from a
+// header. The caller must compare the whole header afterwards.
 func (b *boundedReader) statedSize(off int64) (int64, error) {
 	h, err := b.read(off, blockSize)
 	if err != nil {
@@ -228,7 +228,7 @@ func (b *boundedReader) statedSize(off int64) (int64, error) {
 	}
 	// USTAR (POSIX.1-1988): eleven octal digits at 124, then NUL.
 	n, err := strconv.ParseInt(string(h[124:135]), 8, 64)
-	if err != nil || n < 0 || // a sign is no octal digit
+	if err != nil || n < 0 || // a sign is not an octal digit
 		strings.TrimRight(string(h[:100]), "\x00") != NameIndex {
 		return 0, fmt.Errorf("%w: the second member is not %s", ErrFormat, NameIndex)
 	}
@@ -238,7 +238,7 @@ func (b *boundedReader) statedSize(off int64) (int64, error) {
 	return n, nil
 }
 
-// refuseOther names what a file looks like that is not a bundle.
+// refuseOther refuses a file that is not a bundle, and names what it looks like.
 func (b *boundedReader) refuseOther() error {
 	if b.size == 0 {
 		return fmt.Errorf("%w: the file is empty", ErrFormat)

@@ -17,8 +17,8 @@ type Reference struct {
 	Digest Digest // empty if the image is given by tag alone
 }
 
-// ParseReference reads a reference as Docker does: short names belong to
-// docker.io/library, neither tag nor digest means :latest.
+// ParseReference parses a reference as Docker does: short names belong to docker.io/library,
+// and a reference without tag and digest means :latest.
 func ParseReference(s string) (Reference, error) {
 	named, err := reference.ParseDockerRef(s)
 	if err != nil || len(s) > MaxName {
@@ -56,7 +56,7 @@ func ParseReference(s string) (Reference, error) {
 			s, name, len(name), MaxName,
 		)
 	}
-	// Docker tells a host by its capitals too; without them it must still be one.
+	// Docker also recognizes a host by its capitals. In lower case it must still be a host.
 	if again, err := reference.ParseNormalizedNamed(r.String()); err != nil || reference.Domain(again) != r.Host {
 		return Reference{}, fmt.Errorf("%q: write the host in lower case, with a dot or a port", s)
 	}
@@ -78,13 +78,12 @@ func (r Reference) String() string {
 // Repository returns HOST[:PORT]/NAME.
 func (r Reference) Repository() string { return r.Host + "/" + r.Name }
 
-// SiteRepository returns the repository in which the image stands on the
-// site's registry: the host is kept, so that two upstreams never collide, and
-// spelled such that it is a path component of the distribution specification
-// (a port's colon becomes an underscore).
+// SiteRepository returns the repository of the image on the site's registry. It keeps the
+// host, so that two upstreams never collide. The host is spelled as a path component of the
+// distribution specification (a port's colon becomes an underscore).
 func (r Reference) SiteRepository() string { return SiteHost(r.Host) + "/" + r.Name }
 
-// SiteHost returns the first component of [Reference.SiteRepository] of a host.
+// SiteHost returns the first component of [Reference.SiteRepository] for a host.
 func SiteHost(of string) string {
 	host, port, _ := strings.Cut(of, ":")
 	if rest, ok := strings.CutPrefix(of, "["); ok {

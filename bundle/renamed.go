@@ -10,14 +10,14 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle/disk"
 )
 
-// What browsers, file managers and discs add to a name.
+// Additions to file names by browsers, file managers and discs.
 var (
 	discVersion = regexp.MustCompile(`;[0-9]{1,5}$`) // ISO 9660, 7.5.1
 	addedType   = regexp.MustCompile(`(?i)(\.[0-9]{3}|\.tar)\.(txt|bin|dat|tmp|part|download|crdownload|file)$`)
 	copyMark    = regexp.MustCompile(`(?i)( - copy| copy)?[ _]?\(([0-9]+|copy( [0-9]+)?|another copy)\)|( - copy| copy)( [0-9]+)?`)
 )
 
-// originalName returns a file name without what others add to it.
+// originalName returns a file name without such additions.
 func originalName(name string) string {
 	name = discVersion.ReplaceAllString(name, "")
 	name = addedType.ReplaceAllString(name, "$1")
@@ -27,8 +27,8 @@ func originalName(name string) string {
 // maxMoves bounds the files that a message names.
 const maxMoves = 20
 
-// moves returns the shell commands that give parts of the bundle at base the names that
-// they must have, for those of which a file with a similar name is beside it.
+// moves returns the shell commands that give parts of the bundle at base their proper names,
+// or "". It looks for files with a similar name in the same directory.
 func moves(base string) string {
 	dir, name := filepath.Split(base)
 	entries, err := os.ReadDir(filepath.Clean(dir + "."))
@@ -60,8 +60,8 @@ func moveCommand(from, to string) string {
 	return fmt.Sprintf("mv %s %s", disk.ShellWord(from), disk.ShellWord(to))
 }
 
-// similarFile returns the command that gives the one file with a similar name the name
-// path, or "".
+// similarFile returns the command that renames the first file with a similar name to path, or
+// "".
 func similarFile(path string) string {
 	dir, name := filepath.Split(path)
 	entries, err := os.ReadDir(filepath.Clean(dir + "."))
@@ -76,8 +76,8 @@ func similarFile(path string) string {
 	return ""
 }
 
-// renamed returns an error that names the files under which the missing bundle at path, or
-// its parts, are there, or nil.
+// renamed returns an error if the missing bundle at path, or its parts, exist under similar
+// names; otherwise nil. The error names the files.
 func renamed(path string) error {
 	base := strings.TrimSuffix(path, ".001")
 	command := moves(base)
@@ -90,8 +90,8 @@ func renamed(path string) error {
 	return fmt.Errorf("%w: %s does not exist, and a file with a similar name does; run %s", ErrPart, path, command)
 }
 
-// renamedPart returns how to rename the file at path and the parts beside it, if its name
-// is that of a part with an addition; n is the number of the part.
+// renamedPart returns how to rename the file at path and the parts beside it, if its name is
+// the name of a part with an addition. N is the number of the part.
 func renamedPart(path string) (n int, command string) {
 	dir, name := filepath.Split(path)
 	original := originalName(name)
@@ -102,8 +102,8 @@ func renamedPart(path string) (n int, command string) {
 	return n, moves(dir + original[:len(original)-len(".001")])
 }
 
-// misnamed returns how to rename a first part whose name others have changed, so that it
-// was taken for a whole bundle.
+// misnamed returns how to rename a first part that was taken for a whole bundle because its
+// name was changed.
 func (f *File) misnamed(want int64) string {
 	path := f.parts[0].Name()
 	_, command := renamedPart(path)

@@ -11,8 +11,8 @@ import (
 	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 )
 
-// TestRenamedParts: parts that a browser, a file manager or a disc renamed are named, with
-// the commands that give them their names.
+// TestRenamedParts: the error names parts that a browser, a file manager or a disc renamed,
+// and the commands that restore their names.
 func TestRenamedParts(t *testing.T) {
 	key := world.NewKey(t)
 	good := world.Small(t, key)
@@ -20,7 +20,7 @@ func TestRenamedParts(t *testing.T) {
 	for name, x := range map[string]struct {
 		files map[string]int // name → number of the part
 		open  string
-		want  string // the end of the message, with DIR
+		want  string // the end of the message, with DIR for the directory
 	}{
 		"a disc's version": {
 			map[string]int{"x.oob.tar.001": 1, "x.oob.tar.002;1": 2}, "x.oob.tar.001", "mv 'DIR/x.oob.tar.002;1' DIR/x.oob.tar.002",

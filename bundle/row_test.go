@@ -6,7 +6,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
-// row words a member as the package comment does.
+// row formats a member like the table in the package comment.
 func row(m bundle.Member) string {
 	name := m.Name
 	if m.Digest != "" {

@@ -7,9 +7,8 @@ import (
 	"strings"
 )
 
-// Signature is one line of the slot: a Sigstore bundle v0.3 with a message
-// signature over the bytes of index.json, made with a key that is named by its
-// fingerprint. It says nothing about whether the signature is good.
+// Signature is one line of the slot: a Sigstore bundle v0.3 with a message signature over the
+// bytes of index.json, and the fingerprint of the key. A Signature is not verified.
 type Signature struct {
 	Key    Fingerprint
 	Digest Digest // of index.json, as the signer claims
@@ -22,12 +21,12 @@ type Fingerprint [32]byte
 // String returns "SHA256:" and unpadded base64, as OpenSSH writes fingerprints.
 func (f Fingerprint) String() string { return "SHA256:" + base64.RawStdEncoding.EncodeToString(f[:]) }
 
-// ParseFingerprint reads what String writes.
+// ParseFingerprint parses the output of String.
 func ParseFingerprint(s string) (Fingerprint, error) {
 	var f Fingerprint
 	b64, ok := strings.CutPrefix(s, "SHA256:")
 	raw, err := base64.RawStdEncoding.Strict().DecodeString(b64)
-	if !ok || err != nil || len(raw) != len(f) || Fingerprint(raw).String() != s { // base64 passes over line breaks
+	if !ok || err != nil || len(raw) != len(f) || Fingerprint(raw).String() != s { // base64 ignores line breaks
 		return f, fmt.Errorf("%q is not a key fingerprint (SHA256: and 43 characters of base64)", s)
 	}
 	return Fingerprint(raw), nil
@@ -35,9 +34,9 @@ func ParseFingerprint(s string) (Fingerprint, error) {
 
 const sigstoreBundle = "application/vnd.dev.sigstore.bundle.v0.3+json"
 
-// line is the JSON form of a Sigstore bundle (protobuf-specs, sigstore_bundle.proto)
-// reduced to what a key signature without a transparency log has, in the order
-// in which it is written.
+// line is the JSON form of a Sigstore bundle (protobuf-specs, sigstore_bundle.proto). It has
+// only the fields of a key signature without a transparency log, in the order in which they
+// are written.
 type line struct {
 	MediaType            string `json:"mediaType"`
 	VerificationMaterial struct {
@@ -54,8 +53,7 @@ type line struct {
 	} `json:"messageSignature"`
 }
 
-// Encode returns the line, without the newline behind it: a document that cosign
-// reads as a bundle.
+// Encode returns the line without its newline. Cosign can read the line as a bundle.
 func (s Signature) Encode() ([]byte, error) {
 	var l line
 	l.MediaType = sigstoreBundle
@@ -93,8 +91,8 @@ func parseSignature(data []byte) (Signature, error) {
 
 var slotPadding = bytes.Repeat([]byte{'\n'}, SlotSize)
 
-// EncodeSlot returns the SlotSize bytes of signatures.jsonl. No two signatures
-// may be by the same key.
+// EncodeSlot returns the SlotSize bytes of signatures.jsonl. No two signatures may be by the
+// same key; the caller must ensure this.
 func EncodeSlot(signatures []Signature) ([]byte, error) {
 	if len(signatures) > MaxSignatures {
 		return nil, fmt.Errorf("%w: at most %d signatures fit", ErrLimit, MaxSignatures)
@@ -113,9 +111,8 @@ func EncodeSlot(signatures []Signature) ([]byte, error) {
 	return append(slot, slotPadding[len(slot):]...), nil
 }
 
-// ParseSlot reads signatures.jsonl. There is one accepted spelling: lines as
-// Signature writes them, by different keys, then nothing but newlines. Every
-// error wraps ErrSignature.
+// ParseSlot parses signatures.jsonl. It accepts one spelling: lines as Signature writes them,
+// by different keys, then only newlines. Every error wraps ErrSignature.
 func ParseSlot(slot []byte) ([]Signature, error) {
 	bad := func(format string, args ...any) error {
 		return fmt.Errorf("%w: signatures.jsonl: %w", ErrSignature, fmt.Errorf(format, args...))
@@ -130,7 +127,7 @@ func ParseSlot(slot []byte) ([]Signature, error) {
 	if len(rest) > 0 && !bytes.Equal(rest, slotPadding[:len(rest)]) {
 		return nil, bad("not only newlines follow the last line")
 	}
-	lines = bytes.TrimSuffix(lines, []byte{'\n'}) // of a slot that is full
+	lines = bytes.TrimSuffix(lines, []byte{'\n'}) // if the slot is full
 	if len(lines) == SlotSize {
 		return nil, bad("the last line does not end")
 	}

@@ -46,7 +46,7 @@ func TestSlotRoundTrip(t *testing.T) {
 	}
 }
 
-// TestSlotSpelling changes the spelling of a line and nothing else about it.
+// TestSlotSpelling checks that only one spelling of a line is accepted.
 func TestSlotSpelling(t *testing.T) {
 	slot, err := bundle.EncodeSlot(signatures(1))
 	if err != nil {

@@ -10,7 +10,7 @@ const (
 	// ustarMax is the largest size that a USTAR header can hold (eleven octal
 	// digits, POSIX.1-1988); a larger member has a PAX record before it.
 	ustarMax = 1<<33 - 1
-	// endSize is the two zero blocks after the last member.
+	// endSize is the size of the two zero blocks after the last member.
 	endSize = 2 * blockSize
 )
 
@@ -23,12 +23,12 @@ func header(name string, size int64) []byte {
 	}
 	var buf bytes.Buffer
 	if err := tar.NewWriter(&buf).WriteHeader(h); err != nil {
-		panic("bundle: " + err.Error()) // names and sizes are ours and in range
+		panic("bundle: " + err.Error()) // names and sizes are always in range
 	}
 	return buf.Bytes()
 }
 
-// headerSize returns len(header(name, size)) without making it.
+// headerSize returns len(header(name, size)) without building the header.
 func headerSize(size int64) int64 {
 	if size > ustarMax {
 		return 3 * blockSize // PAX header, its record, the header itself

@@ -2,20 +2,19 @@ package bundle
 
 import "text/template"
 
-// TemplateFunctions are what templates may call besides the functions of
-// text/template. A host gives them their meaning.
+// TemplateFunctions are the functions that templates may call besides those of text/template.
+// The host implements them.
 var TemplateFunctions = []string{
 	"image", "repository", "tag", "digest", "chart", "has", "plugins", "pluginKeys",
 	"file", "siteFile", "environ", "environMap", "base", "dir", "urlHost", "fail",
 	"json", "yaml", "compose", "podEnv", "env", "systemd", "systemdExec", "systemdLine", "nginx", "shell", "sql",
 }
 
-// EnvPrograms are the programs for whose env files the function env quotes.
+// EnvPrograms are the programs for whose env files the function env can quote.
 var EnvPrograms = []string{"compose", "systemd", "podman", "docker"}
 
-// CheckTemplate reports what no site could make anything of: a template that is none,
-// or that calls a function which does not exist. What it asks of a site is not looked
-// at.
+// CheckTemplate returns an error if a template cannot be parsed or calls an unknown function.
+// It does not check which values of a site the template reads.
 func CheckTemplate(name, text string) error {
 	_, err := parseTemplate(name, text)
 	return err

@@ -8,17 +8,17 @@ import (
 	"text/template/parse"
 )
 
-// Unquoted is a place where a template prints what only a site knows into a file of
-// another language without quoting it for that language.
+// Unquoted is a place where a template prints a site's value into a file of another language
+// without quoting it for that language.
 type Unquoted struct {
 	Line  int
 	Value string // .Values.NAME, .Secrets.NAME, or the call that returns values
 	Use   string // the functions that quote
 }
 
-// Unquoted returns such places of the template for the file at path. Values of kinds
-// without special characters are left out. A file whose name and links do not tell its
-// language has none. H may be nil.
+// Unquoted returns the unquoted places of the template for the file at path. It leaves out
+// values of kinds without special characters. It returns nil if the file's name and links do
+// not determine its language. H may be nil.
 func (h *Host) Unquoted(path, text string) ([]Unquoted, error) {
 	if h == nil {
 		h = &Host{}
@@ -49,7 +49,7 @@ func (h *Host) Unquoted(path, text string) ([]Unquoted, error) {
 	}), nil
 }
 
-// language is one of those that files of a release are written in.
+// language is a language of files in a release.
 type language struct {
 	quotes []string // functions whose result is safe in it
 	words  bool     // a space ends a word
@@ -66,17 +66,17 @@ var (
 	inSQL     = &language{quotes: []string{"sql"}}
 )
 
-// unitSuffixes are those of systemd's units and of podman's.
+// unitSuffixes are the suffixes of systemd's and podman's units.
 var unitSuffixes = []string{
 	".service", ".socket", ".timer", ".path", ".mount", ".automount", ".swap", ".target", ".slice",
 	".container", ".network", ".volume", ".pod", ".kube", ".image", ".build",
 }
 
-// envDirectories are those in which systemd's units look for env files.
+// envDirectories are the directories in which systemd's units look for env files.
 var envDirectories = []string{"/etc/default", "/etc/sysconfig", "/etc/environment.d"}
 
-// languageOf tells the language of a file by its name, and by the uses that are declared
-// for it. It returns nil if that tells nothing.
+// languageOf returns the language of a file by its declared uses and its name, or nil if these
+// do not determine it.
 func (h *Host) languageOf(file string) *language {
 	for _, m := range h.Merges {
 		if m.Patch == file {
@@ -125,15 +125,15 @@ func languageByName(file string) *language {
 	return nil
 }
 
-// plainKinds are the kinds of values without a character that needs quoting. Those of
-// paths may have spaces.
+// plainKinds are the kinds of values without a character that needs quoting. Values of
+// pathKinds may contain spaces.
 var (
 	plainKinds = []string{"host", "port", "number", "name", "flag", "registry"}
 	pathKinds  = []string{"file", "directory"}
 )
 
-// harmless reports whether a value cannot have a character that needs quoting. A value
-// that is not asked for cannot be printed: a site refuses to fill in its template.
+// harmless reports whether a value cannot contain a character that needs quoting. An
+// undeclared value is harmless: a site refuses to render a template that prints it.
 func (h *Host) harmless(origin string, in *language) bool {
 	name, ok := strings.CutPrefix(origin, ".Values.")
 	if !ok {

@@ -9,7 +9,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
-// asked are values of all kinds.
+// asked has values of all kinds.
 var asked = &bundle.Host{
 	Values: []bundle.Value{
 		{
@@ -49,8 +49,8 @@ func unquoted(t *testing.T, path, text string) []string {
 	return found
 }
 
-// TestUnquoted: whichever way a value takes through a template, it is found where it is
-// printed without a function that quotes.
+// TestUnquoted: a value that is printed without a function that quotes is found, whatever its
+// way through the template.
 func TestUnquoted(t *testing.T) {
 	for text, want := range map[string]string{
 		`{{ .Values.text }}`:                                                               "1 .Values.text",
@@ -123,8 +123,8 @@ func TestUnquoted(t *testing.T) {
 	}
 }
 
-// TestUnquotedLanguages: the language of a file follows from its name and its use, and
-// each has functions of its own.
+// TestUnquotedLanguages: a file's name and use determine its language, and each language has
+// its own functions.
 func TestUnquotedLanguages(t *testing.T) {
 	all := []string{"json", "yaml", "compose", "podEnv", "env", "systemd", "systemdExec", "systemdLine", "nginx", "shell", "sql", "print"}
 	for use, paths := range map[string][]string{
@@ -164,7 +164,7 @@ func TestUnquotedLanguages(t *testing.T) {
 			t.Errorf("%s: %v", call, got)
 		}
 	}
-	// A path may have a space, which ends a word.
+	// A path may contain a space, which ends a word.
 	if got := unquoted(
 		t,
 		"a.service",

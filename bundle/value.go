@@ -19,11 +19,11 @@ var (
 	hostName     = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*$`)
 	plainValue   = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
 	registryName = regexp.MustCompile(`^[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*$`)
-	// Whatever quotes a path stands in, nothing in it ends them.
+	// A plain path contains no character that ends any kind of quotes.
 	plainPath = regexp.MustCompile(`^[A-Za-z0-9._/@+ -]+$`)
 )
 
-// valueKinds are the kinds of values: what each has to be, and how that is checked.
+// valueKinds are the kinds of values, with the description and the check of each.
 var valueKinds = map[string]struct {
 	is string
 	ok func(s string) bool
@@ -41,8 +41,8 @@ var valueKinds = map[string]struct {
 	"directory": {"an absolute path of letters, digits and ._/@+- or space", isPlainPath},
 }
 
-// CheckValue reports why a text is not a value of a kind, one of ValueKinds. Whether a file
-// exists is not checked.
+// CheckValue returns an error if s is not a value of the given kind, one of ValueKinds. It
+// does not check whether a file exists.
 func CheckValue(kind, s string) error {
 	if !utf8.ValidString(s) || strings.IndexFunc(s, notInLine) >= 0 {
 		return errors.New("it is not one line of text")
@@ -56,7 +56,8 @@ func CheckValue(kind, s string) error {
 // isHost reports whether s is a host name (RFC 1123, section 2.1) or an address.
 func isHost(s string) bool { return len(s) <= 253 && hostName.MatchString(s) || net.ParseIP(s) != nil }
 
-// isNumber reports whether s is a number of so many bits, without a sign or leading zeros.
+// isNumber reports whether s is a number of at most that many bits, without a sign or leading
+// zeros.
 func isNumber(s string, bits int) bool {
 	n, err := strconv.ParseUint(s, 10, bits)
 	return err == nil && strconv.FormatUint(n, 10) == s
@@ -72,9 +73,9 @@ func isPlainPath(s string) bool {
 	return plain || runtime.GOOS == "windows" && filepath.IsAbs(s)
 }
 
-// notInLine reports whether a reader of YAML takes a character for the end of a
-// line, or for nothing that may stand in a text (YAML 1.2, 5.1 and 5.4): also C1's
-// controls, of which U+0085 is a line break, and the byte order mark.
+// notInLine reports whether a YAML reader takes r for a line end, or refuses it in a text
+// (YAML 1.2, 5.1 and 5.4). These include the C1 controls, of which U+0085 is a line break, and
+// the byte order mark.
 func notInLine(r rune) bool {
 	return unicode.IsControl(r) || r == 0x2028 || r == 0x2029 || r == 0xfeff || r&0xfffe == 0xfffe
 }

@@ -7,17 +7,17 @@ import (
 	"sort"
 )
 
-// Virtual is a bundle that nobody has as a file: its frame is computed from its
-// root, which determines it, and its content is read from wherever the blobs are.
-// Who reads it sees the same bytes as in the file.
+// Virtual is a bundle that does not exist as a file. Its frame is computed from its root, and
+// its content is read from wherever the blobs are. A reader sees the same bytes as in the
+// file.
 type Virtual struct {
 	geometry *Geometry
 	slot     []byte
 	content  func(Member) io.ReaderAt
 }
 
-// NewVirtual lays out the bundle of a head that the caller trusts. Load returns
-// manifests, content the bytes of blobs. Errors are those of NewGeometry.
+// NewVirtual computes the layout of the bundle with a head that the caller trusts. Load
+// returns manifests; content returns the bytes of blobs. Errors are those of NewGeometry.
 func NewVirtual(h *Head, load Load, content func(Member) io.ReaderAt) (*Virtual, error) {
 	if len(h.Slot) != SlotSize {
 		return nil, fmt.Errorf("%w: %d bytes of signatures instead of %d", ErrFormat, len(h.Slot), SlotSize)
@@ -82,11 +82,11 @@ func (v *Virtual) ReadAt(p []byte, off int64) (n int, err error) {
 	return n, nil
 }
 
-// readSome reads from one header, one content, or the zeros behind it.
+// readSome reads from one header, one content, or the zeros after it.
 func (v *Virtual) readSome(p []byte, off int64) (int, error) {
 	members := v.geometry.Members
 	i := sort.Search(len(members), func(i int) bool { return members[i].end() > off })
-	if i == len(members) { // the end
+	if i == len(members) { // the zeros at the end
 		k := min(int64(len(p)), v.Size()-off)
 		clear(p[:k])
 		return int(k), nil

@@ -10,8 +10,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 )
 
-// TestVirtual: a bundle that is put together again from its blobs has the bytes
-// of the file, wherever one looks.
+// TestVirtual: a bundle computed from its blobs has the bytes of the file, at every offset.
 func TestVirtual(t *testing.T) {
 	file := world.Small(t, world.NewKey(t))
 	head, err := bundle.ReadHead(bytes.NewReader(file), int64(len(file)))

@@ -17,8 +17,8 @@ import (
 // MaxVolumes bounds the parts of a bundle: their numbers have three digits.
 const MaxVolumes = 999
 
-// File is a bundle on a disk: one file, or volumes NAME.001, NAME.002 … that
-// are consecutive ranges of it, all of one size but the last.
+// File is a bundle on a disk: one file, or volumes NAME.001, NAME.002 and so on. Volumes are
+// consecutive ranges of the bundle. All but the last have the same size.
 type File struct {
 	parts []part
 	each  int64 // size of every part but the last, bytes
@@ -30,11 +30,11 @@ type part struct {
 	size int64
 }
 
-// Size returns how many bytes the bundle has, in all parts together.
+// Size returns the number of bytes of the bundle, in all parts together.
 func (f *File) Size() int64 { return f.size }
 
-// Unchanged reports with ErrFormat whether a part has another size than when it was
-// opened: somebody is still copying it, or writes on it.
+// Unchanged returns an error that wraps ErrFormat if the size of a part has changed since it
+// was opened. Another process is then still copying the part, or writes to it.
 func (f *File) Unchanged() error {
 	for _, p := range f.parts {
 		fi, err := p.Stat()
@@ -60,7 +60,7 @@ func (f *File) Parts() []string {
 	return list
 }
 
-// Sizes returns how many bytes each part has, in their order.
+// Sizes returns the size of each part in bytes, in their order.
 func (f *File) Sizes() []int64 {
 	var list []int64
 	for _, p := range f.parts {
@@ -72,11 +72,11 @@ func (f *File) Sizes() []int64 {
 // VolumeName returns the path of part n of a bundle, counted from 1.
 func VolumeName(path string, n int) string { return fmt.Sprintf("%s.%03d", path, n) }
 
-// OpenFile opens a bundle for reading, or for signing in place, with the flag
-// of os.OpenFile; for volumes the path is that of the first, and the others are
-// beside it. Each has to be a regular file and nothing else: no link that
-// somebody can turn elsewhere, no pipe, no device. Errors wrap disk.ErrNotFile,
-// ErrFormat where volumes do not make up one file, or are the file system's.
+// OpenFile opens a bundle for reading, or for signing in place. Flag is that of os.OpenFile.
+// For volumes, path is the first volume, and the others must be beside it. Each must be a
+// regular file: no link that another user can redirect, no pipe, no device. Errors wrap
+// disk.ErrNotFile, wrap ErrFormat if the volumes do not form one file, or are the file
+// system's.
 func OpenFile(path string, flag int) (*File, error) {
 	base, volumes := strings.CutSuffix(path, ".001")
 	if !volumes {
@@ -114,7 +114,7 @@ func OpenFile(path string, flag int) (*File, error) {
 	return f, nil
 }
 
-// add appends a part; the largest but the last gives the size of all.
+// add appends a part. The size of each is the largest of all parts but the last.
 func (f *File) add(p part) {
 	if n := len(f.parts); n > 0 {
 		f.each = max(f.each, f.parts[n-1].size)
@@ -125,7 +125,8 @@ func (f *File) add(p part) {
 	f.size += p.size
 }
 
-// refuseLaterVolume tells who gives NAME.002, or NAME alone, what to give.
+// refuseLaterVolume refuses NAME.002, and NAME if only its parts exist. The error names the
+// path to give instead.
 func refuseLaterVolume(path string) error {
 	if n, command := renamedPart(path); n > 1 && command != "" {
 		return fmt.Errorf("%w: %s is part %d under another name; run %s", ErrPart, path, n, command)
@@ -147,10 +148,10 @@ func refuseLaterVolume(path string) error {
 			)
 		}
 	}
-	return nil // then it is not about volumes
+	return nil // not a volume
 }
 
-// volumeNumber returns the number at the end of the name of a part.
+// volumeNumber returns the number at the end of a part's name.
 func volumeNumber(path string) (int, bool) {
 	i := strings.LastIndexByte(path, '.')
 	if i < 0 || len(path)-i != len(".001") {
@@ -160,8 +161,7 @@ func volumeNumber(path string) (int, bool) {
 	return int(n), err == nil
 }
 
-// checkVolumes compares the sizes of the parts with each other and looks for one
-// that was left out.
+// checkVolumes compares the sizes of the parts and looks for a missing part.
 func (f *File) checkVolumes(base string) error {
 	n := len(f.parts)
 	if last := f.parts[n-1]; n > 1 && last.size > f.each {
@@ -188,7 +188,7 @@ func (f *File) checkVolumes(base string) error {
 	if err != nil {
 		return err
 	}
-	// Glob shortens what it finds, so ./b.002 comes as b.002: names alone compare.
+	// Glob shortens paths (./b.002 becomes b.002), so only the base names are compared.
 	if len(later) > 0 && filepath.Base(slices.Max(later)) > filepath.Base(f.parts[n-1].Name()) {
 		how := "put all parts into one directory"
 		if command := moves(base); command != "" {
@@ -215,9 +215,9 @@ func openPart(path string, flag int) (part, error) {
 	return part{f, fi.Size()}, nil
 }
 
-// CreateFile makes or reopens a file of the given size, for writing at any
-// place, or volumes of at most each bytes if that is not 0. What was there is
-// kept. Errors wrap disk.ErrSpace, disk.ErrNotFile, or are the file system's.
+// CreateFile creates or reopens a file of the given size, for writing at any offset. If each
+// is not 0, it creates volumes of at most that many bytes. Existing content is kept. Errors
+// wrap disk.ErrSpace, disk.ErrNotFile, or are the file system's.
 func CreateFile(path string, size, each int64) (*File, error) {
 	f := &File{}
 	for n := 1; n == 1 || f.size < size; n++ {
@@ -252,7 +252,7 @@ func createPart(path string, size int64) (part, error) {
 	return part{f, size}, nil
 }
 
-// at returns the part that holds a byte, and where in it.
+// at returns the part that contains the byte at off, and the byte's offset in that part.
 func (f *File) at(off int64) (part, int64) {
 	if f.each == 0 {
 		return f.parts[0], off
@@ -266,12 +266,12 @@ func (f *File) ReadAt(p []byte, off int64) (int, error) {
 	return f.stretches(p, off, func(in part, p []byte, off int64) (int, error) { return in.ReadAt(p, off) })
 }
 
-// WriteAt implements io.WriterAt. It does not write behind the size.
+// WriteAt implements io.WriterAt. It does not write beyond the size.
 func (f *File) WriteAt(p []byte, off int64) (int, error) {
 	return f.stretches(p, off, func(in part, p []byte, off int64) (int, error) { return in.WriteAt(p, off) })
 }
 
-// stretches calls do for the stretch of p in each part.
+// stretches splits p at the boundaries of the parts and calls do for each piece.
 func (f *File) stretches(p []byte, off int64, do func(part, []byte, int64) (int, error)) (int, error) {
 	total := 0
 	for len(p) > 0 {
@@ -306,8 +306,8 @@ func (f *File) Close() error {
 	return errors.Join(problems...)
 }
 
-// where says in which parts a stretch of bytes stands, for messages; of one
-// file it says nothing.
+// where names the parts that contain a range of bytes, for messages. It returns "" if the
+// bundle is one file.
 func (f *File) where(off, n int64) string {
 	if len(f.parts) < 2 || off >= f.size {
 		return ""
@@ -320,8 +320,8 @@ func (f *File) where(off, n int64) string {
 	return fmt.Sprintf(", in parts %s to %s", first.Name(), last.Name())
 }
 
-// misfit says what is wrong with the parts if all together should have want
-// bytes, or at least so many, and have another number; of one file it says nothing.
+// misfit describes what is wrong with the parts if they should have want bytes together, or at
+// least that many, and do not. For one file it returns "", unless the file is a renamed part.
 func (f *File) misfit(want int64) string {
 	base, ok := strings.CutSuffix(f.parts[0].Name(), ".001")
 	if !ok {

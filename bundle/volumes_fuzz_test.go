@@ -16,8 +16,7 @@ func TestVolumeSeeds(t *testing.T) {
 	seeds.Count(t, "FuzzVolumes", volumeSeeds(), 6, 7, 1, fuzzVolumes(t.TempDir()))
 }
 
-// volumesInput is a bundle in parts: a name, and the size of each; 255 is one that
-// is missing.
+// volumesInput is a bundle in parts: a name, and the size of each part. 255 is a missing part.
 type volumesInput struct {
 	name  string
 	sizes []byte
@@ -45,9 +44,8 @@ func volumeSeeds() seeds.Of[volumesInput] {
 	}
 }
 
-// FuzzVolumes: parts are taken if and only if they are consecutive and of one size,
-// but for the last, which may be shorter and not empty; then they read as what they
-// are, one behind the other.
+// FuzzVolumes: parts are accepted if and only if they are consecutive and of one size. The
+// last of several may be shorter but not empty. Accepted parts read as their joined content.
 func FuzzVolumes(f *testing.F) {
 	for _, s := range volumeSeeds().All() {
 		f.Add(s.name, s.sizes)
@@ -66,7 +64,7 @@ func fuzzVolumes(root string) func(t *testing.T, in volumesInput) bool {
 			t.Fatal(err)
 		}
 		defer os.RemoveAll(dir)
-		base := dir + "/./" + in.name // as it is given: Join would shorten it
+		base := dir + "/./" + in.name // filepath.Join would shorten this path
 		all, want := writeParts(t, base, in.sizes)
 		f, err := OpenFile(base+".001", os.O_RDONLY)
 		if (err == nil) != want {
@@ -84,8 +82,8 @@ func fuzzVolumes(root string) func(t *testing.T, in volumesInput) bool {
 	}
 }
 
-// writeParts writes parts of these sizes, and returns what is in them together and whether
-// they are a whole bundle.
+// writeParts writes parts of these sizes. It returns their joined content and whether they are
+// a whole bundle.
 func writeParts(t *testing.T, base string, sizes []byte) (all []byte, whole bool) {
 	t.Helper()
 	whole, ended := len(sizes) > 0 && sizes[0] != 255, false

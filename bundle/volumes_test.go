@@ -58,7 +58,7 @@ func TestVolumes(t *testing.T) {
 	}
 }
 
-// TestVolumesRefused: what OpenFile can tell from names and sizes alone.
+// TestVolumesRefused checks what OpenFile refuses by names and sizes alone.
 func TestVolumesRefused(t *testing.T) {
 	for name, test := range map[string]struct {
 		sizes map[int]int // of the parts
@@ -102,7 +102,7 @@ func TestVolumesRefused(t *testing.T) {
 	}
 }
 
-// TestCopyAt copies between volumes of different sizes, in the kernel and by hand.
+// TestCopyAt copies between volumes of different sizes, in the kernel and through a buffer.
 func TestCopyAt(t *testing.T) {
 	from, err := CreateFile(filepath.Join(t.TempDir(), "from"), 1000, 300)
 	if err != nil {

@@ -1,16 +1,16 @@
 package bundle
 
-// Watch is told how payload moves. Every function may be nil, and is called
-// from several goroutines.
+// Watch receives the progress of the payload. Every function may be nil. They are called from
+// several goroutines.
 type Watch struct {
 	Begin func(m Member)
-	// Bytes gets each number of bytes that are done; it is negative where bytes
-	// have to be moved again.
+	// Bytes receives the number of bytes of each completed step. It is negative if bytes must
+	// be moved again.
 	Bytes func(n int64)
 	End   func(m Member)
 }
 
-// Begun says that work on a blob begins; the result is to be called at its end.
+// Begun reports that work on a blob starts. The caller must call end when the work ends.
 func (w Watch) Begun(m Member) (end func()) {
 	if w.Begin != nil {
 		w.Begin(m)
@@ -22,7 +22,7 @@ func (w Watch) Begun(m Member) (end func()) {
 	}
 }
 
-// Add counts bytes.
+// Add reports n completed bytes.
 func (w Watch) Add(n int64) {
 	if w.Bytes != nil {
 		w.Bytes(n)
