@@ -14,8 +14,8 @@ import (
 // DecodeStrict decodes an oob-bundle document. It refuses, with ErrFormat, duplicate keys
 // (also keys that differ only in case), unknown fields, null, trailing data, invalid UTF-8,
 // NUL, and numbers that are not plain integers in range. It refuses more than MaxObjects
-// objects with ErrLimit. It refuses a document of another apiVersion, whose fields do not fit,
-// with ErrNewer.
+// objects with ErrLimit. If the fields do not fit and the document has another apiVersion of
+// oob-bundle, the error wraps ErrNewer.
 func DecodeStrict(data []byte, v any) error { return decode(data, v, ours) }
 
 // DecodeRecord decodes a document that this program has written for itself. Unlike
@@ -50,7 +50,7 @@ func KindOf(document []byte) (apiVersion, kind string) {
 	return head.APIVersion, head.Kind
 }
 
-// newer reports whether an apiVersion is one of oob-bundle, but not that of this program.
+// newer reports whether an apiVersion belongs to oob-bundle, but not to this version of it.
 func newer(apiVersion string) bool {
 	return apiVersion != APIVersion && strings.HasPrefix(apiVersion, "oobbundle.dev/")
 }
@@ -83,8 +83,8 @@ const (
 )
 
 // ociFields are the names of fields in OCI documents. A parser that ignores case takes
-// "Layers" for "layers", and this one does not. A key that differs from one of these only in
-// case is therefore refused.
+// "Layers" for "layers", and this package does not. A key that differs from one of these only
+// in case is therefore refused.
 var ociFields = map[string]bool{
 	"schemaversion": true, "mediatype": true, "artifacttype": true, "config": true, "layers": true,
 	"manifests": true, "subject": true, "annotations": true, "digest": true, "size": true, "urls": true,

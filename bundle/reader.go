@@ -57,7 +57,7 @@ func ReadHead(r io.ReaderAt, size int64) (*Head, error) {
 }
 
 // Reader gives access to a bundle whose layout has been checked: every header, every padding
-// byte, every manifest. Other blobs are checked when they are read. It is safe for concurrent
+// byte, every manifest. ReadBlob verifies the other blobs. A Reader is safe for concurrent
 // use.
 type Reader struct {
 	*Geometry

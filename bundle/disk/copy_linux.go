@@ -7,9 +7,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// CopyRange copies between two files in the kernel (copy_file_range(2)); where
-// the file system can, the two then share the bytes. It returns
-// ErrNoCopy where the kernel cannot.
+// CopyRange copies at most n bytes between two files in the kernel (copy_file_range(2)) and
+// returns how many. If the file system can, the files then share these bytes. CopyRange
+// returns ErrNoCopy if the kernel cannot copy.
 func CopyRange(to *os.File, toOff int64, from *os.File, fromOff, n int64) (int64, error) {
 	done, err := unix.CopyFileRange(int(from.Fd()), &fromOff, int(to.Fd()), &toOff, int(n), 0)
 	switch {

@@ -1,7 +1,8 @@
-// Package disk reads, writes and locks files on this machine. A file that it writes is the
-// old one or the new one after a power cut, and durable when the call returns; a file that it
-// opens is a regular file, and no call waits without end. It also reports what room a file
-// system has and who may write where. It knows nothing of bundles.
+// Package disk reads, writes and locks files on this machine. After a power cut, a file that
+// WriteFile writes is the old one or the new one, and it is durable when the call returns. The
+// package opens only regular files, and pipes in ReadFile. No call waits without end. It also
+// reports the free space of a file system and who may write where. It does not know about
+// bundles.
 package disk
 
 import "errors"

@@ -14,10 +14,10 @@ import (
 	"time"
 )
 
-// WriteFile replaces the file at path as a whole and durably: after a power cut
-// it is the old one or the new one. The mode is set whatever the umask says. The
-// new content is first written beside it, under a name that the next run after a
-// kill uses again; the caller is the only one that writes the file.
+// WriteFile replaces the file at path as a whole and durably: after a power cut it is the old
+// one or the new one. It sets the mode regardless of the umask, except on Windows. It first
+// writes the new content beside the file, under a name that the next run after a kill uses
+// again. The caller must be the only writer of the file.
 func WriteFile(path string, data []byte, mode os.FileMode) error {
 	name := TempName(path)
 	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -43,8 +43,8 @@ func WriteFile(path string, data []byte, mode os.FileMode) error {
 	return SyncDir(filepath.Dir(path))
 }
 
-// TempName returns the name beside path under which its new content is written before it
-// is renamed. It fits wherever the name itself fits (255 bytes on most file systems).
+// TempName returns the name beside path for new content that is renamed to path later. It is
+// never too long where the name of path is not (255 bytes on most file systems).
 func TempName(path string) string {
 	dir, base := filepath.Split(path)
 	if len(base) > 250 {
@@ -61,11 +61,11 @@ func ReadFile(path string, limit int64) ([]byte, error) {
 	return readFile(path, limit, pipeWait)
 }
 
-// pipeWait is how long a program may take to write to a pipe: it may ask for a password.
+// pipeWait is the time that a program has for writing to a pipe: it may ask for a password.
 const pipeWait = 2 * time.Minute
 
-// OpenRegular opens a regular file for reading, also through links. It does not wait for
-// the other end of a pipe. Errors wrap ErrNotFile, or are the file system's.
+// OpenRegular opens a regular file for reading. It follows links, and does not wait for the
+// other end of a pipe. Errors wrap ErrNotFile, or are the file system's.
 func OpenRegular(path string) (*os.File, error) {
 	f, mode, err := openReadable(path)
 	if err == nil && !mode.IsRegular() {
@@ -134,15 +134,15 @@ func readFile(path string, limit int64, wait time.Duration) (data []byte, err er
 }
 
 // pipe reads a pipe that was opened without waiting. Until a program opens the other end,
-// such a pipe is at its end.
+// reading such a pipe returns io.EOF.
 type pipe struct {
 	*os.File
-	opened time.Time // by when a program has to have opened the other end
-	end    time.Time // by when everything has to be read
+	opened time.Time // deadline for a program to open the other end
+	end    time.Time // deadline for reading everything
 	begun  bool      // something was read
 }
 
-// writerWait is how long a program may take to open the other end of a pipe.
+// writerWait is the time that a program has for opening the other end of a pipe.
 const writerWait = time.Second
 
 func newPipe(f *os.File, wait time.Duration) *pipe {
@@ -187,8 +187,8 @@ func SyncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// RemoveEmpty removes the directories below and including dir that hold nothing.
-// One that is not there is in order.
+// RemoveEmpty removes the empty directories below dir, deepest first, and dir itself if
+// nothing is left in it. A missing dir is not an error.
 func RemoveEmpty(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -25,8 +25,8 @@ func inTime(t *testing.T, do func()) {
 	}
 }
 
-// TestReadFileNeverHangs: what is not a file is refused, also if reading it would never
-// end; a pipe is read if a program writes to it.
+// TestReadFileNeverHangs: a path that is not a file is refused in time, and so is a pipe to
+// which no program writes.
 func TestReadFileNeverHangs(t *testing.T) {
 	dir := t.TempDir()
 	path := func(name string) string { return filepath.Join(dir, name) }
@@ -84,7 +84,8 @@ func fdPath(t *testing.T, path string) string {
 	return fmt.Sprintf("/dev/fd/%d", f.Fd())
 }
 
-// TestReadFilePipe: a pipe with a writer is read to its end, however the writer behaves.
+// TestReadFilePipe: a pipe with a writer is read to its end, also if the writer is late or
+// slow.
 func TestReadFilePipe(t *testing.T) {
 	for name, write := range map[string]func(w *os.File){
 		"at once": func(w *os.File) { _, _ = w.WriteString("content") },
@@ -104,7 +105,7 @@ func TestReadFilePipe(t *testing.T) {
 				t.Fatal(err)
 			}
 			go func() {
-				time.Sleep(50 * time.Millisecond) // the reader is first
+				time.Sleep(50 * time.Millisecond) // lets the reader open first
 				w, err := os.OpenFile(path, os.O_WRONLY, 0)
 				if err != nil {
 					return

@@ -9,10 +9,10 @@ import (
 	"github.com/gofrs/flock"
 )
 
-// TryLock takes an exclusive lock on a file or directory that exists, without
-// waiting; release is nil if another process has it. The kernel gives it back
-// when the process ends. On Windows, where a locked file cannot be written
-// through another handle, a file beside it is locked instead.
+// TryLock takes an exclusive lock on an existing file or directory, without waiting. Release
+// is nil if another process has the lock. The kernel releases the lock when the process ends.
+// On Windows, where a locked file cannot be written through another handle, TryLock locks a
+// .lock file instead, beside the file or in the directory.
 func TryLock(path string) (release func() error, err error) {
 	if runtime.GOOS == "windows" {
 		if fi, err := os.Stat(path); err == nil && fi.IsDir() {

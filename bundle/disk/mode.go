@@ -2,15 +2,15 @@ package disk
 
 import "fmt"
 
-// ModeAdvice tells how to change the mode or owner of path: by the command, which takes
-// the path as its last argument, or, where the file system keeps neither, by copying it
-// elsewhere or by the mount option.
+// ModeAdvice returns how to change the mode or owner of path: by command, which takes the path
+// as its last argument. If the file system keeps neither, the advice is to copy path elsewhere
+// or to use the mount option.
 func ModeAdvice(path, command, option string) string {
 	return modeAdvice(fileSystemOf(path), path, command, option)
 }
 
-// modeless are the file systems that keep no modes and owners, by their number for
-// statfs(2): a mount option decides, and chmod does nothing or fails.
+// modeless are the file systems that keep no modes and owners, by their number for statfs(2).
+// A mount option decides; chmod does nothing or fails.
 var modeless = map[uint32]string{
 	0x4d44:     "FAT",
 	0x2011bab0: "exFAT",

@@ -8,5 +8,5 @@ func fileSystemOf(path string) uint32 {
 	if unix.Statfs(path, &s) != nil {
 		return 0
 	}
-	return uint32(s.Type) //nolint:gosec // it has 32 bits, also where the field has more
+	return uint32(s.Type) //nolint:gosec // the number has 32 bits, even if the field has more
 }

@@ -2,5 +2,5 @@
 
 package disk
 
-// fileSystemOf returns 0: the numbers are those of Linux.
+// fileSystemOf returns 0: modeless has the numbers of Linux.
 func fileSystemOf(string) uint32 { return 0 }

@@ -7,9 +7,8 @@ import (
 	"os"
 )
 
-// Open opens a regular file with the flag of os.OpenFile, and nothing that leads elsewhere:
-// a link is refused, and so is a file that was replaced meanwhile. Errors wrap ErrNotFile, or
-// are the file system's.
+// Open opens a regular file with the flag of os.OpenFile. It refuses a link, and a file that
+// was replaced during the call. Errors wrap ErrNotFile, or are the file system's.
 func Open(path string, flag int) (*os.File, error) {
 	before, err := os.Lstat(path)
 	if err != nil {
@@ -32,10 +31,10 @@ func Open(path string, flag int) (*os.File, error) {
 	return f, nil
 }
 
-// OpenOrCreate opens a file for reading and writing, which is made if it is missing. Others
-// may be able to make names in its directory, so a link, or a file with further names, is
-// refused: writing to it would change another file. Errors wrap ErrNotFile, or are the file
-// system's.
+// OpenOrCreate opens a file for reading and writing, and creates it if it is missing. Other
+// users may be able to create names in its directory. OpenOrCreate therefore refuses a link,
+// and a file with further names: writing to it would change another file. Errors wrap
+// ErrNotFile, or are the file system's.
 func OpenOrCreate(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644)
 	if err == nil || !errors.Is(err, fs.ErrExist) {

@@ -10,18 +10,18 @@ import (
 	"syscall"
 )
 
-// Room is what a file system can still take.
+// Room is the free space of a file system.
 type Room struct {
 	Bytes   int64 // free for this user
-	Files   int64 // that can still be made; math.MaxInt64 where it does not count them
+	Files   int64 // that can still be created; math.MaxInt64 if the file system does not count them
 	MaxFile int64 // the largest possible file, bytes
 }
 
 // MaxFAT32 is the largest file on FAT32, bytes: its size field has 32 bits.
 const MaxFAT32 = math.MaxUint32
 
-// Need checks that dir has room for so many more bytes and files, the largest
-// of them having largest bytes. Errors wrap ErrSpace.
+// Need checks that dir has room for so many more bytes and files, and for a file of largest
+// bytes. Errors wrap ErrSpace, or are the file system's.
 func Need(dir string, bytes, files, largest int64) error {
 	room, err := RoomAt(dir)
 	if err != nil {
@@ -30,14 +30,14 @@ func Need(dir string, bytes, files, largest int64) error {
 	return room.need(dir, bytes, files, largest)
 }
 
-// Demand is room that is needed in a directory, which may not exist yet.
+// Demand is the room that is needed in a directory. The directory may not exist yet.
 type Demand struct {
 	Dir          string
 	Bytes, Files int64
 }
 
-// NeedAll checks that there is room for all demands together; each file system is asked
-// once. Errors wrap ErrSpace, or are the file system's.
+// NeedAll checks that there is room for all demands together. It adds up the demands on each
+// file system. Errors wrap ErrSpace, or are the file system's.
 func NeedAll(demands ...Demand) error {
 	var systems []string
 	sums := map[string]Demand{}

@@ -9,8 +9,7 @@ import (
 	"testing"
 )
 
-// TestRoom: what a disk has is compared with what is needed, in words that say
-// what to do.
+// TestRoom: too little room is an error that names what to do.
 func TestRoom(t *testing.T) {
 	fat := Room{Bytes: 1 << 40, Files: math.MaxInt64, MaxFile: MaxFAT32}
 	for name, test := range map[string]struct {

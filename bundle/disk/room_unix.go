@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// RoomAt asks the file system that holds dir.
+// RoomAt returns the room on the file system that contains dir.
 func RoomAt(dir string) (Room, error) {
 	var s unix.Statfs_t
 	if err := unix.Statfs(dir, &s); err != nil {
@@ -31,7 +31,7 @@ func RoomAt(dir string) (Room, error) {
 	return r, nil
 }
 
-// deviceOf names the file system that holds a directory.
+// deviceOf returns a name for the file system that contains a directory.
 func deviceOf(dir string) (string, error) {
 	fi, err := os.Stat(dir)
 	if err != nil {
@@ -43,8 +43,8 @@ func deviceOf(dir string) (string, error) {
 	return "", nil
 }
 
-// Allocated returns how many bytes a file takes on the disk, which may be fewer
-// than its size while it is being written.
+// Allocated returns the number of bytes that a file takes on the disk. They may be fewer than
+// its size while the file is being written.
 func Allocated(path string) (int64, error) {
 	fi, err := os.Lstat(path)
 	if err != nil {
@@ -63,12 +63,12 @@ func linksOf(f *os.File) (uint64, error) {
 		return 0, err
 	}
 	if s, ok := fi.Sys().(*syscall.Stat_t); ok {
-		return uint64(s.Nlink), nil //nolint:unconvert,nolintlint // it has other types on other systems
+		return uint64(s.Nlink), nil //nolint:unconvert,nolintlint // the field has other types on other systems
 	}
 	return 1, nil
 }
 
-// OwnerOf returns the number of the user to whom a file or directory belongs.
+// OwnerOf returns the user ID of the owner of a file or directory.
 func OwnerOf(path string) (uint32, error) {
 	fi, err := os.Lstat(path)
 	if err != nil {
@@ -80,8 +80,8 @@ func OwnerOf(path string) (uint32, error) {
 	return 0, nil
 }
 
-// Writable reports an error if something cannot be made in dir, because this user may not,
-// or because there is no directory and none can be made. Errors are *fs.PathError, or wrap
+// Writable returns an error if nothing can be created in dir: this user must not write there,
+// or there is no directory and none can be created. Errors are *fs.PathError, or wrap
 // ErrNoDirectory.
 func Writable(dir string) error {
 	for {

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// RoomAt asks the file system that holds dir.
+// RoomAt returns the room on the file system that contains dir.
 func RoomAt(dir string) (Room, error) {
 	r := Room{Files: math.MaxInt64, MaxFile: math.MaxInt64}
 	path, err := windows.UTF16PtrFromString(dir)
@@ -34,20 +34,21 @@ func RoomAt(dir string) (Room, error) {
 	if err == nil && strings.HasPrefix(windows.UTF16ToString(name), "FAT") {
 		r.MaxFile = MaxFAT32
 	}
-	return r, nil // a share may not say what it is
+	return r, nil // a share may not report its file system
 }
 
-// Allocated returns 0: how much of a file is on the disk is not asked.
+// Allocated returns 0: it does not ask Windows how much of a file is on the disk.
 func Allocated(string) (int64, error) { return 0, nil }
 
-// Writable asks nothing here: Windows says it where something is made.
+// Writable returns nil: on Windows the error comes when something is created.
 func Writable(string) error { return nil }
 
-// linksOf returns 1: hard links to files of others need rights to these on Windows.
+// linksOf returns 1: on Windows, a hard link to another user's file requires rights to that
+// file.
 func linksOf(*os.File) (uint64, error) { return 1, nil }
 
-// OwnerOf returns 0: access lists decide on Windows.
+// OwnerOf returns 0: on Windows, access lists decide.
 func OwnerOf(string) (uint32, error) { return 0, nil }
 
-// deviceOf names the volume that holds a directory, which is absolute.
+// deviceOf returns the name of the volume that contains dir. Dir must be absolute.
 func deviceOf(dir string) (string, error) { return filepath.VolumeName(dir), nil }

@@ -2,8 +2,8 @@ package disk
 
 import "strings"
 
-// ShellWord returns a path as one word of a POSIX shell that is no option; it is quoted only
-// where that is needed.
+// ShellWord returns a path as one word of a POSIX shell that is not an option. It quotes the
+// path only if necessary.
 func ShellWord(path string) string {
 	const plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._/:=@%+,-"
 	if strings.HasPrefix(path, "-") {

@@ -1,7 +1,6 @@
-// Package foreign reads archives that others made: a .tar.gz of a plugin or of a
-// server. They come from where nobody here has a say, so everything that such an
-// archive does not need is refused: links, devices, names that lead elsewhere,
-// sparse files, bombs, data behind the end.
+// Package foreign reads .tar.gz archives of third parties: of a plugin or of a server. They
+// are not trusted, so the package refuses everything that such an archive does not need:
+// links, devices, names that lead elsewhere, sparse files, bombs, data after the end.
 package foreign
 
 import (
@@ -23,7 +22,7 @@ import (
 const (
 	maxEntries      = 100_000
 	maxUnpacked     = 4 << 30 // bytes
-	maxRatio        = 200     // unpacked to packed
+	maxRatio        = 200     // of unpacked to packed bytes
 	minUnpackedFree = 64 << 20
 	maxEntryName    = 255 // bytes
 )
@@ -37,18 +36,19 @@ type Entry struct {
 	Open func() (io.ReadCloser, error)
 }
 
-// walker is what was seen of an archive.
+// walker records what Walk has seen of an archive.
 type walker struct {
 	limit    int64
-	seen     map[string]bool // names of files, without case
-	dirs     map[string]bool // names of directories, without case
+	seen     map[string]bool // names of files, in lower case
+	dirs     map[string]bool // names of directories, in lower case
 	entries  int
 	unpacked int64
 	visit    func(Entry) error
 }
 
-// Walk reads a .tar.gz of packed bytes from its first to its last byte and shows
-// every entry. Errors wrap bundle.ErrFormat or bundle.ErrLimit, or are visit's.
+// Walk reads a .tar.gz of packed bytes from its first to its last byte and calls visit for
+// every entry. Errors wrap bundle.ErrFormat or bundle.ErrLimit, or are visit's or the
+// context's.
 func Walk(ctx context.Context, r io.Reader, packed int64, visit func(Entry) error) error {
 	plain, err := archives.Gz{}.OpenReader(r)
 	if err != nil {
@@ -76,7 +76,8 @@ func Walk(ctx context.Context, r io.Reader, packed int64, visit func(Entry) erro
 	return errors.Join(err, plain.Close())
 }
 
-// damaged gives what the libraries say a class, unless it has one.
+// damaged wraps a library's error with ErrFormat, unless the error wraps ErrFormat or
+// ErrLimit.
 func damaged(err error) error {
 	if errors.Is(err, bundle.ErrFormat) || errors.Is(err, bundle.ErrLimit) {
 		return err
@@ -84,7 +85,7 @@ func damaged(err error) error {
 	return fmt.Errorf("%w: its archive is damaged: %w", bundle.ErrFormat, err)
 }
 
-// content is that of an entry, whose errors have a class too.
+// content is the content of an entry. Its errors wrap ErrFormat or ErrLimit too.
 type content struct{ io.ReadCloser }
 
 func (c content) Read(p []byte) (int, error) {
@@ -95,7 +96,7 @@ func (c content) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// boundedReader ends a decompression that yields too much.
+// boundedReader ends a decompression that yields more than left bytes.
 type boundedReader struct {
 	r    io.Reader
 	left int64
@@ -114,7 +115,7 @@ func tooMuch() error {
 	return fmt.Errorf("%w: its archive unpacks to more than %d GiB, or than %d times its size", bundle.ErrLimit, maxUnpacked>>30, maxRatio)
 }
 
-// onlyZeros reads what stands behind the end of a tar: padding, and no more.
+// onlyZeros reads the bytes after the end of a tar, and refuses anything but padding.
 func onlyZeros(r io.Reader) error {
 	buf := make([]byte, 32<<10)
 	for {
@@ -163,7 +164,7 @@ func (w *walker) entry(info archives.FileInfo) error {
 	return w.visit(e)
 }
 
-// place refuses a name that cannot be unpacked beside the others, where case does not count.
+// place refuses a name that cannot be unpacked beside the others. It ignores case.
 func (w *walker) place(spelled, name string, dir bool) error {
 	name = strings.ToLower(name)
 	if !dir && w.seen[name] {

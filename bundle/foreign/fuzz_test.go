@@ -15,13 +15,13 @@ import (
 	"github.com/oob-bundle/oob-bundle/internal/testkit/seeds"
 )
 
-// TestSeeds counts what the fuzz target begins with, and what becomes of it.
+// TestSeeds checks the number of seeds of the fuzz target, and whether each seed is accepted.
 func TestSeeds(t *testing.T) {
 	seeds.Targets(t, "FuzzWalk")
 	seeds.Count(t, "FuzzWalk", walkSeeds(t), 5, 21, 0, fuzzWalk)
 }
 
-// plain writes a tar that is not compressed.
+// plain returns an uncompressed tar.
 func plain(tb testing.TB, headers ...tar.Header) []byte {
 	tb.Helper()
 	var b bytes.Buffer
@@ -54,7 +54,7 @@ func walkSeeds(tb testing.TB) seeds.Of[[]byte] {
 	setuid.Mode = 0o4755
 	pax := file("d/" + strings.Repeat("n", 200))
 	pax.PAXRecords = map[string]string{"X.y": "z"}
-	retyped := func(kind byte) []byte { // archive/tar does not write such
+	retyped := func(kind byte) []byte { // archive/tar does not write such types
 		out := plain(tb, file("a"))
 		old := int(out[156])
 		out[156] = kind
@@ -68,7 +68,7 @@ func walkSeeds(tb testing.TB) seeds.Of[[]byte] {
 	return seeds.Of[[]byte]{
 		Taken: [][]byte{
 			good, plain(tb), plain(tb, file("./a")), plain(tb, pax), good[:len(good)-1024],
-		}, // the last lacks its end, which gzip vouches for,
+		}, // the last one has no tar end; the gzip checksum covers it
 		Refused: [][]byte{
 			link(tar.TypeSymlink), link(tar.TypeLink), link(tar.TypeFifo), link(tar.TypeChar),
 			plain(
@@ -85,9 +85,9 @@ func walkSeeds(tb testing.TB) seeds.Of[[]byte] {
 	}
 }
 
-// FuzzWalk: what is shown of an archive is what others read in it, can be written
-// below a directory and nowhere else, and is within the limits. The input is a tar;
-// it is compressed here, since no mutation survives a checksum.
+// FuzzWalk: the visited entries are those that archive/tar reads, can be written below a
+// directory and nowhere else, and are within the limits. The input is an uncompressed tar. It
+// is compressed here, because no mutation survives a checksum.
 func FuzzWalk(f *testing.F) {
 	for _, s := range walkSeeds(f).All() {
 		f.Add(s)
@@ -122,7 +122,7 @@ func fuzzWalk(t *testing.T, data []byte) bool {
 		return nil
 	})
 	names := map[string]bool{}
-	for _, e := range entries { // also of an archive that is refused further down
+	for _, e := range entries { // also of an archive that is refused later
 		low := strings.ToLower(e.Name)
 		if !fs.ValidPath(e.Name) || !filepath.IsLocal(e.Name) || len(e.Name) > maxEntryName || e.Mode&^0o777 != 0 || e.Size < 0 ||
 			!e.Dir && names[low] {
@@ -143,8 +143,7 @@ func fuzzWalk(t *testing.T, data []byte) bool {
 	return true
 }
 
-// sameTar compares what was shown with what archive/tar reads, and puts it below a
-// directory.
+// sameTar compares the visited entries with those that archive/tar reads.
 func sameTar(t *testing.T, data []byte, entries []Entry, contents [][]byte) {
 	t.Helper()
 	r := tar.NewReader(bytes.NewReader(data))
@@ -160,7 +159,7 @@ func sameTar(t *testing.T, data []byte, entries []Entry, contents [][]byte) {
 			t.Fatalf("taken, and archive/tar says %v", err)
 		}
 		name := strings.TrimSuffix(strings.TrimPrefix(h.Name, "./"), "/")
-		if h.Typeflag == tar.TypeDir && (name == "" || name == ".") || h.Typeflag == tar.TypeXGlobalHeader { // which nobody applies
+		if h.Typeflag == tar.TypeDir && (name == "" || name == ".") || h.Typeflag == tar.TypeXGlobalHeader { // Walk ignores global headers
 			continue
 		}
 		if i == len(entries) {

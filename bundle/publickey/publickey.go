@@ -40,8 +40,9 @@ func FingerprintOf(public crypto.PublicKey) (bundle.Fingerprint, error) {
 	return sha256.Sum256(der), nil
 }
 
-// CheckAlgorithm accepts the keys that this program and cosign use alike with
-// SHA-256: ECDSA P-256, Ed25519, RSA of 3072 bits or more.
+// CheckAlgorithm accepts the keys that this program and cosign use alike with SHA-256: ECDSA
+// P-256, Ed25519 except points of small order, and RSA of 3072 to 16384 bits with an exponent
+// of at least 65537.
 func CheckAlgorithm(public crypto.PublicKey) error {
 	switch k := public.(type) {
 	case *ecdsa.PublicKey:
@@ -62,9 +63,9 @@ func CheckAlgorithm(public crypto.PublicKey) error {
 	return nil
 }
 
-// smallOrder reports whether a key is one of the points of order 1, 2, 4 or 8, for
-// which signatures over any message are made without a private key. Each y is given
-// in all its encodings; the sign of x does not matter (the list is libsodium's).
+// smallOrder reports whether a key is one of the points of order 1, 2, 4 or 8. For these,
+// signatures over any message can be made without a private key. The list has each y in all
+// its encodings; the sign of x does not matter (the list is libsodium's).
 func smallOrder(k ed25519.PublicKey) bool {
 	low := "00000000000000000000000000000000000000000000000000000000000000"
 	high := "ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f"
@@ -81,7 +82,7 @@ func smallOrder(k ed25519.PublicKey) bool {
 	return slices.Contains(list, hex.EncodeToString(y))
 }
 
-// Parse reads a public key: one PEM block of type PUBLIC KEY (PKIX, RFC 5280).
+// Parse parses a public key: one PEM block of type PUBLIC KEY (PKIX, RFC 5280).
 func Parse(data []byte) (Key, error) {
 	if len(data) > MaxFile {
 		return Key{}, fmt.Errorf("a public key does not have %d bytes", len(data))
@@ -112,7 +113,7 @@ func Parse(data []byte) (Key, error) {
 	return New(public)
 }
 
-// New returns the key that checks what the private one of public signs.
+// New returns the key that checks signatures of the private key of public.
 func New(public crypto.PublicKey) (Key, error) {
 	if err := CheckAlgorithm(public); err != nil {
 		return Key{}, err
@@ -121,8 +122,8 @@ func New(public crypto.PublicKey) (Key, error) {
 	return Key{Fingerprint: fp, public: public}, err
 }
 
-// Verify checks a signature over message in the one encoding of its kind: ECDSA in
-// DER (Sigstore's own verifier also takes r and s one behind the other), Ed25519,
+// Verify checks a signature over message. It accepts one encoding for each algorithm: ECDSA in
+// DER (Sigstore's own verifier also accepts r and s one after the other), Ed25519,
 // RSASSA-PKCS1-v1_5. The error wraps bundle.ErrSignature.
 func (k Key) Verify(message, sig []byte) error {
 	return k.VerifyDigest(message, sha256.Sum256(message), sig)
