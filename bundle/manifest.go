@@ -50,10 +50,10 @@ const schema1 = "Docker's schema 1, which no current registry accepts; push the 
 
 // ManifestType returns the media type of a manifest or index that a registry served with a
 // Content-Type. Registries and proxies also send application/json, text/plain or no
-// Content-Type. If it is not the type of a manifest, the manifest's own mediaType decides. If
-// that is missing too, the manifest is OCI's, and its fields decide (image-spec, manifest.md
-// and image-index.md: mediaType is optional). The error names what was served instead, and
-// wraps no error of this package.
+// Content-Type. If the Content-Type is not a manifest type, the manifest's own mediaType
+// decides. If that is missing too, the manifest is OCI's, and its fields decide (image-spec,
+// manifest.md and image-index.md: mediaType is optional). The error names what was served
+// instead, and wraps no error of this package.
 func ManifestType(contentType string, data []byte) (string, error) {
 	served, _, err := mime.ParseMediaType(contentType)
 	if err != nil {

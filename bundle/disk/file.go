@@ -43,8 +43,8 @@ func WriteFile(path string, data []byte, mode os.FileMode) error {
 	return SyncDir(filepath.Dir(path))
 }
 
-// TempName returns the name beside path for new content that is renamed to path later. It is
-// never too long where the name of path is not (255 bytes on most file systems).
+// TempName returns the name beside path for new content that is renamed to path later. The
+// name has at most 255 bytes if the name of path has (the limit of most file systems).
 func TempName(path string) string {
 	dir, base := filepath.Split(path)
 	if len(base) > 250 {
