@@ -21,8 +21,8 @@ const (
 	maxPluginManifests = 8
 )
 
-// PluginManifest is what of a plugin.json matters here (model.Manifest of
-// github.com/mattermost/mattermost/server/public).
+// PluginManifest contains the fields of a plugin.json that this package uses
+// (model.Manifest of github.com/mattermost/mattermost/server/public).
 type PluginManifest struct {
 	ID               string         `json:"id"`
 	Name             string         `json:"name"`
@@ -40,16 +40,16 @@ var (
 	pluginVersion = regexp.MustCompile(`^v?[0-9]+\.[0-9]+\.[0-9]+([-+][A-Za-z0-9.+-]+)?$`)
 )
 
-// archive is what was seen of a plugin's archive.
+// archive records what was found in a plugin's archive.
 type archive struct {
-	roots      map[string]bool // first components
-	rootFiles  bool            // a file stands at the top
+	roots      map[string]bool // first path components
+	rootFiles  bool            // there is a file at the top level
 	manifests  map[string][]byte
-	executable map[string]bool // path → it may be run
+	executable map[string]bool // path → has an execute permission
 }
 
-// inspectPlugin reads a plugin's archive: the server unpacks it, so what passes
-// has to be harmless there. Errors wrap bundle.ErrFormat,
+// inspectPlugin reads and checks a plugin's archive. The Mattermost server unpacks the
+// archive, so an accepted archive must be harmless there. Errors wrap bundle.ErrFormat,
 // bundle.ErrLimit or bundle.ErrPolicy.
 func inspectPlugin(ctx context.Context, name string, platforms []bundle.Platform) (m PluginManifest, err error) {
 	f, err := disk.OpenRegular(name)
@@ -78,8 +78,8 @@ func inspectPlugin(ctx context.Context, name string, platforms []bundle.Platform
 	return m, a.check(m, base, platforms)
 }
 
-// checkKeys refuses keys that the server, which does not look at case, would
-// take for others than we do.
+// checkKeys refuses keys that differ from a known key only in case. The server ignores
+// case and would read such a key as the known one.
 func checkKeys(data []byte) error {
 	var top map[string]any
 	if err := json.Unmarshal(data, &top); err != nil {
@@ -98,7 +98,7 @@ func checkKeys(data []byte) error {
 	return nil
 }
 
-// read reads the archive from its first to its last byte.
+// read reads the whole archive, to its last byte.
 func (a *archive) read(ctx context.Context, f io.Reader, packed int64) error {
 	return foreign.Walk(ctx, f, packed, a.entry)
 }
@@ -123,7 +123,7 @@ func (a *archive) entry(e foreign.Entry) error {
 	return nil
 }
 
-// keep reads a file that may be the plugin's manifest.
+// keep reads and stores a file that may be the plugin's manifest.
 func (a *archive) keep(e foreign.Entry) error {
 	if e.Size > maxPluginJSON {
 		return fmt.Errorf("%w: its %s has %d bytes", bundle.ErrLimit, e.Name, e.Size)
@@ -137,8 +137,9 @@ func (a *archive) keep(e foreign.Entry) error {
 	return errors.Join(err, f.Close())
 }
 
-// manifest finds plugin.json where the server does: in the one directory at the
-// top, or at the top itself. Base is that directory, with a slash.
+// manifest returns plugin.json from the place where the server looks for it: the only
+// top-level directory, or else the top level itself. base is that directory with a
+// trailing slash, or "".
 func (a *archive) manifest() (data []byte, base string, err error) {
 	if len(a.roots) == 1 && !a.rootFiles {
 		for r := range a.roots {

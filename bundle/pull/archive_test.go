@@ -100,7 +100,7 @@ func TestPluginArchive(t *testing.T) {
 	}
 }
 
-// TestHostileArchives: each is refused for its own reason.
+// TestHostileArchives checks that each hostile archive is refused for the right reason.
 func TestHostileArchives(t *testing.T) {
 	link := func(kind byte, name, to string) member {
 		return member{tar.Header{Typeflag: kind, Name: name, Linkname: to, Mode: 0o777}, ""}
@@ -175,7 +175,7 @@ func TestHostileArchives(t *testing.T) {
 	}
 }
 
-// TestDamagedArchives: the container itself.
+// TestDamagedArchives checks that damage to the gzip or tar container is refused.
 func TestDamagedArchives(t *testing.T) {
 	whole := pack(t, good())
 	var bomb bytes.Buffer
@@ -216,14 +216,14 @@ func TestDamagedArchives(t *testing.T) {
 			}
 		})
 	}
-	for n := range whole { // every cut
+	for n := range whole { // every truncation
 		if _, err := inspect(t, whole[:n]); err == nil {
 			t.Fatalf("cut at %d of %d and taken", n, len(whole))
 		}
 	}
 }
 
-// TestChartIndex finds a chart in indexes as Helm writes them, and in others.
+// TestChartIndex checks that a chart is found in indexes that Helm writes, and in others.
 func TestChartIndex(t *testing.T) {
 	const index = `apiVersion: v1
 entries:
@@ -300,8 +300,8 @@ func TestValueImages(t *testing.T) {
 	}
 }
 
-// TestHostileCharts: a chart has one budget with all the charts in it, however they are
-// packed.
+// TestHostileCharts checks that a chart and all charts in it share one budget, however
+// they are packed.
 func TestHostileCharts(t *testing.T) {
 	const about = "apiVersion: v2\nname: demo\nversion: 1.0.0\n"
 	pack := func(files map[string][]byte) []byte {

@@ -18,7 +18,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
-// loadChart reads a chart. Errors wrap bundle.ErrLimit or bundle.ErrFormat.
+// loadChart parses a chart's archive. Errors wrap bundle.ErrLimit or bundle.ErrFormat.
 func loadChart(ctx context.Context, archive []byte) (*chart.Chart, error) {
 	budget := chartBudget{maxChartUnpacked, maxChartParsed}
 	if err := budget.walk(ctx, archive, 1); err != nil {
@@ -31,21 +31,21 @@ func loadChart(ctx context.Context, archive []byte) (*chart.Chart, error) {
 	return c, nil
 }
 
-// chartBudget is what is left to a chart and all that is packed into it. Helm's loader has
-// a limit too, for each archive anew. An archive is carried as it is, and nothing of it is
-// unpacked to a disk: only sizes count.
+// chartBudget is the number of bytes that a chart and all charts packed into it may still
+// use. Helm's loader also has a limit, but applies it to each archive separately. Archives
+// are carried unchanged and never unpacked to disk, so only sizes matter.
 type chartBudget struct{ unpacked, parsed int64 }
 
 var (
-	// chartDocument matches what Helm reads as YAML: at the root of a chart, or of one in
-	// its charts/.
+	// chartDocument matches the files that Helm parses as YAML: those at the root of the
+	// chart, or of a chart in its charts/.
 	chartDocument = regexp.MustCompile(`^[^/]+/(charts/[^/]+/)*(Chart|values|requirements)\.(yaml|lock)$`)
-	// packedChart matches what Helm opens as a chart.
+	// packedChart matches the files that Helm opens as packed charts.
 	packedChart = regexp.MustCompile(`^[^/]+/(charts/[^/]+/)*charts/[^/._][^/]*\.tgz$`)
 )
 
-// walk looks whether a chart's archive stays within the budget. Errors wrap
-// bundle.ErrLimit or bundle.ErrFormat.
+// walk checks that a chart's archive stays within the budget. Errors wrap
+// bundle.ErrLimit or bundle.ErrFormat, or are the cause of the end of ctx.
 func (b *chartBudget) walk(ctx context.Context, archive []byte, depth int) error {
 	if depth > maxChartDepth {
 		return fmt.Errorf("%w: its charts are packed into each other more than %d deep", bundle.ErrLimit, maxChartDepth)
@@ -55,7 +55,7 @@ func (b *chartBudget) walk(ctx context.Context, archive []byte, depth int) error
 	if err != nil {
 		return bad(err)
 	}
-	in := tar.NewReader(io.LimitReader(plain, 2*maxChartUnpacked)) // headers and padding, too
+	in := tar.NewReader(io.LimitReader(plain, 2*maxChartUnpacked)) // includes headers and padding
 	for {
 		h, err := in.Next()
 		switch {
@@ -66,7 +66,7 @@ func (b *chartBudget) walk(ctx context.Context, archive []byte, depth int) error
 		case err != nil:
 			return bad(err)
 		}
-		const header = 1 << 10 // what an entry takes besides
+		const header = 1 << 10 // bytes charged for each entry besides its data
 		if b.unpacked -= h.Size + header; b.unpacked < 0 {
 			return fmt.Errorf("%w: it unpacks, with the charts in it, to more than %d bytes", bundle.ErrLimit, maxChartUnpacked)
 		}

@@ -17,16 +17,16 @@ import (
 )
 
 const (
-	// maxChart bounds a chart's archive, in bytes: it is held in memory.
+	// maxChart bounds a chart's archive, in bytes: the archive is held in memory.
 	maxChart = 16 << 20
-	// maxChartUnpacked bounds what a chart and the charts in it unpack to, in bytes.
+	// maxChartUnpacked bounds the unpacked size of a chart and all charts in it, in bytes.
 	maxChartUnpacked = 64 << 20
-	// maxChartParsed bounds the documents among that which are read as YAML, in bytes:
-	// in memory they take fifty times as much.
+	// maxChartParsed bounds the YAML documents of a chart and all charts in it, in bytes.
+	// Parsed, they take fifty times as much memory.
 	maxChartParsed = 2 << 20
 	// maxChartDepth bounds how deep charts are packed into each other.
 	maxChartDepth = 4
-	// maxChartImages bounds the images that are told of one chart.
+	// maxChartImages bounds the images that are reported for one chart.
 	maxChartImages = 1000
 )
 
@@ -34,24 +34,24 @@ const (
 const (
 	TypeChartConfig  = "application/vnd.cncf.helm.config.v1+json"
 	TypeChartContent = "application/vnd.cncf.helm.chart.content.v1.tar+gzip"
-	// typeOldContent is what Helm before 3.7 pushed, and later versions still pull.
+	// typeOldContent is the type that Helm before 3.7 pushed; later versions still pull it.
 	typeOldContent = "application/tar+gzip"
 )
 
-// Chart is a chart that was fetched and looked into.
+// Chart is a chart that was fetched and inspected.
 type Chart struct {
 	Wanted    manifests.WantedChart
 	Reference bundle.Reference // under which Helm pulls it from the site's registry
 	Content   bundle.Descriptor
-	Archive   []byte   // the .tgz; nil for one from a registry
-	Config    []byte   // Helm's config document; nil for one from a registry
-	Images    []string // that it names, as far as its values and templates say
-	Check     string   // what it passed, for the lock
-	OCI       *Image   // one from a registry, as upstream has it
+	Archive   []byte   // the .tgz; nil for a chart from a registry
+	Config    []byte   // Helm's config document; nil for a chart from a registry
+	Images    []string // images found in its values and templates; may be incomplete
+	Check     string   // the check that it passed, for the lock
+	OCI       *Image   // the upstream artifact; nil for a chart that is not from a registry
 }
 
-// chartReference is the name of a chart on the site: that of its repository
-// with its own, and its version as the tag, in which Helm writes + as _.
+// chartReference returns the name of a chart on the site: the name of its repository,
+// the chart's name, and its version as the tag. Like Helm, it replaces + with _ in tags.
 func chartReference(w manifests.WantedChart) (bundle.Reference, error) {
 	u, err := url.Parse(w.Repository)
 	if err != nil || u.Host == "" {
@@ -70,7 +70,7 @@ func chartReference(w manifests.WantedChart) (bundle.Reference, error) {
 	return r, nil
 }
 
-// isHost reports whether the first part of a reference is a host, as Docker tells.
+// isHost reports whether the first part of a reference is a host, by Docker's rule.
 func isHost(s string) bool { return strings.ContainsAny(s, ".:") || s == "localhost" }
 
 func (s *Source) chart(ctx context.Context, w manifests.WantedChart, r Request) (*Chart, error) {
@@ -115,7 +115,7 @@ func (s *Source) chart(ctx context.Context, w manifests.WantedChart, r Request) 
 	return c, nil
 }
 
-// fromRegistry fetches a chart that is an artifact already, and returns its archive.
+// fromRegistry fetches a chart that is an OCI artifact, and returns its archive.
 func (s *Source) fromRegistry(ctx context.Context, c *Chart, from bundle.Reference, r Request) ([]byte, error) {
 	var err error
 	if c.OCI, err = s.imageAt(ctx, from, c.Reference, r); err != nil {
@@ -138,8 +138,8 @@ func (s *Source) fromRegistry(ctx context.Context, c *Chart, from bundle.Referen
 	return c.OCI.small(ctx, m.Layers[i], maxChart)
 }
 
-// checkDependencies refuses a chart that Helm would not install because charts that
-// it depends on are not in its charts/. Helm wants those whose condition is false, too.
+// checkDependencies refuses a chart that Helm would not install because a dependency is
+// missing from its charts/. Helm also requires dependencies whose condition is false.
 func checkDependencies(c *chart.Chart) error {
 	var missing []string
 	for _, d := range c.Metadata.Dependencies {
@@ -155,10 +155,9 @@ func checkDependencies(c *chart.Chart) error {
 		"run helm dependency update on its source, package it again, and carry that chart", bundle.ErrPolicy, strings.Join(missing, ", "))
 }
 
-// chartImages names the images that a chart asks for: what its values, with
-// those that the site sets, say in the forms that charts use, and what its
-// templates name outright. A chart can compute a name in ways that only running
-// it would show.
+// chartImages returns the images that a chart names: those in its values, merged with
+// set, in the forms that charts commonly use, and those written literally in its
+// templates. Names that templates compute are not found.
 func chartImages(c *chart.Chart, set map[string]any) []string {
 	var list []string
 	seen := map[string]bool{}
@@ -191,7 +190,7 @@ func chartImages(c *chart.Chart, set map[string]any) []string {
 	return list
 }
 
-// merge lays one tree of values over another, as Helm does.
+// merge returns the values of under, overridden by those of over, as Helm does.
 func merge(under, over map[string]any) map[string]any {
 	out := map[string]any{}
 	for k, v := range under {
@@ -208,8 +207,8 @@ func merge(under, over map[string]any) map[string]any {
 	return out
 }
 
-// valueImages finds images in values: maps with repository (or image) and tag,
-// perhaps with a registry, and texts named image that are references.
+// valueImages finds images in values: maps with repository (or image) and tag, and
+// optionally registry, and strings with the key image that are references.
 func valueImages(values map[string]any, appVersion string, add func(string)) {
 	if ref := mapImage(values, appVersion); ref != "" {
 		add(ref)

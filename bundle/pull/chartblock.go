@@ -13,20 +13,20 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
-// blockIndex reads an index in block style, line by line. In block style all lines
-// of a node are indented deeper than its parent (YAML 1.2.2, chapter 8), so the
-// columns of "entries", of its keys and of a chart's list items cut the document
-// into parts. Only the versions of the wanted chart are decoded, each by itself.
+// blockIndex reads an index in block style, line by line. In block style all lines of
+// a node are indented deeper than its parent (YAML 1.2.2, chapter 8), so the document can
+// be split at the columns of "entries", of its keys and of a chart's list items. Only the
+// versions of the wanted chart are decoded, one at a time.
 type blockIndex struct {
 	name string
 	kept versionList
 
-	begun   bool // the root mapping has a key
-	inside  bool // below entries
-	entries bool // there was one
+	begun   bool // a key of the root mapping was read
+	inside  bool // the current line is below entries
+	entries bool // the key entries was read
 	keys    int  // column of the keys below entries; -1 before the first
-	wanted  bool // below the key of the chart
-	found   bool // there was one
+	wanted  bool // the current line is below the chart's key
+	found   bool // the chart's key was read
 	list    bool // the chart's value can still be a list on the following lines
 	items   int  // column of the items of that list; -1 before the first
 	text    bytes.Buffer
@@ -37,13 +37,13 @@ func blockEntries(r io.Reader, name string) ([]chartVersion, error) {
 	lines := bufio.NewReaderSize(r, 64<<10)
 	b := &blockIndex{name: name, items: -1}
 	for start, done := true, false; ; {
-		part, err := lines.ReadSlice('\n') // of a line, if that is long
+		part, err := lines.ReadSlice('\n') // only a part of a long line
 		if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, bufio.ErrBufferFull) {
 			return nil, err
 		}
 		atEnd := errors.Is(err, io.EOF)
 		if bytes.IndexByte(bytes.TrimSuffix(part, []byte("\r\n")), '\r') >= 0 {
-			return nil, errIndexForm // a line break of its own
+			return nil, errIndexForm // a lone CR is a line break in YAML
 		}
 		if start {
 			done, err = b.line(part)
@@ -54,14 +54,14 @@ func blockEntries(r io.Reader, name string) ([]chartVersion, error) {
 			return nil, err
 		}
 		if done || atEnd {
-			err := b.flush() // before kept.list is read
+			err := b.flush() // must run before kept.list is read
 			return b.kept.list, err
 		}
 		start = bytes.HasSuffix(part, []byte("\n"))
 	}
 }
 
-// keep adds a part of a line to what will be decoded.
+// keep adds a part of a line to the text that flush decodes.
 func (b *blockIndex) keep(part []byte) error {
 	if !b.wanted {
 		return nil
@@ -74,8 +74,8 @@ func (b *blockIndex) keep(part []byte) error {
 	return nil
 }
 
-// flush decodes what was kept: one item of the chart's list, or the chart's key
-// with a value in another form.
+// flush decodes the kept text: one item of the chart's list, or the chart's key with a
+// value in another form.
 func (b *blockIndex) flush() error {
 	defer b.text.Reset()
 	if !b.wanted || b.text.Len() == 0 {
@@ -91,12 +91,12 @@ func (b *blockIndex) flush() error {
 		versions = chart[b.name]
 	}
 	if err != nil {
-		return errIndexForm // such as an alias of something in another part
+		return errIndexForm // for example an alias whose anchor is in another part
 	}
 	return b.kept.add(versions...)
 }
 
-// line takes the beginning of a line. Done means the end of the document.
+// line processes the start of a line. done reports the end of the document.
 func (b *blockIndex) line(line []byte) (done bool, err error) {
 	indented := bytes.TrimLeft(line, " ")
 	column := len(line) - len(indented)
@@ -118,7 +118,7 @@ func (b *blockIndex) line(line []byte) (done bool, err error) {
 	return false, nil
 }
 
-// root takes a line in the first column.
+// root processes a line that starts in the first column.
 func (b *blockIndex) root(text string) (done bool, err error) {
 	if !b.begun && (text == "---" || strings.HasPrefix(text, "%YAML ")) {
 		return false, nil
@@ -148,9 +148,9 @@ func (b *blockIndex) root(text string) (done bool, err error) {
 	return false, nil
 }
 
-// entry takes a line in the column of the keys below entries.
+// entry processes a line that starts in the column of the keys below entries.
 func (b *blockIndex) entry(column int, text string, line []byte) error {
-	if isItem(text) { // a list may have the column of its key
+	if isItem(text) { // a list may start in the column of its key
 		return b.below(column, text, line)
 	}
 	if err := b.flush(); err != nil {
@@ -170,7 +170,7 @@ func (b *blockIndex) entry(column int, text string, line []byte) error {
 	return b.keep(line)
 }
 
-// below takes a line of an entry.
+// below processes a line inside an entry.
 func (b *blockIndex) below(column int, text string, line []byte) error {
 	if b.keys < 0 {
 		if text[0] == '#' {
@@ -187,7 +187,7 @@ func (b *blockIndex) below(column int, text string, line []byte) error {
 	}
 	if b.list && isItem(text) {
 		b.items = column
-		b.text.Reset() // the key itself
+		b.text.Reset() // drops the line with the key
 	} else if b.items == column && isItem(text) {
 		if err := b.flush(); err != nil {
 			return err
@@ -201,8 +201,8 @@ func isItem(text string) bool {
 	return text == "-" || strings.HasPrefix(text, "- ") || strings.HasPrefix(text, "-\t")
 }
 
-// splitKey takes a line apart that begins with a key in block style. It reports
-// false for keys with a meaning that only a parser knows.
+// splitKey splits a line that starts with a key in block style. ok is false for a line
+// that only a YAML parser can interpret.
 func splitKey(text string) (key, value string, ok bool) {
 	if text == "" || strings.ContainsRune("&*!|>%@`?[]{},#-<:\t", rune(text[0])) {
 		return "", "", false
@@ -228,8 +228,8 @@ func splitKey(text string) (key, value string, ok bool) {
 	return key, value, true
 }
 
-// plainEnd returns the index of the colon, or of the comment, behind a key without
-// quotes (YAML 1.2.2, section 7.3.3).
+// plainEnd returns the index of the colon or comment after an unquoted key
+// (YAML 1.2.2, section 7.3.3).
 func plainEnd(text string) int {
 	for i := range len(text) {
 		space := i+1 == len(text) || text[i+1] == ' ' || text[i+1] == '\t'
@@ -241,8 +241,7 @@ func plainEnd(text string) int {
 	return len(text)
 }
 
-// closingQuote returns the index behind the quoted text with which a line begins,
-// or -1.
+// closingQuote returns the index after the quoted text at the start of a line, or -1.
 func closingQuote(text string) int {
 	quote := text[0]
 	for i := 1; i < len(text); i++ {

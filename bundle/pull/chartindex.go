@@ -15,7 +15,7 @@ import (
 const (
 	// maxChartIndex bounds a repository's index.yaml, in bytes.
 	maxChartIndex = 256 << 20
-	// maxWholeIndex bounds what of an index is decoded in one piece, in bytes.
+	// maxWholeIndex bounds the part of an index that is decoded in one piece, in bytes.
 	maxWholeIndex = 8 << 20
 	// maxChartVersions bounds the versions, URLs and digests of one chart, in bytes.
 	maxChartVersions = 4 << 20
@@ -35,7 +35,7 @@ type versionList struct {
 }
 
 func (l *versionList) add(versions ...chartVersion) error {
-	const overhead = 64 // bytes of one entry besides its texts
+	const overhead = 64 // bytes charged for each entry besides its strings
 	for _, v := range versions {
 		l.size += overhead + len(v.Version) + len(v.Digest)
 		for _, u := range v.URLs {
@@ -50,13 +50,13 @@ func (l *versionList) add(versions ...chartVersion) error {
 	return nil
 }
 
-// errIndexForm reports that a reader does not handle the form of an index.
+// errIndexForm marks an index in a form that a reader does not handle.
 var errIndexForm = errors.New("another form of index")
 
-// chartEntries returns the versions of one chart. Indexes reach tens of megabytes,
-// and a decoded document takes fifteen times its size in memory. JSON and block
-// style, the forms that tools write, are therefore read as streams that keep
-// nothing of other charts. An index in any other form is decoded in one piece.
+// chartEntries returns the versions of one chart, or none if the index lacks the chart.
+// Indexes reach tens of megabytes, and a decoded document takes fifteen times its size in
+// memory. JSON and YAML block style, the forms that tools write, are therefore read as
+// streams that skip other charts. An index in any other form is decoded in one piece.
 // Errors wrap bundle.ErrFormat or bundle.ErrLimit, or are those of r.
 func chartEntries(r io.ReadSeeker, name string) ([]chartVersion, error) {
 	forms := []func(io.Reader, string) ([]chartVersion, error){jsonEntries, blockEntries}
@@ -134,7 +134,7 @@ func jsonEntries(r io.Reader, name string) ([]chartVersion, error) {
 		if _, err = in.ReadToken(); errors.Is(err, io.EOF) {
 			return kept.list, nil
 		}
-		err = errIndexForm // something follows the document
+		err = errIndexForm // there is data after the document
 	}
 	var syntax *jsontext.SyntacticError
 	if errors.As(err, &syntax) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
@@ -143,8 +143,8 @@ func jsonEntries(r io.Reader, name string) ([]chartVersion, error) {
 	return nil, err
 }
 
-// jsonVersion reads one version of a chart. Of its URLs it keeps the first, which is
-// the one that Helm uses, and of its other fields nothing.
+// jsonVersion reads one version of a chart. It keeps only the version, the digest and
+// the first URL, which is the one that Helm uses.
 func jsonVersion(in *jsontext.Decoder) (v chartVersion, err error) {
 	err = members(in, func(key string) (err error) {
 		switch key {
@@ -169,7 +169,7 @@ func jsonVersion(in *jsontext.Decoder) (v chartVersion, err error) {
 	return v, err
 }
 
-// scalar reads a string, or a number as it is written.
+// scalar reads a string, or a number in its original spelling.
 func scalar(in *jsontext.Decoder) (string, error) {
 	if kind := in.PeekKind(); kind != '"' && kind != '0' {
 		return "", errIndexForm
@@ -181,7 +181,7 @@ func scalar(in *jsontext.Decoder) (string, error) {
 	return token.String(), nil
 }
 
-// members calls use for each key of an object; use reads the value.
+// members calls use for each key of an object; use must read the value.
 func members(in *jsontext.Decoder, use func(key string) error) error {
 	if in.PeekKind() != '{' {
 		return errIndexForm
@@ -202,7 +202,7 @@ func members(in *jsontext.Decoder, use func(key string) error) error {
 	return err
 }
 
-// elements calls use for each element of an array; use reads it.
+// elements calls use for each element of an array; use must read the element.
 func elements(in *jsontext.Decoder, use func() error) error {
 	if in.PeekKind() != '[' {
 		return errIndexForm

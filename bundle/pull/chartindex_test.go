@@ -15,7 +15,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
-// TestChartIndexForms reads one index in the forms that YAML has for it.
+// TestChartIndexForms checks that one index is read in all forms that YAML allows for it.
 func TestChartIndexForms(t *testing.T) {
 	const block = "apiVersion: v1\nentries:\n  api:\n  - name: api\n    version: 9.9.9\n    urls: [api.tgz]\n" +
 		"  web:\n  - name: web\n    version: 1.2.3\n    digest: abc\n    urls:\n    - web-1.2.3.tgz\n  - name: web\n    " +
@@ -109,7 +109,7 @@ func TestChartIndexForms(t *testing.T) {
 	}
 }
 
-// TestBadChartIndex: what is no index is refused, and not an empty repository.
+// TestBadChartIndex checks that an invalid index is refused, and not read as empty.
 func TestBadChartIndex(t *testing.T) {
 	for name, index := range map[string]string{
 		"a web page":           "<html><body>sign in</body></html>",
@@ -133,8 +133,8 @@ func TestBadChartIndex(t *testing.T) {
 	}
 }
 
-// writeIndex writes an index with many versions of three charts: 40 MB, as large as the
-// largest repositories have.
+// writeIndex writes an index with many versions of three charts. It has 40 MB, like the
+// indexes of the largest repositories.
 func writeIndex(t *testing.T, json bool) *os.File {
 	t.Helper()
 	f, err := os.Create(filepath.Join(t.TempDir(), "index.yaml"))
@@ -184,7 +184,7 @@ func writeIndex(t *testing.T, json bool) *os.File {
 	return f
 }
 
-// TestLargeChartIndex: what is thrown away has no limit, and takes no memory.
+// TestLargeChartIndex checks that skipped data counts against no limit and takes no memory.
 func TestLargeChartIndex(t *testing.T) {
 	for _, json := range []bool{false, true} {
 		f := writeIndex(t, json)
@@ -192,7 +192,7 @@ func TestLargeChartIndex(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		runtime.GC() // what earlier tests left
+		runtime.GC() // drops the garbage of earlier tests
 		stop, peak := make(chan bool), make(chan uint64)
 		go func() {
 			var m runtime.MemStats
@@ -221,7 +221,7 @@ func TestLargeChartIndex(t *testing.T) {
 	}
 }
 
-// TestLargeChartVersion: a version in JSON is not decoded as a whole.
+// TestLargeChartVersion checks that a version in JSON is not decoded as a whole.
 func TestLargeChartVersion(t *testing.T) {
 	var b strings.Builder
 	b.WriteString(`{"entries":{"web":[{"version":"1.2.3","urls":["web.tgz"`)

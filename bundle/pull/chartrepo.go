@@ -13,11 +13,11 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle/remote"
 )
 
-// checkPlain is what the lock records of content that anybody could have changed.
+// checkPlain is the lock's check for content that an attacker on the network could change.
 const checkPlain = "nothing: it came by plain http"
 
-// fromRepository finds a chart in the index of a repository on the web, fetches it
-// and returns its archive. The URL in the index may lead to a registry.
+// fromRepository finds a chart in the index.yaml of a web repository, fetches it and
+// returns its archive. The URL in the index may point to a registry.
 func (s *Source) fromRepository(ctx context.Context, c *Chart, r Request) ([]byte, error) {
 	base := strings.TrimSuffix(c.Wanted.Repository, "/") + "/"
 	index, err := s.page(base + "index.yaml")
@@ -49,7 +49,7 @@ func (s *Source) fromRepository(ctx context.Context, c *Chart, r Request) ([]byt
 		return archive, err
 	}
 	want := plainDigest(v.Digest)
-	ofManifest := c.OCI != nil && c.OCI.Top.Digest.Hex() == want // which has the archive's digest in it
+	ofManifest := c.OCI != nil && c.OCI.Top.Digest.Hex() == want // the manifest contains the archive's digest
 	if got := bundle.DigestOf(archive).Hex(); got != want && !ofManifest {
 		return nil, fmt.Errorf("%w: it has the sha256 %s, and the repository's index says %s", bundle.ErrDigest, got, v.Digest)
 	}
@@ -67,8 +67,8 @@ func plainDigest(digest string) string {
 	return strings.TrimPrefix(strings.ToLower(digest), "sha256:")
 }
 
-// fromIndexedRegistry fetches a chart that an index has in a registry, and returns
-// its archive.
+// fromIndexedRegistry fetches a chart whose URL in the index points to a registry, and
+// returns its archive.
 func (s *Source) fromIndexedRegistry(ctx context.Context, c *Chart, u *url.URL, r Request) ([]byte, error) {
 	if u.User != nil || u.RawQuery != "" || u.Fragment != "" {
 		return nil, fmt.Errorf("%w: the index gives %s, which is not oci://HOST/NAME:TAG", bundle.ErrFormat, u.Redacted())
@@ -84,8 +84,8 @@ func (s *Source) fromIndexedRegistry(ctx context.Context, c *Chart, u *url.URL, 
 	return s.fromRegistry(ctx, c, from, r)
 }
 
-// fromIndexedPage fetches a chart that an index has on a web server, and returns its
-// archive.
+// fromIndexedPage fetches a chart whose URL in the index points to a web server, and
+// returns its archive.
 func (s *Source) fromIndexedPage(ctx context.Context, c *Chart, base string, u *url.URL, v chartVersion) ([]byte, error) {
 	from, err := url.Parse(base)
 	if err != nil {
@@ -105,7 +105,7 @@ func (s *Source) fromIndexedPage(ctx context.Context, c *Chart, base string, u *
 	return page.ReadPinned(ctx, maxChart, digest)
 }
 
-// chartVersions returns what an index says about one chart. The index is kept in dir
+// chartVersions returns the versions of one chart in an index. The index is stored in dir
 // while it is read.
 func (s *Source) chartVersions(ctx context.Context, index *remote.Page, name, dir string) (list []chartVersion, err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -122,7 +122,7 @@ func (s *Source) chartVersions(ctx context.Context, index *remote.Page, name, di
 	return chartEntries(f, name)
 }
 
-// pickVersion finds a version of a chart among those of the index.
+// pickVersion returns a version of a chart from the entries of the index.
 func pickVersion(entries []chartVersion, name, version string) (chartVersion, error) {
 	if len(entries) == 0 {
 		return chartVersion{}, fmt.Errorf("%w: %w: the repository has no chart %s; check its name", remote.ErrRegistry, remote.ErrNotFound, name)

@@ -10,8 +10,8 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle/remote"
 )
 
-// checkPlatform refuses an image of one manifest that none of the platforms runs. One
-// that some of them run is carried: the others may not need it.
+// checkPlatform refuses a single-manifest image that none of the platforms runs. An image
+// that only some of them run is carried: the others may not need it.
 func (i *Image) checkPlatform(platforms []bundle.Platform) error {
 	have := i.Top.Platform
 	runs := func(p bundle.Platform) bool {
@@ -32,15 +32,15 @@ func names(platforms []bundle.Platform) string {
 	return strings.Join(s, ", ")
 }
 
-// BuildKit lists attestations in the index beside the images, with these
+// BuildKit lists attestations in the index next to the images, and marks them with these
 // annotations (docs/attestations/attestation-storage.md of moby/buildkit).
 const (
 	annotationKind    = "vnd.docker.reference.type"
 	annotationSubject = "vnd.docker.reference.digest"
 )
 
-// choose selects the manifests of an index: for each platform the ones that engines
-// would choose, and the entries that are for no machine, except for attestations of
+// choose selects the manifests of an index: for each platform the ones that container
+// engines would choose, and all entries that are not images, except attestations of
 // images that are not chosen. An index without images is carried whole.
 func (i *Image) choose(ctx context.Context, index *bundle.Manifest, platforms []bundle.Platform) error {
 	if !slices.ContainsFunc(index.Manifests, isImage) {
@@ -84,7 +84,7 @@ func (i *Image) choose(ctx context.Context, index *bundle.Manifest, platforms []
 	return nil
 }
 
-// comesAlong reports whether an entry that is for no machine is carried beside the chosen
+// comesAlong reports whether an entry that is not an image is carried with the chosen
 // images.
 func comesAlong(d bundle.Descriptor, chosen map[bundle.Digest]bool) bool {
 	if isImage(d) || !bundle.IsManifest(d.MediaType) {
@@ -94,7 +94,7 @@ func comesAlong(d bundle.Descriptor, chosen map[bundle.Digest]bool) bool {
 	return !attests || chosen[bundle.Digest(d.Annotations[annotationSubject])]
 }
 
-// whole carries all of an index.
+// whole selects all manifests of an index.
 func (i *Image) whole(ctx context.Context, index *bundle.Manifest) error {
 	for _, d := range index.Manifests {
 		if !bundle.IsManifest(d.MediaType) {
@@ -109,9 +109,8 @@ func (i *Image) whole(ctx context.Context, index *bundle.Manifest) error {
 }
 
 // bestFor returns the images of an index that an engine on p chooses from: those with
-// the nearest variant. There is more than one where they are for several versions of
-// an operating system; of two for the same, engines take the first, and this takes the
-// one that needs fewer features.
+// the nearest variant, one for each operating system version. Of two images for the same
+// version engines take the first; bestFor takes the one that needs fewer features.
 func bestFor(p bundle.Platform, list []bundle.Descriptor) (best []bundle.Descriptor) {
 	nearest := -1
 	for _, d := range list {
@@ -137,12 +136,12 @@ func bestFor(p bundle.Platform, list []bundle.Descriptor) (best []bundle.Descrip
 	return best
 }
 
-// isImage reports whether an entry of an index is for machines.
+// isImage reports whether an entry of an index is an image for a platform.
 func isImage(d bundle.Descriptor) bool {
 	return d.Platform.Machine() && d.Annotations[annotationKind] == ""
 }
 
-// offered lists the platforms of an index.
+// offered lists the platforms of the images in an index.
 func offered(index *bundle.Manifest) string {
 	var have []bundle.Platform
 	for _, d := range index.Manifests {

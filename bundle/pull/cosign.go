@@ -23,14 +23,14 @@ const (
 	predicateSignature  = "https://sigstore.dev/cosign/sign/v1"
 	payloadInToto       = "application/vnd.in-toto+json"
 
-	// maxSignature bounds what is read of one signature, in bytes.
+	// maxSignature bounds the layer with one signature, in bytes.
 	maxSignature = 1 << 20
 	// maxSignatures bounds the signatures in one manifest.
 	maxSignatures = 100
 )
 
-// checkSignatures applies the rules about images to i. What a rule asks for and
-// nobody has signed is an error that wraps bundle.ErrSignature.
+// checkSignatures applies the signature rules to i. If a rule matches and no valid
+// signature is found, the error wraps bundle.ErrSignature.
 func (i *Image) checkSignatures(ctx context.Context, rules []manifests.WantedSignature) error {
 	for _, rule := range rules {
 		if !i.Called(rule.Images) {
@@ -45,8 +45,8 @@ func (i *Image) checkSignatures(ctx context.Context, rules []manifests.WantedSig
 	return nil
 }
 
-// signedBy finds a signature over what the reference resolved to by one of the
-// keys.
+// signedBy returns the name and fingerprint of the first key for which a valid signature
+// over i.Top exists.
 func (i *Image) signedBy(ctx context.Context, keys []manifests.Key) (string, error) {
 	var names []string
 	tried := 0
@@ -76,8 +76,8 @@ func (i *Image) signedBy(ctx context.Context, keys []manifests.Key) (string, err
 	return "", fmt.Errorf("%w: the manifest asks for a signature by %s, and %s", bundle.ErrSignature, strings.Join(names, " or "), why)
 }
 
-// signature reports whether a referrer is a good signature by key, and how many
-// signatures it has.
+// signature reports whether a referrer contains a valid signature by key. n is the number
+// of signatures that were tried.
 func (i *Image) signature(ctx context.Context, r Referrer, key publickey.Key) (good bool, n int, err error) {
 	own := r.Tag == strings.Replace(string(i.Top.Digest), ":", "-", 1)+".sig" || r.Subject != nil && *r.Subject == i.Top.Digest
 	if !own {
@@ -113,7 +113,7 @@ func (i *Image) signature(ctx context.Context, r Referrer, key publickey.Key) (g
 
 var errOther = errors.New("it is about something else")
 
-// simpleSigning checks a signature whose payload names the image
+// simpleSigning verifies a signature whose payload names the image
 // (containers/image docs/containers-signature.5.md).
 func (i *Image) simpleSigning(payload []byte, signature string, key publickey.Key) error {
 	sig, err := base64.StdEncoding.DecodeString(signature)
@@ -140,8 +140,8 @@ func (i *Image) simpleSigning(payload []byte, signature string, key publickey.Ke
 	return nil
 }
 
-// sigstoreBundle checks a signature in a Sigstore bundle: a DSSE envelope with
-// an in-toto statement whose subject is the image.
+// sigstoreBundle verifies a signature in a Sigstore bundle: a DSSE envelope with an
+// in-toto statement whose subject is the image.
 func (i *Image) sigstoreBundle(data []byte, key publickey.Key) error {
 	var doc struct {
 		Envelope *struct {

@@ -16,8 +16,9 @@ import (
 	"github.com/oob-bundle/oob-bundle/manifests"
 )
 
-// Fetcher is where content comes from. It writes what d describes to w and
-// verifies it; t says how much is there already, as in remote.Repository.Fetch.
+// Fetcher is a source of content. Fetch writes the content that d describes to w and
+// verifies it. t records how much is written already, as in remote.Repository.Fetch, but
+// must not be nil.
 type Fetcher interface {
 	Fetch(ctx context.Context, d bundle.Descriptor, w io.WriterAt, t *remote.Transfer) error
 }
@@ -25,8 +26,8 @@ type Fetcher interface {
 // File is the path of a file on this machine.
 type File string
 
-// Fetch copies the file. The error wraps bundle.ErrDigest if it is not what was
-// seen before.
+// Fetch copies the file. The error wraps bundle.ErrDigest if the file no longer has the
+// size and digest of d.
 func (p File) Fetch(ctx context.Context, d bundle.Descriptor, w io.WriterAt, t *remote.Transfer) (err error) {
 	f, err := disk.OpenRegular(string(p))
 	if err != nil {
@@ -70,10 +71,10 @@ func (p File) Fetch(ctx context.Context, d bundle.Descriptor, w io.WriterAt, t *
 	return nil
 }
 
-// Bytes are content that is at hand.
+// Bytes is content in memory.
 type Bytes []byte
 
-// Fetch writes the bytes.
+// Fetch verifies the bytes and writes those that t lacks.
 func (b Bytes) Fetch(_ context.Context, d bundle.Descriptor, w io.WriterAt, t *remote.Transfer) error {
 	if err := d.Verify(b); err != nil {
 		return err
@@ -92,19 +93,20 @@ func (b Bytes) Fetch(_ context.Context, d bundle.Descriptor, w io.WriterAt, t *r
 type Blob struct {
 	Wanted  manifests.WantedFile
 	Content bundle.Descriptor
-	Check   string // what it passed, or is going to, for the lock
-	Text    string // of a template, if it was looked at
+	Check   string // the check that it passed or will pass, for the lock
+	Text    string // of a template that was read; otherwise empty
 
 	content Fetcher
 }
 
-// From is where it can be read.
+// From returns the source of the content.
 func (b *Blob) From() Fetcher { return b.content }
 
-// maxFirstUse bounds a file that has to be fetched to be described, in bytes.
+// maxFirstUse bounds a file that must be downloaded to learn its digest, in bytes.
 const maxFirstUse = 16 << 30
 
-// file finds out what a file is. One that is pinned is not fetched for that.
+// file returns a file with its digest and size. A URL that is pinned by sha256 is not
+// downloaded; if the manifest gives no size, Page.Describe finds it.
 func (s *Source) file(ctx context.Context, w manifests.WantedFile, dir string) (*Blob, error) {
 	b := &Blob{Wanted: w}
 	if data, ok, err := manifests.CatalogueFile(w.Source); ok {
@@ -113,7 +115,7 @@ func (s *Source) file(ctx context.Context, w manifests.WantedFile, dir string) (
 		return b, errors.Join(err, b.checkTemplate(data))
 	}
 	if w.FirstUse {
-		// What the server sends now, not what it sent to an earlier run.
+		// Use the content that the server sends now, not an earlier run's download.
 		if err := os.Remove(downloadPath(dir, w.Source)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
 		}
@@ -136,7 +138,7 @@ func (s *Source) file(ctx context.Context, w manifests.WantedFile, dir string) (
 			}
 			b.Check = checkPinned
 		}
-		if w.As != bundle.AsTemplate || b.Content.Size > bundle.MaxTemplate { // too large is refused later
+		if w.As != bundle.AsTemplate || b.Content.Size > bundle.MaxTemplate { // a template that is too large is refused later
 			return b, nil
 		}
 		data, err := disk.ReadFile(path, bundle.MaxTemplate)
@@ -167,7 +169,7 @@ func (s *Source) file(ctx context.Context, w manifests.WantedFile, dir string) (
 const checkPinned = "pinned by sha256"
 
 // checkTemplate refuses a template that no site could fill in, and keeps its text. A
-// template that is fetched straight into the bundle is not looked at.
+// template that is fetched directly into the bundle is not checked here.
 func (b *Blob) checkTemplate(data []byte) error {
 	if b.Wanted.As != bundle.AsTemplate {
 		return nil

@@ -31,7 +31,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/manifests"
 )
 
-// TestSeeds counts what each fuzz target begins with, and what becomes of it.
+// TestSeeds checks how many seeds of each fuzz target are accepted and refused.
 func TestSeeds(t *testing.T) {
 	seeds.Targets(t, "FuzzPluginArchive", "FuzzChart", "FuzzSignature")
 	seeds.Count(t, "FuzzPluginArchive", pluginSeeds(t), 5, 21, 0, fuzzPlugin(t.TempDir()))
@@ -39,11 +39,11 @@ func TestSeeds(t *testing.T) {
 	seeds.Count(t, "FuzzSignature", signatureSeeds(t), 4, 14, 0, fuzzSignature(t))
 }
 
-// pluginInput is a plugin's archive, as a tar, and a plugin.json that is put into a
-// good one.
+// pluginInput is a plugin's archive as a tar, and a plugin.json that is put into a valid
+// archive.
 type pluginInput struct{ archive, manifest []byte }
 
-// tarOf writes members into a tar that is not compressed.
+// tarOf returns members as an uncompressed tar.
 func tarOf(tb testing.TB, members []member) []byte {
 	tb.Helper()
 	var b bytes.Buffer
@@ -91,8 +91,8 @@ func pluginSeeds(tb testing.TB) seeds.Of[pluginInput] {
 	return s
 }
 
-// FuzzPluginArchive: what is taken for a plugin has an id and a version that the
-// server takes, and the server reads the same in it.
+// FuzzPluginArchive checks that an accepted plugin has an id and a version that the
+// server accepts, and that the server reads the same manifest from it.
 func FuzzPluginArchive(f *testing.F) {
 	for _, s := range pluginSeeds(f).All() {
 		f.Add(s.archive, s.manifest)
@@ -130,9 +130,9 @@ func fuzzPlugin(dir string) func(t *testing.T, in pluginInput) bool {
 	}
 }
 
-// readAsServer finds and reads plugin.json as the server does (model.FindManifest of
-// github.com/mattermost/mattermost/server/public): with encoding/json, in the one
-// directory at the top, or at the top.
+// readAsServer reads plugin.json as the server does (model.FindManifest of
+// github.com/mattermost/mattermost/server/public): with encoding/json, from the only
+// top-level directory, or else from the top level.
 func readAsServer(t *testing.T, plain []byte) (m PluginManifest) {
 	t.Helper()
 	files, tops, flat := map[string][]byte{}, map[string]bool{}, false
@@ -170,8 +170,8 @@ func readAsServer(t *testing.T, plain []byte) (m PluginManifest) {
 	return m
 }
 
-// chartInput is a repository's index as raw bytes, what a chart says of itself in a
-// sound one, and a chart's archive as a tar.
+// chartInput is a repository's index as raw bytes, the fields of a chart in a valid
+// index, and a chart's archive as a tar.
 type chartInput struct {
 	index                      []byte
 	name, version, description string
@@ -252,8 +252,9 @@ func chartSeeds(tb testing.TB) seeds.Of[chartInput] {
 	}
 }
 
-// FuzzChart: in an index as Helm writes it a chart is found, whatever else stands
-// there; and what a chart is said to need are references in full, not too many.
+// FuzzChart checks that a chart is found in an index that Helm writes, whatever else the
+// index contains. It also checks that the images of a chart are complete references, and
+// at most maxChartImages.
 func FuzzChart(f *testing.F) {
 	for _, s := range chartSeeds(f).All() {
 		f.Add(s.index, s.name, s.version, s.description, s.archive)
@@ -263,7 +264,7 @@ func FuzzChart(f *testing.F) {
 	})
 }
 
-// chartName is what Helm takes for a name (pkg/lint/rules).
+// chartName matches the chart names that Helm accepts (pkg/lint/rules).
 var chartName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,60}$`)
 
 func fuzzChart(t *testing.T, in chartInput) bool {
@@ -294,13 +295,13 @@ func fuzzChart(t *testing.T, in chartInput) bool {
 	return taken
 }
 
-// printable reports whether Helm would let such a text into an index at all.
+// printable reports whether Helm would accept a text in an index.
 func printable(s string) bool {
 	return s != "" && utf8.ValidString(s) && len(s) < 10_000 &&
 		strings.IndexFunc(s, func(r rune) bool { return r < ' ' && r != '\n' && r != '\t' || r == 0x7f || r == 0xfeff }) < 0
 }
 
-// findChart writes an index with the chart between others, and finds it.
+// findChart checks that a chart is found in an index with similar names around it.
 func findChart(t *testing.T, in chartInput) {
 	t.Helper()
 	type entry struct {
@@ -336,8 +337,8 @@ func findChart(t *testing.T, in chartInput) {
 	}
 }
 
-// signatureInput is a payload that somebody with the key signs, a Sigstore bundle
-// that nobody with the key made, and a detached OpenPGP signature.
+// signatureInput is a payload that the test signs with the key, a Sigstore bundle that
+// was not signed with the key, and a detached OpenPGP signature.
 type signatureInput struct {
 	payload, bundle, openpgp []byte
 }
@@ -387,8 +388,8 @@ func signatureSeeds(tb testing.TB) seeds.Of[signatureInput] {
 	return s
 }
 
-// FuzzSignature: a signature is taken only for a payload that names the image and
-// that the key signed, in a form that says what it is for.
+// FuzzSignature checks that a signature is accepted only if the key signed the payload,
+// the payload names the image, and its form states its purpose.
 func FuzzSignature(f *testing.F) {
 	for _, s := range signatureSeeds(f).All() {
 		f.Add(s.payload, s.bundle, s.openpgp)
@@ -465,7 +466,8 @@ func fuzzSignature(tb testing.TB) func(t *testing.T, in signatureInput) bool {
 	}
 }
 
-// openPGP checks a detached signature over a file that is there, and over another.
+// openPGP reports whether a detached signature over the file archive is valid. It also
+// checks that a valid signature is refused for another file.
 func openPGP(t *testing.T, sig, key []byte) bool {
 	t.Helper()
 	dir := filepath.Join("testdata", "openpgp")

@@ -25,33 +25,33 @@ import (
 )
 
 const (
-	// maxPlugin bounds a plugin's archive, in bytes: the server keeps at most so
-	// much of an upload.
+	// maxPlugin bounds a plugin's archive, in bytes: the server stores at most this much
+	// of an upload.
 	maxPlugin = 1 << 30
-	// maxPluginSignature bounds a detached signature, in bytes; one by a key of
-	// 4,096 bits has 566.
+	// maxPluginSignature bounds a detached signature, in bytes. A signature by a 4,096-bit
+	// key has 566.
 	maxPluginSignature = 64 << 10
 )
 
-// Plugin is a plugin that was fetched and looked into.
+// Plugin is a plugin that was fetched and inspected.
 type Plugin struct {
 	Wanted    manifests.WantedPlugin
 	About     PluginManifest
 	Archive   bundle.Descriptor // digest and size of the .tar.gz
 	Signature []byte            // nil if there is none
-	Key       []byte            // that made it, where the server does not come with it
-	Checks    []string          // what it passed, for the lock
+	Key       []byte            // the key that made Signature; nil if Mattermost servers include it
+	Checks    []string          // the checks that it passed, for the lock
 
 	content Fetcher
 }
 
-// Content is where the archive can be read.
+// Content returns the source of the archive.
 func (p *Plugin) Content() Fetcher { return p.content }
 
-// plugin fetches a plugin into dir and checks it. One that an earlier run
-// fetched and that does not pass is fetched again: upstream may have replaced
-// it. Errors wrap remote.ErrRegistry, bundle.ErrSignature, bundle.ErrPolicy,
-// bundle.ErrDigest, bundle.ErrLimit or bundle.ErrFormat.
+// plugin fetches a plugin into dir and checks it. If an earlier run's download fails the
+// checks, plugin fetches it again: upstream may have replaced it. Errors wrap
+// remote.ErrRegistry, bundle.ErrSignature, bundle.ErrPolicy, bundle.ErrDigest,
+// bundle.ErrLimit or bundle.ErrFormat.
 func (s *Source) plugin(ctx context.Context, w manifests.WantedPlugin, platforms []bundle.Platform, dir string) (*Plugin, error) {
 	for {
 		path, earlier, err := s.download(ctx, w.URL, dir, maxPlugin, pinOf(w.SHA256))
@@ -59,7 +59,7 @@ func (s *Source) plugin(ctx context.Context, w manifests.WantedPlugin, platforms
 			return nil, err
 		}
 		p, err := s.checkPlugin(ctx, w, path, platforms)
-		if err == nil || filepath.Dir(path) != filepath.Clean(dir) { // good, or the author's own file
+		if err == nil || filepath.Dir(path) != filepath.Clean(dir) { // valid, or a local file of the author
 			return p, err
 		}
 		wrong := slices.ContainsFunc(
@@ -67,7 +67,7 @@ func (s *Source) plugin(ctx context.Context, w manifests.WantedPlugin, platforms
 			func(class error) bool { return errors.Is(err, class) },
 		)
 		if !wrong || ctx.Err() != nil {
-			return nil, err // it may be good
+			return nil, err // the download may be valid: keep it
 		}
 		if err := errors.Join(os.Remove(path), err); !earlier {
 			return nil, err
@@ -123,10 +123,10 @@ func missingSignature(err error) error {
 	return err
 }
 
-// checkOpenPGP checks a detached signature, binary or armored, and returns the
-// fingerprint of the key that made it, and that key.
+// checkOpenPGP verifies a detached signature, binary or armored. It returns the
+// fingerprint of the key that made the signature, and the key.
 func checkOpenPGP(path string, signature []byte, keys []manifests.Key) (by string, key manifests.Key, err error) {
-	defer func() { // the library has panicked on hostile packets before
+	defer func() { // the library has panicked on hostile packets in the past
 		if r := recover(); r != nil {
 			err = fmt.Errorf("%w: the signature cannot be read", bundle.ErrSignature)
 		}
@@ -153,7 +153,7 @@ func checkOpenPGP(path string, signature []byte, keys []manifests.Key) (by strin
 	if err != nil {
 		return "", key, fmt.Errorf("%w: it is not signed by %s: %w", bundle.ErrSignature, strings.Join(names, " or "), err)
 	}
-	// The server reads no newer kinds of keys (golang.org/x/crypto/openpgp).
+	// The server does not read newer kinds of keys (golang.org/x/crypto/openpgp).
 	switch signer.PrimaryKey.PubKeyAlgo {
 	case packet.PubKeyAlgoRSA, packet.PubKeyAlgoRSASignOnly, packet.PubKeyAlgoDSA, packet.PubKeyAlgoECDSA:
 	default:
@@ -181,7 +181,7 @@ func readKeyRing(data []byte) (openpgp.EntityList, error) {
 	return openpgp.ReadKeyRing(bytes.NewReader(data))
 }
 
-// describe hashes a file.
+// describe returns the digest and size of a file.
 func describe(path, mediaType string) (d bundle.Descriptor, err error) {
 	f, err := disk.OpenRegular(path)
 	if err != nil {
@@ -193,7 +193,7 @@ func describe(path, mediaType string) (d bundle.Descriptor, err error) {
 	return bundle.Descriptor{MediaType: mediaType, Digest: bundle.DigestFrom(h.Sum(nil)), Size: n}, err
 }
 
-// pinOf returns the digest that a manifest gives by its sha256, or "".
+// pinOf returns a hexadecimal sha256 as a digest, or "" for "".
 func pinOf(sha256 string) bundle.Digest {
 	if sha256 == "" {
 		return ""
@@ -201,9 +201,9 @@ func pinOf(sha256 string) bundle.Digest {
 	return bundle.Digest("sha256:" + sha256)
 }
 
-// download brings a URL into dir, unless an earlier run did, and returns where
-// it is. A path on this machine is returned as it is. A digest that is not empty
-// decides between the bytes as sent and the decoded ones; the caller compares it.
+// download fetches a URL into dir and returns the file's path. earlier reports that the
+// file was there already. A local path is returned unchanged. A digest that is not empty
+// selects between the bytes as sent and the decoded bytes. The caller must check the digest.
 func (s *Source) download(ctx context.Context, from, dir string, limit int64, digest bundle.Digest) (path string, earlier bool, err error) {
 	if !strings.Contains(from, "://") {
 		fi, err := os.Stat(from)
@@ -217,12 +217,12 @@ func (s *Source) download(ctx context.Context, from, dir string, limit int64, di
 	alone.Lock()
 	defer alone.Unlock()
 	if _, err := os.Lstat(path); err == nil {
-		return path, true, nil // complete; whoever asked checks what it is
+		return path, true, nil // complete; the caller checks the content
 	}
 	return path, false, s.downloadTo(ctx, path, from, limit, digest)
 }
 
-// alone returns the lock of one download.
+// alone returns the mutex of one download.
 func (s *Source) alone(path string) *sync.Mutex {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -1,8 +1,7 @@
-// Package pull finds out on the connected side what a selection stands for, and
-// fetches it. Images are described by their manifests, so their layers are left
-// where they are until they have a place; plugins and charts are fetched and
-// looked into. It decides which manifests of an index are carried, and checks
-// upstream's signatures.
+// Package pull resolves a selection on the connected side. It fetches the manifests of
+// images and leaves their layers upstream until the bundle has a place for them. It
+// fetches and inspects plugins and charts. It decides which manifests of an index are
+// carried, and verifies upstream's signatures.
 package pull
 
 import (
@@ -23,26 +22,26 @@ import (
 	"github.com/oob-bundle/oob-bundle/manifests"
 )
 
-// maxConfig bounds an image config, in bytes: it is held in memory.
+// maxConfig bounds an image config, in bytes: the config is held in memory.
 const maxConfig = 8 << 20
 
-// Bounds of what is held in memory of one image: a hostile index names tens of
-// thousands of manifests.
+// maxDocuments and maxHeld bound the documents of one image that are held in memory: a
+// hostile index could name tens of thousands of manifests.
 const (
 	maxDocuments = 2000
 	maxHeld      = 128 << 20 // bytes
 )
 
-// Source is the connected side.
+// Source resolves selections against upstream registries and web servers.
 type Source struct {
 	Client *remote.Client
-	// Mirrors maps an upstream host to HOST[:PORT][/PREFIX], which is asked in
-	// its place, also for URLs. Everything keeps upstream's name.
+	// Mirrors maps an upstream host to HOST[:PORT][/PREFIX], which is contacted instead,
+	// also for URLs. References keep upstream's name.
 	Mirrors map[string]string
 
 	mu        sync.Mutex
 	repos     map[string]*connection
-	downloads map[string]*sync.Mutex // by path: one URL may be asked for twice
+	downloads map[string]*sync.Mutex // by path: two requests may need the same URL
 }
 
 type connection struct {
@@ -51,7 +50,7 @@ type connection struct {
 	err  error
 }
 
-// repository connects to where a reference is fetched from, once.
+// repository returns the repository from which a reference is fetched. It connects once.
 func (s *Source) repository(ctx context.Context, ref bundle.Reference) (*remote.Repository, error) {
 	s.mu.Lock()
 	if s.repos == nil {
@@ -71,8 +70,8 @@ func (s *Source) repository(ctx context.Context, ref bundle.Reference) (*remote.
 	return c.repo, c.err
 }
 
-// mirror returns the host that is asked in the place of another, and what its
-// paths begin with there, without slashes around it.
+// mirror returns the host to contact instead of host, and the path prefix there, without
+// leading and trailing slashes.
 func (s *Source) mirror(host string) (string, string) {
 	to, ok := s.Mirrors[host]
 	if !ok {
@@ -82,7 +81,7 @@ func (s *Source) mirror(host string) (string, string) {
 	return host, strings.Trim(prefix, "/")
 }
 
-// page returns what stands at a URL, or at its mirror's.
+// page returns the page at a URL, or at the URL of its mirror.
 func (s *Source) page(from string) (*remote.Page, error) {
 	u, err := url.Parse(from)
 	if err != nil {
@@ -95,26 +94,26 @@ func (s *Source) page(from string) (*remote.Page, error) {
 	return s.Client.Page(u.String())
 }
 
-// Request says what to find out.
+// Request describes what to resolve, and how.
 type Request struct {
 	Selection *manifests.Selection
-	Jobs      int    // requests at a time
-	Dir       string // where plugins and the like are kept until they have a place
-	// WithoutReferrers leaves signatures, attestations and SBOMs where they are.
-	// Signatures that the manifest asks for are checked all the same.
+	Jobs      int    // number of parallel jobs
+	Dir       string // directory for downloaded plugins, files and chart indexes
+	// WithoutReferrers leaves signatures, attestations and SBOMs out. Signatures that the
+	// manifest requires are checked nevertheless.
 	WithoutReferrers bool
-	// Pinned returns what a lock says of a reference, or nil to take what upstream
-	// says now.
+	// Pinned returns the lock's pin of a reference, or nil to resolve the reference
+	// upstream. Pinned must be set.
 	Pinned func(bundle.Reference) *Pin
 }
 
-// Pin is what a reference has to be.
+// Pin is the content that a lock requires for a reference.
 type Pin struct {
 	Digest    bundle.Digest
-	Referrers []manifests.LockedReferrer // all that are carried, whatever upstream has now
+	Referrers []manifests.LockedReferrer // exactly those to carry, whatever upstream has now
 }
 
-// Resolved is what a selection stands for, in its order.
+// Resolved is the resolved content of a selection, in the selection's order.
 type Resolved struct {
 	Images  []*Image
 	Plugins []*Plugin
@@ -122,47 +121,48 @@ type Resolved struct {
 	Files   []*Blob
 }
 
-// Image is a reference and what is carried of it.
+// Image is a reference and the content that is carried for it.
 type Image struct {
 	Reference bundle.Reference
-	// Top is what the reference resolved to: an index or a manifest.
+	// Top is the index or manifest to which the reference resolved.
 	Top bundle.Descriptor
-	// Partial says that Top is an index of which only some manifests are carried.
+	// Partial reports that Top is an index of which only some manifests are carried.
 	Partial bool
-	// Manifests are the carried ones: Top itself, or those of a partial index
-	// in the order of the platforms asked for.
+	// Manifests contains the carried manifests: Top itself, or those of a partial index,
+	// in the order of the requested platforms.
 	Manifests []bundle.Descriptor
-	// Attestations are those manifests of a partial index that speak of Manifests.
+	// Attestations contains the other carried manifests of a partial index: attestations
+	// of Manifests, and entries that are not images.
 	Attestations []bundle.Descriptor
-	// Referrers are manifests that speak of Top or of Manifests, in the order in
-	// which upstream lists them.
+	// Referrers contains the manifests that refer to Top, to the carried manifests, or to
+	// other referrers, sorted by tag and digest.
 	Referrers []Referrer
-	// Moved reports what upstream has under the tag now, if a lock has something else.
+	// Moved describes what upstream has under the tag now, if a lock pins other content.
 	Moved string
-	// Warnings name the referrers that are not carried, and why.
+	// Warnings name the referrers that are not carried, and the reason.
 	Warnings []string
-	// Checks are what it passed, for the lock.
+	// Checks lists the checks that the image passed, for the lock.
 	Checks []string
-	// Documents holds the bytes of every manifest and of what else had to be
-	// fetched to decide, by digest.
+	// Documents contains, by digest, all fetched manifests and the small blobs that were
+	// needed to resolve the image.
 	Documents map[bundle.Digest][]byte
-	// Repository is where the rest can be fetched.
+	// Repository is the source of all other content.
 	Repository *remote.Repository
 
-	held     int64            // bytes of Documents
-	upstream bundle.Reference // by which it was found
+	held     int64            // bytes of Documents except Top
+	upstream bundle.Reference // under which upstream has the image
 }
 
-// Called reports whether a pattern of the manifest fits the image's repository, by
-// the name under which it is carried or the one that upstream has for it.
+// Called reports whether a pattern of the manifest matches the image's repository, under
+// the name that is carried or under upstream's name.
 func (i *Image) Called(pattern string) bool {
 	return manifests.MatchImages(pattern, i.Reference.Repository()) || manifests.MatchImages(pattern, i.upstream.Repository())
 }
 
-// Resolve finds out what everything in a selection is, several at a time, and
-// applies the rules between plugins, their server and their images. Errors wrap
-// remote.ErrRegistry, bundle.ErrPolicy where upstream has not what is asked for,
-// bundle.ErrSignature, bundle.ErrFormat, or manifests.ErrInvalid.
+// Resolve resolves all items of a selection in parallel, and applies the rules between
+// plugins, their server and their images. Errors wrap remote.ErrRegistry, bundle.ErrPolicy
+// if upstream does not offer what the manifest requires, bundle.ErrSignature,
+// bundle.ErrFormat, or manifests.ErrInvalid.
 func (s *Source) Resolve(ctx context.Context, r Request) (*Resolved, error) {
 	sel := r.Selection
 	out := &Resolved{
@@ -171,7 +171,7 @@ func (s *Source) Resolve(ctx context.Context, r Request) (*Resolved, error) {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(r.Jobs)
-	for i, w := range sel.Plugins { // the slowest first
+	for i, w := range sel.Plugins { // start the slowest first
 		g.Go(func() (err error) {
 			out.Plugins[i], err = s.plugin(ctx, w, sel.Platforms, r.Dir)
 			return about("plugin "+PlainSource(w.URL), sent(fromUpstream(w.URL), err))
@@ -215,8 +215,8 @@ func about(what string, err error) error {
 	return fmt.Errorf("%s: %w", what, err)
 }
 
-// PlainSource returns a source as it may be told: of a URL without its query, which may be
-// a login of its own (signed URLs).
+// PlainSource returns a source in a form that may be shown: a URL without its fragment and
+// its query, which may contain a credential (signed URLs).
 func PlainSource(s string) string {
 	if fromUpstream(s) {
 		s, _, _ = strings.Cut(s, "#")
@@ -225,11 +225,11 @@ func PlainSource(s string) string {
 	return s
 }
 
-// fromUpstream reports whether a source is a URL, and no file of the author's.
+// fromUpstream reports whether a source is a URL, not a local file of the author.
 func fromUpstream(source string) bool { return strings.Contains(source, "://") }
 
-// sent says of what upstream gave, and should not have given, that it is no bundle that is
-// damaged, and what to look at.
+// sent marks bad content from upstream as remote.ErrRegistry, so that it is not reported
+// as a damaged bundle, and adds advice.
 func sent(upstream bool, err error) error {
 	wrong := slices.ContainsFunc(
 		[]error{bundle.ErrDigest, bundle.ErrFormat, bundle.ErrLimit},
@@ -244,13 +244,13 @@ func sent(upstream bool, err error) error {
 	)
 }
 
-// image resolves a reference, and finds and checks what speaks of it.
+// image resolves a reference, finds its referrers and checks its signatures.
 func (s *Source) image(ctx context.Context, ref bundle.Reference, r Request) (*Image, error) {
 	return s.imageAt(ctx, ref, ref, r)
 }
 
-// imageAt does that for what upstream has under one reference and is carried, and
-// locked, under another.
+// imageAt does the same for an image that upstream has under one reference, and that is
+// carried and locked under another, ref.
 func (s *Source) imageAt(ctx context.Context, upstream, ref bundle.Reference, r Request) (*Image, error) {
 	pin := r.Pinned(ref)
 	i, err := s.resolve(ctx, upstream, r.Selection.Platforms, pin)
@@ -317,8 +317,9 @@ func (s *Source) resolve(ctx context.Context, ref bundle.Reference, platforms []
 	return image, image.choose(ctx, m, platforms)
 }
 
-// moved compares what a lock has with what upstream has under the tag now: a lock is a file
-// that somebody may have changed. The error is that of an interruption.
+// moved describes what upstream has under the tag now, or returns "" if upstream has the
+// locked content: a user may have changed the lock file. The error is the cause of the end
+// of ctx.
 func (i *Image) moved(ctx context.Context) (string, error) {
 	if i.upstream.Tag == "" || i.upstream.Digest != "" {
 		return "", nil
@@ -337,7 +338,7 @@ func (i *Image) moved(ctx context.Context) (string, error) {
 	return "", nil
 }
 
-// platform reads an image's config for its platform; an artifact has none.
+// platform reads the platform from an image's config. It returns nil for an artifact.
 func (i *Image) platform(ctx context.Context, m *bundle.Manifest) (*bundle.Platform, error) {
 	if !m.Runnable() {
 		return nil, nil
@@ -350,10 +351,10 @@ func (i *Image) platform(ctx context.Context, m *bundle.Manifest) (*bundle.Platf
 	if json.Unmarshal(data, &p) == nil && p.Machine() {
 		return &p, nil
 	}
-	return nil, nil // it says none, and is taken as it is
+	return nil, nil // the config names no platform; the image is accepted as it is
 }
 
-// small fetches a blob into memory, once.
+// small returns a blob, which it fetches into memory once. limit is in bytes.
 func (i *Image) small(ctx context.Context, d bundle.Descriptor, limit int64) ([]byte, error) {
 	if data, ok := i.Documents[d.Digest]; ok {
 		return data, nil
@@ -368,7 +369,7 @@ func (i *Image) small(ctx context.Context, d bundle.Descriptor, limit int64) ([]
 	return buf.data, i.keep(d.Digest, buf.data)
 }
 
-// keep holds a document in memory, within bounds.
+// keep adds a document to Documents. The error wraps bundle.ErrLimit if there are too many.
 func (i *Image) keep(d bundle.Digest, data []byte) error {
 	if i.held+int64(len(data)) > maxHeld || len(i.Documents) >= maxDocuments {
 		return fmt.Errorf(
@@ -381,7 +382,7 @@ func (i *Image) keep(d bundle.Digest, data []byte) error {
 	return nil
 }
 
-// memory is an io.WriterAt that is written from front to back.
+// memory is an io.WriterAt that is written sequentially.
 type memory struct{ data []byte }
 
 func (m *memory) WriteAt(p []byte, off int64) (int, error) {
@@ -389,7 +390,7 @@ func (m *memory) WriteAt(p []byte, off int64) (int, error) {
 	return len(p), nil
 }
 
-// fetchManifests fetches d and, if it is an index, everything below it.
+// fetchManifests fetches d and, if d is an index, all manifests below it.
 func (i *Image) fetchManifests(ctx context.Context, d bundle.Descriptor, depth int) error {
 	if !bundle.IsManifest(d.MediaType) || i.Documents[d.Digest] != nil {
 		return nil
@@ -408,7 +409,7 @@ func (i *Image) fetchManifests(ctx context.Context, d bundle.Descriptor, depth i
 	return err
 }
 
-// hold keeps a manifest that was fetched, and fetches everything below it.
+// hold keeps a fetched manifest, and fetches all manifests below it.
 func (i *Image) hold(ctx context.Context, d bundle.Descriptor, data []byte, depth int) (*bundle.Manifest, error) {
 	if err := i.keep(d.Digest, data); err != nil {
 		return nil, err

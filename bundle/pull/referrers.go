@@ -14,43 +14,44 @@ import (
 )
 
 const (
-	// maxReferrers bounds what is fetched because it refers to one image.
+	// maxReferrers bounds the referrers that are fetched for one image.
 	maxReferrers = 200
-	// maxReferrerDepth bounds referrers of referrers (a signature of an SBOM).
+	// maxReferrerDepth bounds the nesting of referrers (a signature of an SBOM).
 	maxReferrerDepth = 3
 	// maxReferrerBlob bounds a referrer's blob that is fetched while the image is
-	// resolved, in bytes. The registry is only asked whether it has a larger one.
+	// resolved, in bytes. For a larger blob, only its presence is checked.
 	maxReferrerBlob = 1 << 20
-	// maxReferrerBytes bounds these blobs of one image together, in bytes.
+	// maxReferrerBytes bounds the held documents of one image, in bytes. Beyond it no such
+	// blob is fetched.
 	maxReferrerBytes = maxHeld / 2
 )
 
-// cosignTags are the names that cosign gave to what speaks of an image, before
-// registries had referrers: sha256-HEX and one of these.
+// cosignTags are the suffixes of the tags sha256-HEX.SUFFIX under which cosign stored
+// signatures, attestations and SBOMs before registries had referrers.
 var cosignTags = []string{".sig", ".att", ".sbom"}
 
-// Referrer is a manifest that speaks of a carried one.
+// Referrer is a manifest that refers to a carried manifest.
 type Referrer struct {
-	bundle.Descriptor                // its ArtifactType is set
-	Subject           *bundle.Digest // what it refers to; nil for one that is found by its tag
-	Tag               string         // under which cosign finds it; empty for one that the registry lists
+	bundle.Descriptor                // with ArtifactType
+	Subject           *bundle.Digest // the manifest that it refers to; nil if Tag is set
+	Tag               string         // under which cosign finds it; empty if the registry lists it as a referrer
 }
 
-// finder finds an image's referrers. None of them is needed to run the image, so
-// one that cannot be carried is a warning.
+// finder finds an image's referrers. The image runs without them, so a referrer that
+// cannot be carried only causes a warning.
 type finder struct {
 	*Image
 	own     map[bundle.Digest]bool // manifests of the image itself
-	checked map[string]bool        // subject and referrer
+	checked map[string]bool        // "SUBJECT REFERRER" → was seen
 	tried   int
 }
 
-// errTooMany ends the search.
+// errTooMany ends the search for referrers.
 var errTooMany = fmt.Errorf("%w: upstream has more than %d of them", bundle.ErrLimit, maxReferrers)
 
-// referrers finds what upstream has that refers to the image: signatures,
-// attestations, SBOMs. It fetches their manifests, and leaves out with a warning
-// what cannot be carried. The only error is the end of ctx.
+// referrers finds the image's referrers upstream: signatures, attestations, SBOMs. It
+// fetches their manifests. A referrer that cannot be carried is left out with a warning.
+// The only error is the cause of the end of ctx.
 func (i *Image) referrers(ctx context.Context) error {
 	subjects := []bundle.Descriptor{i.Top}
 	for _, d := range i.Manifests {
@@ -84,7 +85,7 @@ func (i *Image) referrers(ctx context.Context) error {
 	return err
 }
 
-// of finds the referrers of one manifest.
+// of finds the referrers of one manifest, those with cosign's tags first.
 func (f *finder) of(ctx context.Context, subject bundle.Digest) error {
 	for _, suffix := range cosignTags {
 		if err := f.tagged(ctx, strings.Replace(string(subject), ":", "-", 1)+suffix); err != nil {
@@ -94,8 +95,8 @@ func (f *finder) of(ctx context.Context, subject bundle.Digest) error {
 	return f.listed(ctx, subject, 1)
 }
 
-// leave warns that something is not carried. Its error is the end of ctx, or
-// errTooMany.
+// leave adds a warning that something is not carried. Its only error is the cause of the
+// end of ctx.
 func (f *finder) leave(ctx context.Context, what string, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -107,7 +108,7 @@ func (f *finder) leave(ctx context.Context, what string, err error) error {
 	return nil
 }
 
-// try counts what is fetched.
+// try counts a fetch. It returns errTooMany if there were maxReferrers already.
 func (f *finder) try() error {
 	if f.tried == maxReferrers {
 		return errTooMany
@@ -116,16 +117,17 @@ func (f *finder) try() error {
 	return nil
 }
 
-// sortReferrers makes the bundle the same, in whatever order registries list.
+// sortReferrers makes the bundle independent of the order in which registries list
+// referrers.
 func (i *Image) sortReferrers() {
 	slices.SortFunc(i.Referrers, func(a, b Referrer) int {
 		return cmp.Or(strings.Compare(a.Tag, b.Tag), strings.Compare(string(a.Digest), string(b.Digest)))
 	})
 }
 
-// pinned fetches the referrers that a lock names. What upstream got since does not
-// matter, nor that a tag of cosign's means another manifest by now: cosign rewrites it
-// with every further signature.
+// pinned fetches the referrers that a lock names, by digest. It ignores referrers that
+// upstream got later, and manifests that cosign's tags point to by now: cosign rewrites a
+// tag with each new signature.
 func (i *Image) pinned(ctx context.Context, list []manifests.LockedReferrer) error {
 	for _, l := range list {
 		d, data, err := i.Repository.Manifest(ctx, string(l.Digest))
@@ -156,8 +158,8 @@ func (i *Image) pinned(ctx context.Context, list []manifests.LockedReferrer) err
 	return nil
 }
 
-// listed carries what the registry lists as referrers of a digest, and what refers
-// to these.
+// listed adds the referrers that the registry lists for a digest and, recursively, the
+// referrers of those.
 func (f *finder) listed(ctx context.Context, subject bundle.Digest, depth int) error {
 	list, listErr := f.Repository.Referrers(ctx, subject)
 	for _, d := range list {
@@ -191,7 +193,7 @@ func (f *finder) listed(ctx context.Context, subject bundle.Digest, depth int) e
 	return nil
 }
 
-// referrer adds one that the registry lists.
+// referrer adds one referrer that the registry lists.
 func (f *finder) referrer(ctx context.Context, listed bundle.Descriptor, subject bundle.Digest) error {
 	if listed.Digest == "" {
 		return errors.New("its entry in the list is not a descriptor")
@@ -218,8 +220,8 @@ func (f *finder) referrer(ctx context.Context, listed bundle.Descriptor, subject
 	return nil
 }
 
-// fetched holds a referrer, and makes sure that upstream has all that it names: after
-// this a missing blob would cost the whole bundle.
+// fetched holds a referrer, and checks that upstream has all blobs that it names. Later, a
+// missing blob would make the whole bundle fail.
 func (f *finder) fetched(ctx context.Context, d bundle.Descriptor, data []byte) (*bundle.Manifest, error) {
 	m, err := f.hold(ctx, d, data, 2)
 	if err != nil {
@@ -228,7 +230,8 @@ func (f *finder) fetched(ctx context.Context, d bundle.Descriptor, data []byte) 
 	return m, f.complete(ctx, m)
 }
 
-// complete fetches the small blobs below a manifest and asks for the large ones.
+// complete fetches the small blobs below a manifest and checks that the registry has the
+// large ones.
 func (f *finder) complete(ctx context.Context, m *bundle.Manifest) error {
 	for _, d := range m.Children() {
 		var err error
@@ -250,14 +253,14 @@ func (f *finder) complete(ctx context.Context, m *bundle.Manifest) error {
 	return nil
 }
 
-// tagged carries what is under a tag of cosign's, if there is such a tag.
+// tagged adds the manifest under one of cosign's tags, if the tag exists.
 func (f *finder) tagged(ctx context.Context, tag string) error {
-	// Asked without a download first: registries count downloads.
+	// A HEAD request first, because registries count downloads.
 	if f.Repository.Absent(ctx, tag) {
 		return nil
 	}
 	d, data, err := f.Repository.Manifest(ctx, tag)
-	if errors.Is(err, remote.ErrNotFound) || err == nil && f.own[d.Digest] { // the registry takes the tag for a digest
+	if errors.Is(err, remote.ErrNotFound) || err == nil && f.own[d.Digest] { // own: the registry reads the tag as a digest
 		return nil
 	}
 	if err := f.try(); err != nil {
