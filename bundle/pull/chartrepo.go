@@ -49,7 +49,7 @@ func (s *Source) fromRepository(ctx context.Context, c *Chart, r Request) ([]byt
 		return archive, err
 	}
 	want := plainDigest(v.Digest)
-	ofManifest := c.OCI != nil && c.OCI.Top.Digest.Hex() == want // the manifest contains the archive's digest
+	ofManifest := c.OCI != nil && c.OCI.Top.Digest.Hex() == want // which contains the archive's digest
 	if got := bundle.DigestOf(archive).Hex(); got != want && !ofManifest {
 		return nil, fmt.Errorf("%w: it has the sha256 %s, and the repository's index says %s", bundle.ErrDigest, got, v.Digest)
 	}

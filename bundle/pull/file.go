@@ -138,7 +138,7 @@ func (s *Source) file(ctx context.Context, w manifests.WantedFile, dir string) (
 			}
 			b.Check = checkPinned
 		}
-		if w.As != bundle.AsTemplate || b.Content.Size > bundle.MaxTemplate { // a template that is too large is refused later
+		if w.As != bundle.AsTemplate || b.Content.Size > bundle.MaxTemplate { // a larger template is refused later
 			return b, nil
 		}
 		data, err := disk.ReadFile(path, bundle.MaxTemplate)

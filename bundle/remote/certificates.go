@@ -17,7 +17,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle/disk"
 )
 
-// certificates are what Docker and podman are given for one host
+// certificates are the TLS files that Docker and podman use for one host
 // (containers-certs.d(5)): authorities in *.crt, client certificates in *.cert, each
 // with its key in *.key.
 type certificates struct {
@@ -25,7 +25,7 @@ type certificates struct {
 	clients     []tls.Certificate
 }
 
-// certificateDirs returns the directories that have one directory for each host.
+// certificateDirs returns the directories that contain one subdirectory per host.
 func certificateDirs() []string {
 	dirs := []string{"/etc/containers/certs.d", "/etc/docker/certs.d"}
 	if home, err := os.UserHomeDir(); err == nil {
@@ -37,7 +37,7 @@ func certificateDirs() []string {
 // certificatesOf reads the certificates for HOST[:PORT].
 func certificatesOf(host string) (c certificates, err error) {
 	if host == "" || strings.Trim(host, ".") == "" || strings.ContainsAny(host, `/\`) {
-		return c, nil // not the name of a directory
+		return c, nil // not usable as a directory name
 	}
 	for _, dir := range certificateDirs() {
 		if err := c.read(filepath.Join(dir, host)); err != nil {
@@ -47,8 +47,8 @@ func certificatesOf(host string) (c certificates, err error) {
 	return c, nil
 }
 
-// read adds what is in one directory. One that is not there, or not readable, counts
-// as empty, as for podman.
+// read adds the certificates in one directory. Like podman, it treats a directory that is
+// missing or not readable as empty.
 func (c *certificates) read(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.ENOTDIR) {
@@ -116,9 +116,9 @@ func loadPair(certFile, keyFile string) (pair tls.Certificate, err error) {
 	return pair, nil
 }
 
-// tlsConfig returns how target is spoken to, on behalf of a registry. Authorities for
-// the registry are good for the hosts that it leads to. A client certificate is sent to
-// the host that it is for, and to no other.
+// tlsConfig returns the TLS configuration for target, on behalf of a registry. The
+// registry's authorities are also trusted for hosts to which the registry leads. A client
+// certificate is sent only to its own host.
 func (c *Client) tlsConfig(registry, target string) (*tls.Config, error) {
 	certs, err := certificatesOf(target)
 	if err != nil {
@@ -146,8 +146,8 @@ func withAuthorities(roots *x509.CertPool, authorities [][]byte) *x509.CertPool 
 	return roots
 }
 
-// refusedCertificate reports whether a server ended the handshake because of this
-// side's certificate, or because there was none; crypto/tls exports no type for that.
+// refusedCertificate reports whether a server ended the handshake because this side's
+// certificate was wrong or missing. crypto/tls exports no type for these errors.
 func refusedCertificate(err error) bool {
 	var op *net.OpError
 	if !errors.As(err, &op) || op.Op != "remote error" {

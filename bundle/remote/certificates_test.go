@@ -28,7 +28,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 )
 
-// clientPair makes a client certificate that signs itself, and its key, in PEM.
+// clientPair returns a self-signed client certificate and its key, in PEM.
 func clientPair(t *testing.T, name string) (cert, key []byte) {
 	t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -50,7 +50,7 @@ func clientPair(t *testing.T, name string) (cert, key []byte) {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})
 }
 
-// clientAuth starts a server that asks for client certificates, and notes whose it got.
+// clientAuth is a server that asks for client certificates, and records their names.
 type clientAuth struct {
 	*httptest.Server
 	Host string
@@ -83,7 +83,7 @@ func (s *clientAuth) ca() []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})
 }
 
-// certsDir gives the test a home, and writes files into its certs.d/HOST.
+// certsDir gives the test a home directory, and writes files into its certs.d/HOST.
 func certsDir(t *testing.T, host string, files map[string][]byte) string {
 	t.Helper()
 	home := t.TempDir()
@@ -107,8 +107,8 @@ func connect(t *testing.T, host string, action remote.Action) (*remote.Repositor
 	return c.Repository(t.Context(), host, "team/app", action)
 }
 
-// TestClientCertificate: a registry that requires a client certificate gets the one
-// from certs.d, for pulls and for pushes.
+// TestClientCertificate checks that a registry that requires a client certificate gets
+// the one from certs.d, for pulls and for pushes.
 func TestClientCertificate(t *testing.T) {
 	cert, key := clientPair(t, "a client")
 	other, otherKey := clientPair(t, "a stranger")
@@ -163,8 +163,9 @@ type discard struct{}
 
 func (discard) WriteAt(p []byte, _ int64) (int, error) { return len(p), nil }
 
-// TestClientCertificateElsewhere: a host to which a registry leads gets its own client
-// certificate and not the registry's. An authority of the registry's is good for it.
+// TestClientCertificateElsewhere checks that a host to which a registry leads gets its own
+// client certificate and not the registry's, and that the registry's authorities are
+// trusted for that host.
 func TestClientCertificateElsewhere(t *testing.T) {
 	cert, key := clientPair(t, "for the registry")
 	own, ownKey := clientPair(t, "for the storage")

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// TestCertificateDates: a certificate that is not valid at the time of the clock is
-// reported with both dates and the way out.
+// TestCertificateDates checks that the error of a certificate that is not valid now names
+// both dates and the remedy.
 func TestCertificateDates(t *testing.T) {
 	date := func(year int) time.Time { return time.Date(year, 3, 4, 0, 0, 0, 0, time.UTC) }
 	refused := errors.New("refused")

@@ -18,15 +18,15 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
-// Requests accept no content codings (RFC 9110, section 8.4), and some servers
-// apply one all the same, or name one that is part of the file: Apache's AddEncoding
-// labels every .tgz. The rules here are:
+// Requests accept no content codings (RFC 9110, section 8.4). Some servers apply one
+// nevertheless, or name a coding that is part of the file: Apache's AddEncoding labels
+// every .tgz. The rules here are:
 //
-//   - A known digest decides: the bytes as sent, or else the decoded ones.
+//   - A known digest selects the bytes as sent, or else the decoded ones.
 //   - A file without a known digest is the bytes as sent, which curl would save.
 //   - A document, such as an index or a signature, is decoded.
 
-// codingError reports content in a coding that was not asked for.
+// codingError reports content in a coding that was not requested.
 type codingError struct{ coding string }
 
 func (e *codingError) Error() string {
@@ -35,7 +35,7 @@ func (e *codingError) Error() string {
 
 func (e *codingError) Unwrap() error { return errContent }
 
-// codingOf returns the coding that an answer names, or "".
+// codingOf returns the content coding of a response, or "".
 func codingOf(res *http.Response) string {
 	coding := strings.ToLower(strings.Join(res.Header.Values("Content-Encoding"), ", "))
 	if strings.TrimSpace(coding) == "identity" {
@@ -44,21 +44,21 @@ func codingOf(res *http.Response) string {
 	return coding
 }
 
-// maxDecoded bounds what an answer is decoded to, in bytes.
+// maxDecoded bounds the bytes that whichHas decodes from a response.
 const maxDecoded = 16 << 30
 
 // errCoding marks a coding that cannot be decoded.
 var errCoding = errors.New("unknown coding")
 
-// maxCodings bounds the codings of one answer: of layers that each expand a thousandfold,
-// three take hours.
+// maxCodings bounds the codings of one response. Three layers that each expand a
+// thousandfold take hours to decode.
 const maxCodings = 2
 
-// maxZstdWindow bounds the memory of a decoder, in bytes (RFC 9659).
+// maxZstdWindow bounds the window of a zstd decoder, in bytes (RFC 9659).
 const maxZstdWindow = 8 << 20
 
-// decoded returns the content of an answer without its codings. The error wraps
-// errContent.
+// decoded returns the content of a response without its codings. The error wraps
+// errContent, or is that of reading body.
 func decoded(body io.Reader, coding string) (io.Reader, error) {
 	if coding == "" {
 		return body, nil
@@ -81,7 +81,7 @@ func decoded(body io.Reader, coding string) (io.Reader, error) {
 		plain, err = zstd.NewReader(body, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxZstdWindow))
 	case "br", "compress", "x-compress", "dcb", "dcz":
 		err = errCoding
-	default: // a charset, "none" or "aws-chunked", by mistake
+	default: // not a coding: a charset, "none" or "aws-chunked" that a server sent by mistake
 		plain = body
 	}
 	switch {
@@ -93,8 +93,8 @@ func decoded(body io.Reader, coding string) (io.Reader, error) {
 	return nil, err
 }
 
-// document returns the decoded content of an answer. Content that is plainly not what
-// its coding claims is left as sent.
+// document returns the decoded content of a response. Content that is labelled gzip but
+// lacks the magic number of gzip is returned as sent.
 func document(res *http.Response) (io.Reader, error) {
 	coding := codingOf(res)
 	body := bufio.NewReader(res.Body)
@@ -105,13 +105,13 @@ func document(res *http.Response) (io.Reader, error) {
 	return decoded(body, coding)
 }
 
-// gzipMagic begins everything in gzip (RFC 1952, section 2.3.1).
+// gzipMagic is the start of all gzip data (RFC 1952, section 2.3.1).
 const gzipMagic = "\x1f\x8b"
 
-// Describe asks how large the page is. If the answer has a coding and digest is not
-// empty, the page is read to find out whether the bytes as sent or the decoded ones
-// have that digest, and the descriptor has it too. The error wraps ErrUnknownSize
-// if the server does not state the size.
+// Describe asks for the size of the page. If the response has a coding and digest is not
+// empty, Describe reads the page to find out whether the bytes as sent or the decoded ones
+// have that digest, and returns a descriptor with the digest. The error wraps
+// ErrUnknownSize if the server does not state the size.
 func (p *Page) Describe(ctx context.Context, digest bundle.Digest) (d bundle.Descriptor, err error) {
 	coding := ""
 	err = p.get(ctx, func(res *http.Response) error {
@@ -132,7 +132,8 @@ func (p *Page) Describe(ctx context.Context, digest bundle.Digest) (d bundle.Des
 	return d, err
 }
 
-// whichHas hashes an answer as sent and decoded, and describes what has the digest.
+// whichHas hashes a response as sent and decoded, and describes the form that has the
+// digest.
 func whichHas(res *http.Response, digest bundle.Digest) (d bundle.Descriptor, err error) {
 	coding := codingOf(res)
 	sent, plain := &counter{Hash: sha256.New()}, &counter{Hash: sha256.New()}
@@ -153,7 +154,7 @@ func whichHas(res *http.Response, digest bundle.Digest) (d bundle.Descriptor, er
 	return d, fmt.Errorf("%w; neither the bytes as sent nor the decoded ones have the digest %s", &codingError{coding}, digest)
 }
 
-// counter is a hash that knows how much it was given, in bytes.
+// counter is a hash that counts the bytes written to it.
 type counter struct {
 	hash.Hash
 	size int64
@@ -164,8 +165,8 @@ func (c *counter) Write(p []byte) (int, error) {
 	return c.Hash.Write(p)
 }
 
-// fetchDecoded does a transfer of the decoded page. It starts from the first byte
-// after every interruption.
+// fetchDecoded transfers the decoded page. After an interruption it starts again from the
+// first byte.
 func (p *Page) fetchDecoded(ctx context.Context, t *Transfer) error {
 	return p.open(ctx, func(res *http.Response) error {
 		t.restart()

@@ -12,7 +12,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 )
 
-// TestManyCodings: a small answer that expands layer by layer is not decoded.
+// TestManyCodings checks that a response with more than two codings is not decoded.
 func TestManyCodings(t *testing.T) {
 	text := []byte("content")
 	empty := bytes.Repeat(world.Gzip(nil), 1<<20)

@@ -15,9 +15,9 @@ import (
 	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 )
 
-// TestDeadConnection: a connection that a firewall has forgotten carries nothing and
-// ends nothing. The next try goes over another one, also with HTTP/2, where all
-// requests share one.
+// TestDeadConnection checks that a request over a connection that a firewall has dropped
+// silently is tried again over a new connection, also with HTTP/2, where all requests
+// share one connection.
 func TestDeadConnection(t *testing.T) {
 	for name, http2 := range map[string]bool{"HTTP/1.1": false, "HTTP/2": true} {
 		t.Run(name, func(t *testing.T) {
@@ -50,8 +50,8 @@ func TestDeadConnection(t *testing.T) {
 	}
 }
 
-// forgetful passes connections on to an address; dead makes it swallow what comes on
-// those that there are.
+// forgetful starts a proxy to an address. dead makes the proxy discard all data on the
+// existing connections.
 func forgetful(t *testing.T, to string) (address string, dead func()) {
 	t.Helper()
 	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")

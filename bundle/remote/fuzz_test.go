@@ -23,15 +23,15 @@ import (
 	"github.com/oob-bundle/oob-bundle/internal/testkit/seeds"
 )
 
-// TestSeeds counts what the fuzz target begins with, and what becomes of it.
+// TestSeeds checks how many seeds of each fuzz target are accepted and refused.
 func TestSeeds(t *testing.T) {
 	seeds.Targets(t, "FuzzAnswer", "FuzzNetrc")
 	seeds.Count(t, "FuzzAnswer", answerSeeds(), 5, 25, 1, fuzzAnswer)
 	seeds.Count(t, "FuzzNetrc", netrcSeeds(), 8, 3, 0, fuzzNetrc)
 }
 
-// answer is what a registry sends, whatever it was asked. The header is that which
-// the request at hand looks at.
+// answer is the response of a registry to any request. header is the value of every
+// header field that the client reads.
 type answer struct {
 	status int
 	header string
@@ -87,9 +87,9 @@ func answerSeeds() seeds.Of[answer] {
 	return s
 }
 
-// FuzzAnswer: whatever a registry answers, passwords go to its own domain alone and
-// never in clear, lists and uploads stay on its host, a blob is complete when it is
-// said to be, and what is shown to people is text.
+// FuzzAnswer checks, for any response of a registry, that passwords are sent only to the
+// registry's own domain and only encrypted, that lists and uploads stay on its host, that
+// a blob reported as complete is complete, and that error messages are printable text.
 func FuzzAnswer(f *testing.F) {
 	for _, s := range answerSeeds().All() {
 		f.Add(s.status, s.header, s.body)
@@ -99,12 +99,12 @@ func FuzzAnswer(f *testing.F) {
 	})
 }
 
-// roundTrip is a transport that is a function.
+// roundTrip is a function that implements http.RoundTripper.
 type roundTrip func(*http.Request) (*http.Response, error)
 
 func (f roundTrip) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
 
-// to answers a request.
+// to returns the answer as the response to req.
 func (a answer) to(req *http.Request) *http.Response {
 	res := &http.Response{
 		StatusCode:    a.status,
@@ -116,7 +116,7 @@ func (a answer) to(req *http.Request) *http.Response {
 	for _, h := range []string{"Www-Authenticate", "Link", "Location", "Retry-After", "Content-Range", "Content-Type"} {
 		res.Header.Set(h, a.header)
 	}
-	if req != nil && strings.Contains(req.URL.Path, "/referrers/") { // without it no list is read
+	if req != nil && strings.Contains(req.URL.Path, "/referrers/") { // a list of another type is not read
 		res.Header.Set("Content-Type", bundle.TypeOCIIndex)
 	}
 	return res
@@ -124,7 +124,7 @@ func (a answer) to(req *http.Request) *http.Response {
 
 func fuzzAnswer(t *testing.T, a answer) bool {
 	if a.status < 200 || a.status > 599 || strings.ContainsFunc(a.header, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }) {
-		return false // net/http lets no such answer through
+		return false // net/http rejects such a response
 	}
 	r := &Repository{scheme: "https", host: site, registry: site, name: "a", secrets: &secrets{}}
 	r.client = &http.Client{
@@ -140,12 +140,12 @@ func fuzzAnswer(t *testing.T, a answer) bool {
 	return listed || whole || part
 }
 
-// checkStatus: a wait that is asked for is not made shorter, and the text is fit to
-// be printed.
+// checkStatus checks that a requested wait is kept, up to maxSeconds, and that the text is
+// short and printable.
 func checkStatus(t *testing.T, a answer) {
 	t.Helper()
 	e := statusOf(a.to(nil), &secrets{}) //nolint:bodyclose // statusOf does
-	// Digits alone (RFC 9110, section 10.2.3): no sign.
+	// Only digits, without a sign (RFC 9110, section 10.2.3).
 	if n, err := strconv.ParseUint(a.header, 10, 64); err == nil && e.retryAfter != time.Duration(min(n, maxSeconds))*time.Second {
 		t.Fatalf("Retry-After %q is a wait of %s", a.header, e.retryAfter)
 	}
@@ -155,7 +155,7 @@ func checkStatus(t *testing.T, a answer) {
 	}
 }
 
-// checkLink: the next page of a list is on the registry.
+// checkLink checks that the next page of a list is on the registry.
 func checkLink(t *testing.T, a answer, r *Repository) bool {
 	t.Helper()
 	list, next, err := r.referrers(t.Context(), r.url("referrers/x"))
@@ -176,7 +176,7 @@ func checkLink(t *testing.T, a answer, r *Repository) bool {
 	return true
 }
 
-// checkUpload: a blob is uploaded to the registry, under its digest.
+// checkUpload checks that a blob is uploaded to the registry, under its digest.
 func checkUpload(t *testing.T, a answer, r *Repository) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, r.url("blobs/uploads/"), nil)
@@ -193,10 +193,11 @@ func checkUpload(t *testing.T, a answer, r *Repository) {
 	}
 }
 
-// signed is any digest, for what needs one.
+// signed is the digest of the blob in these tests.
 var signed = bundle.DigestOf([]byte("0123456789"))
 
-// checkRange asks for a blob of ten bytes, of which the first have been fetched.
+// checkRange requests a blob of ten bytes, of which the first have bytes were fetched
+// before, and checks the result.
 func checkRange(t *testing.T, a answer, r *Repository, have int64) bool {
 	t.Helper()
 	const content = "0123456789"
@@ -223,7 +224,7 @@ func checkRange(t *testing.T, a answer, r *Repository, have int64) bool {
 	return err == nil
 }
 
-// tooLong panics where something is written behind its end.
+// tooLong panics if data is written past its end.
 type tooLong []byte
 
 func (w tooLong) WriteAt(p []byte, off int64) (int, error) {
@@ -231,7 +232,8 @@ func (w tooLong) WriteAt(p []byte, off int64) (int, error) {
 	return len(p), nil
 }
 
-// checkLogin: the password goes to the registry's own domain, encrypted, or nowhere.
+// checkLogin checks that the password is sent only to the registry's own domain, and only
+// encrypted.
 func checkLogin(t *testing.T, a answer) {
 	t.Helper()
 	basic := base64.StdEncoding.EncodeToString([]byte(user + ":" + password))
@@ -276,9 +278,9 @@ func checkLogin(t *testing.T, a answer) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			requests = 10 // every answer is the hostile one
+			requests = 10 // from here on every response is the hostile one
 			if res, err := client.Do(req); err == nil {
-				_ = res.Body.Close() // nothing is read
+				_ = res.Body.Close() // the body is not read
 			}
 		}
 		cancel()

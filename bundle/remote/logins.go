@@ -23,14 +23,14 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle/disk"
 )
 
-// login is what a registry is asked with.
+// login is the credentials for a registry.
 type login struct {
 	authn.AuthConfig        // empty for none
 	who              string // for messages
 }
 
-// findLogin looks for a login where podman and Docker keep them, and falls through to
-// the next place where one has none for the repository. Errors name the place.
+// findLogin returns the first login for the repository in the places where podman and
+// Docker keep logins, or an empty login if there is none. Errors name the place.
 func findLogin(repo name.Repository, host string) (login, error) {
 	keys := loginKeys(repo, host)
 	var looked []string
@@ -72,9 +72,9 @@ type loginPlace struct {
 	data string
 }
 
-// loginPlaces returns where logins are looked for, in the order of
-// containers-auth.json(5), and then Docker's configuration. What is set in the
-// environment goes before what is found in a home.
+// loginPlaces returns the places to search for logins: first those of
+// containers-auth.json(5), in that order, and then Docker's configuration. Places that the
+// environment sets come before those in the home directory.
 func loginPlaces() (list []loginPlace) {
 	add := func(parts ...string) {
 		path := filepath.Join(parts...)
@@ -109,13 +109,13 @@ func loginPlaces() (list []loginPlace) {
 	return list
 }
 
-// load reads the document; nil means that there is none.
+// load reads the document. It returns nil if there is none.
 func (p loginPlace) load() (*configfile.ConfigFile, error) {
 	data := []byte(p.data)
 	if p.path != "" {
 		var err error
 		data, err = disk.ReadFile(p.path, maxCertificates)
-		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) { // a home of /dev/null
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) { // ENOTDIR: the home is /dev/null
 			return nil, nil
 		}
 		if err != nil {
@@ -129,10 +129,10 @@ func (p loginPlace) load() (*configfile.ConfigFile, error) {
 	return file, nil
 }
 
-// loginKeySet are the names under which a login may be filed.
+// loginKeySet is the names under which a login may be stored.
 type loginKeySet struct {
-	names  []string // of the repository, of what is above it, and of the registry
-	server string   // by which a credential helper knows the registry
+	names  []string // of the repository, of its parent namespaces, and of the registry
+	server string   // under which a credential helper knows the registry
 }
 
 func loginKeys(repo name.Repository, host string) loginKeySet {
@@ -151,8 +151,8 @@ func loginKeys(repo name.Repository, host string) loginKeySet {
 	return k
 }
 
-// in returns the login of a file, or an empty one. A credential helper goes before
-// what is written in the file.
+// in returns the login in a file, or an empty one. Credential helpers take precedence
+// over logins in the file itself.
 func (k loginKeySet) in(file *configfile.ConfigFile) (types.AuthConfig, error) {
 	ask := func(helper, server string) (types.AuthConfig, error) {
 		found, err := credentials.NewNativeStore(file, helper).Get(server)
@@ -184,7 +184,7 @@ func (k loginKeySet) in(file *configfile.ConfigFile) (types.AuthConfig, error) {
 	return types.AuthConfig{}, nil
 }
 
-// plainLogin takes away what is no login.
+// plainLogin returns c without the fields that are not credentials.
 func plainLogin(c types.AuthConfig) types.AuthConfig {
 	return types.AuthConfig{
 		Username:      c.Username,
@@ -195,8 +195,8 @@ func plainLogin(c types.AuthConfig) types.AuthConfig {
 	}
 }
 
-// fileKey returns the name of a registry or repository that an entry is filed under;
-// older ones are filed under URLs such as https://index.docker.io/v1/.
+// fileKey returns the registry or repository that the key of an entry names. Keys of older
+// entries are URLs such as https://index.docker.io/v1/.
 func fileKey(s string) string {
 	s = strings.TrimPrefix(strings.TrimPrefix(s, "https://"), "http://")
 	s = strings.TrimSuffix(s, "/")

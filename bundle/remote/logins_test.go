@@ -14,7 +14,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 )
 
-// TestNoHome: accounts of services have /dev/null as their home, and no logins.
+// TestNoHome checks that a home of /dev/null, as service accounts have, means no logins.
 func TestNoHome(t *testing.T) {
 	s := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	defer s.Close()
@@ -39,8 +39,8 @@ func TestNoHome(t *testing.T) {
 	}
 }
 
-// TestLogins: a login is found wherever podman or Docker keep it. A place that has none
-// for the registry does not hide the next one.
+// TestLogins checks that a login is found in each place where podman or Docker keep it,
+// and that a place without a login for the registry does not hide the next place.
 func TestLogins(t *testing.T) {
 	var user string
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

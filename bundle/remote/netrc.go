@@ -17,24 +17,24 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle/disk"
 )
 
-// Web servers get logins from a netrc file, as from curl and the go command: Basic
-// authentication, by host name. The entry "default" is ignored: it would send a
-// login to every host that an index names.
+// Logins for web servers come from a netrc file, as for curl and the go command: Basic
+// authentication, by host name. The entry "default" is ignored: it would send a login to
+// every host that an index names.
 
 // maxNetrc bounds a netrc file, in bytes.
 const maxNetrc = 1 << 20
 
 // netrc is a file of logins.
 type netrc struct {
-	path   string // "" if there is no place to look
+	path   string // "" if no path is known
 	logins map[string]netrcLogin
-	err    error // what is wrong with the file; logins before the mistake are good
-	open   bool  // others than its owner can read it
+	err    error // why the file cannot be read or parsed; logins before the mistake are valid
+	open   bool  // other users can read the file
 }
 
 type netrcLogin struct{ user, password string }
 
-// netrcPath returns where logins are looked for: $NETRC, or the home directory.
+// netrcPath returns the path of the netrc file: $NETRC, or a file in the home directory.
 func netrcPath() string {
 	if path := os.Getenv("NETRC"); path != "" {
 		return path
@@ -67,7 +67,7 @@ func readNetrc(path string) *netrc {
 	case err != nil:
 		n.err = err
 		return n
-	case !fi.Mode().IsRegular(): // a pipe would be waited for
+	case !fi.Mode().IsRegular(): // a pipe would block
 		n.err = errors.New("it is not a regular file")
 		return n
 	}
@@ -89,8 +89,9 @@ func readNetrc(path string) *netrc {
 	return n
 }
 
-// parseNetrc returns the logins by lower-case host name. Errors name the line and
-// nothing of its content. The logins before a mistake are returned with it.
+// parseNetrc returns the logins by lower-case host name. Errors name the line of the
+// mistake, or the keyword that lacks a value at the end, and never quote the file. With an
+// error, parseNetrc returns the logins before the mistake.
 func parseNetrc(text string) (map[string]netrcLogin, error) {
 	p := netrcParser{logins: map[string]netrcLogin{}}
 	for i, line := range strings.Split(strings.TrimPrefix(text, "\ufeff"), "\n") {
@@ -109,16 +110,16 @@ func parseNetrc(text string) (map[string]netrcLogin, error) {
 	return p.logins, nil
 }
 
-// netrcParser holds what of a netrc file is incomplete.
+// netrcParser is the state of a netrc parser.
 type netrcParser struct {
 	logins map[string]netrcLogin
-	host   string // of the entry; "" for none, or the default
+	host   string // of the entry; "" for none, or for "default"
 	login  netrcLogin
-	field  string // whose value is the next word, or ""
-	macro  bool   // up to the next empty line
+	field  string // the keyword whose value is the next word, or ""
+	macro  bool   // inside a macro, which ends at the next empty line
 }
 
-// keep ends an entry. The first one of a host is valid.
+// keep ends an entry. Of several entries for one host, the first is valid.
 func (p *netrcParser) keep() {
 	if _, again := p.logins[p.host]; p.host != "" && p.login.user != "" && !again {
 		p.logins[p.host] = p.login
@@ -150,7 +151,7 @@ func (p *netrcParser) line(line string) error {
 		case word == "macdef":
 			p.macro = true
 			return nil
-		} // another word, such as port, is skipped, as by curl
+		} // like curl, skip other words, such as port
 	}
 }
 
@@ -166,11 +167,11 @@ func (p *netrcParser) value(word string) {
 	p.field = ""
 }
 
-// hostKey is the form in which host names are compared.
+// hostKey returns a host name in the form that is compared.
 func hostKey(host string) string { return strings.TrimSuffix(strings.ToLower(host), ".") }
 
-// netrcWord takes the first word of a line. A word in double quotes has escapes, as in
-// curl.
+// netrcWord splits off the first word of a line. Like in curl, a word in double quotes may
+// contain escapes.
 func netrcWord(line string) (word, rest string, err error) {
 	if line[0] != '"' {
 		end := strings.IndexFunc(line, unicode.IsSpace)
@@ -201,8 +202,7 @@ func (n *netrc) find(u *url.URL) (netrcLogin, bool) {
 	return login, ok
 }
 
-// denied returns what to do where a server refuses a request without a login, or the
-// one with it.
+// denied returns the advice for a server that refused a request, with or without a login.
 func (n *netrc) denied(u *url.URL) string {
 	host := u.Hostname()
 	if login, ok := n.find(u); ok {
@@ -220,7 +220,7 @@ func (n *netrc) denied(u *url.URL) string {
 	return fmt.Sprintf("; it was asked without a login, as %s has none for machine %s: write %q into it", n.path, host, line)
 }
 
-// netrcTransport sends a login to the origin that it is for, and to no other.
+// netrcTransport adds a login to requests to one origin, and to no others.
 type netrcTransport struct {
 	login  netrcLogin
 	origin *url.URL

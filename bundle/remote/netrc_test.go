@@ -80,8 +80,8 @@ func netrcSeeds() seeds.Of[string] {
 	}
 }
 
-// FuzzNetrc: whatever stands in a file, a login behind it is found or an error reports
-// a mistake before it; and no error has anything of the content.
+// FuzzNetrc checks that a login after any text is found, or that an error reports a
+// mistake in the text. It also checks that errors do not contain the password.
 func FuzzNetrc(f *testing.F) {
 	for _, s := range netrcSeeds().All() {
 		f.Add(s)
@@ -103,7 +103,7 @@ func fuzzNetrc(t *testing.T, text string) bool {
 
 const canary = "canary-password"
 
-// guarded wants a login, and redirects some requests within itself or to another server.
+// guarded requires a login, and redirects some requests to itself or to another server.
 func guarded(other string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		user, password, ok := r.BasicAuth()
@@ -123,7 +123,7 @@ func guarded(other string) http.HandlerFunc {
 	}
 }
 
-// TestNetrc: a login goes to the host that it is for, and nowhere else.
+// TestNetrc checks that a login is sent to its own host only.
 func TestNetrc(t *testing.T) {
 	var elsewhere []string
 	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -141,7 +141,7 @@ func TestNetrc(t *testing.T) {
 	for name, test := range map[string]struct {
 		netrc, path string
 		mode        os.FileMode
-		https       bool // it was not named for plain http
+		https       bool // the host is not in PlainHTTP
 		want, warns string
 		says        []string
 	}{
@@ -214,7 +214,7 @@ func TestNetrc(t *testing.T) {
 	}
 }
 
-// TestNetrcPath: the file of the home directory, unless NETRC names one.
+// TestNetrcPath checks that NETRC takes precedence over the file in the home directory.
 func TestNetrcPath(t *testing.T) {
 	t.Setenv("HOME", "/home/x")
 	t.Setenv("NETRC", "")
@@ -227,7 +227,8 @@ func TestNetrcPath(t *testing.T) {
 	}
 }
 
-// TestPasswordInURL: such a URL is refused, and the message says where logins belong.
+// TestPasswordInURL checks that a URL with a password is refused, and that the message
+// names netrc.
 func TestPasswordInURL(t *testing.T) {
 	c, err := New(Options{})
 	if err != nil {

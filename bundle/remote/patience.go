@@ -9,11 +9,13 @@ import (
 	"time"
 )
 
-// Patience says how long is waited. The zero value is right for real networks;
-// tests are in a hurry.
+// Patience contains the time limits of requests. The zero value is right for real
+// networks; tests use shorter times.
 type Patience struct {
-	Idle       time.Duration // how long a connection may be silent; 0 means a minute
-	Pause      time.Duration // before the second of several tries, three times as long before each further one; 0 means 300 ms
+	Idle time.Duration // how long a connection may be silent; 0 means a minute
+	// Pause is the wait before the second try; 0 means 300 ms. Each further wait is three
+	// times as long. All waits are randomized by up to half.
+	Pause      time.Duration
 	RetryAfter time.Duration // the longest wait that a registry may ask for; 0 means five minutes
 }
 
@@ -21,8 +23,8 @@ func (p Patience) idle() time.Duration       { return or(p.Idle, time.Minute) }
 func (p Patience) pause() time.Duration      { return or(p.Pause, 300*time.Millisecond) }
 func (p Patience) retryAfter() time.Duration { return or(p.RetryAfter, 5*time.Minute) }
 
-// filing is how long a registry may be silent when it has all of a blob of so many
-// bytes: some copy it once more, from one place of theirs to another, before they answer.
+// filing returns how long a registry may be silent after it received a blob of size bytes:
+// some registries copy the blob internally before they answer.
 func (p Patience) filing(size int64) time.Duration {
 	return p.idle() + time.Duration(size/(10<<20))*time.Second
 }
@@ -34,18 +36,18 @@ func or(d, standard time.Duration) time.Duration {
 	return d
 }
 
-// bound ends a request for something small after some times the silence that is
-// allowed, however little by little it comes. The error is got with cause.
+// bound limits a request for a small document to times * p.idle(), even if data keeps
+// arriving slowly. The caller must pass the request's error through cause.
 func (p Patience) bound(ctx context.Context, times time.Duration) (context.Context, context.CancelFunc) {
 	limit := times * p.idle()
 	return context.WithTimeoutCause(ctx, limit, fmt.Errorf("%w: it was not done after %s", errSlow, limit))
 }
 
-// errSlow says that a peer is silent, or next to it.
+// errSlow marks a peer that is silent or too slow.
 var errSlow = errors.New("too slow")
 
-// cause returns what ended a request that bound limits: err, unless that only
-// follows from the limit.
+// cause returns the error of a request that bound limits: the limit's own error if the
+// limit ended the request, or else err.
 func cause(ctx context.Context, err error) error {
 	if c := context.Cause(ctx); err != nil && errors.Is(c, errSlow) {
 		return c
@@ -53,19 +55,20 @@ func cause(ctx context.Context, err error) error {
 	return err
 }
 
-// minBytes is what a connection has to bring in the time in which it may be
-// silent, in bytes: 70 a second, which is less than a modem of 1985.
+// minBytes is the number of bytes that a connection must deliver within the allowed
+// silence: about 70 bytes a second for a minute.
 const minBytes = 4 << 10
 
-// uploading marks the context of a request that sees to it itself that it is taken
-// and answered.
+// uploading marks the context of a request that has its own timeout for sending the body
+// and receiving an answer.
 type uploading struct{}
 
-// watch sends a request and sees to it that an answer comes, and then its body.
+// watch sends a request and cancels it if no answer arrives in time, or if the body
+// arrives too slowly.
 func watch(next http.RoundTripper, req *http.Request, idle time.Duration) (*http.Response, error) {
 	ctx, cancel := context.WithCancelCause(req.Context())
 	if ctx.Value(uploading{}) == nil {
-		limit := idle + 2*min(connectTimeout, idle) // which a connection may take before
+		limit := idle + 2*min(connectTimeout, idle) // time to connect: TCP and TLS
 		silence := time.AfterFunc(limit, func() { cancel(fmt.Errorf("%w: it did not answer for %s", errSlow, limit)) })
 		defer silence.Stop()
 	}
@@ -82,16 +85,16 @@ func watch(next http.RoundTripper, req *http.Request, idle time.Duration) (*http
 	return res, nil
 }
 
-// watchedBody gives up when too little comes. Only the time in which somebody
-// waits for the peer counts, not that in which our own disk is slow.
+// watchedBody fails if too few bytes arrive in the idle time. Only time spent in Read
+// counts, so a slow local disk does no harm.
 type watchedBody struct {
 	io.ReadCloser
-	ctx    context.Context //nolint:containedctx // it is the request's, which lives as long as the body
+	ctx    context.Context //nolint:containedctx // the request's context, which lives as long as the body
 	cancel context.CancelCauseFunc
 	timer  *time.Timer
 	idle   time.Duration
-	left   time.Duration // of idle
-	got    int           // bytes since left was all of idle
+	left   time.Duration // rest of idle
+	got    int           // bytes since left was last reset to idle
 }
 
 func (b *watchedBody) Read(p []byte) (int, error) {
@@ -103,8 +106,8 @@ func (b *watchedBody) Read(p []byte) (int, error) {
 	if b.got += n; b.got >= minBytes {
 		b.got, b.left = 0, b.idle
 	}
-	// An end that comes after we gave up is ours, not the peer's: while the connection
-	// closes a server may still finish a body that is cut short.
+	// After errSlow, report errSlow even for io.EOF: while the connection closes, a server
+	// may still end a truncated body properly.
 	if err != nil && errors.Is(context.Cause(b.ctx), errSlow) {
 		return n, fmt.Errorf("%w: %d bytes came in %s", errSlow, b.got, b.idle)
 	}

@@ -10,15 +10,15 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
-// HasBlob reports whether the repository has the blob, with its size. It reports
-// false where the registry does not answer the question.
+// HasBlob reports whether the repository has the blob, with d.Size. It reports false if
+// the registry does not support the question.
 func (r *Repository) HasBlob(ctx context.Context, d bundle.Descriptor) (has bool, err error) {
 	found, err := r.findBlob(ctx, d)
 	return found == present, err
 }
 
-// CheckBlob returns an error if the repository does not have the blob; it wraps
-// ErrRegistry. Where the registry does not answer the question, it returns nil.
+// CheckBlob returns an error that wraps ErrRegistry if the repository does not have the
+// blob. It returns nil if the registry does not support the question.
 func (r *Repository) CheckBlob(ctx context.Context, d bundle.Descriptor) error {
 	found, err := r.findBlob(ctx, d)
 	if err == nil && found == absent {
@@ -27,12 +27,12 @@ func (r *Repository) CheckBlob(ctx context.Context, d bundle.Descriptor) error {
 	return err
 }
 
-// presence is what a registry answers about a blob.
+// presence is a registry's answer to the question whether it has a blob.
 type presence int
 
 const (
-	unknown presence = iota // it does not answer the question
-	absent                  // or it has another size
+	unknown presence = iota // the registry does not support the question
+	absent                  // or the blob has another size
 	present
 )
 
@@ -73,8 +73,8 @@ func (r *Repository) headBlob(ctx context.Context, d bundle.Descriptor) (presenc
 	return found, res.Body.Close()
 }
 
-// firstByte asks for one byte of a blob: the storage to which a registry leads may
-// answer GET only, as S3 does where the URL was signed for that.
+// firstByte requests one byte of a blob. The storage to which a registry redirects may
+// answer only GET, as S3 does if the URL was signed for GET.
 func (r *Repository) firstByte(ctx context.Context, d bundle.Descriptor) (presence, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.url("blobs/%s", d.Digest), nil)
 	if err != nil {

@@ -17,8 +17,8 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
-// Resolve returns the digest that a tag has, or bundle.Digest("") if there is
-// no such tag or repository.
+// Resolve returns the digest to which a tag points, or bundle.Digest("") if there is no
+// such tag or repository.
 func (r *Repository) Resolve(ctx context.Context, tag string) (bundle.Digest, error) {
 	d, _, err := r.Manifest(ctx, tag)
 	if errors.Is(err, ErrNotFound) {
@@ -27,10 +27,10 @@ func (r *Repository) Resolve(ctx context.Context, tag string) (bundle.Digest, er
 	return d.Digest, err
 }
 
-// PushBlob uploads a blob, or has the registry mount it from another of its
-// repositories if from is not empty and the registry can. Open is called for
-// each attempt and yields the d.Size bytes; an error of the reader ends the
-// work and comes back as it is.
+// PushBlob uploads a blob. If from is not empty, it first asks the registry to mount the
+// blob from that repository, and uploads the blob if the registry does not. open is called
+// for each upload and must return a reader of d.Size bytes. An error of the reader ends
+// the upload and is returned without further text.
 func (r *Repository) PushBlob(ctx context.Context, d bundle.Descriptor, from string, open func() io.Reader) error {
 	return r.patience.retry(ctx, func() error {
 		err := r.pushBlob(ctx, d, from, open)
@@ -71,7 +71,7 @@ func (r *Repository) pushBlob(ctx context.Context, d bundle.Descriptor, from str
 	defer idle.Stop()
 	var taken int64
 	body := &uploadBody{r: open(), progress: func(n int) {
-		// When the last byte is sent, a registry may still have to file all of them.
+		// After the last byte, a registry may still need time to store the blob.
 		wait := limit
 		if taken += int64(n); taken >= d.Size {
 			wait = r.patience.filing(d.Size)
@@ -88,7 +88,7 @@ func (r *Repository) pushBlob(ctx context.Context, d bundle.Descriptor, from str
 	req.Header.Set("Content-Type", "application/octet-stream")
 	res, err = r.do(req, http.StatusCreated)
 	if cause := body.failure(); cause != nil {
-		return &localError{cause} // the registry's complaint would only follow from it
+		return &localError{cause} // the registry's error would only be a consequence
 	}
 	if err != nil {
 		if ctx.Err() != nil {
@@ -102,8 +102,7 @@ func (r *Repository) pushBlob(ctx context.Context, d bundle.Descriptor, from str
 	return res.Body.Close()
 }
 
-// CanPush asks whether something may be pushed: it begins an upload and gives it
-// up.
+// CanPush checks that the account may push: it starts an upload and cancels it.
 func (r *Repository) CanPush(ctx context.Context) error {
 	return r.patience.retry(ctx, func() error {
 		err := r.tryUpload(ctx)
@@ -134,14 +133,14 @@ func (r *Repository) tryUpload(ctx context.Context) error {
 		return err
 	}
 	if res, err = r.client.Do(req); err != nil {
-		return nil //nolint:nilerr // an upload that stays is one that the registry drops on its own
+		return nil //nolint:nilerr // the registry drops an upload that is not finished
 	}
 	return res.Body.Close()
 }
 
-// uploadURL resolves the Location of an upload, for the blob d if it is to be
-// completed. It must be on the registry's host: data is not sent where an answer
-// points.
+// uploadURL returns the URL of an upload from the Location of res. If d is not empty, the
+// URL completes the upload of blob d. Location must be on the registry's host: data is
+// never sent to another host that an answer names.
 func (r *Repository) uploadURL(res *http.Response, d bundle.Digest) (string, error) {
 	u, err := res.Location()
 	if err != nil {
@@ -155,7 +154,7 @@ func (r *Repository) uploadURL(res *http.Response, d bundle.Digest) (string, err
 			errRefused, u.Host, u.Scheme,
 		)
 	}
-	u.Scheme, u.Host = r.scheme, r.registry // some registries behind a proxy name an inner port
+	u.Scheme, u.Host = r.scheme, r.registry // some registries behind a proxy name an internal port
 	if d != "" {
 		q := u.Query()
 		q.Set("digest", string(d))
@@ -164,14 +163,14 @@ func (r *Repository) uploadURL(res *http.Response, d bundle.Digest) (string, err
 	return u.String(), nil
 }
 
-// PushManifest puts a manifest under a tag, or under its digest if ref is empty.
+// PushManifest pushes a manifest under the tag ref, or under its digest if ref is empty.
 func (r *Repository) PushManifest(ctx context.Context, ref string, d bundle.Descriptor, data []byte) error {
 	_, err := r.pushManifest(ctx, ref, d, data)
 	return err
 }
 
-// DeleteTag removes a tag, if the registry does that (distribution-spec 1.1,
-// deleting tags); where it does not, the tag stays and that is no error.
+// DeleteTag removes a tag (distribution-spec 1.1, deleting tags). If the registry refuses,
+// the tag stays, and DeleteTag returns nil.
 func (r *Repository) DeleteTag(ctx context.Context, tag string) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodDelete, r.url("manifests/%s", tag), nil)
 	if err != nil {
@@ -179,8 +178,8 @@ func (r *Repository) DeleteTag(ctx context.Context, tag string) error {
 	}
 	res, err := r.do(req, http.StatusAccepted, http.StatusOK, http.StatusNoContent)
 	var status *statusError
-	// Some registries do not delete tags (405, 400), some keep one for ever, and many an
-	// account that fills one may not delete: what needs the place is not kept from it.
+	// Some registries do not delete tags (405, 400), some keep tags for ever, and accounts
+	// that may push often may not delete. This must not stop the caller.
 	if errors.As(err, &status) && status.code >= 400 && status.code < 500 && status.code != http.StatusTooManyRequests &&
 		status.code != http.StatusRequestTimeout {
 		return nil
@@ -191,12 +190,12 @@ func (r *Repository) DeleteTag(ctx context.Context, tag string) error {
 	return res.Body.Close()
 }
 
-// PushReferrer puts a manifest that refers to another, and lists it: a registry
-// that does not implement the referrers API gets a list under the tag sha256-HEX
-// (distribution-spec 1.1, pushing manifests with subject). Two calls about one
-// subject must not run at the same time; if another machine overwrites the list
-// before this call returns, the call repeats it. A registry on which no list can be
-// kept has the manifest all the same, and that is not an error.
+// PushReferrer pushes a manifest that refers to another. On a registry that does not
+// implement the referrers API, it adds the manifest to the list under the tag sha256-HEX
+// (distribution-spec 1.1, pushing manifests with subject). The caller must not make two
+// calls for one subject at the same time. If another machine overwrites the list before
+// PushReferrer returns, PushReferrer adds the manifest again. If the registry cannot keep
+// a list, the manifest is pushed nevertheless, and there is no error.
 func (r *Repository) PushReferrer(ctx context.Context, m *bundle.Manifest, data []byte) error {
 	kept, err := r.pushManifest(ctx, "", m.Descriptor, data)
 	if err != nil || kept || m.Subject == nil {
@@ -217,14 +216,14 @@ func (r *Repository) PushReferrer(ctx context.Context, m *bundle.Manifest, data 
 	)
 }
 
-// errUnlisted marks a registry on which no list of referrers can be kept.
+// errUnlisted marks a registry that cannot keep a list of referrers.
 var errUnlisted = errors.New("no list of referrers can be kept")
 
 // list adds a manifest to its subject's list of referrers under the tag, and reports
-// whether it was listed already. After it has added the manifest, call it again. The
-// error is errUnlisted where the tag holds something else, which is left alone, where
-// the registry refuses the list, and where the tag leads to the subject: whether the
-// list is kept there cannot be seen.
+// whether the manifest was listed already. If not, the caller must call list again to
+// check. The error is errUnlisted if the tag holds something else, which is kept; if the
+// registry refuses the list; or if the tag resolves to the subject, so that the list
+// cannot be read back.
 func (r *Repository) list(ctx context.Context, m *bundle.Manifest) (listed bool, err error) {
 	list, err := r.taggedReferrers(ctx, m.Subject.Digest)
 	unseen := errors.Is(err, errSubject)
@@ -234,7 +233,7 @@ func (r *Repository) list(ctx context.Context, m *bundle.Manifest) (listed bool,
 	case err != nil && !unseen && !errors.Is(err, ErrNotFound):
 		return false, err
 	case slices.ContainsFunc(list, func(d bundle.Descriptor) bool { return d.Digest == "" }):
-		return false, errUnlisted // an entry would be lost
+		return false, errUnlisted // rewriting the list would lose an entry
 	}
 	own := m.Descriptor
 	own.Platform, own.ArtifactType, own.Annotations = nil, m.ArtifactType, m.Annotations
@@ -249,8 +248,8 @@ func (r *Repository) list(ctx context.Context, m *bundle.Manifest) (listed bool,
 	return false, err
 }
 
-// pushManifest reports whether the registry keeps a list of what refers to the
-// manifest's subject.
+// pushManifest pushes a manifest. kept reports whether the registry itself lists the
+// manifest as a referrer of its subject.
 func (r *Repository) pushManifest(ctx context.Context, ref string, d bundle.Descriptor, data []byte) (kept bool, err error) {
 	if ref == "" {
 		ref = string(d.Digest)
@@ -271,10 +270,11 @@ func (r *Repository) pushManifest(ctx context.Context, ref string, d bundle.Desc
 	return kept, err
 }
 
-// TakesManifests reports whether the registry takes manifests of a media type. It pushes
-// one that is not valid, which a registry refuses for another reason if it takes the
-// type. A registry that accepts even that one is asked to remove it. Any answer other
-// than 415 counts as yes: some registries fail with 500 on what they cannot parse.
+// TakesManifests reports whether the registry accepts manifests of a media type. It pushes
+// an invalid manifest, which a registry that accepts the type refuses for another reason.
+// If a registry accepts the manifest, TakesManifests asks it to delete the manifest. Any
+// answer except 415 counts as yes: some registries fail with 500 if they cannot parse a
+// manifest.
 func (r *Repository) TakesManifests(ctx context.Context, mediaType string) (bool, error) {
 	data := []byte("{}")
 	d := bundle.Descriptor{MediaType: mediaType, Digest: bundle.DigestOf(data), Size: int64(len(data))}
@@ -282,7 +282,7 @@ func (r *Repository) TakesManifests(ctx context.Context, mediaType string) (bool
 	var status *statusError
 	switch {
 	case err == nil:
-		_ = r.DeleteTag(ctx, string(d.Digest)) // what stays is in no index and has no tag
+		_ = r.DeleteTag(ctx, string(d.Digest)) // a manifest that stays is in no index and has no tag
 		return true, nil
 	case Unsupported(err):
 		return false, nil
@@ -292,31 +292,30 @@ func (r *Repository) TakesManifests(ctx context.Context, mediaType string) (bool
 	return false, err
 }
 
-// Unsupported reports whether the registry does not take the media type of what was
-// pushed.
+// Unsupported reports whether err is the registry's refusal of a media type (415).
 func Unsupported(err error) bool {
 	var status *statusError
 	return errors.As(err, &status) && status.code == http.StatusUnsupportedMediaType
 }
 
-// Refused reports whether the registry understood a manifest and did not want
-// it, as it may an index whose children it does not have.
+// Refused reports whether err is the registry's refusal of a manifest (400, 404 or 422),
+// for example of an index whose children it lacks.
 func Refused(err error) bool {
 	var status *statusError
 	return errors.As(err, &status) &&
 		(status.code == http.StatusBadRequest || status.code == http.StatusNotFound || status.code == http.StatusUnprocessableEntity)
 }
 
-// Missing reports whether the registry does not have what a manifest that was
-// pushed names, although it may have said that it has.
+// Missing reports whether err means that the registry lacks content that a pushed manifest
+// names, even if it reported that content as present before.
 func Missing(err error) bool {
 	var status *statusError
 	return errors.As(err, &status) && slices.Contains([]string{"BLOB_UNKNOWN", "MANIFEST_BLOB_UNKNOWN", "MANIFEST_UNKNOWN"}, status.reason)
 }
 
-// Immutable reports whether the registry refused a tag and would refuse it again: each
-// registry has its own status for a tag that must not move (400 ECR, 403 and 405 ACR, 409
-// Quay, 412 Harbor).
+// Immutable reports whether the registry refused a tag and would refuse it again.
+// Registries use different statuses for a tag that must not move (400 ECR, 403 and 405
+// ACR, 409 Quay, 412 Harbor).
 func Immutable(err error) bool {
 	var status *statusError
 	if !errors.As(err, &status) || Missing(err) {
@@ -329,18 +328,17 @@ func Immutable(err error) bool {
 	return status.code >= 400 && status.code < 500
 }
 
-// Denied reports whether the registry did not let the account do what it tried.
+// Denied reports whether the registry denied the account access (401 or 403).
 func Denied(err error) bool {
 	var status *statusError
 	return errors.As(err, &status) && (status.code == http.StatusUnauthorized || status.code == http.StatusForbidden)
 }
 
-// uploadBody counts what is read from it and remembers an error other than
-// io.EOF. The transport may read in a goroutine of its own, also after the
-// answer has come.
+// uploadBody counts the bytes that are read from it, and records an error other than
+// io.EOF. The transport may read in another goroutine, even after the answer.
 type uploadBody struct {
 	r        io.Reader
-	progress func(n int) // called before each read with 0, and with what it brought
+	progress func(n int) // called with 0 before each read, and with the bytes read after it
 	mu       sync.Mutex
 	n        int64
 	err      error
@@ -371,11 +369,11 @@ func (b *uploadBody) sent() int64 {
 	return b.n
 }
 
-// maxTags bounds a list of tags, in bytes.
+// maxTags bounds the part of a list of tags that is read, in bytes.
 const maxTags = 4 << 20
 
-// Tags lists the tags of the repository (distribution-spec, listing tags), the
-// first page of them.
+// Tags returns the first page of the repository's tags, of 1,000 tags at most
+// (distribution-spec, listing tags).
 func (r *Repository) Tags(ctx context.Context) (tags []string, err error) {
 	err = r.patience.retry(ctx, func() error {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.url("tags/list?n=1000"), nil)

@@ -14,9 +14,9 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
-// Absent reports whether the registry says that it has no manifest under a tag. It asks
-// without fetching, which registries do not count; false also means that no clear answer
-// came, so that fetching finds out.
+// Absent reports whether the registry answers that a tag does not exist. It sends HEAD,
+// which registries do not count as a download. Without a clear answer it returns false,
+// and the caller must fetch the manifest to find out.
 func (r *Repository) Absent(ctx context.Context, tag string) bool {
 	ctx, cancel := r.patience.bound(ctx, 1)
 	defer cancel()
@@ -30,17 +30,17 @@ func (r *Repository) Absent(ctx context.Context, tag string) bool {
 }
 
 const (
-	// maxPages bounds the answers that one list may have.
+	// maxPages bounds the pages of one list.
 	maxPages = 100
-	// maxReferrers bounds the manifests that are listed, each of which is remembered.
+	// maxReferrers bounds the manifests in one list, which is held in memory.
 	maxReferrers = 1000
 )
 
-// Referrers lists the manifests that refer to a digest (distribution-spec 1.1,
-// listing referrers), all pages of it. Where the registry does not implement that
-// API, it returns the list under the tag that clients then keep (sha256-HEX).
-// Entries are as the registry sent them: one that is not a descriptor is the zero
-// Descriptor. With an error comes what was listed before it.
+// Referrers returns the manifests that refer to a digest, from all pages of the list
+// (distribution-spec 1.1, listing referrers). If the registry does not implement that API,
+// Referrers returns the list that clients keep under the tag sha256-HEX. Entries are not
+// checked: an entry that is not a descriptor becomes the zero Descriptor. With an error,
+// Referrers returns the entries that it read before.
 func (r *Repository) Referrers(ctx context.Context, subject bundle.Digest) ([]bundle.Descriptor, error) {
 	if !r.noReferrers.Load() {
 		list, err := r.allReferrers(ctx, subject)
@@ -60,18 +60,18 @@ func (r *Repository) Referrers(ctx context.Context, subject bundle.Digest) ([]bu
 	return list, err
 }
 
-// referrersTag is the tag under which clients list what refers to a digest
+// referrersTag returns the tag under which clients list the referrers of a digest
 // (distribution-spec 1.1, referrers tag schema).
 func referrersTag(subject bundle.Digest) string {
 	return strings.Replace(string(subject), ":", "-", 1)
 }
 
-// errSubject marks a registry that takes the referrers tag for the subject's digest,
-// and answers with the subject.
+// errSubject marks a registry that reads the referrers tag as the subject's digest and
+// answers with the subject.
 var errSubject = fmt.Errorf("%w: the referrers tag leads to the subject itself", errContent)
 
 // taggedReferrers returns the list that clients keep under a tag. The error wraps
-// ErrNotFound, errSubject, or errContent if there is something else.
+// ErrNotFound, errSubject, or errContent if the tag holds something else.
 func (r *Repository) taggedReferrers(ctx context.Context, subject bundle.Digest) ([]bundle.Descriptor, error) {
 	tag := referrersTag(subject)
 	d, data, err := r.Manifest(ctx, tag)
@@ -88,8 +88,8 @@ func (r *Repository) taggedReferrers(ctx context.Context, subject bundle.Digest)
 	return list, nil
 }
 
-// allReferrers asks the referrers API for all pages. The error is errNotListed if the
-// registry does not implement it.
+// allReferrers fetches all pages from the referrers API. The error is errNotListed if the
+// registry does not implement the API.
 func (r *Repository) allReferrers(ctx context.Context, subject bundle.Digest) (list []bundle.Descriptor, err error) {
 	next := r.url("referrers/%s", subject)
 	for page := 0; next != ""; page++ {
@@ -122,8 +122,8 @@ func (r *Repository) allReferrers(ctx context.Context, subject bundle.Digest) (l
 	return list, nil
 }
 
-// parseReferrers reads a list of referrers. Null is an empty list. An entry that is
-// not a descriptor does not spoil the others.
+// parseReferrers parses a list of referrers. null is an empty list. An entry that is not a
+// descriptor becomes the zero Descriptor.
 func parseReferrers(data []byte) ([]bundle.Descriptor, error) {
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal(data, &fields); err != nil {
@@ -143,25 +143,24 @@ func parseReferrers(data []byte) ([]bundle.Descriptor, error) {
 	return list, nil
 }
 
-// errNotListed says that a registry does not know the question of what refers to a
-// manifest.
+// errNotListed marks a registry that does not implement the referrers API.
 var errNotListed = fmt.Errorf("%w: it sent something else than a list of manifests", errContent)
 
-// notListed reports whether an answer means that. Distribution-spec 1.1 wants a 404;
-// others say that they do not take the request, ask for another type, or lead to a
-// page of another host.
+// notListed reports whether err means that the registry does not implement the referrers
+// API. Distribution-spec 1.1 requires 404; some registries answer 400, 405, 406 or 501, or
+// redirect to another host.
 func notListed(err error) bool {
 	var status *statusError
 	if !errors.As(err, &status) || busy(status.code) || status.code == http.StatusRequestTimeout {
-		return false // it may answer another time
+		return false // another try may succeed
 	}
 	return status.elsewhere || slices.Contains([]int{
 		http.StatusBadRequest, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNotAcceptable, http.StatusNotImplemented,
 	}, status.code)
 }
 
-// referrers asks for one page, and returns the URL of the next. The error is
-// errNotListed where the registry does not know the question.
+// referrers fetches one page, and returns the URL of the next, or "". The error is
+// errNotListed if the registry does not implement the API.
 func (r *Repository) referrers(ctx context.Context, from string) (list []bundle.Descriptor, next string, err error) {
 	ctx, cancel := r.patience.bound(ctx, 2)
 	defer cancel()

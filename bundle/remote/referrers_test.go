@@ -5,7 +5,8 @@ import (
 	"testing"
 )
 
-// TestNotListed: who does not know the question has no referrers; who is busy may have.
+// TestNotListed checks that a registry without the referrers API is recognized, and that a
+// busy registry is not mistaken for one.
 func TestNotListed(t *testing.T) {
 	for _, c := range []struct {
 		code      int

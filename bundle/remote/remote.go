@@ -1,14 +1,19 @@
-// Package remote talks to OCI registries and web servers: it fetches for create,
-// and pushes for install --registry. Besides it only install --start opens
-// connections: to a deployment's health addresses, and to port 5000 of this host.
+// Package remote is the client for OCI registries and web servers. It fetches content for
+// create, pushes for install --registry, and reads installed bundles for oci:// references.
+// Outside this package only install --start opens connections: to a deployment's health
+// addresses, and to port 5000 of this host.
 //
-// go-containerregistry does the names and the token exchange; Docker's library reads
-// the logins. Around it this package puts what
-// the library leaves open: a host is contacted in plain http only if it, or the
-// registry that leads to it, was named for that, passwords go nowhere but to the
-// registry's own domain, redirects are few and never from https to http, every body is bounded by what
-// the descriptor says, a silent connection is given up after a while, and
-// failures that may pass are tried again as the registry asks (Retry-After).
+// go-containerregistry parses names and exchanges tokens; Docker's library reads the
+// logins. This package adds the rules that the libraries lack:
+//
+//   - A host is contacted in plain http only if it, or the registry that leads to it, was
+//     named for plain http.
+//   - Passwords are sent only to the registry's own domain.
+//   - Redirects are few, and never from https to http.
+//   - Every body is bounded, a blob by the size in its descriptor.
+//   - A connection that stays silent is closed.
+//   - Failures that may be temporary are tried again, after Retry-After if the registry
+//     sends it.
 package remote
 
 import (
@@ -36,60 +41,59 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle/disk"
 )
 
-// ErrRegistry says that a registry could not be reached, refused, or sent
-// something that it should not have sent.
+// ErrRegistry marks a registry or web server that could not be reached, refused a request,
+// or sent wrong content.
 var ErrRegistry = errors.New("registry problem")
 
-// ErrNotFound says that the registry answered, and has no such thing. It comes
-// wrapped together with ErrRegistry.
+// ErrNotFound marks content that the registry does not have. Errors that wrap it also wrap
+// ErrRegistry.
 var ErrNotFound = errors.New("not found")
 
 const (
-	// maxRedirects bounds the hops of one request.
+	// maxRedirects bounds the redirects of one request.
 	maxRedirects = 5
-	// maxHeader bounds the header of an answer, in bytes.
+	// maxHeader bounds the header of a response, in bytes.
 	maxHeader = 256 << 10
-	// connectTimeout bounds the making of a connection, and of its encryption.
+	// connectTimeout bounds the TCP connect, and separately the TLS handshake.
 	connectTimeout = 30 * time.Second
 )
 
-// Options say how registries are reached. The zero value uses https, the
-// system's certificates and the logins of podman and Docker.
+// Options configure a Client. The zero value uses https, the system's certificates and
+// the logins of podman and Docker.
 type Options struct {
-	PlainHTTP []string // HOST[:PORT] that is spoken to without TLS
-	CAFile    string   // PEM certificates accepted besides the system's
+	PlainHTTP []string // each HOST[:PORT] that is contacted without TLS
+	CAFile    string   // PEM certificates accepted in addition to the system's
 	UserAgent string
-	// Connections that stay open per host; 0 means 8.
+	// Connections is the number of idle connections kept per host; 0 means 8.
 	Connections int
-	Resolver    *net.Resolver // nil means the machine's
+	Resolver    *net.Resolver // nil means the system's
 	Patience    Patience
-	// Warn reports what is odd about the file with logins for web servers; nil
-	// discards it.
+	// Warn receives warnings about the netrc file; nil discards them.
 	Warn func(format string, args ...any)
 }
 
-// Client reaches registries. It may be used by many goroutines.
+// Client connects to registries and web servers. It is safe for concurrent use.
 type Client struct {
 	options    Options
 	roots      *x509.CertPool
 	proxy      func(*url.URL) (*url.URL, error)
-	logins     sync.Mutex                 // held while one is looked for: a credential helper may ask its user
-	mu         sync.Mutex                 // of transports
-	transports map[string]*http.Transport // by registry and host, which have certificates of their own
+	logins     sync.Mutex                 // held while a login is looked up: a credential helper may prompt the user
+	mu         sync.Mutex                 // guards transports
+	transports map[string]*http.Transport // by registry and host, because certificates differ
 	netrc      func() *netrc              // reads the file once
-	warned     sync.Once                  // that others can read it
+	warned     sync.Once                  // for the warning that other users can read the netrc file
 }
 
-// ErrCAFile says that the file given for certificate authorities holds none.
+// ErrCAFile marks a CAFile that contains no certificate authority.
 var ErrCAFile = errors.New("no certificate authority")
 
-// maxCertificates bounds a file of certificates or logins, in bytes: the authorities of a
-// whole system have 250 KB.
+// maxCertificates bounds a file of certificates or logins, in bytes. All authorities of a
+// system take 250 KB.
 const maxCertificates = 16 << 20
 
-// New returns a client. It takes the proxy (HTTPS_PROXY, HTTP_PROXY, NO_PROXY) and
-// the path of the file with logins (NETRC) from the environment as it is now. The error is about Options.CAFile: it wraps
-// ErrCAFile, or is the file system's.
+// New returns a client. It reads the proxy (HTTPS_PROXY, HTTP_PROXY, NO_PROXY) and the path
+// of the netrc file (NETRC) from the environment once. An error is about Options.CAFile: it
+// wraps ErrCAFile, or is that of reading the file.
 func New(o Options) (*Client, error) {
 	roots, err := x509.SystemCertPool()
 	if err != nil {
@@ -120,8 +124,8 @@ func New(o Options) (*Client, error) {
 	}, nil
 }
 
-// transport returns the transport by which target is reached on behalf of a registry,
-// which may be target itself.
+// transport returns the transport for target on behalf of a registry, which may be target
+// itself.
 func (c *Client) transport(registry, target string) (*http.Transport, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -145,10 +149,10 @@ func (c *Client) transport(registry, target string) (*http.Transport, error) {
 		ExpectContinueTimeout:  time.Second,
 		IdleConnTimeout:        90 * time.Second,
 		MaxIdleConnsPerHost:    c.options.Connections,
-		DisableCompression:     true, // blobs are carried as they are
+		DisableCompression:     true, // blobs are carried unchanged
 		ForceAttemptHTTP2:      true,
-		// A connection that a firewall has forgotten, or a laptop's sleep, is found out
-		// before the second try, which would go over the same one.
+		// Pings detect a connection that was lost to a firewall or a laptop's sleep.
+		// Otherwise the second try would use the same connection.
 		HTTP2:           &http.HTTP2Config{SendPingTimeout: idle / 4, PingTimeout: idle / 4},
 		ReadBufferSize:  64 << 10,
 		WriteBufferSize: 64 << 10,
@@ -157,18 +161,17 @@ func (c *Client) transport(registry, target string) (*http.Transport, error) {
 	return t, nil
 }
 
-// Action is what a login has to permit.
+// Action is the access that a login must grant.
 type Action int
 
-// Pull fetches, Push also writes.
+// Pull is read access. Push is read and write access.
 const (
 	Pull Action = iota
 	Push
 )
 
-// Repository connects to HOST[:PORT]/NAME and logs in if the registry asks for
-// it. From names further repositories of the same registry that blobs may be
-// mounted from.
+// Repository connects to HOST[:PORT]/NAME and logs in if the registry requires it. from
+// names further repositories of the same registry from which blobs may be mounted.
 func (c *Client) Repository(ctx context.Context, host, repository string, action Action, from ...string) (*Repository, error) {
 	plain := slices.Contains(c.options.PlainHTTP, host)
 	opts := []name.Option{name.WeakValidation}
@@ -180,8 +183,8 @@ func (c *Client) Repository(ctx context.Context, host, repository string, action
 		return nil, fmt.Errorf("%w: %s/%s: %w", ErrRegistry, host, repository, err)
 	}
 	if repo.RegistryStr() != host && host != "docker.io" {
-		// The library takes a first component without dot and port for a part of
-		// Docker Hub's names, and would go there, with the login for it.
+		// The library reads a first component without a dot or a port as part of a name
+		// on Docker Hub, and would contact Docker Hub with the login for it.
 		return nil, fmt.Errorf("%w: %q is not a registry's host; write it with a dot or a port, such as %s:443", ErrRegistry, host, host)
 	}
 	r := &Repository{
@@ -191,7 +194,7 @@ func (c *Client) Repository(ctx context.Context, host, repository string, action
 	if plain {
 		r.scheme = "http"
 	}
-	base, err := c.transport(host, host) // an error in its certificates is not the network's
+	base, err := c.transport(host, host) // fails on bad certificate files
 	if err != nil {
 		return nil, err
 	}
@@ -217,7 +220,7 @@ func (c *Client) Repository(ctx context.Context, host, repository string, action
 	}
 	inner = transport.NewUserAgent(inner, c.options.UserAgent)
 	err = r.patience.retry(ctx, func() error {
-		// The library reads the answers to the end, and they may have none.
+		// The library reads responses to their end, which may never come.
 		bounded, cancel := r.patience.bound(ctx, 3)
 		defer cancel()
 		rt, err := transport.NewWithContext(bounded, repo.Registry, authn.FromConfig(l.AuthConfig), inner, scopes)
@@ -230,8 +233,9 @@ func (c *Client) Repository(ctx context.Context, host, repository string, action
 	return r, err
 }
 
-// unreached picks what the registry did out of what the library says where it asked
-// with TLS and without: guard refuses one of the two, which is nobody's failure.
+// unreached returns the error of the scheme that was allowed. If the library tries both
+// https and http, guard rejects one of them. unreached also rewords the errors of a server
+// that is not a registry and of a server that does not answer plain http.
 func (r *Repository) unreached(err error) error {
 	var lib *transport.Error
 	var sent *sentError
@@ -255,41 +259,41 @@ func (r *Repository) unreached(err error) error {
 	return err
 }
 
-// sentError is the failure of a request without TLS that guard let through.
+// sentError is the failure of a request to a plain-http registry that guard accepted.
 type sentError struct{ error }
 
 func (e *sentError) Unwrap() error { return e.error }
 
-// checkRedirect bounds the hops and keeps what began encrypted encrypted.
+// checkRedirect limits the number of redirects, and refuses a redirect from https to http.
 func checkRedirect(req *http.Request, via []*http.Request) error {
 	if len(via) > maxRedirects {
 		return fmt.Errorf("more than %d redirects", maxRedirects)
 	}
-	req.Header.Del("Referer") // a query may hold a signature
+	req.Header.Del("Referer") // its query may contain a signature
 	if via[0].URL.Scheme == "https" && req.URL.Scheme != "https" {
 		return fmt.Errorf("it redirects from https to %s://%s", req.URL.Scheme, req.URL.Host)
 	}
 	return nil
 }
 
-// guard sees every request before it leaves, whichever library made it.
+// guard checks every request before it is sent, including the libraries' own requests.
 type guard struct {
-	registry string // host as the library spells it
-	plain    bool   // it was named for plain http, and so is what it leads to
+	registry string // host, as the library spells it
+	plain    bool   // plain http is allowed, also for hosts to which the registry leads
 	next     http.RoundTripper
-	// elsewhere returns the transport for another host, which gets no client certificate
-	// of the registry's. Nil means next.
+	// elsewhere returns the transport for another host, which does not get the registry's
+	// client certificate. nil means next.
 	elsewhere func(host string) (*http.Transport, error)
 	idle      time.Duration
-	secrets   *secrets // learns what is sent as a login
+	secrets   *secrets // collects the credentials that are sent
 }
 
-// errRefused marks what this side refuses to send; trying again is no use.
+// errRefused marks a request that the client refuses to send. It is not tried again.
 var errRefused = errors.New("refused by this side")
 
-// check refuses a request that would break a promise: to encrypt, and to send logins and
-// data to nobody but the registry. Own says that it is for the registry. The error wraps
-// errRefused.
+// check refuses a request that would be sent unencrypted without permission, or that would
+// send a login or data outside the registry's domain. own reports that the request is for
+// the registry itself. The error wraps errRefused.
 func (g guard) check(req *http.Request, own bool) error {
 	reads := req.Method == http.MethodGet || req.Method == http.MethodHead
 	login := strings.HasPrefix(req.Header.Get("Authorization"), "Basic ")
@@ -311,7 +315,7 @@ func (g guard) check(req *http.Request, own bool) error {
 	return nil
 }
 
-// RoundTrip sends a request that check accepts.
+// RoundTrip sends a request if check accepts it.
 func (g guard) RoundTrip(req *http.Request) (*http.Response, error) {
 	own := withoutPort(req.URL.Host, req.URL.Scheme) == withoutPort(g.registry, req.URL.Scheme)
 	if err := g.check(req, own); err != nil {
@@ -327,7 +331,7 @@ func (g guard) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	res, err := watch(next, req, g.idle)
 	if err == nil && busy(res.StatusCode) {
-		status := statusOf(res, g.secrets) // the library knows neither Retry-After nor bounds of what is shown
+		status := statusOf(res, g.secrets) // the library ignores Retry-After and does not bound the text
 		status.elsewhere = !own
 		err = status
 	}
@@ -337,15 +341,15 @@ func (g guard) RoundTrip(req *http.Request) (*http.Response, error) {
 	case own && g.plain:
 		return nil, &sentError{err}
 	}
-	return nil, err // net/http wants the types of crypto/tls
+	return nil, err // unwrapped: net/http checks for types of crypto/tls
 }
 
-// elsewhere returns how the hosts are reached to which a registry leads.
+// elsewhere returns the transports for hosts to which a registry leads.
 func (c *Client) elsewhere(registry string) func(host string) (*http.Transport, error) {
 	return func(host string) (*http.Transport, error) { return c.transport(registry, host) }
 }
 
-// withoutPort takes the port away that a scheme has anyway.
+// withoutPort removes the default port of a scheme from a host.
 func withoutPort(host, scheme string) string {
 	return strings.TrimSuffix(host, map[string]string{"http": ":80", "https": ":443"}[scheme])
 }

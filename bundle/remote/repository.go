@@ -16,25 +16,25 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
-// errContent marks bytes that a registry should not have sent.
+// errContent marks wrong content that a registry or web server sent.
 var errContent = errors.New("wrong content")
 
 var manifestTypes = []string{
 	bundle.TypeOCIIndex, bundle.TypeOCIManifest, bundle.TypeDockerList, bundle.TypeDockerManifest,
 }
 
-// Repository is one repository of one registry, with a login if it needs one.
+// Repository is a client for one repository of a registry, logged in if necessary.
 type Repository struct {
 	client   *http.Client
 	scheme   string
-	host     string // as the user gave it
-	registry string // as the library spells it; docker.io has its registry elsewhere
+	host     string // as the user wrote it
+	registry string // as the library spells it; the registry of docker.io is on another host
 	name     string
-	auth     string // who we are, for messages
+	auth     string // user or token owner, for messages
 	patience Patience
-	secrets  *secrets // what messages must not hold
+	secrets  *secrets // hidden in messages
 
-	noReferrers atomic.Bool // it does not list them
+	noReferrers atomic.Bool // the registry does not implement the referrers API
 }
 
 func (r *Repository) url(format string, args ...any) string {
@@ -44,8 +44,8 @@ func (r *Repository) url(format string, args ...any) string {
 // String returns HOST/NAME.
 func (r *Repository) String() string { return r.host + "/" + r.name }
 
-// do sends one request. Any status that is not among want is an error, and so is
-// content in a coding.
+// do sends one request. A status that is not in want is an error, and so is content in a
+// coding.
 func (r *Repository) do(req *http.Request, want ...int) (*http.Response, error) {
 	res, err := r.send(req, want...)
 	if err != nil {
@@ -57,13 +57,13 @@ func (r *Repository) do(req *http.Request, want ...int) (*http.Response, error) 
 	return res, nil
 }
 
-// send sends one request. Any status that is not among want is an error.
+// send sends one request. A status that is not in want is an error.
 func (r *Repository) send(req *http.Request, want ...int) (*http.Response, error) {
 	res, err := r.client.Do(req)
 	if err != nil {
 		var u *url.Error
 		if errors.As(err, &u) {
-			err = u.Err // the message names the host already
+			err = u.Err // messages already name the host
 		}
 		return nil, err
 	}
@@ -78,11 +78,11 @@ func (r *Repository) send(req *http.Request, want ...int) (*http.Response, error
 	return res, nil
 }
 
-// redirected reports whether the answer is to a request that an earlier answer led to.
+// redirected reports whether a response came after a redirect.
 func redirected(res *http.Response) bool { return res.Request.Response != nil }
 
-// Manifest fetches a manifest or index by tag or digest. The descriptor has the
-// type, digest and size; the bytes are those that the registry sent.
+// Manifest fetches a manifest or index by tag or digest. It returns a descriptor with
+// media type, digest and size, and the bytes as sent.
 func (r *Repository) Manifest(ctx context.Context, ref string) (d bundle.Descriptor, data []byte, err error) {
 	err = r.patience.retry(ctx, func() error {
 		d, data, err = r.manifest(ctx, ref)
@@ -128,13 +128,13 @@ func (r *Repository) manifest(ctx context.Context, ref string) (bundle.Descripto
 	return d, data, nil
 }
 
-// Transfer is a blob on its way from a registry. The zero value is its
-// beginning; Hash and Have let it begin where an earlier one ended.
+// Transfer is the state of a download. The zero value starts a download; Hash and Have
+// continue an earlier one.
 type Transfer struct {
 	Hash   hash.Hash   // of the first Have bytes; nil means a new sha256
-	Have   int64       // bytes that are written and good as far as anybody knows
-	Buffer []byte      // nil means one of its own
-	Done   func(int64) // gets each number of bytes, negative where they are fetched again; may be nil
+	Have   int64       // bytes written so far
+	Buffer []byte      // nil allocates one
+	Done   func(int64) // gets the number of bytes of each step, negative if bytes must be fetched again; may be nil
 
 	from     source
 	d        bundle.Descriptor
@@ -143,29 +143,28 @@ type Transfer struct {
 	restarts int
 	kind     string // Content-Type of the last answer
 	coding   string // Content-Encoding of the last answer, or ""
-	version  string // by which the server knows what it has sent so far (RFC 9110, section 8.8), or ""
+	version  string // strong ETag or Last-Modified of the last whole response (RFC 9110, section 8.8), or ""
 }
 
-// source is where a transfer comes from.
+// source is the origin of a transfer.
 type source struct {
 	url    string
 	do     func(req *http.Request, want ...int) (*http.Response, error)
-	failed func(err error) error // words an error for people
+	failed func(err error) error // words an error for users
 
 	patience Patience
 }
 
-// bufferSize is what one read from a connection can bring, in bytes.
+// bufferSize bounds one read from a connection, in bytes.
 const bufferSize = 256 << 10
 
-// minProgress is what a set of tries has to bring to be followed by another, in
-// bytes: a connection that ends after each byte is not worth millions of them.
+// minProgress is the number of bytes that a set of tries must fetch to earn another set.
+// Otherwise a connection that ends after each byte would cause millions of tries.
 const minProgress = 64 << 10
 
-// Fetch writes the blob that d describes to w, from offset t.Have on, and
-// verifies it as a whole. A connection that breaks is taken up again where it
-// broke; from a registry that serves no ranges the blob is fetched from its
-// start. T, which may be nil, tells at any time how far it has come.
+// Fetch writes the blob that d describes to w, from offset t.Have on, and verifies the
+// whole blob. After a broken connection it continues at the same offset, or starts again if
+// the registry does not serve ranges. t, which may be nil, records the progress.
 func (r *Repository) Fetch(ctx context.Context, d bundle.Descriptor, w io.WriterAt, t *Transfer) error {
 	return fetch(ctx, source{r.url("blobs/%s", d.Digest), r.send, func(err error) error {
 		return r.failed(fmt.Sprintf("fetching blob %s of %s", d.Digest, r.name), err)
@@ -182,7 +181,7 @@ func fetch(ctx context.Context, from source, d bundle.Descriptor, w io.WriterAt,
 		err := from.patience.retry(ctx, func() error {
 			err := t.more(ctx)
 			if err != nil && t.Have-before >= minProgress && ctx.Err() == nil && passing(err) {
-				return nil // progress: a fresh set of tries
+				return nil // enough progress for a new set of tries
 			}
 			if err != nil {
 				return from.failed(err)
@@ -195,7 +194,7 @@ func fetch(ctx context.Context, from source, d bundle.Descriptor, w io.WriterAt,
 	}
 }
 
-// begin says what is transferred, from where and to where.
+// begin sets the source, the blob and the destination, and the defaults.
 func (t *Transfer) begin(from source, d bundle.Descriptor, w io.WriterAt) {
 	t.from, t.d, t.w = from, d, w
 	if t.Hash == nil {
@@ -215,9 +214,9 @@ func (t *Transfer) restart() {
 	t.Have = 0
 }
 
-// more asks for what is missing and reads as far as the connection goes.
+// more requests the missing bytes and reads until the response ends or fails.
 func (t *Transfer) more(ctx context.Context) (err error) {
-	if t.Have > 0 && t.Have == t.d.Size { // the connection broke behind the last byte
+	if t.Have > 0 && t.Have == t.d.Size { // the connection broke after the last byte
 		return t.finish()
 	}
 	req, err := t.request(ctx)
@@ -228,7 +227,7 @@ func (t *Transfer) more(ctx context.Context) (err error) {
 	if err != nil {
 		var status *statusError
 		if t.Have > 0 && errors.As(err, &status) && status.code == http.StatusRequestedRangeNotSatisfiable {
-			t.restart() // it does not understand what it was asked
+			t.restart() // without a range
 			return errors.New("it refuses ranges: " + status.Error())
 		}
 		return err
@@ -253,8 +252,8 @@ func (t *Transfer) more(ctx context.Context) (err error) {
 	}
 }
 
-// request asks for what is missing (RFC 9110, section 14). Where no digest judges the whole,
-// all of it has to be of one version.
+// request returns the request for the missing bytes (RFC 9110, section 14). Without a
+// digest to verify the whole, it makes sure that all bytes are of one version.
 func (t *Transfer) request(ctx context.Context) (*http.Request, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, t.from.url, nil)
 	if err != nil {
@@ -273,8 +272,8 @@ func (t *Transfer) request(ctx context.Context) (*http.Request, error) {
 	return req, nil
 }
 
-// accept reads the header of an answer, and refuses one that is of other bytes than were
-// asked for. Errors wrap errContent, or are a codingError.
+// accept checks the header of a response, and refuses a response with other bytes than
+// requested. Errors wrap errContent.
 func (t *Transfer) accept(res *http.Response) error {
 	t.kind, t.coding = res.Header.Get("Content-Type"), codingOf(res)
 	sent := res.Header.Get("Content-Range")
@@ -318,8 +317,8 @@ func (t *Transfer) write(n int) error {
 	return nil
 }
 
-// wrong returns the reason why bytes as sent are not those of the descriptor: their
-// coding, if they have one, or else err.
+// wrong returns the reason why the bytes as sent do not match the descriptor: a
+// codingError if the response has a coding, or else err.
 func (t *Transfer) wrong(err error) error {
 	if t.coding != "" {
 		return &codingError{t.coding}
@@ -327,16 +326,16 @@ func (t *Transfer) wrong(err error) error {
 	return err
 }
 
-// finish judges what was read when the body ended.
+// finish checks size and digest after the end of a body.
 func (t *Transfer) finish() error {
 	page := ""
 	if strings.HasPrefix(t.kind, "text/html") {
-		page = ", a web page" // of somebody in between who wants a login, it may be
+		page = ", a web page" // perhaps the login page of a network in between
 	}
 	if t.Have < t.d.Size {
 		return t.wrong(fmt.Errorf("it sent %d of %d bytes%s: %w", t.Have, t.d.Size, page, io.ErrUnexpectedEOF))
 	}
-	if got := bundle.DigestFrom(t.Hash.Sum(nil)); t.d.Digest != "" && got != t.d.Digest { // empty: nobody knows it yet
+	if got := bundle.DigestFrom(t.Hash.Sum(nil)); t.d.Digest != "" && got != t.d.Digest { // an empty digest is unknown
 		t.restart()
 		if t.restarts++; t.restarts < 2 {
 			return t.wrong(errors.New("it sent other bytes than the digest says"))
@@ -347,7 +346,7 @@ func (t *Transfer) finish() error {
 	return nil
 }
 
-// localError is a failure of this side: its disk, or the bundle it reads.
+// localError is a failure on this machine, of the disk or of the bundle that is read.
 type localError struct{ err error }
 
 func (e *localError) Error() string { return e.err.Error() }

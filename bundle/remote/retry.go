@@ -24,21 +24,21 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
-// tries bounds the attempts at one request without progress.
+// tries bounds the attempts of one request that makes no progress.
 const tries = 5
 
-// statusError is an answer that is not the one hoped for.
+// statusError is a response with an unwanted status.
 type statusError struct {
 	code       int
 	retryAfter time.Duration
-	reason     string // the registry's word for it, such as MANIFEST_BLOB_UNKNOWN
+	reason     string // the registry's error code, such as MANIFEST_BLOB_UNKNOWN
 	text       string
-	elsewhere  bool   // it is not the registry's, but of a host to which that led
-	leadsTo    string // the host that answered, if a redirect led there
+	elsewhere  bool   // another host than the registry answered
+	leadsTo    string // the host that answered, after a redirect
 }
 
-// busy reports whether a server says that another time may be better, or that it
-// is the server that is wrong.
+// busy reports whether a status is 429 or a server error, so that a later try may succeed.
+// 501 and 507 are excluded.
 func busy(code int) bool {
 	return code == http.StatusTooManyRequests || code >= 500 && code != http.StatusNotImplemented && code != http.StatusInsufficientStorage
 }
@@ -49,7 +49,7 @@ func (e *statusError) Error() string {
 		who = e.leadsTo + ", to which it leads,"
 	}
 	s := fmt.Sprintf("%s answered %d", who, e.code)
-	if e.code != http.StatusNotFound { // which ErrNotFound says
+	if e.code != http.StatusNotFound { // ErrNotFound has this text
 		s += " " + http.StatusText(e.code)
 	}
 	if e.text != "" {
@@ -58,10 +58,10 @@ func (e *statusError) Error() string {
 	return s
 }
 
-// statusOf turns a response into an error and closes its body. The text is the
-// registry's own, shortened, without control characters and without secrets.
+// statusOf returns a response as an error and closes its body. The text is that of the
+// registry, shortened, without control characters and without secrets.
 func statusOf(res *http.Response, s *secrets) *statusError {
-	body, _ := io.ReadAll(io.LimitReader(res.Body, 2048)) // only to show it
+	body, _ := io.ReadAll(io.LimitReader(res.Body, 2048)) // only for the message
 	_ = res.Body.Close()
 	e := &statusError{code: res.StatusCode}
 	var doc struct { // distribution-spec, error codes
@@ -72,17 +72,17 @@ func statusOf(res *http.Response, s *secrets) *statusError {
 		body = []byte(cmp.Or(doc.Errors[0].Message, e.reason))
 	}
 	if !strings.Contains(res.Header.Get("Content-Type"), "html") {
-		e.text = shown(s.hide(string(body))) // before it is cut
+		e.text = shown(s.hide(string(body))) // hide secrets before the text is cut
 	}
 	e.retryAfter = retryAfter(res.Header)
 	return e
 }
 
-// maxText bounds what is shown of an answer, in bytes.
+// maxText bounds a server's text in a message, in bytes.
 const maxText = 300
 
-// shown makes a server's words fit for a terminal: one line, short, and without
-// anything that moves a cursor or turns the direction of writing.
+// shown makes a server's text safe for a terminal: one short line, without characters that
+// move the cursor or change the writing direction.
 func shown(text string) string {
 	text = strings.TrimSpace(strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {
@@ -96,11 +96,11 @@ func shown(text string) string {
 	return text
 }
 
-// maxSeconds is more than anybody waits, and less than overflows.
+// maxSeconds bounds Retry-After, so that the duration does not overflow.
 const maxSeconds = 1 << 30
 
-// retryAfter returns how long a server asks to be left alone (RFC 9110, section
-// 10.2.3), or 0. A date counts from the server's own, as clocks differ.
+// retryAfter returns how long a server asks the client to wait (RFC 9110, section 10.2.3),
+// or 0. A date is compared with the server's own Date, because clocks differ.
 func retryAfter(h http.Header) time.Duration {
 	after := strings.TrimSpace(h.Get("Retry-After"))
 	if s, err := strconv.ParseUint(after, 10, 64); err == nil || errors.Is(err, strconv.ErrRange) {
@@ -117,7 +117,7 @@ func retryAfter(h http.Header) time.Duration {
 	return max(t.Sub(now), 0)
 }
 
-// retry calls op until it succeeds, fails for good, or has failed too often.
+// retry calls op until it succeeds, fails permanently, or has failed tries times.
 func (p Patience) retry(ctx context.Context, op func() error) error {
 	_, err := backoff.Retry(ctx, func() (struct{}, error) {
 		err := op()
@@ -141,8 +141,8 @@ func (p Patience) retry(ctx context.Context, op func() error) error {
 	return err
 }
 
-// asked is an error with the wait that the server asked for, which is not for
-// people.
+// asked is an error with the wait that the server requested. The wait is not part of the
+// message.
 type asked struct {
 	error
 	wait *backoff.RetryAfterError
@@ -182,15 +182,15 @@ func passing(err error) bool {
 	case errors.As(err, &dns):
 		return !dns.IsNotFound
 	default:
-		return !strings.Contains(err.Error(), "redirect") // net/http has no type for it
+		return !strings.Contains(err.Error(), "redirect") // net/http has no type for this error
 	}
 	return code == http.StatusRequestTimeout || busy(code)
 }
 
-// failed words an error for people: what was tried, where, and what to do.
+// failed words an error for users: the action, the host, and advice.
 func (r *Repository) failed(doing string, err error) error {
-	var syntax *json.SyntaxError                                                                 // of the library, which reads tokens alone
-	if errors.As(err, &syntax) || strings.Contains(err.Error(), "no token in bearer response") { // followed by all of it
+	var syntax *json.SyntaxError                                                                 // the library parses JSON only in token responses
+	if errors.As(err, &syntax) || strings.Contains(err.Error(), "no token in bearer response") { // the library appends the response
 		err = fmt.Errorf("%w: where it sends for a token there is none to be had", errContent)
 	}
 	denied := fmt.Sprintf("; asked as %s: log in with docker login %s or podman login %[2]s", r.auth, r.host)
@@ -201,11 +201,11 @@ func (r *Repository) failed(doing string, err error) error {
 	return failed(doing, r.host, denied, r.secrets, err)
 }
 
-// failed does that for any host; denied is the advice where it asks for a login.
+// failed does the same for any host. denied is the advice if the host denies access.
 func failed(doing, host, denied string, s *secrets, err error) error {
 	var local *localError
 	if errors.As(err, &local) {
-		return local // it is not the registry's
+		return local // not the registry's fault
 	}
 	var lib *transport.Error
 	if errors.As(err, &lib) {
@@ -213,7 +213,7 @@ func failed(doing, host, denied string, s *secrets, err error) error {
 	}
 	var u *url.Error
 	if errors.As(err, &u) && u.Error() == err.Error() {
-		err = u.Err // the message names the host already
+		err = u.Err // the message already names the host
 	}
 	hint, err := advice(host, denied, err)
 	err = fmt.Errorf("%w: %s at %s: %w%s", ErrRegistry, doing, host, err, hint)
@@ -223,7 +223,7 @@ func failed(doing, host, denied string, s *secrets, err error) error {
 	return err
 }
 
-// statusOfLibrary says what the library's error says, within bounds.
+// statusOfLibrary converts the library's error, with a bounded text.
 func statusOfLibrary(lib *transport.Error, s *secrets) *statusError {
 	e := &statusError{code: lib.StatusCode}
 	if len(lib.Errors) > 0 {
@@ -233,8 +233,8 @@ func statusOfLibrary(lib *transport.Error, s *secrets) *statusError {
 	return e
 }
 
-// advice returns what to do about an error, and the error in words that say more,
-// where there are some.
+// advice returns a hint about an error, or "", and the error, with a better wording if
+// there is one.
 func advice(host, denied string, err error) (hint string, better error) {
 	var status *statusError
 	if errors.As(err, &status) {
@@ -248,7 +248,7 @@ func advice(host, denied string, err error) (hint string, better error) {
 	return "", err
 }
 
-// statusAdvice is the advice about an answer. Denied is what to do where access is denied.
+// statusAdvice returns the advice about a status. denied is the advice if access is denied.
 func statusAdvice(status *statusError, denied string, err error) (hint string, better error) {
 	switch status.code {
 	case http.StatusUnauthorized, http.StatusForbidden:
@@ -274,7 +274,7 @@ func statusAdvice(status *statusError, denied string, err error) (hint string, b
 	return "", err
 }
 
-// proxyAdvice is the advice about a proxy; nil if the error is not about one.
+// proxyAdvice returns the advice about a proxy. better is nil if err is not about a proxy.
 func proxyAdvice(host string, err error) (hint string, better error) {
 	var proxy *proxyError
 	var op *net.OpError
@@ -289,7 +289,8 @@ func proxyAdvice(host string, err error) (hint string, better error) {
 	return "", nil
 }
 
-// connectionAdvice is the advice about a connection; nil if the error is not about one.
+// connectionAdvice returns the advice about a connection. better is nil if err is not about
+// a connection.
 func connectionAdvice(host string, err error) (hint string, better error) {
 	const network = "; check the name, and this machine's network"
 	var op *net.OpError
@@ -311,7 +312,7 @@ func connectionAdvice(host string, err error) (hint string, better error) {
 	return "", nil
 }
 
-// certificateAdvice is the advice about TLS; nil if the error is not about that.
+// certificateAdvice returns the advice about TLS. better is nil if err is not about TLS.
 func certificateAdvice(host string, err error) (hint string, better error) {
 	var unknownCA x509.UnknownAuthorityError
 	var wrongHost x509.HostnameError
@@ -331,7 +332,7 @@ func certificateAdvice(host string, err error) (hint string, better error) {
 	return "", nil
 }
 
-// notValidNow words the error of a certificate whose dates do not fit to the clock.
+// notValidNow words the error of a certificate that is not valid at the time now.
 func notValidNow(cert *x509.Certificate, now time.Time, err error) (hint string, worded error) {
 	const day = "2006-01-02"
 	today := now.UTC().Format(day)
@@ -352,7 +353,7 @@ func notValidNow(cert *x509.Certificate, now time.Time, err error) (hint string,
 	return "; renew the certificate, or set the clock if that is wrong", &hidden{err, text}
 }
 
-// otherNames says for whom a certificate is that is not for the host.
+// otherNames describes a certificate for other hosts by the names that it contains.
 func otherNames(e x509.HostnameError) string {
 	names := slices.Clone(e.Certificate.DNSNames)
 	for _, ip := range e.Certificate.IPAddresses {
@@ -364,24 +365,24 @@ func otherNames(e x509.HostnameError) string {
 	return fmt.Sprintf("its certificate is for %s and not for %q", shown(strings.Join(names, ", ")), e.Host)
 }
 
-// storageHint is the advice where a registry accepts the login and leads to storage
-// that refuses.
+// storageHint is the advice if a registry accepts the login and redirects to storage that
+// denies access.
 const storageHint = "; that is the registry's storage, which no login opens: the clocks of both, or the credentials " +
 	"that the registry has for it, may be wrong, or a proxy is between"
 
-// DockerTypesHint is the advice where a registry takes OCI's media types alone.
+// DockerTypesHint is the advice for a registry that accepts only OCI media types.
 const DockerTypesHint = `zot takes Docker's with "compat": ["docker2s2"] in the http section of its configuration`
 
 const proxyHint = "; put the proxy's user and password into HTTPS_PROXY, http://USER:PASSWORD@HOST:PORT"
 
-// oldTLS reports whether both sides have no version of TLS in common; crypto/tls
-// exports no type for that.
+// oldTLS reports whether client and server have no version of TLS in common. crypto/tls
+// exports no type for this error.
 func oldTLS(err error) bool {
 	return strings.Contains(err.Error(), "protocol version not supported") ||
 		strings.Contains(err.Error(), "selected unsupported protocol version")
 }
 
-// proxyError is what a proxy says instead of connecting.
+// proxyError is a proxy's refusal to connect.
 type proxyError struct {
 	host string // HOST:PORT, without a password
 	code int

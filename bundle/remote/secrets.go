@@ -7,15 +7,15 @@ import (
 	"sync"
 )
 
-// secrets are what was sent as a login. What a server answers is shown to people,
-// and some answer with what they were asked.
+// secrets contains the credentials that were sent. They are hidden in messages, because
+// messages quote servers, and some servers repeat the request in their answer.
 type secrets struct {
 	mu   sync.Mutex
 	list []string
 }
 
-// minSecret is the length below which hiding a word would make messages
-// unreadable and help nobody.
+// minSecret is the length in bytes below which a secret is not hidden: hiding short words
+// would make messages unreadable.
 const minSecret = 4
 
 func (s *secrets) add(list ...string) {
@@ -28,7 +28,7 @@ func (s *secrets) add(list ...string) {
 	}
 }
 
-// addHeader takes the value of an Authorization header.
+// addHeader adds the credentials in the value of an Authorization header.
 func (s *secrets) addHeader(value string) {
 	scheme, rest, _ := strings.Cut(value, " ")
 	s.add(rest)
@@ -38,7 +38,7 @@ func (s *secrets) addHeader(value string) {
 	}
 }
 
-// hide takes them out of a text.
+// hide replaces all secrets in a text.
 func (s *secrets) hide(text string) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -48,7 +48,7 @@ func (s *secrets) hide(text string) string {
 	return text
 }
 
-// hidden is an error whose text holds no secret.
+// hidden is an error with another text, such as one without secrets.
 type hidden struct {
 	error
 	text string

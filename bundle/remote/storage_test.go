@@ -15,9 +15,9 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle/remote"
 )
 
-// TestStorage: a registry that leads to storage has the blobs that can be got from it,
-// whatever the storage answers to HEAD. Where the storage refuses, the advice is not to
-// log in.
+// TestStorage checks that a blob is found behind a redirect to storage if GET works,
+// whatever the storage answers to HEAD. If the storage denies access, the message must not
+// advise to log in.
 func TestStorage(t *testing.T) {
 	data := []byte("content of a blob")
 	d := bundle.Descriptor{MediaType: "x", Digest: bundle.DigestOf(data), Size: int64(len(data))}
@@ -115,8 +115,8 @@ func plainRepository(t *testing.T, host string) *remote.Repository {
 	return r
 }
 
-// TestUploadLocation: an upload goes to the registry's own host. Where the registry
-// names another, the message says what is wrong with its configuration.
+// TestUploadLocation checks that an upload goes to the registry's own host. If the
+// registry names another host, the message must explain the fault in its configuration.
 func TestUploadLocation(t *testing.T) {
 	data := []byte("content")
 	d := bundle.Descriptor{MediaType: "x", Digest: bundle.DigestOf(data), Size: int64(len(data))}
@@ -164,7 +164,7 @@ func TestUploadLocation(t *testing.T) {
 	}
 }
 
-// TestTakesManifests: only 415 means that a registry does not take a media type.
+// TestTakesManifests checks that only 415 means that a registry refuses a media type.
 func TestTakesManifests(t *testing.T) {
 	for name, test := range map[string]struct {
 		put, remove int

@@ -12,8 +12,8 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle/remote"
 )
 
-// TestUnreached: one address is asked with TLS and without, and the message is about
-// the one that was meant.
+// TestUnreached checks that the message is about the scheme that was intended, although
+// the library tries https and http.
 func TestUnreached(t *testing.T) {
 	answers := func(code int) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(code) })
@@ -79,9 +79,10 @@ func TestUnreached(t *testing.T) {
 	}
 }
 
-// TestOtherNames: a certificate for another host is described by the names it has.
+// TestOtherNames checks that the error of a certificate for another host lists the names
+// in the certificate.
 func TestOtherNames(t *testing.T) {
-	s := httptest.NewTLSServer(http.NotFoundHandler()) // for example.com and 127.0.0.1
+	s := httptest.NewTLSServer(http.NotFoundHandler()) // its certificate is for example.com and 127.0.0.1
 	defer s.Close()
 	host := strings.Replace(s.Listener.Addr().String(), "127.0.0.1", "localhost", 1)
 	ca := filepath.Join(t.TempDir(), "ca.crt")

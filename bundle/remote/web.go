@@ -17,11 +17,11 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle/disk"
 )
 
-// minQuerySecret is the length from which a value in a URL is taken for a secret.
+// minQuerySecret is the length in bytes from which a query value is treated as a secret.
 const minQuerySecret = 16
 
-// Page is something on a web server, which is asked with the login that a netrc file
-// has for its host.
+// Page is a document or file on a web server. Requests use the login for the host in the
+// netrc file, if there is one.
 type Page struct {
 	client   *http.Client
 	netrc    *netrc
@@ -30,8 +30,9 @@ type Page struct {
 	secrets  *secrets
 }
 
-// Page returns what stands at a URL. Nothing is asked yet. The error wraps
-// ErrRegistry if there cannot be such a page.
+// Page returns the page at a URL, without sending a request. If a host is in
+// Options.PlainHTTP, the page is fetched over http. The error wraps ErrRegistry if the URL
+// is invalid or contains a login.
 func (c *Client) Page(rawURL string) (*Page, error) {
 	u, err := url.Parse(rawURL)
 	if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
@@ -52,10 +53,10 @@ func (c *Client) Page(rawURL string) (*Page, error) {
 		return nil, err
 	}
 	p := &Page{url: u, netrc: c.netrc(), patience: c.options.Patience, secrets: &secrets{}}
-	p.secrets.add(u.RawQuery) // it may be a login of its own (signed URLs)
+	p.secrets.add(u.RawQuery) // it may contain a credential (signed URLs)
 	for _, values := range u.Query() {
 		for _, v := range values {
-			if len(v) >= minQuerySecret { // shorter ones are words that messages need
+			if len(v) >= minQuerySecret { // messages need shorter words
 				p.secrets.add(v)
 			}
 		}
@@ -73,7 +74,7 @@ func (c *Client) Page(rawURL string) (*Page, error) {
 	return p, nil
 }
 
-// warnOfNetrc warns once if others can read a file of logins that is used.
+// warnOfNetrc warns once if other users can read the netrc file.
 func (c *Client) warnOfNetrc(n *netrc) {
 	if n.open {
 		c.warned.Do(func() {
@@ -82,7 +83,7 @@ func (c *Client) warnOfNetrc(n *netrc) {
 	}
 }
 
-// Encrypted reports whether the page is asked for by https.
+// Encrypted reports whether the page is fetched over https.
 func (p *Page) Encrypted() bool { return p.url.Scheme == "https" }
 
 func (p *Page) do(req *http.Request, want ...int) (*http.Response, error) {
@@ -101,8 +102,8 @@ func (p *Page) failed(err error) error {
 	return failed("fetching "+named.Redacted(), p.url.Host, denied, p.secrets, err)
 }
 
-// open requests the page and passes the answer to use, which need not read all of
-// the body. It starts again if the connection breaks.
+// open requests the page and passes the response to use, which need not read all of the
+// body. If the connection breaks, open starts again.
 func (p *Page) open(ctx context.Context, use func(res *http.Response) error) error {
 	return p.patience.retry(ctx, func() error { return p.once(ctx, use) })
 }
@@ -122,7 +123,7 @@ func (p *Page) once(ctx context.Context, use func(res *http.Response) error) err
 	return nil
 }
 
-// get does what open does for something small, within a time limit.
+// get does the same as open, with a time limit, for a small document.
 func (p *Page) get(ctx context.Context, use func(res *http.Response) error) error {
 	return p.patience.retry(ctx, func() error {
 		bounded, cancel := p.patience.bound(ctx, 10)
@@ -131,16 +132,16 @@ func (p *Page) get(ctx context.Context, use func(res *http.Response) error) erro
 	})
 }
 
-// ErrUnknownSize reports that a server does not state how large a file is.
+// ErrUnknownSize reports that a server does not state the size of a file.
 var ErrUnknownSize = errors.New("it does not say how large that is")
 
-// Read returns the page as sent, which may have limit bytes at most.
+// Read returns the page as sent, of limit bytes at most.
 func (p *Page) Read(ctx context.Context, limit int64) ([]byte, error) {
 	return p.ReadPinned(ctx, limit, "")
 }
 
-// ReadPinned returns the decoded page if it has the digest and the page as sent has
-// another one, or else the page as sent. Both may have limit bytes at most.
+// ReadPinned returns the decoded page if only the decoded page has the digest, or else the
+// page as sent. Both may have limit bytes at most. The caller must check the digest.
 func (p *Page) ReadPinned(ctx context.Context, limit int64, digest bundle.Digest) (data []byte, err error) {
 	err = p.get(ctx, func(res *http.Response) error {
 		if data, err = readAll(res.Body, limit); err != nil {
@@ -162,7 +163,7 @@ func (p *Page) ReadPinned(ctx context.Context, limit int64, digest bundle.Digest
 	return data, err
 }
 
-// Document returns the decoded page, which may have limit bytes at most.
+// Document returns the decoded page, of limit bytes at most.
 func (p *Page) Document(ctx context.Context, limit int64) (data []byte, err error) {
 	err = p.get(ctx, func(res *http.Response) error {
 		content, err := document(res)
@@ -183,7 +184,7 @@ func readAll(r io.Reader, limit int64) ([]byte, error) {
 	return data, err
 }
 
-// Save writes the decoded page, which may have limit bytes at most, to f.
+// Save writes the decoded page, of limit bytes at most, to f.
 func (p *Page) Save(ctx context.Context, f *os.File, limit int64) error {
 	return p.get(ctx, func(res *http.Response) error {
 		content, err := document(res)
@@ -204,7 +205,7 @@ func (p *Page) Save(ctx context.Context, f *os.File, limit int64) error {
 	})
 }
 
-// localWriter marks its errors as those of this machine.
+// localWriter marks its errors as local, so that they are not tried again.
 type localWriter struct{ io.Writer }
 
 func (w localWriter) Write(p []byte) (int, error) {
@@ -215,7 +216,9 @@ func (w localWriter) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// Fetch writes the page that d describes to w as Repository.Fetch does.
+// Fetch writes the page that d describes to w, like Repository.Fetch. If d has a digest,
+// and the bytes as sent do not match d but have a content coding, Fetch writes the decoded
+// page.
 func (p *Page) Fetch(ctx context.Context, d bundle.Descriptor, w io.WriterAt, t *Transfer) error {
 	if t == nil {
 		t = &Transfer{}
