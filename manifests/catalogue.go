@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// catalogueFiles are the catalogue's documents: one for each reference
-// architecture, and those that they include.
+// catalogueFiles contains the catalogue's documents: one for each reference architecture, and
+// the documents that these include.
 //
 //go:embed catalogue
 var catalogueFiles embed.FS
@@ -21,11 +21,11 @@ func catalogueFS() fs.FS {
 	return sub
 }
 
-// fromCatalogue begins the source of a file that the program comes with.
+// fromCatalogue is the prefix of a source that names an embedded file of the catalogue.
 const fromCatalogue = "catalogue:"
 
-// CatalogueFile returns the content of a WantedFile's source, if it is a file
-// that the program comes with.
+// CatalogueFile returns the content of an embedded catalogue file. Source is a WantedFile's;
+// ok is false if it does not name a catalogue file.
 func CatalogueFile(source string) (data []byte, ok bool, err error) {
 	name, ok := strings.CutPrefix(source, fromCatalogue)
 	if !ok {
@@ -35,8 +35,7 @@ func CatalogueFile(source string) (data []byte, ok bool, err error) {
 	return data, true, err
 }
 
-// architectures are the names of the catalogue, in the order in which they are
-// listed.
+// architectures lists the names of the reference architectures in display order.
 var architectures = []string{"application", "out-of-band", "mission-partner", "ddil", "sovereign-teams"}
 
 // Architectures returns the names of the reference architectures.
@@ -61,8 +60,7 @@ func Open(nameOrPath string) (*Manifest, error) {
 	return open(data, &document{name: "catalogue:" + nameOrPath + ".yaml", files: catalogueFS()})
 }
 
-// Everything returns every optional component for a deployment, for those who
-// want all of it.
+// Everything returns the names of all optional components of a deployment.
 func (m *Manifest) Everything(deployment string) []string {
 	s := &selector{m: m, out: &Selection{Deployment: deployment}}
 	var list []string
@@ -74,8 +72,9 @@ func (m *Manifest) Everything(deployment string) []string {
 	return list
 }
 
-// Describe returns everything that there is for the deployment and platforms of
-// a choice, optional components included; nothing is refused.
+// Describe returns the whole content for the deployment and platforms of a choice, optional
+// components included. It does not apply rules, and does not refuse content that is missing
+// for a platform.
 func (m *Manifest) Describe(c Choice) (*Selection, error) {
 	s, err := m.newSelector(c)
 	if err != nil {

@@ -15,8 +15,8 @@ import (
 
 var update = flag.Bool("update", false, "write testdata/catalogue")
 
-// TestCatalogueListing: what each architecture comes to, so that a change of the
-// catalogue shows.
+// TestCatalogueListing compares the content of each architecture with a golden file, so that a
+// change of the catalogue shows in a diff.
 func TestCatalogueListing(t *testing.T) {
 	for _, name := range manifests.Architectures() {
 		m, err := manifests.Open(name)
@@ -78,7 +78,7 @@ func listing(t *testing.T, m *manifests.Manifest, deployment string) string {
 	return b.String()
 }
 
-// TestESRByDefault: what nobody chose is the release with long support.
+// TestESRByDefault checks that the default release is an ESR (extended support release).
 func TestESRByDefault(t *testing.T) {
 	for _, name := range manifests.Architectures() {
 		m, err := manifests.Open(name)
@@ -96,8 +96,8 @@ func TestESRByDefault(t *testing.T) {
 	}
 }
 
-// TestPluginsFollowTheServer: another release brings the plugins that belong to
-// it, and what is set by hand wins.
+// TestPluginsFollowTheServer checks that a server release selects its own plugin versions, and
+// that a version set by hand takes precedence.
 func TestPluginsFollowTheServer(t *testing.T) {
 	m, err := manifests.Open("ddil")
 	if err != nil {
@@ -122,8 +122,7 @@ func TestPluginsFollowTheServer(t *testing.T) {
 	}
 }
 
-// TestHashesAreOfOneRelease: a hash is never used for another release than its
-// own.
+// TestHashesAreOfOneRelease checks that a hash is used only for its own release.
 func TestHashesAreOfOneRelease(t *testing.T) {
 	m, err := manifests.Open("application")
 	if err != nil {

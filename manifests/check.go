@@ -4,7 +4,7 @@ import (
 	"strings"
 )
 
-// check reports everything that is wrong whatever will be chosen.
+// check reports every problem that exists whatever the choice.
 func (m *Manifest) check() error {
 	var problems []error
 	for _, n := range m.all() {
@@ -52,8 +52,8 @@ func (m *Manifest) check() error {
 	return join(append(problems, m.checkAll()...))
 }
 
-// onlyFor returns the deployments that the component, or something in it, is
-// limited to, or nil.
+// onlyFor returns the deployments to which the component or part of its content is limited, or
+// nil.
 func (c *Component) onlyFor() []string {
 	only := [][]string{c.Deployments}
 	for _, x := range c.Images {
@@ -79,7 +79,7 @@ func (c *Component) onlyFor() []string {
 	return nil
 }
 
-// checkAll expands everything there is with the values it comes with.
+// checkAll expands the whole content for each deployment with the default values.
 func (m *Manifest) checkAll() []error {
 	deployments := m.Deployments
 	if len(deployments) == 0 {

@@ -9,8 +9,8 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
-// collect puts the content of components into the selection. Everything takes
-// what is for other platforms too: that is how a document is checked.
+// collect adds the content of components to the selection. With everything, it also adds
+// content that is missing for a chosen platform; this is how a document is checked.
 func (s *selector) collect(components []Component, everything bool) {
 	images, paths := map[string]int{}, map[string]string{}
 	for _, c := range components {
@@ -30,8 +30,8 @@ func (s *selector) collect(components []Component, everything bool) {
 	}
 }
 
-// component puts the content of a component into the selection. Images and paths are those
-// of the components before it.
+// component adds the content of one component to the selection. Images and paths are those of
+// the components collected so far.
 func (s *selector) component(c Component, everything bool, images map[string]int, paths map[string]string) {
 	w := WantedComponent{Name: c.Name, Title: c.Title, Source: c.Source, Optional: c.Optional}
 	takes := func(here at, what string, deployments, platforms []string) bool {
@@ -69,7 +69,8 @@ func (s *selector) component(c Component, everything bool, images map[string]int
 	s.out.Components = append(s.out.Components, w)
 }
 
-// exists notes a refusal where upstream has nothing for a platform asked for.
+// exists records a refusal for each chosen platform for which upstream does not publish the
+// item, and reports whether there was none.
 func (s *selector) exists(here at, component, what string, platforms []string) bool {
 	var have []bundle.Platform
 	for _, p := range platforms {
@@ -92,7 +93,7 @@ func (s *selector) exists(here at, component, what string, platforms []string) b
 	return ok
 }
 
-// runsOn returns what reports whether a platform's programs run on p.
+// runsOn returns a function that reports whether programs for a given platform run on p.
 func runsOn(p bundle.Platform) func(bundle.Platform) bool {
 	return func(q bundle.Platform) bool {
 		_, ok := p.Runs(q)
@@ -100,13 +101,13 @@ func runsOn(p bundle.Platform) func(bundle.Platform) bool {
 	}
 }
 
-// host adds what one component says to what the others said.
+// host merges the host data of one component into the host data of the selection.
 func (s *selector) host(here at, h *bundle.Host) {
 	if s.out.Host == nil {
 		s.out.Host = &bundle.Host{}
 	}
 	out := s.out.Host
-	for _, v := range h.Values { // several components may need the same
+	for _, v := range h.Values { // several components may need the same value
 		if !slices.ContainsFunc(out.Values, func(x bundle.Value) bool { return x == v }) {
 			out.Values = append(out.Values, v)
 		}
@@ -137,7 +138,7 @@ func (s *selector) host(here at, h *bundle.Host) {
 	out.Plugins = cmp.Or(out.Plugins, h.Plugins)
 }
 
-// checkHost applies the rules of the format to what all components say together.
+// checkHost applies the format's rules to the merged host data of all components.
 func (s *selector) checkHost() {
 	var files []bundle.HostFile
 	for _, f := range s.out.Files {
@@ -250,7 +251,7 @@ func (s *selector) file(here at, x File, p *bundle.Platform, w *WantedComponent,
 	if !cleanPath(out.Path) {
 		s.problems = append(s.problems, here.of("path").problem("%q is not a relative path with slashes, such as etc/nginx/nginx.conf", out.Path))
 	}
-	low := strings.ToLower(out.Path) // there are sites where case does not count
+	low := strings.ToLower(out.Path) // some target file systems ignore case
 	if other, ok := paths[low]; ok {
 		s.problems = append(
 			s.problems,
@@ -276,7 +277,7 @@ func (s *selector) file(here at, x File, p *bundle.Platform, w *WantedComponent,
 	s.out.Files = append(s.out.Files, out)
 }
 
-// pinned refuses a hash that a document asks for and that nobody has given.
+// pinned refuses an item whose document asks for a hash that has no value.
 func (s *selector) pinned(here at, what, asked, hash string) {
 	if asked != "" && hash == "" {
 		s.refused = append(s.refused, fmt.Errorf(
@@ -286,7 +287,7 @@ func (s *selector) pinned(here at, what, asked, hash string) {
 	}
 }
 
-// unpinned refuses a file of which nobody says what it has to be.
+// unpinned refuses a file to download that has no hash.
 func (s *selector) unpinned(here at, out WantedFile) {
 	if out.Pin == "" {
 		s.problems = append(s.problems, here.problem("%s needs sha256: a file that comes over the network is pinned", out.Source))

@@ -26,7 +26,7 @@ import (
 //go:embed manifest.schema.json
 var Schema string
 
-// schemaURL only names it; a relative name would be looked for on the disk.
+// schemaURL is only an identifier; the library would look for a relative name on the disk.
 const schemaURL = "https://oobbundle.dev/manifest.schema.json"
 
 var compiled = sync.OnceValues(func() (*jsonschema.Schema, error) {
@@ -41,25 +41,25 @@ var compiled = sync.OnceValues(func() (*jsonschema.Schema, error) {
 	return c.Compile(schemaURL)
 })
 
-// document is a file as it was read.
+// document is one document that was read, with its location and its line numbers.
 type document struct {
-	name  string         // for people
-	files fs.FS          // what its relative paths are relative to
-	dir   string         // the directory of files on this machine; empty in the catalogue
+	name  string         // for messages
+	files fs.FS          // resolves relative paths in the catalogue
+	dir   string         // resolves relative paths on this machine; empty in the catalogue
 	lines map[string]int // JSON pointer → line
 
-	invalid error // what the schema objects to, or nil
+	invalid error // schema violations, or nil
 }
 
-// Problems is everything that is wrong with one document. It wraps ErrInvalid.
+// Problems lists all problems of one document. It wraps ErrInvalid.
 type Problems struct {
 	Name string
 	List []Problem
 }
 
-// Problem is one thing that is wrong.
+// Problem is one problem of a document.
 type Problem struct {
-	Line int // 0 if it is the document as a whole
+	Line int // 0 if the problem concerns the whole document
 	Text string
 }
 
@@ -82,7 +82,7 @@ func (p *Problems) Error() string {
 	return b.String()
 }
 
-// Unwrap makes every list of problems an ErrInvalid.
+// Unwrap returns ErrInvalid.
 func (p *Problems) Unwrap() error { return ErrInvalid }
 
 // at is a place in a document.
@@ -106,12 +106,12 @@ func (a at) line() int {
 	}
 }
 
-// problem is an error about a place.
+// problem returns an error with the line of the place.
 func (a at) problem(format string, args ...any) error {
 	return &Problems{a.name, []Problem{{a.line(), fmt.Sprintf(format, args...)}}}
 }
 
-// join puts problems of the same document together, in the order of its lines.
+// join merges the problems of each document and sorts them by line.
 func join(list []error) error {
 	var others []error
 	byName := map[string]*Problems{}
@@ -140,7 +140,8 @@ func join(list []error) error {
 	return errors.Join(others...)
 }
 
-// decode reads one YAML document, checks it against the schema, and decodes it.
+// decode reads one YAML document, validates it against the schema, and decodes it into out.
+// Schema violations are kept in d.invalid if the document can be decoded nevertheless.
 func (d *document) decode(data []byte, out any) error {
 	if err := checkHead(data, "Manifest"); err != nil {
 		return fmt.Errorf("%s: %w", d.name, err)
@@ -161,11 +162,11 @@ func (d *document) decode(data []byte, out any) error {
 		}
 		return fmt.Errorf("%s: %w: %s", d.name, ErrInvalid, plain(err))
 	}
-	return nil // what is wrong is told together with what else is
+	return nil // check reports d.invalid together with the other problems
 }
 
-// value turns a node into what a schema judges, and notes where each part of it
-// stands. Numbers become texts: 1.10 is a version before it is a number.
+// value converts a node into a value for the schema validator, and records the line of each
+// part. Numbers become strings, because a version such as 1.10 must not be read as a number.
 func (d *document) value(n *yaml.Node, here at, depth int) (any, error) {
 	if depth > 50 {
 		return nil, here.problem("it is nested too deeply")
@@ -225,7 +226,7 @@ func (d *document) validate(value any) error {
 	return join(list)
 }
 
-// explain words what the schema objects to.
+// explain translates schema violations into messages for users.
 func (d *document) explain(v *jsonschema.ValidationError, list *[]error) {
 	here := at{document: d}
 	for _, p := range v.InstanceLocation {
@@ -253,7 +254,7 @@ func (d *document) explain(v *jsonschema.ValidationError, list *[]error) {
 		say("the list is empty")
 	case *kind.OneOf:
 		say("a component has either a name, or use and the name of an included one")
-	case *kind.AnyOf: // a text or a map
+	case *kind.AnyOf: // a string or a map
 		for _, c := range v.Causes {
 			if _, ok := deepest(c).ErrorKind.(*kind.Type); !ok || len(deepest(c).InstanceLocation) > len(v.InstanceLocation) {
 				d.explain(c, list)
@@ -271,7 +272,7 @@ func (d *document) explain(v *jsonschema.ValidationError, list *[]error) {
 	}
 }
 
-// inWords says what a pattern of the schema asks for.
+// inWords describes a pattern of the schema in words.
 func inWords(pattern string) string {
 	words := map[string]string{
 		"^[a-z0-9]+([._-][a-z0-9]+)*$":       "lower-case letters and digits, with single . _ - between them",
@@ -315,7 +316,8 @@ func shape(types ...string) string {
 	return strings.Join(s, " or ")
 }
 
-// read reads a file that the document names, bounded by limit bytes.
+// read reads a file that the document names. On this machine the file may have at most limit
+// bytes.
 func (d *document) read(name string, limit int64) ([]byte, error) {
 	if d.dir != "" && filepath.IsAbs(name) {
 		return readFile(name, limit)
@@ -342,7 +344,8 @@ func readFile(path string, limit int64) ([]byte, error) {
 
 func readDocument(path string) ([]byte, error) { return readFile(path, maxDocument) }
 
-// checkHead reports whether the document says what it has to say of itself.
+// checkHead returns an error that wraps ErrInvalid unless the document has the expected
+// apiVersion and kind.
 func checkHead(data []byte, kind string) error {
 	var head struct {
 		APIVersion string `yaml:"apiVersion"`

@@ -15,15 +15,15 @@ import (
 
 var placeholder = regexp.MustCompile(`\$\{([^}]*)\}?`)
 
-// expansion is a text without placeholders.
+// expansion is a text after its placeholders were replaced.
 type expansion struct {
 	text     string
-	versions []string // names of the versions that stand in it
-	platform bool     // it differs from platform to platform
+	versions []string // names of the versions that the text uses
+	platform bool     // whether the text depends on the platform
 }
 
-// expand replaces placeholders; platform, which may be nil, gives os, arch and
-// machine.
+// expand replaces placeholders. Platform supplies os, arch and machine; with nil, these three
+// are unknown placeholders.
 func (s *selector) expand(here at, text string, platform *bundle.Platform) expansion {
 	e := expansion{}
 	e.text = placeholder.ReplaceAllStringFunc(s.platformText(text, platform, &e), func(p string) string {
@@ -32,7 +32,7 @@ func (s *selector) expand(here at, text string, platform *bundle.Platform) expan
 		if hash, is := strings.CutPrefix(name, "sha256."); is {
 			s.hashes[hash] = true
 			if !ok {
-				return "" // nobody knows it yet
+				return "" // not known yet; pinned refuses it
 			}
 		}
 		if !ok {
@@ -49,7 +49,8 @@ func (s *selector) expand(here at, text string, platform *bundle.Platform) expan
 
 var machines = map[string]string{"amd64": "x86_64", "arm64": "aarch64"}
 
-// platformText replaces those placeholders that may stand inside of others.
+// platformText replaces ${os}, ${arch} and ${machine}, which may occur inside other
+// placeholders.
 func (s *selector) platformText(text string, p *bundle.Platform, e *expansion) string {
 	if !strings.Contains(text, "${") {
 		return text
@@ -70,8 +71,8 @@ func (s *selector) platformText(text string, p *bundle.Platform, e *expansion) s
 	)
 }
 
-// each returns the platforms that an item is carried for: each one if its text
-// differs from one to the next, else none in particular.
+// each returns the platforms for which an item is carried: every chosen platform if the text
+// depends on the platform, otherwise a single nil.
 func (s *selector) each(text string) []*bundle.Platform {
 	var e expansion
 	if s.platformText(text, nil, &e); !e.platform {
@@ -90,7 +91,7 @@ func (s *selector) each(text string) []*bundle.Platform {
 
 var hexSyntax = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
-// source makes a URL or an absolute path of what a document says.
+// source expands a source to a URL, a path on this machine or the name of a catalogue file.
 func (s *selector) source(here at, text string, platform *bundle.Platform) expansion {
 	e := s.expand(here, text, platform)
 	switch {
@@ -111,7 +112,8 @@ func (s *selector) source(here at, text string, platform *bundle.Platform) expan
 	return e
 }
 
-// checkURL refuses what is no URL, and one with a password without repeating it.
+// checkURL refuses an invalid URL, and a URL that contains a login. The message does not
+// repeat the URL.
 func (s *selector) checkURL(here at, text string, schemes ...string) {
 	u, err := url.Parse(text)
 	switch {
@@ -133,10 +135,11 @@ func (s *selector) hash(here at, text string, platform *bundle.Platform) string 
 	return h
 }
 
-// firstUse stands in the place of a hash that the publisher does not give.
+// firstUse takes the place of a hash for a file whose publisher provides none: the first
+// download is accepted and locked.
 const firstUse = "first-use"
 
-// mattermostKey is what plugins are signed with where the manifest names no key.
+// mattermostKey returns the key for signed plugins for which the manifest names no key.
 func (s *selector) mattermostKey() []Key {
 	const name = "mattermost-plugins"
 	data, ok := s.keys[name]
@@ -154,8 +157,7 @@ func serversKey() []byte {
 	return data
 }
 
-// ServerHas reports whether a key is the one that every Mattermost server comes
-// with.
+// ServerHas reports whether key is the public key that every Mattermost server includes.
 func ServerHas(key []byte) bool { return bytes.Equal(key, serversKey()) }
 
 func (s *selector) keyList(here at, names []string) []Key {

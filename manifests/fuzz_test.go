@@ -16,14 +16,14 @@ import (
 	"github.com/oob-bundle/oob-bundle/manifests"
 )
 
-// TestSeeds counts what each fuzz target begins with, and what becomes of it.
+// TestSeeds counts the seeds of each fuzz target, and how many are accepted and refused.
 func TestSeeds(t *testing.T) {
 	seeds.Targets(t, "FuzzLock", "FuzzManifest")
 	seeds.Count(t, "FuzzLock", lockSeeds(), 3, 14, 0, fuzzLock(t.TempDir()))
 	seeds.Count(t, "FuzzManifest", manifestSeeds(), 4, 21, 0, fuzzManifest)
 }
 
-// altered returns variants of a document, each with one text for another.
+// altered returns variants of a document, each with one text replaced.
 func altered(doc string, pairs ...string) (list [][]byte) {
 	for i := 0; i < len(pairs); i += 2 {
 		next := strings.Replace(doc, pairs[i], pairs[i+1], 1)
@@ -102,8 +102,8 @@ components:
 
 var zeros = strings.Repeat("0", 64)
 
-// FuzzManifest: what is taken can be selected from, or says why not; and what is
-// selected are references in full, and files that stay where they belong.
+// FuzzManifest checks that an accepted manifest can be selected from or is refused with a
+// reason, and that a selection contains only full references and safe file paths.
 func FuzzManifest(f *testing.F) {
 	for i, s := range manifestSeeds().All() {
 		f.Add(s, []string{"", "versions.web=1.2.4", "settings.size=", "keys.a=/dev/null", "=", "sha256.web=0"}[i%6])
@@ -133,7 +133,7 @@ func fuzzManifest(t *testing.T, data []byte) bool {
 	return true
 }
 
-// selected looks at what a manifest came to.
+// selected checks the selection of an accepted manifest.
 func selected(t *testing.T, s *manifests.Selection) {
 	t.Helper()
 	if err := (bundle.Info{Name: s.Name, Version: s.Version, Channel: s.Name, Platforms: s.Platforms}).Check(); err != nil {
@@ -245,7 +245,8 @@ func lockSeeds() seeds.Of[[]byte] {
 	}
 }
 
-// FuzzLock: a lock that is taken is written as one that is taken, and says the same.
+// FuzzLock checks that an accepted lock, once encoded, is accepted again with the same
+// content.
 func FuzzLock(f *testing.F) {
 	for _, s := range lockSeeds().All() {
 		f.Add(s)

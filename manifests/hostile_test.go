@@ -12,8 +12,8 @@ import (
 	"github.com/oob-bundle/oob-bundle/manifests"
 )
 
-// TestHostileLocks: a lock decides what is fetched, so it is read as strictly as what
-// is signed, although it is YAML.
+// TestHostileLocks checks that a lock is read as strictly as signed data, although it is YAML:
+// a lock decides which content is fetched.
 func TestHostileLocks(t *testing.T) {
 	digest := bundle.DigestOf([]byte("x"))
 	lock := manifests.Lock{

@@ -13,8 +13,8 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
-// Read reads and checks the manifest at path, with what it includes. The error
-// names every problem that was found, and wraps ErrInvalid or the file's.
+// Read reads and checks the manifest at path and the documents it includes. The error names
+// every problem found. It wraps ErrInvalid, or the file system's error.
 func Read(path string) (*Manifest, error) {
 	data, err := readDocument(path)
 	if err != nil {
@@ -23,13 +23,12 @@ func Read(path string) (*Manifest, error) {
 	return open(data, &document{name: path, dir: filepath.Dir(path)})
 }
 
-// Parse reads and checks a manifest; paths in it are relative to the current
-// directory.
+// Parse reads and checks a manifest. Its paths are relative to the current directory.
 func Parse(data []byte) (*Manifest, error) {
 	return open(data, &document{name: "manifest", dir: "."})
 }
 
-// open reads a document, then those that it includes, and checks all.
+// open reads a document and the documents it includes, and checks them all.
 func open(data []byte, doc *document) (*Manifest, error) {
 	l := loader{seen: map[string]bool{}}
 	m, err := l.load(data, doc)
@@ -46,7 +45,7 @@ func open(data []byte, doc *document) (*Manifest, error) {
 // loader reads the documents of one manifest.
 type loader struct {
 	seen  map[string]bool
-	parts []string // digests of everything that was read
+	parts []string // digests of all documents and key files
 }
 
 func (l *loader) load(data []byte, doc *document) (*Manifest, error) {
@@ -116,14 +115,15 @@ func (d *document) include(name string) ([]byte, *document, error) {
 	return data, &document{name: full, dir: filepath.Dir(full)}, err
 }
 
-// construct is how the library says that a list or a map was expected.
+// construct matches the library's error for a value of the wrong shape, such as a scalar
+// instead of a list.
 var construct = regexp.MustCompile("cannot construct !![a-z]+ (`[^`]*`) into .*")
 
-// position is how the library says that it could not read on: by its own parts, and
-// from where to where.
+// position matches the prefix of the library's syntax errors: the component of the library,
+// and the position.
 var position = regexp.MustCompile(`^go-yaml load error in \w+(?: \(while [^)]*\))?(?: at (?:L(\d+)\.[^:]*|<unknown position>))?: `)
 
-// plain words the library's errors without the names of Go types.
+// plain rewrites the library's errors without the names of Go types.
 func plain(err error) string {
 	s := strings.TrimPrefix(strings.TrimPrefix(err.Error(), "yaml: "), "construct errors: ")
 	if strings.Contains(s, "no documents in stream") {
@@ -136,11 +136,12 @@ func plain(err error) string {
 
 var typeName = regexp.MustCompile(`not found in type manifests\.[A-Za-z]+`)
 
-// isURL reports whether a source is fetched, and not read from this machine.
+// isURL reports whether a source is a URL rather than a local path.
 func isURL(s string) bool { return strings.Contains(s, "://") }
 
-// local returns where a file that the document names stands on this machine. An
-// *fs.PathError is not the document's fault.
+// local returns the source of a file that the document names: an absolute or relative path on
+// this machine, or the name of a catalogue file. An error that is an *fs.PathError concerns
+// the machine, not the document.
 func (d *document) local(name string) (string, error) {
 	if d.dir == "" {
 		if _, err := fs.Stat(d.files, path.Clean(name)); err != nil {
@@ -165,8 +166,8 @@ func (d *document) local(name string) (string, error) {
 	return full, nil
 }
 
-// cleanPath reports whether a path may stand in a bundle: relative, slashes,
-// nothing that leads elsewhere on any system.
+// cleanPath reports whether a path is allowed in a bundle: relative, with slashes, and inside
+// its base directory on every operating system.
 func cleanPath(p string) bool {
 	if p == "" || len(p) > 1024 || path.IsAbs(p) || path.Clean(p) != p || p == "." || p == ".." || strings.HasPrefix(p, "../") {
 		return false

@@ -13,29 +13,29 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
-// Lock is what a manifest was resolved to. Together with upstream's bytes it
-// determines a bundle, up to the signatures.
+// Lock records how a manifest was resolved. A lock and the content from upstream determine a
+// bundle completely, except for its signatures.
 type Lock struct {
 	APIVersion string        `yaml:"apiVersion"` // bundle.APIVersion
 	Kind       string        `yaml:"kind"`       // "Lock"
 	Metadata   LockMetadata  `yaml:"metadata"`
-	Program    string        `yaml:"program"`  // version that made it
-	Manifest   bundle.Digest `yaml:"manifest"` // of the manifest's bytes, and of all that it includes
+	Program    string        `yaml:"program"`  // version of the program that wrote the lock
+	Manifest   bundle.Digest `yaml:"manifest"` // of the manifest and everything it includes
 	Channel    string        `yaml:"channel"`
 	Sequence   int64         `yaml:"sequence"`
 	Created    time.Time     `yaml:"created"` // UTC, whole seconds
 	Platforms  []string      `yaml:"platforms"`
 
-	// What was chosen.
+	// The choice.
 	Deployment       string            `yaml:"deployment,omitempty"`
 	With             []string          `yaml:"with,omitempty"`
 	Without          []string          `yaml:"without,omitempty"`
 	Set              map[string]string `yaml:"set,omitempty"`
 	WithoutReferrers bool              `yaml:"withoutReferrers,omitempty"`
 
-	// What that came to, in the order of the manifest.
+	// The resolved content, in the order of the manifest.
 	Components []string          `yaml:"components,omitempty"`
-	Versions   map[string]string `yaml:"versions,omitempty"` // those that stand in something that is carried
+	Versions   map[string]string `yaml:"versions,omitempty"` // versions that the carried content uses
 	Settings   map[string]string `yaml:"settings,omitempty"`
 	Images     []LockedImage     `yaml:"images"`
 	Charts     []LockedChart     `yaml:"charts,omitempty"`
@@ -49,23 +49,23 @@ type LockMetadata struct {
 	Version string `yaml:"version"`
 }
 
-// LockedImage is a reference and what it means.
+// LockedImage is a reference and the image it was resolved to.
 type LockedImage struct {
-	Reference string        `yaml:"reference"` // in full
+	Reference string        `yaml:"reference"` // in full form
 	MediaType string        `yaml:"mediaType"`
 	Digest    bundle.Digest `yaml:"digest"`
 	Size      int64         `yaml:"size"`  // of the manifest or index, bytes
-	Total     int64         `yaml:"total"` // of all that is carried of it, each blob once, bytes
-	// Carried lists the manifests of an index of which not all are carried.
+	Total     int64         `yaml:"total"` // of all carried blobs, each counted once, bytes
+	// Carried lists the carried manifests of an index. It is empty if all are carried.
 	Carried []LockedManifest `yaml:"carried,omitempty"`
-	// Referrers are signatures and the like that upstream has of it.
+	// Referrers are the signatures and attestations that upstream has for the image.
 	Referrers []LockedReferrer `yaml:"referrers,omitempty"`
-	Checks    []string         `yaml:"checks,omitempty"` // what it passed
+	Checks    []string         `yaml:"checks,omitempty"` // checks that the image passed
 }
 
-// LockedReferrer is a manifest that speaks of an image.
+// LockedReferrer is a manifest that refers to an image, such as a signature.
 type LockedReferrer struct {
-	Tag          string        `yaml:"tag,omitempty"` // under which cosign finds it
+	Tag          string        `yaml:"tag,omitempty"` // cosign finds the referrer by this tag
 	ArtifactType string        `yaml:"artifactType,omitempty"`
 	Digest       bundle.Digest `yaml:"digest"`
 	Size         int64         `yaml:"size"` // of the manifest, bytes
@@ -76,12 +76,12 @@ type LockedChart struct {
 	Name       string        `yaml:"name"`
 	Version    string        `yaml:"version"`
 	Repository string        `yaml:"repository"`
-	Reference  string        `yaml:"reference"`          // on the site, below its registry
-	Manifest   bundle.Digest `yaml:"manifest,omitempty"` // upstream's, of a chart from a registry
+	Reference  string        `yaml:"reference"`          // on the site, without the registry
+	Manifest   bundle.Digest `yaml:"manifest,omitempty"` // upstream's manifest, for a chart from a registry
 	Digest     bundle.Digest `yaml:"digest"`             // of the archive
 	Size       int64         `yaml:"size"`               // of the archive, bytes
-	Check      string        `yaml:"check"`              // what it passed
-	// Referrers are signatures and the like of one from a registry.
+	Check      string        `yaml:"check"`              // check that the chart passed
+	// Referrers are the signatures and attestations of a chart from a registry.
 	Referrers []LockedReferrer `yaml:"referrers,omitempty"`
 }
 
@@ -89,22 +89,22 @@ type LockedChart struct {
 type LockedPlugin struct {
 	ID        string        `yaml:"id"`
 	Version   string        `yaml:"version"`
-	Source    string        `yaml:"source"` // URL, or a file's name
+	Source    string        `yaml:"source"` // URL or file name
 	Digest    bundle.Digest `yaml:"digest"`
 	Size      int64         `yaml:"size"` // bytes
 	Signature bundle.Digest `yaml:"signature,omitempty"`
-	Key       bundle.Digest `yaml:"key,omitempty"` // that goes along; empty for one that the server has
-	Checks    []string      `yaml:"checks"`        // what it passed
+	Key       bundle.Digest `yaml:"key,omitempty"` // public key carried along; empty if the server already has it
+	Checks    []string      `yaml:"checks"`        // checks that the plugin passed
 }
 
 // LockedFile is a file for the host.
 type LockedFile struct {
-	Source string        `yaml:"source"` // URL, or a file's name
+	Source string        `yaml:"source"` // URL or file name
 	Path   string        `yaml:"path"`
 	Mode   string        `yaml:"mode"` // octal
 	Digest bundle.Digest `yaml:"digest"`
 	Size   int64         `yaml:"size"`  // bytes
-	Check  string        `yaml:"check"` // what it passed
+	Check  string        `yaml:"check"` // check that the file passed
 }
 
 // LockedManifest is one manifest of an index.
@@ -142,8 +142,8 @@ func ReadLock(path string) (*Lock, error) {
 	return &l, nil
 }
 
-// Encode returns the lock as YAML. Characters that a terminal would obey, or that nobody
-// sees, stand in it as escapes: it means the same wherever it is printed.
+// Encode returns the lock as YAML. Control and invisible characters are escaped, so that the
+// text has the same meaning wherever it is displayed.
 func (l *Lock) Encode() ([]byte, error) {
 	data, err := yaml.Dump(l, yaml.WithV4Defaults())
 	if err != nil || !bytes.ContainsFunc(data, unseen) {
@@ -173,8 +173,8 @@ func (l *Lock) Encode() ([]byte, error) {
 
 func unseen(r rune) bool { return r != '\n' && bundle.Unseen(r) }
 
-// quote gives texts with characters that are not seen the form in which YAML has escapes
-// (YAML 1.2 section 5.7).
+// quote double-quotes every text that contains invisible characters: only this style has
+// escapes (YAML 1.2 section 5.7).
 func quote(n *yaml.Node) {
 	if n.Kind == yaml.ScalarNode && strings.ContainsFunc(n.Value, unseen) {
 		n.Style = yaml.DoubleQuotedStyle
@@ -184,7 +184,7 @@ func quote(n *yaml.Node) {
 	}
 }
 
-// Image returns what the lock says about a reference.
+// Image returns the lock's entry for a reference.
 func (l *Lock) Image(ref bundle.Reference) (LockedImage, bool) {
 	for _, i := range l.Images {
 		if i.Reference == ref.String() {
@@ -203,11 +203,11 @@ type Change struct {
 	To   string `json:"to,omitempty"`
 }
 
-// entry is something that a lock says: what is told of it, and all of it.
+// entry is one item of a lock: a summary to display, and its whole content to compare.
 type entry struct{ text, whole string }
 
-// Diff says what in a bundle would be different, in the order of kinds and
-// names. Times, sequences and the program do not count.
+// Diff returns the differences between the bundles of two locks, in the order of kinds and
+// names. It ignores times, sequences and the program version.
 func Diff(from, to *Lock) []Change {
 	var list []Change
 	compare := func(what string, a, b map[string]entry) {
@@ -250,7 +250,7 @@ func Diff(from, to *Lock) []Change {
 	return list
 }
 
-// other returns the lines of a that are not in b, or all there is to say of it.
+// other returns the lines of a that are not in b, or a fixed text if there are none.
 func other(a, b string) string {
 	have := strings.Split(b, "\n")
 	var list []string
@@ -265,7 +265,7 @@ func other(a, b string) string {
 	return strings.Join(list, ", ")
 }
 
-// choices returns what was asked for.
+// choices returns the choices and settings under which the lock was made.
 func (l *Lock) choices() map[string]string {
 	set := []string{}
 	for _, k := range sortedKeys(l.Set) {
@@ -300,14 +300,14 @@ func (l *Lock) names() map[string]string {
 	return m
 }
 
-// entries returns the content of one kind, by name without version: a new
-// version is a change, not another thing.
+// entries returns the items of one kind by name. The name has no version, so that a new
+// version counts as a change and not as another item.
 func (l *Lock) entries(what string) map[string]entry {
 	m := map[string]entry{}
 	add := func(name, text string, v any) {
 		whole, err := yaml.Dump(v, yaml.WithV4Defaults())
 		if err != nil {
-			panic(err) // texts and numbers only
+			panic(err) // contains only strings and numbers
 		}
 		m[name] = entry{text, string(whole)}
 	}

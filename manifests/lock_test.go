@@ -14,8 +14,8 @@ import (
 	"github.com/oob-bundle/oob-bundle/manifests"
 )
 
-// TestUnseenText: what nobody sees in a lock is an escape, on paper and on a terminal,
-// and is read as what it was.
+// TestUnseenText checks that invisible characters are escaped in an encoded lock, and that
+// ReadLock restores them.
 func TestUnseenText(t *testing.T) {
 	const joined = "\u0645\u06cc\u200c\u062e\u0648" // Persian, with a zero-width non-joiner
 	l := &manifests.Lock{APIVersion: bundle.APIVersion, Kind: "Lock", Platforms: []string{"linux/amd64"}, Settings: map[string]string{
@@ -49,7 +49,7 @@ func TestUnseenText(t *testing.T) {
 	}
 }
 
-// TestDiff: whatever create --lock would refuse, the difference says.
+// TestDiff checks that Diff reports every difference that create --lock would refuse.
 func TestDiff(t *testing.T) {
 	lock := func() *manifests.Lock {
 		return &manifests.Lock{

@@ -1,11 +1,10 @@
-// Package manifests holds the documents that people write and read on the
-// connected side: the Manifest, which says what is wanted, and the Lock, which
-// says what that was resolved to. Both are YAML, both are read strictly.
+// Package manifests contains the documents that people write and read on the connected side:
+// the Manifest, which states the wanted content, and the Lock, which records how the Manifest
+// was resolved. Both are YAML and are read strictly.
 //
 //	Manifest ─Select(Choice)→ Selection ─(package pull)→ Lock
 //
-// The catalogue of reference architectures is a set of manifests like those
-// that anybody can write; it is embedded.
+// The catalogue of reference architectures is a set of embedded manifests in the same format.
 package manifests
 
 import (
@@ -18,23 +17,23 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
-// ErrInvalid says that a document is not one, or asks for something impossible.
+// ErrInvalid marks a document that is malformed or asks for something impossible.
 var ErrInvalid = errors.New("invalid document")
 
-// ErrMismatch says that a lock does not fit what it is used with.
+// ErrMismatch marks a lock that does not match the manifest or options it is used with.
 var ErrMismatch = fmt.Errorf("%w: the lock does not fit", bundle.ErrPolicy)
 
 const (
-	// maxDocument bounds a document, in bytes.
+	// maxDocument is the size limit of a document, in bytes.
 	maxDocument = 16 << 20
-	// maxKey bounds a public key, in bytes.
+	// maxKey is the size limit of a public key, in bytes.
 	maxKey = 1 << 20
-	// maxIncludes bounds the documents that one manifest consists of.
+	// maxIncludes is the greatest number of documents that a manifest may include.
 	maxIncludes = 32
 )
 
-// Manifest is what an author asks for. Its JSON Schema says what each field
-// means; texts are as written, with placeholders.
+// Manifest states the content that an author wants in a bundle. Its JSON Schema describes each
+// field. Texts still contain their placeholders.
 type Manifest struct {
 	APIVersion   string            `yaml:"apiVersion"` // bundle.APIVersion
 	Kind         string            `yaml:"kind"`       // "Manifest"
@@ -52,16 +51,16 @@ type Manifest struct {
 	External     []External        `yaml:"external"`
 	VerifyImages []VerifyImages    `yaml:"verifyImages"`
 
-	// Digest is of the document's bytes, and of those of all documents and keys
-	// that it includes.
+	// Digest is the digest of the document. If it includes documents or key files, Digest
+	// covers their digests too.
 	Digest bundle.Digest `yaml:"-"`
 
-	included []*Manifest // the nearest first
+	included []*Manifest // nearest first
 	doc      *document
 	keys     map[string][]byte
 }
 
-// Metadata names the bundle that comes of it.
+// Metadata names and describes the bundle.
 type Metadata struct {
 	Name        string `yaml:"name"`
 	Version     string `yaml:"version"`
@@ -70,7 +69,8 @@ type Metadata struct {
 	Source      string `yaml:"source,omitempty"`
 }
 
-// Releases says which versions belong to which release of one of them.
+// Releases maps each release of one version, named by Of, to the other versions that belong to
+// it.
 type Releases struct {
 	Of   string    `yaml:"of"`
 	Rows []Release `yaml:"rows"`
@@ -78,7 +78,7 @@ type Releases struct {
 	at at
 }
 
-// Release is one row.
+// Release is one row of Releases.
 type Release struct {
 	Release  string            `yaml:"release"`
 	Note     string            `yaml:"note"`
@@ -87,7 +87,7 @@ type Release struct {
 	SHA256   map[string]string `yaml:"sha256"`
 }
 
-// Rule says what versions have to be.
+// Rule requires versions or components where its conditions hold.
 type Rule struct {
 	When        map[string]string `yaml:"when"`
 	With        string            `yaml:"with"`
@@ -100,7 +100,7 @@ type Rule struct {
 	at at
 }
 
-// External is what the site provides.
+// External is something that the site must provide itself.
 type External struct {
 	Name        string   `yaml:"name" json:"name"`
 	Why         string   `yaml:"why" json:"why"`
@@ -108,7 +108,7 @@ type External struct {
 	Deployments []string `yaml:"deployments" json:"deployments,omitempty"`
 }
 
-// VerifyImages asks for signatures on images.
+// VerifyImages requires signatures on images.
 type VerifyImages struct {
 	Images string   `yaml:"images"`
 	Keys   []string `yaml:"keys"`
@@ -116,7 +116,7 @@ type VerifyImages struct {
 	at at
 }
 
-// Component groups what belongs together on the site.
+// Component groups content that belongs together on the site.
 type Component struct {
 	Name        string            `yaml:"name"`
 	Use         string            `yaml:"use"`
@@ -135,23 +135,23 @@ type Component struct {
 	at at
 }
 
-// HostPart is what a component adds to what the host is told; its fields are
-// those of bundle.Host.
+// HostPart is a component's contribution to the bundle's host data. Its fields are those of
+// bundle.Host.
 type HostPart struct {
 	Deployments []string `yaml:"deployments"`
 	bundle.Host `yaml:",inline"`
 }
 
-// Image is an image; a text in its place is its reference.
+// Image is a container image. In YAML, a string is short for an image with this reference.
 type Image struct {
-	Reference   string   `yaml:"reference"` // short ones as Docker reads them
+	Reference   string   `yaml:"reference"` // short references are read as Docker reads them
 	Platforms   []string `yaml:"platforms"`
 	Deployments []string `yaml:"deployments"`
 	Follows     *Follows `yaml:"follows"`
 	Source      string   `yaml:"source"`
 }
 
-// UnmarshalYAML takes a text too.
+// UnmarshalYAML accepts a map or a string.
 func (i *Image) UnmarshalYAML(n *yaml.Node) error {
 	if n.Kind == yaml.ScalarNode {
 		i.Reference = n.Value
@@ -161,7 +161,7 @@ func (i *Image) UnmarshalYAML(n *yaml.Node) error {
 	return n.Load((*plainImage)(i))
 }
 
-// Follows binds an image's tag to what a plugin says of it.
+// Follows binds an image's tag to a property in a plugin's manifest.
 type Follows struct {
 	Plugin string `yaml:"plugin"` // id
 	Prop   string `yaml:"prop"`
@@ -208,7 +208,7 @@ type File struct {
 	Facts       string   `yaml:"facts"`
 }
 
-// all returns the manifest and what it includes, the nearest first.
+// all returns the manifest and its included documents, nearest first.
 func (m *Manifest) all() []*Manifest {
 	list := []*Manifest{m}
 	for _, n := range m.included {
@@ -217,7 +217,7 @@ func (m *Manifest) all() []*Manifest {
 	return list
 }
 
-// merged puts the maps of all documents together; the nearest wins.
+// merged merges a map of all documents; the nearest document takes precedence.
 func (m *Manifest) merged(of func(*Manifest) map[string]string) map[string]string {
 	out := map[string]string{}
 	list := m.all()
@@ -230,7 +230,7 @@ func (m *Manifest) merged(of func(*Manifest) map[string]string) map[string]strin
 	return out
 }
 
-// component finds a component of the documents, or nil.
+// component returns the component with that name from any of the documents, or nil.
 func (m *Manifest) component(name string) *Component {
 	for _, n := range m.all() {
 		for i := range n.Components {
@@ -242,8 +242,8 @@ func (m *Manifest) component(name string) *Component {
 	return nil
 }
 
-// resolved returns the manifest's own components in its order, with what it uses
-// in the place of the uses. Problems are left out; check reports them.
+// resolved returns the manifest's own components in order, with each use replaced by the
+// component it names. Unknown names are skipped; check reports them.
 func (m *Manifest) resolved() []Component {
 	var list []Component
 	for _, c := range m.Components {

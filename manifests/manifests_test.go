@@ -46,7 +46,7 @@ func TestManifest(t *testing.T) {
 	}
 }
 
-// TestManifestProblems: each is named with its line, all of them at once.
+// TestManifestProblems checks that all problems are reported at once, each with its line.
 func TestManifestProblems(t *testing.T) {
 	for name, test := range map[string]struct {
 		old, new string

@@ -11,7 +11,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
-// rules applies what the documents say about versions.
+// rules applies the rules of all documents.
 func (s *selector) rules() {
 	for _, m := range s.m.all() {
 		for _, r := range m.Rules {
@@ -41,7 +41,7 @@ func (s *selector) carried(name string) bool {
 	return slices.ContainsFunc(s.out.Components, func(c WantedComponent) bool { return c.Name == name })
 }
 
-// reason words the settings with which a rule holds.
+// reason lists the settings under which the rule holds.
 func (r Rule) reason() (text string) {
 	for _, k := range sortedKeys(r.When) {
 		text += fmt.Sprintf(" with %s=%s", k, r.When[k])
@@ -71,8 +71,8 @@ func (s *selector) rule(r Rule, name string) {
 	))
 }
 
-// fitting names a version that meets a constraint: one of the table, or the one
-// that the constraint itself names.
+// fitting suggests a version that meets a constraint: one from the release table, or else the
+// version in the constraint.
 func (s *selector) fitting(name string, c *semver.Constraints) string {
 	for _, r := range s.out.releases {
 		if r.Of != name {
@@ -87,15 +87,14 @@ func (s *selector) fitting(name string, c *semver.Constraints) string {
 	return fmt.Sprintf("--set versions.%s=%s would fit", name, strings.TrimLeft(c.String(), "<>=~^! "))
 }
 
-// FoundPlugin is what the archive of a selected plugin says of itself.
+// FoundPlugin contains what a selected plugin's archive declares about itself.
 type FoundPlugin struct {
 	ID, Version, MinServer string
 	Props                  map[string]any
 }
 
-// CheckPlugins applies the rules between plugins, their server, and the images
-// that they dictate. Found is in the order of s.Plugins. Errors wrap
-// bundle.ErrPolicy.
+// CheckPlugins applies the rules between plugins, their server, and the images whose tags
+// follow a plugin. Found is in the order of s.Plugins. Errors wrap bundle.ErrPolicy.
 func (s *Selection) CheckPlugins(found []FoundPlugin) error {
 	ids := map[string]int{}
 	for i, f := range found {
@@ -199,9 +198,8 @@ func checkFollows(image WantedImage, f FoundPlugin) error {
 	)
 }
 
-// MatchImages reports whether a repository such as docker.io/library/nginx fits
-// a pattern, in which * stands for any part between slashes and ** for any
-// number of parts.
+// MatchImages reports whether a repository such as docker.io/library/nginx matches a pattern.
+// In a pattern, * matches any text without slashes, and ** matches any text.
 func MatchImages(pattern, repository string) bool {
 	quoted := regexp.QuoteMeta(pattern)
 	quoted = strings.ReplaceAll(quoted, `\*\*`, `.*`)
@@ -210,8 +208,8 @@ func MatchImages(pattern, repository string) bool {
 	return ok && err == nil
 }
 
-// ReleaseNote says what kind of release the chosen version with that name is,
-// as far as the documents know.
+// ReleaseNote returns the note of the selected release of that version, or "" if the documents
+// do not list this release.
 func (s *Selection) ReleaseNote(of string) string {
 	for _, r := range s.releases {
 		if r.Of == of {

@@ -17,12 +17,12 @@ type selector struct {
 	m        *Manifest
 	c        Choice
 	out      *Selection
-	values   map[string]string // by name in placeholders
+	values   map[string]string // by placeholder name
 	keys     map[string][]byte
 	problems []error
-	refused  []error         // what is well-formed and cannot be had
-	missing  int             // how many of these do not exist for a platform
-	hashes   map[string]bool // names of hashes that something asks for
+	refused  []error         // valid requests that cannot be fulfilled
+	missing  int             // number of refusals because of a missing platform
+	hashes   map[string]bool // names of the hashes that documents ask for
 }
 
 // Select applies a choice. Errors wrap ErrInvalid or bundle.ErrPolicy.
@@ -54,8 +54,8 @@ func (m *Manifest) Select(c Choice) (*Selection, error) {
 	return s.out, nil
 }
 
-// choiceProblem is about the command line, not about a document; it wraps
-// ErrInvalid all the same.
+// choiceProblem is a problem with the command line rather than with a document. It wraps
+// ErrInvalid too.
 type choiceProblem string
 
 func (c choiceProblem) Error() string { return string(c) }
@@ -93,8 +93,8 @@ func (m *Manifest) newSelector(c Choice) (*selector, error) {
 	return s, s.set()
 }
 
-// unknownHashes refuses --set sha256.NAME for a name that nothing has, whatever is
-// chosen: it would be a spelling mistake.
+// unknownHashes refuses --set sha256.NAME if no deployment or platform uses NAME: it would be
+// a spelling mistake.
 func (s *selector) unknownHashes() error {
 	known := map[string]bool{}
 	platforms := s.out.Platforms
@@ -161,8 +161,8 @@ func (m *Manifest) platforms(asked []bundle.Platform) ([]bundle.Platform, error)
 	return asked, nil
 }
 
-// set puts versions, settings and hashes together: first what the documents
-// say, then the row of the chosen release, then the command line.
+// set merges versions, settings and hashes. Later sources take precedence: the documents, the
+// row of the chosen release, the command line.
 func (s *selector) set() error {
 	all := map[string]map[string]string{
 		"versions": s.m.merged(func(m *Manifest) map[string]string { return m.Versions }),
@@ -180,7 +180,7 @@ func (s *selector) set() error {
 		}
 		own := slices.ContainsFunc(s.m.Releases, func(o Releases) bool { return o.Of == r.Of })
 		for k, v := range row.Versions {
-			if own || s.m.Versions[k] == "" { // the author's own version stands above an included table
+			if own || s.m.Versions[k] == "" { // the author's own version takes precedence over an included table
 				all["versions"][k] = v
 			}
 		}
@@ -198,8 +198,8 @@ func (s *selector) set() error {
 	return nil
 }
 
-// chosen returns what the command line sets, by group and name, and reads keys. Known is what
-// the documents have.
+// chosen returns the values that the command line sets, by group and name, and reads keys.
+// Known contains the values of the documents.
 func (s *selector) chosen(known map[string]map[string]string) (map[string]map[string]string, error) {
 	chosen := map[string]map[string]string{"versions": {}, "settings": {}, "sha256": {}}
 	for _, key := range sortedKeys(s.c.Set) {
@@ -228,7 +228,8 @@ func (s *selector) chosen(known map[string]map[string]string) (map[string]map[st
 	return chosen, nil
 }
 
-// row returns the row of a release, or that of the newest one before it.
+// row returns the row of a release, or else of the newest release before it. Exact reports
+// which.
 func (r *Releases) row(version string) (best *Release, exact bool) {
 	v, err := parseVersion(version)
 	if err != nil {
@@ -245,8 +246,8 @@ func (r *Releases) row(version string) (best *Release, exact bool) {
 	return best, best != nil && at.Equal(v)
 }
 
-// parseVersion reads a version as a tag says it; what follows a hyphen, such as
-// -alpine, counts for nothing.
+// parseVersion parses a version as used in tags. It ignores the suffix after a hyphen, such as
+// -alpine.
 func parseVersion(s string) (*semver.Version, error) {
 	v, err := semver.NewVersion(s)
 	if err != nil {
@@ -255,7 +256,7 @@ func parseVersion(s string) (*semver.Version, error) {
 	return semver.New(v.Major(), v.Minor(), v.Patch(), "", ""), nil
 }
 
-// choose returns the components that are carried, in the manifest's order.
+// choose returns the selected components, in the manifest's order.
 func (s *selector) choose() ([]Component, error) {
 	p := picking{selector: s, all: s.m.resolved(), picked: map[string]bool{}}
 	for _, c := range p.all {
@@ -282,14 +283,14 @@ func (s *selector) choose() ([]Component, error) {
 	return slices.DeleteFunc(slices.Clone(p.all), func(c Component) bool { return !p.picked[c.Name] }), nil
 }
 
-// picking is the choice of components.
+// picking is the state of choosing components.
 type picking struct {
 	*selector
 	all    []Component
 	picked map[string]bool // by name
 }
 
-// find returns the component of a name, or nil.
+// find returns the component with that name, or nil.
 func (p *picking) find(name string) *Component {
 	n := slices.IndexFunc(p.all, func(c Component) bool { return c.Name == name })
 	if n < 0 {
@@ -298,7 +299,7 @@ func (p *picking) find(name string) *Component {
 	return &p.all[n]
 }
 
-// ask picks what the command line asks for.
+// ask picks the components that the command line asks for.
 func (p *picking) ask() error {
 	var names, optional []string
 	for _, c := range p.all {
@@ -333,7 +334,7 @@ func (p *picking) ask() error {
 	return nil
 }
 
-// add picks what another component needs, and reports whether it was not picked before.
+// add picks a component that another one needs, and reports whether it was newly picked.
 func (p *picking) add(need, by string) (bool, error) {
 	if slices.Contains(p.c.Without, need) {
 		return false, choiceError("--without %q: %q needs it; leave that out too", need, by)
@@ -352,7 +353,8 @@ func (p *picking) add(need, by string) (bool, error) {
 	return true, nil
 }
 
-// applies reports whether something limited to deployments is meant.
+// applies reports whether an item limited to these deployments applies to the chosen one. An
+// empty list is no limit.
 func (s *selector) applies(deployments []string) bool {
 	return len(deployments) == 0 || slices.Contains(deployments, s.out.Deployment)
 }
@@ -389,7 +391,8 @@ func (s *selector) metadata() {
 	}
 }
 
-// refusal says what cannot be had, and where it can.
+// refusal returns all refusals, and suggests a deployment that has none for a missing
+// platform.
 func (s *selector) refusal() error {
 	err := s.refused[0]
 	for _, r := range s.refused[1:] {
@@ -405,8 +408,8 @@ func (s *selector) refusal() error {
 	return err
 }
 
-// exist reports whether what another deployment requires exists for the
-// platforms asked for.
+// exist reports whether all content that another deployment requires exists for the chosen
+// platforms.
 func (s *selector) exist(deployment string) bool {
 	t, err := s.m.newSelector(Choice{Deployment: deployment, Platforms: s.c.Platforms})
 	if err != nil {

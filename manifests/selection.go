@@ -4,23 +4,23 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
-// Choice is what the command line says about a manifest. The zero value takes
-// what the manifest has as its defaults.
+// Choice contains the command-line options that apply to a manifest. The zero value selects
+// the manifest's defaults.
 type Choice struct {
 	Deployment string            // one of Manifest.Deployments; empty means the first
-	Platforms  []bundle.Platform // none means the manifest's first, if it says any
-	With       []string          // optional components
-	Without    []string          // components that the site has already
+	Platforms  []bundle.Platform // none means the first of the manifest, if it lists any
+	With       []string          // optional components to add
+	Without    []string          // components that the site already has
 	Set        map[string]string // versions.NAME, settings.NAME, sha256.NAME, or keys.NAME (a path)
 }
 
-// Selection is what a manifest means once everything is chosen: no placeholder
-// is left, and every rule that needs no network has been applied.
+// Selection is a manifest after a choice: all placeholders are replaced, and every rule that
+// needs no network has been applied.
 type Selection struct {
 	Name, Version string
 	Manifest      bundle.Digest
-	Deployment    string            // empty if the manifest knows none
-	Platforms     []bundle.Platform // never empty
+	Deployment    string            // empty if the manifest has none
+	Platforms     []bundle.Platform // empty if neither the choice nor the manifest names one
 	Versions      map[string]string
 	Settings      map[string]string
 	Components    []WantedComponent
@@ -28,7 +28,7 @@ type Selection struct {
 	Plugins       []WantedPlugin
 	Charts        []WantedChart
 	Files         []WantedFile
-	Host          *bundle.Host // nil if nothing is said about the host
+	Host          *bundle.Host // nil if no component has host data
 	VerifyImages  []WantedSignature
 	External      []External
 
@@ -36,8 +36,8 @@ type Selection struct {
 	versions map[string]string // as chosen
 }
 
-// WantedComponent is a component that is carried. Of its content it has the
-// indexes into the lists of the selection.
+// WantedComponent is a selected component. Its content is given as indexes into the lists of
+// the selection.
 type WantedComponent struct {
 	Name, Title, Source            string
 	Optional                       bool
@@ -49,20 +49,20 @@ type WantedImage struct {
 	Reference bundle.Reference
 	Follows   *Follows
 
-	version string // name of the version that is its tag
+	version string // name of the version used as its tag
 }
 
-// WantedPlugin is a plugin to fetch and look into.
+// WantedPlugin is a plugin to fetch and inspect.
 type WantedPlugin struct {
-	URL       string // or an absolute path on this machine
-	Signature string // the same; empty for none
-	Keys      []Key  // of which one has to have signed
-	SHA256    string // 64 digits, or empty
-	ID        string // as plugin.json must say; empty takes any
+	URL       string // URL, or a path on this machine
+	Signature string // URL or path, as above; empty for none
+	Keys      []Key  // one of them must have signed the plugin
+	SHA256    string // 64 hexadecimal digits, or empty
+	ID        string // required id in plugin.json; empty accepts any
 	Version   string
-	Server    string // version of the server it runs in; empty if that is unknown
+	Server    string // version of the server that runs the plugin; empty if unknown
 
-	version, server string // names of the versions
+	version, server string // names of the versions used in URL and Server
 }
 
 // Key is a public key with the name that the manifest gives it.
@@ -71,29 +71,29 @@ type Key struct {
 	Data []byte
 }
 
-// WantedChart is a chart to fetch and look into.
+// WantedChart is a chart to fetch and inspect.
 type WantedChart struct {
 	Repository, Name, Version string
-	SHA256                    string // 64 digits, or empty
+	SHA256                    string // 64 hexadecimal digits, or empty
 	Values                    map[string]any
 	UnusedImages              []string
 }
 
 // WantedFile is a file to carry.
 type WantedFile struct {
-	Source   string // a URL, an absolute path on this machine, or a CatalogueFile
+	Source   string // a URL, a path on this machine, or a CatalogueFile
 	Path     string // on the site, relative, slashes
 	Mode     uint32 // permissions
 	As       string // as in bundle.HostFile
 	Strip    int
-	Platform *bundle.Platform // of the hosts it is for; nil is all
-	SHA256   string           // 64 digits; empty for a local file, or with FirstUse
-	FirstUse bool             // whatever comes is accepted, and locked
+	Platform *bundle.Platform // of the hosts that need the file; nil means all
+	SHA256   string           // 64 hexadecimal digits; empty for a local file, or with FirstUse
+	FirstUse bool             // accept the first download, and lock it
 	Size     int64            // bytes; 0 if unknown
-	Pin      string           // the name by which --set sha256.NAME gives its hash; may be empty
+	Pin      string           // NAME in --set sha256.NAME that sets the file's hash; may be empty
 }
 
-// WantedSignature asks for a signature on images.
+// WantedSignature requires a signature on images.
 type WantedSignature struct {
 	Images string // pattern
 	Keys   []Key
