@@ -23,8 +23,7 @@ func refusedAsDamaged(err error) bool {
 		errors.Is(err, bundle.ErrSignature)
 }
 
-// each calls f for 0 to n-1 on all processors, each worker with its own copy of
-// the file.
+// each calls f for 0 to n-1 on all processors. Each worker has its own copy of the file.
 func each(t *testing.T, file []byte, n int, f func(mine []byte, i int) error) {
 	t.Helper()
 	var next atomic.Int64
@@ -45,7 +44,7 @@ func each(t *testing.T, file []byte, n int, f func(mine []byte, i int) error) {
 	}
 }
 
-// change puts a byte into the file, expects a refusal, and puts it back.
+// change changes one byte, requires that the file is refused, and restores the byte.
 func change(file []byte, at int, to byte, policy verify.Policy) error {
 	was := file[at]
 	file[at] = to
@@ -56,7 +55,7 @@ func change(file []byte, at int, to byte, policy verify.Policy) error {
 	return nil
 }
 
-// ofLength signs until the signature in DER has that many bytes.
+// ofLength signs until the DER signature has the given length in bytes.
 func ofLength(t *testing.T, file []byte, key *world.Key, length int) []byte {
 	t.Helper()
 	for {
@@ -75,10 +74,10 @@ func ofLength(t *testing.T, file []byte, key *world.Key, length int) []byte {
 	}
 }
 
-// TestEveryByte changes every byte of a bundle: each bit outside the slot, and
-// all 255 other values inside it, with signatures of each usual length. Without
-// -exhaustive it is one bit outside the slot, single bits inside it, and all values
-// with the longest signature only.
+// TestEveryByte changes every byte of a bundle: each bit outside the slot, and all 255 other
+// values inside it, with signatures of each usual length. Without -exhaustive, it changes one
+// bit per byte outside the slot and single bits inside it, and tries all values only with the
+// longest signature.
 func TestEveryByte(t *testing.T) {
 	key := world.NewKey(t)
 	policy := trusting(key)
@@ -119,8 +118,8 @@ func TestEveryByte(t *testing.T) {
 			}
 			return nil
 		})
-		// Of the padding one value goes the whole way, and the others as far as
-		// the slot goes.
+		// In the padding, one value per byte is verified completely; other values are only
+		// parsed as a slot.
 		each(t, file, bundle.SlotSize-line, func(mine []byte, i int) error {
 			if length == 72 {
 				if err := changePadding(mine, slot, line+i, &changed); err != nil {
@@ -137,8 +136,8 @@ func TestEveryByte(t *testing.T) {
 	t.Logf("%d changes in %d bytes, all refused", changed.Load(), len(file))
 }
 
-// changePadding changes a byte of the slot's padding to another value, or with -exhaustive
-// to all others, and returns an error if one of them is taken.
+// changePadding changes a byte of the slot's padding to another value, or with -exhaustive to
+// all others. It returns an error if one of them is accepted.
 func changePadding(file []byte, slot, i int, changed *atomic.Int64) error {
 	at := slot + i
 	for v := 1; v < 256; v++ {
@@ -169,7 +168,7 @@ func TestEveryCut(t *testing.T) {
 	})
 }
 
-// TestAppended appends bytes of all values, and blocks.
+// TestAppended appends bytes of every value, in lengths up to 10,240.
 func TestAppended(t *testing.T) {
 	key := world.NewKey(t)
 	file := world.Small(t, key)
@@ -183,7 +182,7 @@ func TestAppended(t *testing.T) {
 	}
 }
 
-// TestMixed takes head and rest from two bundles by the same key.
+// TestMixed combines the head and the rest of two bundles signed by the same key.
 func TestMixed(t *testing.T) {
 	key := world.NewKey(t)
 	a, b := world.Small(t, key), world.Small(t, key)
@@ -205,7 +204,7 @@ func TestMixed(t *testing.T) {
 	}
 }
 
-// TestCancelled: an interrupted check is no success.
+// TestCancelled checks that a cancelled verification returns the cause as an error.
 func TestCancelled(t *testing.T) {
 	key := world.NewKey(t)
 	file := world.Small(t, key)
@@ -224,7 +223,7 @@ func TestCancelled(t *testing.T) {
 	}
 }
 
-// sparse is a file of which only some stretches are not zero.
+// sparse is a file that is zero except in a few ranges.
 type sparse struct {
 	at   map[int64][]byte
 	size int64
@@ -249,8 +248,8 @@ func (s sparse) WriteAt(p []byte, off int64) (int, error) {
 	return len(p), nil
 }
 
-// TestLargeBlob verifies a bundle with a blob of more than 8 GiB, all zeros,
-// and notices a bit at its end.
+// TestLargeBlob verifies a bundle with a blob of more than 8 GiB of zeros, and detects a
+// changed bit at its end.
 func TestLargeBlob(t *testing.T) {
 	if testing.Short() {
 		t.Skip("hashes 16 GiB")

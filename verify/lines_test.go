@@ -11,7 +11,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/verify"
 )
 
-// withSlot puts a text into the slot, and newlines behind it.
+// withSlot replaces the slot's content with a text and pads it with newlines.
 func withSlot(t *testing.T, file []byte, text []byte) []byte {
 	t.Helper()
 	head, err := bundle.ReadHead(bytes.NewReader(file), int64(len(file)))
@@ -24,8 +24,8 @@ func withSlot(t *testing.T, file []byte, text []byte) []byte {
 	return out
 }
 
-// TestLines: what counts as a signature. The same lines are shown to cosign where it
-// is there (cmd/oob-bundle, TestCosignLines), and the table says where it differs.
+// TestLines checks which lines count as signatures. Where cosign is available, TestCosignLines
+// in cmd/oob-bundle gives it the same lines; the table records where the results differ.
 func TestLines(t *testing.T) {
 	c := world.Rich("x")
 	file := c.File(t, world.NewKey(t))
@@ -48,7 +48,8 @@ func TestLines(t *testing.T) {
 	t.Logf("%d signatures, %d of them good", len(rows), good)
 }
 
-// TestHostileLines: a line is a document of ours, and has one spelling besides.
+// TestHostileLines checks that a slot line is decoded as strictly as the other documents of
+// the format, and has only one valid spelling.
 func TestHostileLines(t *testing.T) {
 	key := world.NewKey(t)
 	file := world.Rich("x").File(t, key)
@@ -67,7 +68,8 @@ func TestHostileLines(t *testing.T) {
 	t.Logf("%d lines refused; %d do not fit into a slot", tried, large)
 }
 
-// TestUnusualRoots: what looks odd and is the signer's to say.
+// TestUnusualRoots checks that unusual values in a signed root are accepted: they are the
+// signer's decision.
 func TestUnusualRoots(t *testing.T) {
 	key := world.NewKey(t)
 	for name, change := range map[string]func(*bundle.Info){

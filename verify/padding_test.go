@@ -14,8 +14,9 @@ import (
 	"github.com/oob-bundle/oob-bundle/verify"
 )
 
-// TestPadding: a bundle with zeros behind it is refused, and the message names the command
-// that mends it if, and only if, the signature is good. Other bytes are no padding.
+// TestPadding checks that a bundle followed by zeros is refused, and that the message names
+// the repair command if and only if the signature is valid. Other trailing bytes do not count
+// as padding.
 func TestPadding(t *testing.T) {
 	key, other := world.NewKey(t), world.NewKey(t)
 	good := world.Small(t, key)

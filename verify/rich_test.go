@@ -17,7 +17,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/verify"
 )
 
-// shape returns the members of a good bundle.
+// shape opens a valid bundle.
 func shape(t *testing.T, file []byte, policy verify.Policy) *verify.Verified {
 	t.Helper()
 	v, err := verify.Open(t.Context(), bytes.NewReader(file), int64(len(file)), policy)
@@ -29,11 +29,11 @@ func shape(t *testing.T, file []byte, policy verify.Policy) *verify.Verified {
 
 var exhaustive = flag.Bool("exhaustive", false, "change every byte in every way, and cut everywhere")
 
-// TestRichEveryByte changes every byte of a bundle that has everything, with two
-// signatures: each bit outside the slot, every other value of each byte of the two
-// lines, and of their padding one value, the others being TestEveryByte's. Without
-// -exhaustive it is one bit of every third byte, single bits in the lines, and every
-// 16th byte of the padding.
+// TestRichEveryByte changes every byte of a bundle with every kind of content and two
+// signatures: each bit outside the slot, every other value of each byte of the two lines, and
+// one value of their padding (TestEveryByte tries the others). Without -exhaustive, it changes
+// one bit per byte in 8 of every 24 bytes, single bits in the lines, and every 16th byte of the
+// padding.
 func TestRichEveryByte(t *testing.T) {
 	a, b := world.NewKey(t), world.NewKey(t)
 	file := world.Rich("x").File(t, a, b)
@@ -79,7 +79,8 @@ func TestRichEveryByte(t *testing.T) {
 	t.Logf("%d changes in %d bytes, %d members, 2 signatures: all refused", changed.Load(), len(file), len(v.Members))
 }
 
-// TestRichEveryCut cuts the same bundle at every 13th offset; with -exhaustive at each.
+// TestRichEveryCut cuts the same bundle at every 13th offset, or with -exhaustive at every
+// offset.
 func TestRichEveryCut(t *testing.T) {
 	a, b := world.NewKey(t), world.NewKey(t)
 	file := world.Rich("x").File(t, a, b)
@@ -98,12 +99,12 @@ func TestRichEveryCut(t *testing.T) {
 	t.Logf("%d cuts, all refused", len(file)/step)
 }
 
-// TestUnknownSigner changes every byte of a line by a key that the verifier does not
-// know. It cannot judge two things: whose key that is (any 32 bytes are a
-// fingerprint), and whether the signature is one (any bytes may be). It judges all
-// else: the spelling, the digest, that no two lines are by one key. So a change
-// passes exactly where the line still is the one spelling of another fingerprint or
-// other signature bytes; and then it counts for nothing.
+// TestUnknownSigner changes every byte of a line whose key the verifier does not know. The
+// verifier cannot check whose key it is (any 32 bytes are a fingerprint) or whether the
+// signature is valid (any bytes may be). It checks everything else: the spelling, the digest,
+// and that no two lines have the same key. A change therefore passes exactly if the line is
+// still the canonical spelling of another fingerprint or signature. Such a line counts as no
+// signature.
 func TestUnknownSigner(t *testing.T) {
 	a, b := world.NewKey(t), world.NewKey(t)
 	file := world.Rich("x").File(t, a, b)
@@ -154,7 +155,8 @@ func TestUnknownSigner(t *testing.T) {
 		return nil
 	})
 	checkSpellings(t, mustParse(t, v.Slot)[1], inHint.Load(), inSignature.Load())
-	// Who knows both keys lets none of these pass.
+	// The unchanged file is valid for a verifier that knows both keys. TestRichEveryByte
+	// checks that such a verifier accepts no change.
 	if err := check(file, trusting(a, b)); err != nil {
 		t.Fatal(err)
 	}
@@ -166,7 +168,7 @@ func TestUnknownSigner(t *testing.T) {
 	)
 }
 
-// differences are what a byte is changed by: single bits, or with -exhaustive everything.
+// differences returns the values to XOR into a byte: single bits, or with -exhaustive all.
 func differences() []int {
 	if !*exhaustive {
 		return []int{1, 2, 4, 8, 16, 32, 64, 128}
@@ -178,16 +180,16 @@ func differences() []int {
 	return all
 }
 
-// checkSpellings compares, with -exhaustive, how many changes of a line pass with how many
-// other spellings its fingerprint and its signature have.
+// checkSpellings compares, with -exhaustive, the number of accepted changes with the number of
+// other spellings that the line's fingerprint and signature have.
 func checkSpellings(t *testing.T, theirs bundle.Signature, inHint, inSignature int64) {
 	t.Helper()
-	// What base64 alone says: as many changes lead to another text that is the one
-	// spelling of its bytes, 32 of them for the fingerprint.
+	// The expected number follows from base64: count the changes that yield the canonical
+	// spelling of other bytes. A fingerprint must still have 32 of them.
 	for _, part := range []struct {
 		name  string
 		bytes []byte
-		size  int // of what is spelled; 0 is any
+		size  int // required number of decoded bytes; 0 means any
 		got   int64
 	}{{"fingerprint", theirs.Key[:], 32, inHint}, {"signature", theirs.Bytes, 0, inSignature}} {
 		if want := otherSpellings(part.bytes, part.size); *exhaustive && part.got != want {
@@ -196,8 +198,8 @@ func checkSpellings(t *testing.T, theirs bundle.Signature, inHint, inSignature i
 	}
 }
 
-// otherSpellings counts the bytes of a base64 text that can be changed, one at a time,
-// such that it is the spelling of something else.
+// otherSpellings counts the single-byte changes of a base64 text that yield the canonical
+// spelling of other bytes.
 func otherSpellings(data []byte, size int) int64 {
 	text := []byte(base64.StdEncoding.EncodeToString(data))
 	n := int64(0)
@@ -223,8 +225,8 @@ func mustParse(t *testing.T, slot []byte) []bundle.Signature {
 	return list
 }
 
-// TestOnlyTheUnknownLineGoes: without its unknown line a bundle is good, too; with
-// the known one away it is not, nor with a third line by nobody put in between.
+// TestOnlyTheUnknownLineGoes checks that a bundle stays valid without its unknown line or with
+// another unknown one, but not without its known line.
 func TestOnlyTheUnknownLineGoes(t *testing.T) {
 	a, b := world.NewKey(t), world.NewKey(t)
 	file := world.Rich("x").File(t, a, b)
@@ -259,7 +261,7 @@ func TestOnlyTheUnknownLineGoes(t *testing.T) {
 	}
 }
 
-// members splits a file into its members, each with header and padding, and the end.
+// members splits a file into its members, each with header and padding, and the end blocks.
 func members(v *verify.Verified, file []byte) [][]byte {
 	var list [][]byte
 	for i, m := range v.Members {
@@ -272,9 +274,9 @@ func members(v *verify.Verified, file []byte) [][]byte {
 	return append(list, file[len(file)-1024:])
 }
 
-// TestMixAndMatch puts every member of one validly signed bundle into another: by
-// the same key and by another one that is trusted, too, on the same channel; and
-// exchanges, adds, leaves out and continues.
+// TestMixAndMatch puts every member of one validly signed bundle into another on the same
+// channel, signed by the same or another trusted key. It also exchanges, repeats and removes
+// members, and joins parts of both files.
 func TestMixAndMatch(t *testing.T) {
 	a, b := world.NewKey(t), world.NewKey(t)
 	policy := trusting(a, b)
@@ -296,7 +298,7 @@ func TestMixAndMatch(t *testing.T) {
 			try := func(what string, parts ...[]byte) {
 				file := bytes.Join(parts, nil)
 				if bytes.Equal(file, pair.one) || bytes.Equal(file, pair.two) {
-					return // what they have in common
+					return // a part that both have in common
 				}
 				tried++
 				if err := check(file, policy); !refusedAsDamaged(err) {
@@ -328,10 +330,9 @@ func TestMixAndMatch(t *testing.T) {
 	t.Logf("%d mixtures, all refused", tried)
 }
 
-// TestOtherSpellingsOfASignature: ECDSA has two signatures for each nonce, (r, s) and
-// (r, n-s), and whoever has one can write the other. Both are the signer's word over
-// the same identity, so this is no way to change anything; every other spelling is
-// refused.
+// TestOtherSpellingsOfASignature checks that only two spellings of a signature are accepted.
+// ECDSA has two signatures for each nonce, (r, s) and (r, n-s), and anyone can compute one
+// from the other. Both sign the same identity, so this changes nothing.
 func TestOtherSpellingsOfASignature(t *testing.T) {
 	a := world.NewKey(t)
 	file := world.Rich("x").File(t, a)

@@ -9,8 +9,8 @@ import (
 	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 )
 
-// TestHostileContent: a trusted signature excuses nothing. All of it is refused
-// before a byte of payload is read.
+// TestHostileContent checks that invalid content is refused despite a trusted signature,
+// before any payload is read.
 func TestHostileContent(t *testing.T) {
 	key := world.NewKey(t)
 	if err := check(world.Rich("x").File(t, key), trusting(key)); err != nil {

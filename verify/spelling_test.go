@@ -22,8 +22,8 @@ func readDER(t *testing.T, sig []byte) (r, s *big.Int) {
 	return v.R, v.S
 }
 
-// signatureSpellings lists what somebody without the key could make of the ECDSA
-// signature (r, s) in a group of order n.
+// signatureSpellings lists variants of the ECDSA signature (r, s), in a group of order n, that
+// can be made without the key.
 func signatureSpellings(r, s, n *big.Int) []spelling {
 	der := func(r, s *big.Int) []byte {
 		b, err := asn1.Marshal(struct{ R, S *big.Int }{r, s})
@@ -32,7 +32,7 @@ func signatureSpellings(r, s, n *big.Int) []spelling {
 		}
 		return b
 	}
-	// wrap writes a SEQUENCE by hand; length is how its length is spelled.
+	// wrap encodes a SEQUENCE with the given encoding of its length.
 	wrap := func(length, content []byte) []byte { return slices.Concat([]byte{0x30}, length, content) }
 	number := func(x *big.Int, lead ...byte) []byte {
 		b := x.Bytes()

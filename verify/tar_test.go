@@ -13,8 +13,8 @@ import (
 	"github.com/oob-bundle/oob-bundle/verify"
 )
 
-// TestHostileTars: nobody without the key can make a tar that is taken for the
-// bundle. What install does with the same files is install's test.
+// TestHostileTars checks that tar files made without the key are refused. Package install
+// tests the same files with its own code.
 func TestHostileTars(t *testing.T) {
 	key := world.NewKey(t)
 	rows := hostile.HostileTars(t, world.Rich("x").File(t, key))
@@ -37,7 +37,7 @@ func TestHostileTars(t *testing.T) {
 	t.Logf("%d files, all refused", len(rows))
 }
 
-// crowd is a good head and then one header again and again.
+// crowd is a head followed by many copies of one header.
 type crowd struct {
 	head, block []byte
 	blocks      int64
@@ -60,7 +60,7 @@ func (c crowd) ReadAt(p []byte, off int64) (int, error) {
 	return len(p), nil
 }
 
-// TestCrowd: a million entries, of which not one is counted.
+// TestCrowd checks that a million tar entries are refused after reading at most 200,000 bytes.
 func TestCrowd(t *testing.T) {
 	key := world.NewKey(t)
 	file := world.Rich("x").File(t, key)
@@ -90,7 +90,7 @@ func (c *counting) ReadAt(p []byte, off int64) (int, error) {
 
 var errMedium = errors.New("input/output error")
 
-// failing is a medium that cannot be read from some byte on.
+// failing is a medium whose reads fail from a given byte on.
 type failing struct {
 	*bytes.Reader
 	from int64
@@ -103,8 +103,8 @@ func (f failing) ReadAt(p []byte, off int64) (int, error) {
 	return f.Reader.ReadAt(p, off)
 }
 
-// TestFailingMedium: what a medium says is told as it is, at whatever byte, and is
-// not taken for damage, for a wrong signature, or for an end.
+// TestFailingMedium checks that a read error at any byte is returned unchanged, and not
+// reported as damage, a wrong signature or the end of the file.
 func TestFailingMedium(t *testing.T) {
 	key := world.NewKey(t)
 	file := world.Rich("x").File(t, key)
@@ -122,7 +122,7 @@ func TestFailingMedium(t *testing.T) {
 	t.Logf("%d places at which the medium fails", tried)
 }
 
-// TestShrinking: a file that becomes shorter while it is read is refused.
+// TestShrinking checks that a file that becomes shorter while it is read is refused.
 func TestShrinking(t *testing.T) {
 	key := world.NewKey(t)
 	file := world.Rich("x").File(t, key)

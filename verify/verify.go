@@ -20,33 +20,33 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
-// Policy is what the site demands of a bundle. The zero value accepts nothing,
+// Policy contains the site's requirements for a bundle. The zero value accepts nothing,
 // because it trusts no key.
 type Policy struct {
-	Keys        []Key            // trusted; two entries with one fingerprint count once
-	Threshold   int              // distinct keys that must have signed; 0 means 1
+	Keys        []Key            // trusted; entries with the same fingerprint count once
+	Threshold   int              // number of distinct keys that must have signed; 0 means 1
 	MinSequence map[string]int64 // channel → lowest acceptable sequence
 }
 
-// Key is a public key that the site trusts, and for what.
+// Key is a public key that the site trusts, and the channels it is trusted for.
 type Key struct {
 	publickey.Key
-	Name     string   // of the file it came from, for messages
+	Name     string   // name of its file, for messages
 	Channels []string // globs; empty means every channel
 }
 
-// ErrNoKeys is returned where the site trusts no key at all, so that no bundle can pass.
+// ErrNoKeys reports that the site trusts no key, so that no bundle can be accepted.
 var ErrNoKeys = fmt.Errorf("%w: no trusted keys", bundle.ErrSignature)
 
-// SignatureReport tells what became of one line of the slot.
+// SignatureReport is the result for one line of the slot.
 type SignatureReport struct {
 	Fingerprint bundle.Fingerprint
-	Trusted     bool // the key is one of the policy's, and may sign for the channel
-	Valid       bool // the signature is good; false also where the key is unknown
+	Trusted     bool // the key is in the policy and may sign for the channel
+	Valid       bool // the signature is valid; false if the key is unknown
 }
 
-// Verified is a bundle whose signatures, policy, headers and manifests are
-// good. Only Open makes one.
+// Verified is a bundle with valid signatures, policy, headers and manifests. Only Open creates
+// one.
 type Verified struct {
 	*bundle.Reader
 	Identity   bundle.Digest
@@ -55,9 +55,9 @@ type Verified struct {
 	Deployment *bundle.Deployment
 }
 
-// Open verifies everything of a bundle that is not payload. Errors wrap
-// ErrSignature, ErrPolicy, ErrFormat, ErrDigest, ErrLimit or ErrNewer of package
-// bundle, or are those of r.
+// Open verifies everything in a bundle except the payload. Errors wrap ErrSignature,
+// ErrPolicy, ErrFormat, ErrDigest, ErrLimit or ErrNewer of package bundle, or are errors of r
+// or ctx.
 func Open(ctx context.Context, r io.ReaderAt, size int64, policy Policy) (*Verified, error) {
 	if len(policy.Keys) == 0 {
 		return nil, ErrNoKeys
@@ -96,10 +96,9 @@ func Open(ctx context.Context, r io.ReaderAt, size int64, policy Policy) (*Verif
 	}, nil
 }
 
-// checkPartial looks into the indexes of which only some manifests are carried,
-// each once: many references may share one.
+// checkPartial reads each partially carried index once, because many references may share one.
 func checkPartial(r *bundle.Reader, images []bundle.Image) error {
-	seen := map[bundle.Digest]int{} // into once
+	seen := map[bundle.Digest]int{} // index in once
 	var once []bundle.Image
 	for _, i := range images {
 		if !i.Partial {
@@ -125,8 +124,8 @@ func checkPartial(r *bundle.Reader, images []bundle.Image) error {
 	return nil
 }
 
-// Root verifies signatures and policy alone, for a root that is not in a bundle
-// file: one that was found on a registry.
+// Root verifies only the signatures and policy of a root that was read from a registry rather
+// than from a bundle file.
 func Root(head *bundle.Head, policy Policy) (bundle.Info, []SignatureReport, error) {
 	reports, err := checkSignatures(head, policy)
 	if err != nil {
@@ -139,9 +138,9 @@ func Root(head *bundle.Head, policy Policy) (bundle.Info, []SignatureReport, err
 	return info, reports, policy.check(info, reports)
 }
 
-// checkSignatures judges every line of the slot. A line that names a trusted
-// key and is wrong, or is by one and names another, refuses the bundle, whatever the
-// others say; a line by an unknown key cannot be judged and counts for nothing.
+// checkSignatures checks every line of the slot. It refuses the bundle if a line of a trusted
+// key is wrong, or if a line signed by a trusted key names another key, whatever the other
+// lines contain. A line of an unknown key cannot be checked and does not count.
 func checkSignatures(head *bundle.Head, policy Policy) ([]SignatureReport, error) {
 	signatures, err := bundle.ParseSlot(head.Slot)
 	if err != nil {
@@ -197,8 +196,8 @@ func (p Policy) key(f bundle.Fingerprint) (Key, bool) {
 	return p.Keys[i], true
 }
 
-// check applies the rules that need the root's own words. Reports of keys that
-// may not sign for the channel lose their Trusted.
+// check applies the rules that depend on the content of the root. It clears Trusted in the
+// reports of keys that may not sign for the channel.
 func (p Policy) check(info bundle.Info, reports []SignatureReport) error {
 	distinct := map[bundle.Fingerprint]bool{}
 	for i, r := range reports {
@@ -225,7 +224,7 @@ func (p Policy) check(info bundle.Info, reports []SignatureReport) error {
 	return nil
 }
 
-// whoSigned says of each signature why it counts or does not.
+// whoSigned explains for each signature why it counts or does not count.
 func (p Policy) whoSigned(reports []SignatureReport) string {
 	var words []string
 	for _, r := range reports {
@@ -242,8 +241,8 @@ func (p Policy) whoSigned(reports []SignatureReport) string {
 	return strings.Join(words, "; ")
 }
 
-// maySign reports whether one of the key's globs matches the channel: * stands
-// for any characters, also slashes, ? for one.
+// maySign reports whether one of the key's globs matches the channel: * matches any
+// characters, including slashes, and ? matches one.
 func (k Key) maySign(channel string) bool {
 	return len(k.Channels) == 0 || slices.ContainsFunc(k.Channels, func(glob string) bool {
 		expr := strings.NewReplacer(`\*`, `.*`, `\?`, `.`).Replace(regexp.QuoteMeta(glob))
@@ -251,10 +250,10 @@ func (k Key) maySign(channel string) bool {
 	})
 }
 
-// Payload reads every blob once and compares it with its digest, as many at a
-// time as there are processors, the largest first, so that none is left alone
-// at the end. Errors wrap bundle.ErrDigest or ErrFormat, or are the medium's; the
-// first one ends the work.
+// Payload reads every blob once and compares it with its digest. It processes as many blobs at
+// a time as there are processors, the largest first, so that no large blob runs alone at the
+// end. It stops at the first error. Errors wrap bundle.ErrDigest or ErrFormat, or are the
+// medium's.
 func (v *Verified) Payload(ctx context.Context, watch bundle.Watch) error {
 	g, ctx := errgroup.WithContext(ctx)
 	blobs := slices.Clone(v.Blobs())
@@ -274,11 +273,11 @@ func (v *Verified) Payload(ctx context.Context, watch bundle.Watch) error {
 	return g.Wait()
 }
 
-// bufferSize is what is read at a time, in bytes.
+// bufferSize is the size of a read, in bytes.
 const bufferSize = 256 << 10
 
-// Hash reads one blob and compares it with its digest, as Payload does for all.
-// Buf is what it reads into.
+// Hash reads one blob into buf, piece by piece, and compares it with its digest, as Payload
+// does for all blobs.
 func (v *Verified) Hash(ctx context.Context, m bundle.Member, buf []byte, watch bundle.Watch) error {
 	defer watch.Begun(m)()
 	h := sha256.New()
@@ -308,7 +307,7 @@ func (v *Verified) Hash(ctx context.Context, m bundle.Member, buf []byte, watch 
 	return nil
 }
 
-// Mismatch is the error for a blob whose content is not what the signed tree says.
+// Mismatch returns the error for a blob whose content does not match its signed digest.
 func (v *Verified) Mismatch(m bundle.Member) error {
 	return fmt.Errorf("%w: %s does not match its digest", bundle.ErrDigest, v.Describe(m))
 }

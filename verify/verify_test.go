@@ -15,7 +15,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/verify"
 )
 
-// check verifies a bundle as the command does.
+// check verifies a bundle as the command does, including its payload.
 func check(file []byte, policy verify.Policy) error {
 	v, err := verify.Open(context.Background(), bytes.NewReader(file), int64(len(file)), policy)
 	if err != nil {
@@ -24,7 +24,7 @@ func check(file []byte, policy verify.Policy) error {
 	return v.Payload(context.Background(), bundle.Watch{})
 }
 
-// opens verifies all that is not payload.
+// opens verifies everything except the payload.
 func opens(file []byte, policy verify.Policy) error {
 	_, err := verify.Open(context.Background(), bytes.NewReader(file), int64(len(file)), policy)
 	return err
@@ -38,7 +38,7 @@ func trusting(keys ...*world.Key) verify.Policy {
 	return p
 }
 
-// addSignatures returns the file with the slot of the given keys.
+// addSignatures returns the file with signatures of exactly the given keys.
 func addSignatures(t *testing.T, file []byte, keys ...*world.Key) []byte {
 	t.Helper()
 	head, err := bundle.ReadHead(bytes.NewReader(file), int64(len(file)))
@@ -102,7 +102,7 @@ func TestPolicy(t *testing.T) {
 	}
 }
 
-// TestKnownKeyWrongSignature: a good line does not outweigh a wrong one.
+// TestKnownKeyWrongSignature checks that a valid line does not outweigh a wrong one.
 func TestKnownKeyWrongSignature(t *testing.T) {
 	a, b := world.NewKey(t), world.NewKey(t)
 	file := addSignatures(t, world.Small(t, a), a, b)
@@ -114,7 +114,7 @@ func TestKnownKeyWrongSignature(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	list[1].Bytes = list[0].Bytes // a's signature under b's name
+	list[1].Bytes = list[0].Bytes // a's signature under b's fingerprint
 	slot, err := bundle.EncodeSlot(list)
 	if err != nil {
 		t.Fatal(err)
@@ -139,8 +139,8 @@ func TestKnownKeyWrongSignature(t *testing.T) {
 	}
 }
 
-// TestNothingIsParsedBeforeTrust: a root full of rubbish, with a wrong
-// signature, is refused for the signature.
+// TestNothingIsParsedBeforeTrust checks that a malformed root with a wrong signature is
+// refused because of the signature.
 func TestNothingIsParsedBeforeTrust(t *testing.T) {
 	a, b := world.NewKey(t), world.NewKey(t)
 	file := world.Resign(t, world.Small(t, a), []byte("{{{ rubbish"), b)

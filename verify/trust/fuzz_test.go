@@ -22,13 +22,13 @@ import (
 	"github.com/oob-bundle/oob-bundle/verify"
 )
 
-// TestSeeds counts what the fuzz target begins with, and what becomes of it.
+// TestSeeds counts the seeds of the fuzz target, and how many are accepted and refused.
 func TestSeeds(t *testing.T) {
 	seeds.Targets(t, "FuzzPolicy")
 	seeds.Count(t, "FuzzPolicy", policySeeds(t), 5, 14, 0, fuzzPolicy(t))
 }
 
-// testKey returns one of a row of public keys, always the same.
+// testKey returns the nth of a fixed series of public keys.
 func testKey(tb testing.TB, n byte) ([]byte, verify.Key) {
 	tb.Helper()
 	private := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{n}, ed25519.SeedSize))
@@ -92,9 +92,8 @@ func policySeeds(tb testing.TB) seeds.Of[[]byte] {
 	}
 }
 
-// FuzzPolicy: a policy that is taken is read the same by others and when it is
-// written again, asks for no more keys than there are, and loses nothing when it
-// is changed.
+// FuzzPolicy checks that encoding/json reads an accepted policy in the same way, that its
+// threshold is at most the number of keys, and that a change keeps everything else.
 func FuzzPolicy(f *testing.F) {
 	for _, s := range policySeeds(f).All() {
 		f.Add(s)
@@ -142,8 +141,8 @@ func fuzzPolicy(tb testing.TB) func(t *testing.T, data []byte) bool {
 	}
 }
 
-// checkChanges fails if a change of the policy changes more than was asked for, or if
-// Tighten loosens it.
+// checkChanges fails if a change of the policy changes anything else, or if Tighten loosens
+// the policy.
 func checkChanges(t *testing.T, s Store, p verify.Policy) {
 	t.Helper()
 	changed, err := s.SetPolicy(0, map[string]int64{"another": 5})

@@ -14,9 +14,9 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle/disk"
 )
 
-// RefuseWritable reports with ErrWritable whether another user than the superuser and the
-// one who runs this can change path, or replace it: every directory on the way to it
-// counts, and so does every link. What does not exist is not refused.
+// RefuseWritable returns an error that wraps ErrWritable if a user other than root and the
+// current user can change or replace path. It checks every directory and every link on the
+// way. It returns nil if path does not exist.
 func RefuseWritable(path string) error {
 	path, err := filepath.Abs(path)
 	if err != nil {
@@ -49,7 +49,8 @@ func RefuseWritable(path string) error {
 			}
 			continue
 		}
-		// In a sticky directory others can make names, but not replace those of another user.
+		// In a sticky directory, others can create names but not replace those of another
+		// user.
 		shared := fi.Mode()&fs.ModeSticky != 0 && len(rest) > 0
 		if fi.Mode().Perm()&0o022 != 0 && !shared {
 			advice := disk.ModeAdvice(at, "chmod go-w", "umask=022")
@@ -58,18 +59,18 @@ func RefuseWritable(path string) error {
 		if len(rest) == 0 {
 			return nil
 		}
-		at, rest = filepath.Join(at, rest[0]), rest[1:] // .. is that of at, which has no links
+		at, rest = filepath.Join(at, rest[0]), rest[1:] // at contains no links, so Join may resolve .. lexically
 	}
 }
 
-// maxLinks is how many links are followed, as by Linux (path_resolution(7)).
+// maxLinks is the number of links that Linux follows (path_resolution(7)).
 const maxLinks = 40
 
 func split(path string) []string {
 	return strings.FieldsFunc(path, func(r rune) bool { return r == filepath.Separator })
 }
 
-// owned refuses what belongs to another user.
+// owned refuses a file that belongs to another user.
 func owned(path string, fi fs.FileInfo) error {
 	st, ok := fi.Sys().(*syscall.Stat_t)
 	if !ok || st.Uid == 0 || int(st.Uid) == os.Geteuid() || st.Uid == overflowUser && inUserNamespace() {
@@ -82,8 +83,8 @@ func owned(path string, fi fs.FileInfo) error {
 	)
 }
 
-// overflowUser is whom files of users belong to that a user namespace does not know, among
-// them the superuser outside of it (user_namespaces(7)).
+// overflowUser is the owner shown for files whose user has no mapping in the current user
+// namespace, such as root outside of it (user_namespaces(7)).
 const overflowUser = 65534
 
 func inUserNamespace() bool {

@@ -1,11 +1,11 @@
-// Package trust is the site's directory of public keys and the policy beside
-// them. It lives on the isolated side, below the root directory:
+// Package trust manages the site's directory of public keys and its policy. The directory is
+// on the isolated side, below the root directory:
 //
 //	trust/KEY.pub      one public key each, PEM
 //	trust/policy.json  threshold, lowest sequences, and which channels a key may sign for
 //
-// A directory or file that others can write is refused: whoever can add a key
-// can install anything.
+// A directory or file that others can write is refused, because a user who can add a key can
+// install anything.
 package trust
 
 import (
@@ -27,13 +27,13 @@ import (
 	"github.com/oob-bundle/oob-bundle/verify"
 )
 
-// ErrWritable says that others could change what the site trusts.
+// ErrWritable marks a file or directory that lets other users change what the site trusts.
 var ErrWritable = errors.New("others can write it")
 
-// ErrUsage says that the request makes no sense for the keys that are there.
+// ErrUsage marks a request that is invalid, or impossible with the present keys.
 var ErrUsage = errors.New("not possible")
 
-// policyFile is trust/policy.json.
+// policyFile is the content of trust/policy.json.
 type policyFile struct {
 	APIVersion  string              `json:"apiVersion"`
 	Kind        string              `json:"kind"` // "TrustPolicy"
@@ -42,15 +42,14 @@ type policyFile struct {
 	Channels    map[string][]string `json:"channels"` // fingerprint → globs; none means all
 }
 
-// Store is the trust directory of one root. A directory that does not exist is
-// an empty one.
+// Store is the trust directory of one root. A directory that does not exist counts as empty.
 type Store struct{ dir string }
 
 // Open returns the store below root.
 func Open(root string) Store { return Store{filepath.Join(root, "trust")} }
 
-// Policy reads the kept keys and rules. Errors wrap ErrWritable, fs.ErrPermission
-// or bundle.ErrFormat.
+// Policy reads the keys and the policy. Errors wrap ErrWritable, ErrUsage, fs.ErrPermission,
+// bundle.ErrFormat or bundle.ErrNewer.
 func (s Store) Policy() (verify.Policy, error) {
 	p, _, err := s.load()
 	if err != nil {
@@ -119,7 +118,8 @@ func (s Store) readKey(name string) (verify.Key, error) {
 	return k, err
 }
 
-// ReadKeyFile returns what is in a public key file, no more than a key can have.
+// ReadKeyFile returns the content of a public key file. It refuses a file larger than
+// publickey.MaxFile.
 func ReadKeyFile(path string) ([]byte, error) {
 	data, err := disk.ReadFile(path, publickey.MaxFile)
 	if errors.Is(err, disk.ErrNotFile) {
@@ -131,7 +131,7 @@ func ReadKeyFile(path string) ([]byte, error) {
 	return data, err
 }
 
-// ReadKey reads a public key file.
+// ReadKey reads and parses a public key file.
 func ReadKey(path string) (verify.Key, error) {
 	data, err := ReadKeyFile(path)
 	if err != nil {
@@ -144,8 +144,8 @@ func ReadKey(path string) (verify.Key, error) {
 	return verify.Key{Key: k, Name: path}, nil
 }
 
-// refuseLink wants a file of this directory: where a link leads to, others may be
-// able to write. The error wraps ErrWritable or is the file system's.
+// refuseLink requires a regular file, because others may be able to write the target of a
+// link. The error wraps ErrWritable or is the file system's.
 func refuseLink(path string) error {
 	fi, err := os.Lstat(path)
 	if err != nil || fi.Mode().IsRegular() {
@@ -180,7 +180,7 @@ func (s Store) readPolicy(file *policyFile) error {
 	if file.APIVersion != bundle.APIVersion || file.Kind != "TrustPolicy" {
 		return fmt.Errorf("%w: %s is a %q of %q", bundle.ErrNewer, s.policyPath(), file.Kind, file.APIVersion)
 	}
-	// A limit that does not name its key, or names no channel, would be none at all.
+	// A limit without a valid fingerprint or without a channel would have no effect.
 	for id, globs := range file.Channels {
 		if _, err := bundle.ParseFingerprint(id); err != nil || len(globs) == 0 {
 			return fmt.Errorf("%w: %s limits %q to %q, which is no key or no channel", ErrUsage, s.policyPath(), id, globs)
@@ -192,15 +192,15 @@ func (s Store) readPolicy(file *policyFile) error {
 	return nil
 }
 
-// globText is what a channel may be made of, and * and ?.
+// globText matches the characters of a channel, and * and ?.
 var globText = regexp.MustCompile(`^[A-Za-z0-9._+/*?-]+$`)
 
 // EveryChannel is the glob that every channel matches.
 const EveryChannel = "*"
 
-// Add trusts a key for the channels that match the glob; "" and EveryChannel mean all. For
-// a key that is trusted already the glob is added, and "" is refused if the key is limited:
-// only EveryChannel lifts a limit.
+// Add trusts a key for the channels that match the glob; "" and EveryChannel mean all. If the
+// key is already trusted, Add adds the glob. It refuses "" if the key is limited: only
+// EveryChannel removes a limit.
 func (s Store) Add(pem []byte, glob string) (verify.Key, error) {
 	public, err := publickey.Parse(pem)
 	k := verify.Key{Key: public}
@@ -228,13 +228,13 @@ func (s Store) Add(pem []byte, glob string) (verify.Key, error) {
 		)
 	case glob == "" || glob == EveryChannel:
 		delete(file.Channels, id)
-	case known && len(old) == 0: // trusted for everything, and now for less
+	case known && len(old) == 0: // so far trusted for every channel
 		file.Channels[id] = []string{glob}
 	case !slices.Contains(old, glob):
 		file.Channels[id] = append(old, glob)
 	}
 	k.Channels = file.Channels[id]
-	// The policy goes first: a key must never stand there without its limits.
+	// Write the policy first, so that a key is never present without its limits.
 	if err := s.write(file); err != nil {
 		return k, err
 	}
@@ -246,7 +246,8 @@ func (s Store) Add(pem []byte, glob string) (verify.Key, error) {
 	return k, s.replace(filepath.Join(s.dir, k.Name), pem)
 }
 
-// Remove stops trusting a key, given by its fingerprint or the beginning of it.
+// Remove stops trusting a key. It accepts the fingerprint, or a prefix with at least six
+// characters after "SHA256:".
 func (s Store) Remove(fingerprint string) (verify.Key, error) {
 	policy, file, err := s.load()
 	if err != nil {
@@ -286,7 +287,7 @@ func (s Store) Remove(fingerprint string) (verify.Key, error) {
 	return found[0], s.write(file)
 }
 
-// SetPolicy changes the kept threshold (0 keeps it) and lowest sequences.
+// SetPolicy changes the threshold (0 keeps it) and the lowest sequences of the given channels.
 func (s Store) SetPolicy(threshold int, minSequence map[string]int64) (verify.Policy, error) {
 	policy, file, err := s.load()
 	if err != nil {
@@ -326,7 +327,7 @@ func (s Store) write(file policyFile) error {
 	return s.replace(s.policyPath(), append(data, '\n'))
 }
 
-// replace writes a file of the directory, one writer at a time.
+// replace writes a file of the directory. It fails if another process is writing.
 func (s Store) replace(path string, data []byte) error {
 	release, err := disk.TryLock(s.dir)
 	if err != nil {
@@ -338,9 +339,8 @@ func (s Store) replace(path string, data []byte) error {
 	return errors.Join(disk.WriteFile(path, data, 0o644), release())
 }
 
-// Tighten returns the kept policy with what the command line adds: keys that
-// are given replace the kept ones, but a kept key's channels and every kept
-// limit stay in force.
+// Tighten returns the kept policy with the additions of the command line. Given keys replace
+// the kept ones, but a kept key's channels and every kept limit remain in force.
 func Tighten(kept verify.Policy, given []verify.Key, threshold int) verify.Policy {
 	p := kept
 	p.Threshold = max(kept.Threshold, threshold)

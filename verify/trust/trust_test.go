@@ -29,7 +29,7 @@ func block(kind string, der []byte) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
 }
 
-// spki wraps a key as X.509 does (RFC 5280, SubjectPublicKeyInfo).
+// spki encodes a key as a SubjectPublicKeyInfo (RFC 5280).
 func spki(t *testing.T, algorithm asn1.ObjectIdentifier, parameters asn1.RawValue, key []byte) []byte {
 	t.Helper()
 	type identifier struct {
@@ -46,7 +46,8 @@ func spki(t *testing.T, algorithm asn1.ObjectIdentifier, parameters asn1.RawValu
 	return der
 }
 
-// rsaKey is one with a modulus of the given bits, which need not be a product of primes.
+// rsaKey returns an RSA key with a modulus of the given bits. The modulus need not be a
+// product of primes.
 func rsaKey(t *testing.T, bits, e int) []byte {
 	t.Helper()
 	n := new(big.Int).Lsh(big.NewInt(1), uint(bits-1))
@@ -57,8 +58,8 @@ func rsaKey(t *testing.T, bits, e int) []byte {
 	return spki(t, asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 1}, asn1.NullRawValue, key)
 }
 
-// TestKeyFiles shows files that are no public keys to trust to every way in which one
-// is given: to verify, to trust add, and in the directory.
+// TestKeyFiles checks that invalid key files are refused wherever a key is given: to verify,
+// to trust add, and in the directory.
 func TestKeyFiles(t *testing.T) {
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -170,8 +171,8 @@ func TestKeyFiles(t *testing.T) {
 	t.Logf("%d files", len(tests))
 }
 
-// checkRefused gives a file that is no public key in every way, with a good one beside it
-// in the directory; read from dir it must be refused with that text.
+// checkRefused gives an invalid key file in every way; in the directory, a valid key is beside
+// it. Reading it from dir must fail with the given text.
 func checkRefused(t *testing.T, dir string, good, data []byte, text string) {
 	t.Helper()
 	path := filepath.Join(dir, "key.pub")
@@ -196,12 +197,12 @@ func checkRefused(t *testing.T, dir string, good, data []byte, text string) {
 	}
 }
 
-// TestSmallOrder shows why such keys are refused: for each of them Go's own verifier
-// takes one signature, made by nobody, for one over a message, if not the first then
-// one of the next; and for no other key.
+// TestSmallOrder shows why keys of small order are refused: for each of them, Go's verifier
+// accepts one forged signature for some of a few hundred messages. A good key has no such
+// forgery.
 func TestSmallOrder(t *testing.T) {
 	identity := append([]byte{1}, make([]byte, 31)...)
-	forged := append(append([]byte{}, identity...), make([]byte, 32)...) // R the identity, S 0
+	forged := append(append([]byte{}, identity...), make([]byte, 32)...) // R is the identity, S is 0
 	forgeable := func(key []byte) bool {
 		for n := range 400 {
 			if ed25519.Verify(key, []byte{byte(n), byte(n >> 8)}, forged) {
@@ -235,7 +236,8 @@ func TestSmallOrder(t *testing.T) {
 	}
 }
 
-// TestDirectory: what the directory looks like decides whether it is trusted.
+// TestDirectory checks which directories and files are trusted, by their modes, links and
+// content.
 func TestDirectory(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("modes and links are others there")
@@ -336,8 +338,8 @@ func TestDirectory(t *testing.T) {
 	t.Logf("%d directories", len(tests))
 }
 
-// TestAncestors: whoever can rename a directory above the trusted keys can put others in
-// their place.
+// TestAncestors checks every directory above the keys: a user who can rename one of them can
+// replace the keys.
 func TestAncestors(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can give a directory away")
@@ -404,7 +406,7 @@ func TestAncestors(t *testing.T) {
 	}
 }
 
-// TestWidening: only a glob for every channel lifts the limits of a key.
+// TestWidening checks that only EveryChannel removes the limits of a key.
 func TestWidening(t *testing.T) {
 	root, key := filepath.Join(t.TempDir(), "site"), world.NewKey(t)
 	pem, err := os.ReadFile(key.Public)
@@ -430,7 +432,7 @@ func TestWidening(t *testing.T) {
 	}
 }
 
-// TestTighten: flags make rules stricter, never looser.
+// TestTighten checks that flags make the policy stricter, never looser.
 func TestTighten(t *testing.T) {
 	a, b := world.NewKey(t), world.NewKey(t)
 	limited := a.Trusted
