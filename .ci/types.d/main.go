@@ -1,6 +1,6 @@
-// Command types checks that the program and its tests fit the types of their
-// dependencies on another system: what a compiler refuses, without the minutes that
-// compiling all of them takes. It runs in the module's directory.
+// Command types type-checks the program and its tests for another platform. It finds what a
+// compiler would refuse, without the minutes of compiling all dependencies. Run it in the
+// module's directory.
 //
 // Usage: types GOOS/GOARCH PACKAGE...
 package main
@@ -20,7 +20,7 @@ import (
 	"strings"
 )
 
-// listed is a package as go list -json describes it.
+// listed is a package in the output of go list -json.
 type listed struct {
 	ImportPath, Dir string
 	GoFiles         []string
@@ -50,7 +50,7 @@ func run(platform string, packages []string) error {
 	}
 	known, files, ours := map[string]*types.Package{"unsafe": types.Unsafe}, token.NewFileSet(), 0
 	var problems []error
-	for packages := json.NewDecoder(out); ; { // those that others need come first
+	for packages := json.NewDecoder(out); ; { // dependencies come first
 		var p listed
 		if err := packages.Decode(&p); errors.Is(err, io.EOF) {
 			break
@@ -61,7 +61,7 @@ func run(platform string, packages []string) error {
 			problems = append(problems, errors.New(p.Error.Err))
 		}
 		if p.ImportPath == "unsafe" || strings.HasSuffix(p.ImportPath, ".test") {
-			continue // the last is made by go test
+			continue // go test generates the .test package
 		}
 		mine := p.Module != nil && p.Module.Main
 		var syntax []*ast.File
@@ -74,7 +74,7 @@ func run(platform string, packages []string) error {
 			syntax = append(syntax, f)
 		}
 		check := types.Config{
-			IgnoreFuncBodies: !mine, // what others promise, not how they keep it
+			IgnoreFuncBodies: !mine, // dependencies are checked for their declarations only
 			FakeImportC:      true,
 			Sizes:            types.SizesFor("gc", processor),
 			Importer:         imports{known, p.ImportMap},
@@ -84,7 +84,7 @@ func run(platform string, packages []string) error {
 				}
 			},
 		}
-		known[p.ImportPath], _ = check.Check(p.ImportPath, files, syntax, nil) // Error has what it says
+		known[p.ImportPath], _ = check.Check(p.ImportPath, files, syntax, nil) // errors are reported to Error
 		if mine {
 			ours++
 		}
@@ -99,8 +99,8 @@ func run(platform string, packages []string) error {
 	return errors.Join(problems...)
 }
 
-// imports gives packages that have been looked at before, under the names by which
-// one of them imports the others.
+// imports resolves imports from the packages checked so far. Names is the ImportMap of the
+// importing package.
 type imports struct {
 	known map[string]*types.Package
 	names map[string]string

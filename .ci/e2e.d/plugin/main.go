@@ -1,4 +1,4 @@
-// Plugin answers a request, so that a test can see that a server runs it.
+// Plugin answers a request, so that a test can check that the server runs the plugin.
 package main
 
 import (

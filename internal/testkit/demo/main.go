@@ -1,11 +1,11 @@
-// Command demo is the world around make demo: an upstream registry with real
-// images in it, made from the program itself, and an independent client that
-// pulls an image back. For the handbook's transcripts there is an upstream with the
-// images of docs/examples/web.yaml, whose bytes are always the same.
+// Command demo provides the registry and the client for make demo: an upstream registry with
+// images that contain oob-bundle, and an independent client that pulls an image back. For
+// the transcripts in the handbook, it serves an upstream with the images of
+// docs/examples/web.yaml, whose bytes are always the same.
 //
 //	demo serve DIR PROGRAM-AMD64 PROGRAM-ARM64   prints the address, serves until its input ends
 //	demo example                                 the same, with the images of the example
-//	demo pull REFERENCE FILE [NAME]              writes the program, or the file NAME, found in an image, prints the digest
+//	demo pull REFERENCE FILE [NAME]              extracts the program, or the file NAME, from an image, prints the digest
 package main
 
 import (
@@ -50,8 +50,8 @@ func run(ctx context.Context, args []string) error {
 	return errors.New("usage: demo serve DIR PROGRAM-AMD64 PROGRAM-ARM64 | example | pull REFERENCE FILE [NAME]")
 }
 
-// serve offers a registry that keeps its content below dir, or in memory, and
-// that fill has filled.
+// serve serves a registry that keeps its content below dir, or in memory if dir is empty. Fill
+// adds the content before the address is printed.
 func serve(ctx context.Context, dir string, fill func(host string) error) error {
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -74,8 +74,8 @@ func serve(ctx context.Context, dir string, fill func(host string) error) error 
 	}
 }
 
-// seed pushes an image for two platforms, and a second one that shares a layer
-// with it.
+// seed pushes an image for two platforms, and a second image that shares a layer with the
+// first.
 func seed(ctx context.Context, host, amd64, arm64 string) error {
 	notes := world.Layer(world.File{Name: "notes.txt", Mode: 0o644, Data: []byte("carried by hand\n")})
 	image := func(platform, path string) (v1.Image, error) {
@@ -99,9 +99,8 @@ func seed(ctx context.Context, host, amd64, arm64 string) error {
 	)
 }
 
-// seedExample pushes what docs/examples/web.yaml names, and the next version of it.
-// Layers are not compressed, so that their bytes are the same with every version of
-// a compressor.
+// seedExample pushes the images of docs/examples/web.yaml and of its next version. The layers
+// are uncompressed, so that their bytes do not depend on the version of a compressor.
 func seedExample(ctx context.Context, host string) error {
 	image := func(name, platform string, size int) v1.Image {
 		noise := make([]byte, size)

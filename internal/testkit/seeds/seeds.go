@@ -1,5 +1,5 @@
-// Package seeds keeps the seeds of fuzz targets from vanishing, and from becoming
-// inputs that are refused at the door without anybody noticing.
+// Package seeds checks the seeds of fuzz targets: that none is lost, and that a seed meant to
+// be accepted is not refused.
 package seeds
 
 import (
@@ -13,18 +13,17 @@ import (
 	"testing"
 )
 
-// Of are the inputs that a fuzz target begins with.
+// Of contains the seeds of a fuzz target.
 type Of[T any] struct {
-	Taken   []T // are accepted
-	Refused []T // are not, each for a reason of its own
+	Taken   []T // accepted inputs
+	Refused []T // refused inputs, each for a different reason
 }
 
 // All returns every seed.
 func (s Of[T]) All() []T { return slices.Concat(s.Taken, s.Refused) }
 
-// Count asserts the number of seeds of one target, of inputs that were found and
-// kept in testdata/fuzz, and what becomes of each seed: take reports whether it
-// is accepted.
+// Count checks the number of seeds of one target, the number of inputs kept in testdata/fuzz,
+// and the result for each seed: take reports whether a seed is accepted.
 func Count[T any](t *testing.T, target string, s Of[T], taken, refused, found int, take func(t *testing.T, in T) bool) {
 	t.Helper()
 	if len(s.Taken) != taken || len(s.Refused) != refused {
@@ -43,8 +42,8 @@ func Count[T any](t *testing.T, target string, s Of[T], taken, refused, found in
 
 var declaration = regexp.MustCompile(`(?m)^func (Fuzz[A-Za-z]+)\(`)
 
-// Targets asserts which fuzz targets the package under test has, so that a new one
-// is counted too.
+// Targets checks the names of the fuzz targets in the package under test, so that a new target
+// is not forgotten.
 func Targets(t *testing.T, want ...string) {
 	t.Helper()
 	files, err := filepath.Glob("*_test.go")
@@ -68,9 +67,8 @@ func Targets(t *testing.T, want ...string) {
 	}
 }
 
-// Gzip wraps data as gzip (RFC 1952) in stored blocks (RFC 1951, 3.2.4): fuzzing
-// archives means to do it thousands of times a second, and compress/gzip takes a
-// megabyte each time.
+// Gzip wraps data as gzip (RFC 1952) in stored blocks (RFC 1951, 3.2.4). Fuzzing archives
+// needs this thousands of times a second, and compress/gzip allocates a megabyte each time.
 func Gzip(data []byte) []byte {
 	const most = 1<<16 - 1
 	out := append(make([]byte, 0, len(data)+64), 0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff)

@@ -1,11 +1,10 @@
 //go:build linux && amd64
 
-// Package trace runs a program and decides what comes of each of its system calls
-// on files: carried out, failed with an error of the kernel's, cut short, or the
-// last thing that the program ever did. It also sees where the program connects
-// to, and tells it what time it is. The program is the real one and knows nothing
-// of it, so whatever it calls is covered, libraries included. It needs ptrace and
-// no rights beyond that. Nothing but tests uses it.
+// Package trace runs a program and decides the result of each of its system calls on files:
+// the kernel carries the call out, the call fails with an error, a read or write is cut short,
+// or the program is killed. It also reports the addresses that the program connects to, and
+// can set the time that the program sees. The program is unmodified, so calls of libraries are
+// covered too. The package needs ptrace and no further rights. It is for tests only.
 package trace
 
 import (
@@ -26,18 +25,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Call is a system call that is about to be made on a file below Options.Below.
+// Call is a system call on a file below Options.Below, before it is made.
 type Call struct {
-	N    int    // which one of the run, from 1
-	Name string // as in the manual's section 2
-	Path string // absolute; where a descriptor stands for it, what it was opened as
-	To   string // of a rename or link, absolute
-	// Flags are those of an open.
+	N    int    // number of the call in this run, from 1
+	Name string // as in section 2 of the manual
+	Path string // absolute; for a descriptor, the path it was opened with
+	To   string // absolute new path of a rename or link
+	// Flags are the flags of an open.
 	Flags int
 }
 
-// Changes reports whether the call can change what is on the disk, or promises
-// that it is there.
+// Changes reports whether the call can change the disk's content, or promises that content is
+// on the disk.
 func (c Call) Changes() bool {
 	switch c.Name {
 	case "open", "openat":
@@ -70,45 +69,45 @@ func (c Call) String() string {
 	return s
 }
 
-// Verdict is what comes of a call.
+// Verdict decides the result of a call. The zero value lets the call through.
 type Verdict struct {
-	// Errno, if not zero, is what the call returns, without having been made.
+	// Errno, if not zero, is the error that the call returns without being made.
 	Errno syscall.Errno
-	// Short lets a write or read move half of what was asked for, at least a byte.
+	// Short makes a write or read transfer half of the requested bytes, at least one.
 	Short bool
-	// Kill ends the program instead of the call.
+	// Kill kills the program before the call.
 	Kill bool
 }
 
-// Options say what to look at. Decide is called for each call, one at a time,
-// while the thread that makes it stands still.
+// Options configures a run. Decide is called for each call, one at a time, while the calling
+// thread is stopped.
 type Options struct {
 	Dir    string             // the working directory
 	Env    []string           // nil means this process's
 	Below  []string           // directories, absolute
 	Decide func(Call) Verdict // nil lets every call through
-	// Reached, if not nil, is called with every address that the program connects or
-	// sends to: IP:PORT, [IP]:PORT, or the path of a socket.
+	// Reached, if not nil, is called with every address that the program connects or sends to:
+	// IP:PORT, [IP]:PORT, or the path of a socket.
 	Reached func(address string)
-	// Clock, if not zero, is what the program takes for the time of day. It stands.
+	// Clock, if not zero, is the time of day that the program sees. It does not advance.
 	Clock time.Time
 }
 
-// Result is how the program ended.
+// Result is the result of a run.
 type Result struct {
-	Code           int // the exit status, or -1 if it was killed
+	Code           int // exit status, or -1 if the program was killed
 	Stdout, Stderr string
-	Calls          int // on files below Options.Below
+	Calls          int // number of calls on files below Options.Below
 }
 
-// The parts of ptrace(2) that package unix has no names for.
+// Parts of ptrace(2) for which package unix has no names.
 const (
 	getSyscallInfo = 0x420e // PTRACE_GET_SYSCALL_INFO
 	infoEntry      = 1      // PTRACE_SYSCALL_INFO_ENTRY
 	stopSyscall    = syscall.SIGTRAP | 0x80
 )
 
-// syscallInfo is struct ptrace_syscall_info, with the arguments of an entry.
+// syscallInfo is struct ptrace_syscall_info with the arguments of an entry.
 type syscallInfo struct {
 	op         uint8
 	_          [3]uint8
@@ -118,9 +117,9 @@ type syscallInfo struct {
 	_          [16]byte
 }
 
-// Run runs a program under o. It ends the program when ctx ends.
+// Run runs a program with the given options. It kills the program when ctx ends.
 func Run(ctx context.Context, o Options, name string, args ...string) (*Result, error) {
-	// All requests about a tracee have to come from the thread that traces it.
+	// All ptrace requests must come from the thread that traces the program.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	stdout, err := os.CreateTemp("", "trace")
@@ -175,10 +174,10 @@ type tracer struct {
 	o       Options
 	pid     int
 	calls   int
-	leaving map[int]func(tid int) error // what to do when a thread has made its call
+	leaving map[int]func(tid int) error // by thread: what to do after its current call
 }
 
-// follow lets the program run from stop to stop, until it has ended.
+// follow runs the program from stop to stop until it ends. It returns the exit status.
 func (t *tracer) follow() (int, error) {
 	var ws syscall.WaitStatus
 	if _, err := wait(t.pid, &ws); err != nil {
@@ -197,7 +196,7 @@ func (t *tracer) follow() (int, error) {
 		return 0, err
 	}
 	for {
-		tid, err := wait(-t.pid, &ws) // its process group: other tests have children too
+		tid, err := wait(-t.pid, &ws) // only its process group: other tests have children too
 		switch {
 		case err != nil:
 			return 0, fmt.Errorf("waiting for process %d: %w", t.pid, err)
@@ -216,7 +215,7 @@ func (t *tracer) follow() (int, error) {
 			if err := t.syscall(tid); err != nil && !gone(err) {
 				return 0, err
 			}
-		case syscall.SIGSTOP, syscall.SIGTRAP: // a new thread, and the news of it
+		case syscall.SIGSTOP, syscall.SIGTRAP: // a new thread, and the event that announces it
 		default:
 			signal = int(s)
 		}
@@ -226,7 +225,7 @@ func (t *tracer) follow() (int, error) {
 	}
 }
 
-// gone reports that a thread has been killed meanwhile.
+// gone reports whether err means that the thread has been killed meanwhile.
 func gone(err error) bool { return errors.Is(err, syscall.ESRCH) }
 
 func wait(pid int, ws *syscall.WaitStatus) (int, error) {
@@ -238,7 +237,7 @@ func wait(pid int, ws *syscall.WaitStatus) (int, error) {
 	}
 }
 
-// syscall looks at a thread that is about to enter a call, or to leave it.
+// syscall handles a thread that is about to enter or leave a call.
 func (t *tracer) syscall(tid int) error {
 	var info syscallInfo
 	if _, _, e := syscall.RawSyscall6(
@@ -293,8 +292,8 @@ func (t *tracer) syscall(tid int) error {
 	return nil
 }
 
-// reached tells of an address that is sent to; none means a connection that is
-// there.
+// reached reports the address that the program connects or sends to. An empty address means an
+// existing connection and is not reported.
 func (t *tracer) reached(tid int, at, n uint64) {
 	if t.o.Reached == nil || at == 0 {
 		return
@@ -316,13 +315,14 @@ func (t *tracer) reached(tid int, at, n uint64) {
 	}
 }
 
-// The parts of the auxiliary vector (getauxval(3)) that hold the kernel's own code.
+// Entry types of the auxiliary vector (getauxval(3)). The vDSO is code that the kernel maps
+// into each program.
 const (
 	auxIgnore = 1  // AT_IGNORE
 	auxVDSO   = 33 // AT_SYSINFO_EHDR
 )
 
-// hideClock takes away the page by which programs read the clock without a call.
+// hideClock hides the vDSO, with which programs read the clock without a system call.
 func (t *tracer) hideClock() error {
 	var r syscall.PtraceRegs
 	if err := syscall.PtraceGetRegs(t.pid, &r); err != nil {
@@ -335,8 +335,8 @@ func (t *tracer) hideClock() error {
 		}
 		return binary.NativeEndian.Uint64(word)
 	}
-	at := r.Rsp + 8*(peek(r.Rsp)+2) // argc, the arguments, and a null
-	for peek(at) != 0 {             // the environment
+	at := r.Rsp + 8*(peek(r.Rsp)+2) // skip argc, the arguments, and a null
+	for peek(at) != 0 {             // skip the environment
 		at += 8
 	}
 	for at += 8; peek(at) != 0; at += 16 {
@@ -349,7 +349,7 @@ func (t *tracer) hideClock() error {
 	return errors.New("no clock to hide was found")
 }
 
-// tell writes the time into a struct timespec.
+// tell writes Options.Clock into a struct timespec.
 func (t *tracer) tell(tid int, at uintptr) error {
 	out := make([]byte, 16)
 	binary.NativeEndian.PutUint64(out, uint64(t.o.Clock.Unix()))
@@ -367,15 +367,15 @@ func (t *tracer) change(tid int, how func(*syscall.PtraceRegs)) error {
 	return syscall.PtraceSetRegs(tid, &r)
 }
 
-// shape says where a call has its files: argument numbers, or -1.
+// shape describes where a call has its files: argument numbers, or -1.
 type shape struct {
 	name             string
-	dir, path        int // of the path's directory descriptor, and of the path
-	fd               int // of a descriptor
+	dir, path        int // directory descriptor of the path, and the path
+	fd               int // descriptor
 	toDir, to, flags int
 }
 
-// shapes are the calls that Go programs make on files, by number.
+// shapes contains the file system calls that Go programs make, by number.
 var shapes = map[uint64]shape{
 	unix.SYS_READ:            {"read", -1, -1, 0, -1, -1, -1},
 	unix.SYS_PREAD64:         {"pread64", -1, -1, 0, -1, -1, -1},
@@ -420,7 +420,8 @@ var shapes = map[uint64]shape{
 	unix.SYS_LCHOWN:          {"lchown", -1, 0, -1, -1, -1, -1},
 }
 
-// describe says which file a call is about; false means none that is looked at.
+// describe returns the call with its files. It returns false if no file is below
+// Options.Below.
 func (t *tracer) describe(tid int, s shape, args [6]uint64) (Call, bool) {
 	c := Call{Name: s.name}
 	if s.fd >= 0 {
@@ -444,7 +445,7 @@ func (t *tracer) describe(tid int, s shape, args [6]uint64) (Call, bool) {
 
 func within(path, dir string) bool { return path == dir || strings.HasPrefix(path, dir+"/") }
 
-// descriptor returns what a descriptor was opened as.
+// descriptor returns the path that a descriptor was opened with.
 func (t *tracer) descriptor(tid int, fd int32) string {
 	name := fmt.Sprintf("/proc/%d/fd/%d", tid, fd)
 	if fd == unix.AT_FDCWD {
@@ -469,11 +470,12 @@ func (t *tracer) path(tid, dir int, at uint64, args [6]uint64) string {
 	return filepath.Join(t.descriptor(tid, fd), p)
 }
 
-// text reads a string of the program's.
+// text reads a null-terminated string from the program's memory.
 func (t *tracer) text(tid int, at uint64) string {
 	var out []byte
 	for len(out) < 4096 {
-		// Not past the end of a page: the next one may not be there.
+		// Stop at a 256-byte boundary, so that no read crosses a page: the next page may not
+		// exist.
 		part := t.read(tid, at+uint64(len(out)), int(256-(at+uint64(len(out)))%256))
 		if i := bytes.IndexByte(part, 0); i >= 0 {
 			return string(append(out, part[:i]...))
@@ -486,7 +488,7 @@ func (t *tracer) text(tid int, at uint64) string {
 	return string(out)
 }
 
-// read reads the program's memory, less than n bytes where there is no more.
+// read reads up to n bytes of the program's memory.
 func (t *tracer) read(tid int, at uint64, n int) []byte {
 	if n <= 0 {
 		return nil

@@ -17,8 +17,8 @@ import (
 	"github.com/oob-bundle/oob-bundle/internal/testkit/trace"
 )
 
-// TestMain is also the program that is traced: it writes a file, renames it, and
-// says how that went and what time it is.
+// TestMain is also the traced program: it prints the year, writes a file, renames it, and
+// prints an error if one of these fails.
 func TestMain(m *testing.M) {
 	dir := os.Getenv("TRACED_DIR")
 	if dir == "" {
@@ -56,7 +56,7 @@ func run(t *testing.T, dir string, o trace.Options) *trace.Result {
 	return r
 }
 
-// TestCalls: each call is seen, and ends as it was decided.
+// TestCalls checks that each call is seen and ends as decided.
 func TestCalls(t *testing.T) {
 	dir := t.TempDir()
 	var names []string
@@ -84,7 +84,7 @@ func TestCalls(t *testing.T) {
 	}{
 		{"write", trace.Verdict{Errno: syscall.ENOSPC}, 7, "no space left"},
 		{"renameat", trace.Verdict{Errno: syscall.EIO}, 8, "input/output error"},
-		{"write", trace.Verdict{Short: true}, 0, ""}, // the rest follows
+		{"write", trace.Verdict{Short: true}, 0, ""}, // the program writes the rest
 		{"write", trace.Verdict{Kill: true}, -1, ""},
 	} {
 		done := false
@@ -101,7 +101,7 @@ func TestCalls(t *testing.T) {
 	}
 }
 
-// TestClock: the program is told another time.
+// TestClock checks that the program sees another time.
 func TestClock(t *testing.T) {
 	r := run(t, t.TempDir(), trace.Options{Clock: time.Date(2099, 1, 2, 3, 4, 5, 0, time.UTC)})
 	if !strings.HasPrefix(r.Stdout, "2099\n") {
@@ -109,7 +109,7 @@ func TestClock(t *testing.T) {
 	}
 }
 
-// TestReached: a connection is seen.
+// TestReached checks that a connection is reported.
 func TestReached(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -26,7 +26,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/verify"
 )
 
-// Key is a key pair; its files live as long as the test.
+// Key is a key pair. Its files exist until the test ends.
 type Key struct {
 	Private string // path, PKCS #8 without a password
 	Public  string // path
@@ -34,7 +34,7 @@ type Key struct {
 	Trusted verify.Key
 }
 
-// NewKey makes an ECDSA P-256 pair.
+// NewKey creates an ECDSA P-256 key pair.
 func NewKey(tb testing.TB) *Key {
 	tb.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -44,7 +44,7 @@ func NewKey(tb testing.TB) *Key {
 	return KeyOf(tb, private)
 }
 
-// KeyOf writes the files of a pair.
+// KeyOf writes the files of a key pair.
 func KeyOf(tb testing.TB, private crypto.Signer) *Key {
 	tb.Helper()
 	privateDER, err := x509.MarshalPKCS8PrivateKey(private)
@@ -69,7 +69,7 @@ func KeyOf(tb testing.TB, private crypto.Signer) *Key {
 	return k
 }
 
-// Write writes a file, whatever the umask.
+// Write writes a file with exactly this mode, whatever the umask.
 func Write(tb testing.TB, path string, data []byte, mode os.FileMode) {
 	tb.Helper()
 	if err := os.WriteFile(path, data, mode); err != nil {
@@ -80,7 +80,7 @@ func Write(tb testing.TB, path string, data []byte, mode os.FileMode) {
 	}
 }
 
-// Manifest returns a parsed manifest of one component with the given images.
+// Manifest returns a parsed manifest with one component that contains the given images.
 func Manifest(tb testing.TB, name string, images ...string) *manifests.Manifest {
 	tb.Helper()
 	text := fmt.Sprintf(
@@ -97,7 +97,7 @@ func Manifest(tb testing.TB, name string, images ...string) *manifests.Manifest 
 	return m
 }
 
-// Options returns what create needs for the given manifest; the time is fixed.
+// Options returns the options to create a bundle from the manifest, with a fixed time.
 func Options(tb testing.TB, m *manifests.Manifest, key *Key, from ...*Registry) create.Options {
 	tb.Helper()
 	var hosts []string
@@ -116,7 +116,7 @@ func Options(tb testing.TB, m *manifests.Manifest, key *Key, from ...*Registry) 
 	}
 }
 
-// Create makes a bundle and returns its path.
+// Create creates a bundle and returns its path.
 func Create(tb testing.TB, o create.Options) string {
 	tb.Helper()
 	r, err := create.Run(context.WithoutCancel(tb.Context()), o)
@@ -126,7 +126,7 @@ func Create(tb testing.TB, o create.Options) string {
 	return r.Output
 }
 
-// Small makes the bundle of one small image and returns its bytes.
+// Small creates a bundle of one small image and returns its bytes.
 func Small(tb testing.TB, key *Key) []byte {
 	tb.Helper()
 	up := NewRegistry(tb, nil)
@@ -139,8 +139,8 @@ func Small(tb testing.TB, key *Key) []byte {
 	return data
 }
 
-// Resign replaces index.json and signs it with the given keys, keeping all that
-// follows: what somebody could do who has the key.
+// Resign replaces index.json, signs it with the given keys, and keeps everything after the
+// slot. Only a holder of the keys can do this.
 func Resign(tb testing.TB, file []byte, root []byte, keys ...*Key) []byte {
 	tb.Helper()
 	head, err := bundle.ReadHead(bytes.NewReader(file), int64(len(file)))

@@ -12,25 +12,25 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
-// Layer types that tests use.
+// Media types of layers that tests use.
 const (
 	TypeLayer     = "application/vnd.oci.image.layer.v1.tar"
 	typeHelm      = "application/vnd.cncf.helm.config.v1+json"
 	typeHelmChart = "application/vnd.cncf.helm.chart.content.v1.tar+gzip"
 )
 
-// Content is a bundle in the making, down to bytes that create would never write:
-// what somebody could sign who has the key and means harm, or has a bug.
+// Content builds a bundle, including content that create would never write but that a
+// malicious or faulty signer could sign.
 type Content struct {
 	Info  bundle.Info
 	Blobs map[bundle.Digest][]byte
-	Roots []bundle.Descriptor // behind the deployment document
+	Roots []bundle.Descriptor // roots after the deployment document
 	Doc   bundle.Deployment
-	// Document and Root change what was encoded; nil does nothing.
+	// Document and Root change the encoded documents; nil changes nothing.
 	Document, Root func([]byte) []byte
 }
 
-// NewContent returns a bundle of nothing.
+// NewContent returns an empty bundle.
 func NewContent(name string) *Content {
 	return &Content{
 		Info: bundle.Info{
@@ -41,22 +41,22 @@ func NewContent(name string) *Content {
 	}
 }
 
-// Encode writes a value as a document of ours.
+// Encode encodes a value as create does.
 func Encode(v any) []byte {
 	data, err := bundle.Encode(v)
 	Must(err)
 	return data
 }
 
-// Blob keeps content and returns its descriptor.
+// Blob adds a blob and returns its descriptor.
 func (c *Content) Blob(mediaType string, data []byte) bundle.Descriptor {
 	d := bundle.Descriptor{MediaType: mediaType, Digest: bundle.DigestOf(data), Size: int64(len(data))}
 	c.Blobs[d.Digest] = data
 	return d
 }
 
-// Image keeps a manifest with a config for OS/ARCHITECTURE and layers of the given
-// content. It is not listed in the root.
+// Image adds an image for the platform OS/ARCHITECTURE with layers of the given content. It
+// does not list the image in the root.
 func (c *Content) Image(platform string, layers ...string) bundle.Descriptor {
 	os, arch, _ := strings.Cut(platform, "/")
 	var list []bundle.Descriptor
@@ -70,7 +70,7 @@ func (c *Content) Image(platform string, layers ...string) bundle.Descriptor {
 	return d
 }
 
-// Index keeps an index of the given manifests.
+// Index adds an index of the given manifests.
 func (c *Content) Index(manifests ...bundle.Descriptor) bundle.Descriptor {
 	d, data := bundle.NewReferrersIndex(manifests)
 	c.Blobs[d.Digest] = data
@@ -88,7 +88,8 @@ func (c *Content) artifact(artifactType string, layers ...bundle.Descriptor) bun
 // Add lists a manifest or a complete index under a reference.
 func (c *Content) Add(ref string, d bundle.Descriptor) { c.list(ref, d.Digest, d) }
 
-// Partial lists manifests of an index that is carried as a layer.
+// Partial lists the carried manifests of an index. The index itself becomes a layer of an
+// artifact.
 func (c *Content) Partial(ref string, index bundle.Descriptor, carried ...bundle.Descriptor) {
 	image := c.list(ref, index.Digest, carried...)
 	image.Partial = true
@@ -110,7 +111,7 @@ func (c *Content) list(ref string, digest bundle.Digest, manifests ...bundle.Des
 	return &c.Doc.Images[len(c.Doc.Images)-1]
 }
 
-// HostFile lists a file for the host.
+// HostFile adds a file for the host.
 func (c *Content) HostFile(path, data string) {
 	layer := c.Blob(bundle.TypeFileContent, []byte(data))
 	d := c.artifact(bundle.TypeFile, layer)
@@ -118,7 +119,7 @@ func (c *Content) HostFile(path, data string) {
 	c.Doc.Files = append(c.Doc.Files, bundle.HostFile{Path: path, Mode: "0644", Manifest: d.Digest, Digest: layer.Digest, Size: layer.Size})
 }
 
-// Plugin lists a plugin with a signature.
+// Plugin adds a plugin with a signature.
 func (c *Content) Plugin(id, archive, signature string) {
 	a, s := c.Blob(bundle.TypePluginArchive, []byte(archive)), c.Blob(bundle.TypePluginSignature, []byte(signature))
 	d := c.artifact(bundle.TypePlugin, a, s)
@@ -129,7 +130,7 @@ func (c *Content) Plugin(id, archive, signature string) {
 	)
 }
 
-// Chart lists a Helm chart.
+// Chart adds a Helm chart.
 func (c *Content) Chart(repository, name, version, archive string) {
 	layer := c.Blob(typeHelmChart, []byte(archive))
 	d, data := bundle.NewManifest(c.Blob(typeHelm, fmt.Appendf(nil, `{"name":%q,"version":%q}`, name, version)), nil, layer)
@@ -142,7 +143,7 @@ func (c *Content) Chart(repository, name, version, archive string) {
 	)
 }
 
-// IndexJSON returns the bytes of index.json.
+// IndexJSON returns the content of index.json.
 func (c *Content) IndexJSON() []byte {
 	document := Encode(c.Doc)
 	if c.Document != nil {
@@ -156,8 +157,8 @@ func (c *Content) IndexJSON() []byte {
 	return root
 }
 
-// File lays the bundle out and signs it. It has a walk of its own that takes what
-// the format does not, so that a hostile blob stands where a reader looks for it.
+// File encodes and signs the bundle. It does not use the order of package bundle, which
+// refuses invalid content, so that a hostile blob is where a reader looks for it.
 func (c *Content) File(tb testing.TB, keys ...*Key) []byte {
 	tb.Helper()
 	root := c.IndexJSON()
@@ -176,7 +177,7 @@ func (c *Content) File(tb testing.TB, keys ...*Key) []byte {
 	return out.Bytes()
 }
 
-// walk returns the blobs in the order in which a reader meets them.
+// walk returns the blobs in the order in which a reader reaches them.
 func (c *Content) walk(root []byte) []bundle.Digest {
 	var order []bundle.Digest
 	placed, entered := map[string]bool{}, map[string]bool{}
@@ -212,13 +213,13 @@ func (c *Content) walk(root []byte) []bundle.Digest {
 	return order
 }
 
-// Member returns a header, content, and padding.
+// Member returns a tar member: header, content and padding.
 func Member(name string, content []byte) []byte {
 	out := append(Header(name, int64(len(content))), content...)
 	return append(out, make([]byte, -len(content)&511)...)
 }
 
-// Slot returns the signatures of the keys over a root.
+// Slot returns the slot with the keys' signatures over a root.
 func Slot(tb testing.TB, root []byte, keys ...*Key) []byte {
 	tb.Helper()
 	var list []bundle.Signature
@@ -236,9 +237,9 @@ func Slot(tb testing.TB, root []byte, keys ...*Key) []byte {
 	return slot
 }
 
-// Rich returns a bundle with everything that the format knows, small: images, one
-// layer shared, a complete index, a partial one, a chart, a plugin with a signature,
-// files. What varies, so that two of a kind differ.
+// Rich returns a small bundle with every kind of content: images that share a layer, a
+// complete index, a partial one, a chart, a plugin with a signature, and files. Bundles with
+// different values of what have different content.
 func Rich(what string) *Content {
 	c := NewContent("rich")
 	c.Add("docker.io/library/one:1", c.Image("linux/amd64", "shared", "one "+what))

@@ -27,7 +27,7 @@ type File struct {
 	Data []byte
 }
 
-// tarOf returns a layer's tar with the given files.
+// tarOf returns the tar of a layer with the given files.
 func tarOf(files ...File) []byte {
 	var buf bytes.Buffer
 	w := tar.NewWriter(&buf)
@@ -41,7 +41,7 @@ func tarOf(files ...File) []byte {
 	return buf.Bytes()
 }
 
-// Must panics on an error of a step that cannot fail, such as writing to memory.
+// Must panics if err is not nil. It is for steps that cannot fail, such as writing to memory.
 func Must(err error) {
 	if err != nil {
 		panic(err)
@@ -51,13 +51,13 @@ func Must(err error) {
 // Layer returns a gzip layer with the given files.
 func Layer(files ...File) v1.Layer {
 	data := tarOf(files...)
-	// Not from a reader, of which the library keeps a copy in a temporary file.
+	// Use an opener: for a reader, the library keeps a copy in a temporary file.
 	l, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil })
 	Must(err)
 	return l
 }
 
-// PlainLayer returns a layer with the given files that is not compressed.
+// PlainLayer returns an uncompressed layer with the given files.
 func PlainLayer(files ...File) v1.Layer {
 	return static.NewLayer(tarOf(files...), types.OCIUncompressedLayer)
 }
@@ -85,7 +85,7 @@ func Image(platform string, layers ...v1.Layer) v1.Image {
 	return img
 }
 
-// DockerImage returns the image as Docker's schema 2.
+// DockerImage returns the image in Docker's schema 2 format.
 func DockerImage(platform string, layers ...v1.Layer) v1.Image {
 	img := Image(platform, layers...)
 	img = mutate.MediaType(img, types.DockerManifestSchema2)
@@ -110,8 +110,8 @@ func ArtifactOf(mediaType string, data []byte, annotations map[string]string) v1
 	return img
 }
 
-// CosignSignature returns what cosign keeps under the tag sha256-HEX.sig for the
-// image with a digest.
+// CosignSignature returns the signature image that cosign stores under the tag sha256-HEX.sig
+// for the image with this digest.
 func CosignSignature(tb testing.TB, key *Key, d bundle.Digest) v1.Image {
 	tb.Helper()
 	payload := fmt.Appendf(
@@ -144,7 +144,7 @@ func Index(images ...v1.Image) v1.ImageIndex {
 	return index
 }
 
-// WithAttestation adds to an index what BuildKit adds for an image in it.
+// WithAttestation adds the attestation manifest that BuildKit adds to an index for an image.
 func WithAttestation(index v1.ImageIndex, about v1.Image) v1.ImageIndex {
 	d, err := about.Digest()
 	Must(err)

@@ -8,9 +8,9 @@ import (
 	"testing"
 )
 
-// Program builds a program for Linux on this machine's architecture that does
-// nothing and whose build information names the given package: a stand-in for
-// oob-bundle, which takes long to build.
+// Program builds a Linux program for this machine's architecture. The program does nothing,
+// but its build information names the given package. It replaces oob-bundle, which takes long
+// to build.
 func Program(tb testing.TB, mainPackage string) string {
 	tb.Helper()
 	dir := tb.TempDir()

@@ -1,5 +1,5 @@
-// Package world makes what tests need: registries with real images, plugins and charts of
-// a stand-in upstream, keys, and finished bundles. Only tests, the demonstration and the
+// Package world provides what tests need: registries with real images, a stand-in upstream
+// with plugins and charts, keys, and finished bundles. Only tests, the demonstration and the
 // benchmark import it.
 package world
 
@@ -14,16 +14,16 @@ import (
 
 	"github.com/distribution/distribution/v3/configuration"
 	"github.com/distribution/distribution/v3/registry/handlers"
-	_ "github.com/distribution/distribution/v3/registry/storage/driver/filesystem" // where the demonstration keeps its upstream
-	_ "github.com/distribution/distribution/v3/registry/storage/driver/inmemory"   // where tests keep theirs
+	_ "github.com/distribution/distribution/v3/registry/storage/driver/filesystem" // storage of the demonstration
+	_ "github.com/distribution/distribution/v3/registry/storage/driver/inmemory"   // storage of tests
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	ggcr "github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/sirupsen/logrus"
 )
 
-// NewHandler returns a registry, CNCF distribution v3, that keeps its content
-// below dir, or in memory if dir is empty.
+// NewHandler returns a CNCF distribution v3 registry that keeps its content below dir, or in
+// memory if dir is empty.
 func NewHandler(ctx context.Context, dir string) http.Handler {
 	logrus.SetOutput(io.Discard)
 	c := &configuration.Configuration{}
@@ -47,15 +47,15 @@ type Registry struct {
 	Host string // HOST:PORT
 }
 
-// NewRegistry starts a registry that ends with the test. Wrap, which may be
-// nil, comes before it: that is where a test misbehaves, or counts.
+// NewRegistry starts a registry that ends with the test. Wrap, if not nil, wraps its handler,
+// so that a test can inject faults or count requests.
 func NewRegistry(tb testing.TB, wrap func(http.Handler) http.Handler) *Registry {
 	tb.Helper()
 	return NewRegistryAt(tb, "", wrap)
 }
 
-// NewRegistryAt is NewRegistry with its content below dir, for what is too large
-// for the memory.
+// NewRegistryAt is NewRegistry with its content below dir, for content that is too large for
+// memory.
 func NewRegistryAt(tb testing.TB, dir string, wrap func(http.Handler) http.Handler) *Registry {
 	tb.Helper()
 	h := NewHandler(context.WithoutCancel(tb.Context()), dir)
@@ -63,7 +63,7 @@ func NewRegistryAt(tb testing.TB, dir string, wrap func(http.Handler) http.Handl
 		h = wrap(h)
 	}
 	s := httptest.NewUnstartedServer(h)
-	s.Config.ErrorLog = log.New(io.Discard, "", 0) // distribution writes a header twice where a body breaks off
+	s.Config.ErrorLog = log.New(io.Discard, "", 0) // distribution writes the header twice when a body breaks off
 	s.Start()
 	tb.Cleanup(s.Close)
 	return &Registry{strings.TrimPrefix(s.URL, "http://")}
@@ -83,8 +83,7 @@ func (r *Registry) Tags(tb testing.TB, repository string) []string {
 	return tags
 }
 
-// OCIOnly comes before a registry that does not take Docker's media types, as zot does
-// not unless it is configured to.
+// OCIOnly refuses manifests with Docker's media types, as zot does by default.
 func OCIOnly(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		manifest := r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/manifests/")
@@ -96,8 +95,7 @@ func OCIOnly(next http.Handler) http.Handler {
 	})
 }
 
-// Push puts an image or index under HOST/REPOSITORY:TAG, given without host,
-// and returns the full reference.
+// Push pushes an image or index to REPOSITORY:TAG and returns the full reference.
 func (r *Registry) Push(tb testing.TB, ref string, what ggcr.Taggable) string {
 	tb.Helper()
 	if err := Push(tb.Context(), r.Host+"/"+ref, what); err != nil {
@@ -121,7 +119,7 @@ func Push(ctx context.Context, ref string, what ggcr.Taggable) error {
 	return ggcr.Put(to, what, ggcr.WithContext(ctx))
 }
 
-// Digest returns what a reference resolves to, as an independent client sees it.
+// Digest returns the digest of a reference, resolved by an independent client.
 func Digest(tb testing.TB, ref string) string {
 	tb.Helper()
 	to, err := name.ParseReference(ref, name.Insecure)

@@ -31,30 +31,30 @@ import (
 	"github.com/oob-bundle/oob-bundle/manifests"
 )
 
-// Upstream stands in for everything that a selection names: registries, plugin
-// store, chart repositories and file hosts, each below its own name on one
-// registry and one web server on loopback.
+// Upstream replaces every server that a selection names: registries, the plugin store, chart
+// repositories and file hosts. One registry and one web server on loopback serve them, each
+// below its own name.
 type Upstream struct {
 	Registry *Registry
 	Web      string // HOST:PORT
 	Key      string // path of the OpenPGP public key that signed the plugins
 
-	// Layers returns what an image consists of; nil gives each one small layer.
+	// Layers returns the layers of an image; nil gives each image one small layer.
 	Layers func(ref bundle.Reference, platform string) []v1.Layer
-	// SBOM returns what is said of an image's packages, in SPDX; nil says nothing.
+	// SBOM returns the SPDX document for an image; nil publishes none.
 	SBOM func(ref bundle.Reference) []byte
 
 	tb     testing.TB
 	signer *openpgp.Entity
 	cosign *Key // signed the images
 	mu     sync.Mutex
-	pages  map[string][]byte // HOST/PATH → content
+	pages  map[string][]byte // by HOST/PATH
 	hosts  map[string]string // upstream host → mirror
-	pins   map[string]string // name of a hash → hash
+	pins   map[string]string // hash by name
 	pushed map[string]bool
 }
 
-// NewUpstream starts an upstream that has nothing yet.
+// NewUpstream starts an upstream without content.
 func NewUpstream(tb testing.TB) *Upstream {
 	tb.Helper()
 	u := &Upstream{
@@ -79,7 +79,7 @@ func (u *Upstream) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(data))
 }
 
-// Page puts content at a URL of some host.
+// Page publishes content at a URL of any host.
 func (u *Upstream) Page(rawURL string, data []byte) {
 	u.tb.Helper()
 	at, err := url.Parse(rawURL)
@@ -92,7 +92,7 @@ func (u *Upstream) Page(rawURL string, data []byte) {
 	u.mu.Unlock()
 }
 
-// Flags are what create has to be told to find it all.
+// Flags returns the flags with which create finds the content.
 func (u *Upstream) Flags() []string {
 	list := []string{"--plain-http", u.Registry.Host, "--plain-http", u.Web, "--set", "keys.mattermost-plugins=" + u.Key}
 	for _, host := range sorted(u.hosts) {
@@ -113,8 +113,8 @@ func sorted(m map[string]string) []string {
 	return keys
 }
 
-// Add makes everything that a selection names. Images that exist for one
-// platform only are told by the selection's manifest; single lists them.
+// Add publishes everything that a selection names. Single reports whether an image exists for
+// linux/amd64 only.
 func (u *Upstream) Add(s *manifests.Selection, single func(ref string) bool) {
 	u.tb.Helper()
 	for _, i := range s.Images {
@@ -130,7 +130,7 @@ func (u *Upstream) Add(s *manifests.Selection, single func(ref string) bool) {
 		content := []byte("stand-in for " + f.Source + "\n")
 		switch {
 		case !strings.Contains(f.Source, "://"):
-			continue // it comes with the program, or lies beside the manifest
+			continue // it is in the catalogue or beside the manifest
 		case f.As == bundle.AsArchive:
 			content = Gzip(tarOf(
 				File{"mattermost/bin/mattermost", 0o755, content}, File{"mattermost/config/README.md", 0o644, content},
@@ -148,7 +148,7 @@ func (u *Upstream) Add(s *manifests.Selection, single func(ref string) bool) {
 	}
 }
 
-// Image makes an image: for linux/amd64 alone, or an index with arm64 too.
+// Image publishes an image: for linux/amd64 only if single, otherwise an index with arm64 too.
 func (u *Upstream) Image(ref bundle.Reference, single bool) {
 	u.tb.Helper()
 	u.hosts[ref.Host] = u.Registry.Host + "/" + ref.Host
@@ -175,7 +175,7 @@ func (u *Upstream) Image(ref bundle.Reference, single bool) {
 	}
 }
 
-// Facts are what a plugin.json says.
+// Facts is the content of a plugin.json.
 type Facts struct {
 	ID        string            `json:"id"`
 	Name      string            `json:"name"`
@@ -187,8 +187,8 @@ type Facts struct {
 	} `json:"server,omitempty"`
 }
 
-// PluginFacts returns what the published versions of Mattermost's plugins say,
-// as far as the rules need it.
+// PluginFacts returns the plugin.json of published Mattermost plugins, reduced to the fields
+// that the rules need.
 func PluginFacts(id, version string) Facts {
 	f := Facts{ID: id, Name: id, Version: version}
 	f.Server = &struct {
@@ -214,7 +214,7 @@ func PluginFacts(id, version string) Facts {
 	return f
 }
 
-// Archive returns a plugin's archive with these facts and more files.
+// Archive returns a plugin archive with these facts and further files.
 func (f Facts) Archive(more ...File) []byte {
 	data, err := json.Marshal(f)
 	Must(err)
@@ -227,7 +227,7 @@ func (f Facts) Archive(more ...File) []byte {
 	return Gzip(tarOf(append(files, more...)...))
 }
 
-// ArchiveOf returns a plugin's archive in which every program is the given one.
+// ArchiveOf returns a plugin archive in which every executable has the given content.
 func (f Facts) ArchiveOf(program []byte) []byte {
 	data, err := json.Marshal(f)
 	Must(err)
@@ -248,7 +248,7 @@ func Gzip(data []byte) []byte {
 	return buf.Bytes()
 }
 
-// Plugin puts a signed plugin at a URL.
+// Plugin publishes a signed plugin at a URL.
 func (u *Upstream) Plugin(rawURL string, f Facts) {
 	u.tb.Helper()
 	data := f.Archive()
@@ -256,8 +256,7 @@ func (u *Upstream) Plugin(rawURL string, f Facts) {
 	u.Page(rawURL+".sig", SignPGP(u.tb, u.signer, data))
 }
 
-// chart puts a chart into its repository, with values that name the images that
-// its component carries.
+// chart publishes a chart in its repository. Its values name the images of its component.
 func (u *Upstream) chart(s *manifests.Selection, c manifests.WantedChart) {
 	var images []string
 	for _, comp := range s.Components {
@@ -289,7 +288,7 @@ func (u *Upstream) chart(s *manifests.Selection, c manifests.WantedChart) {
 	u.Page(base+"/index.yaml", []byte(index))
 }
 
-// Chart returns a chart whose values name images.
+// Chart returns a chart whose values name the given images.
 func Chart(name, version string, images ...string) []byte {
 	values := "replicas: 1\n"
 	for i, ref := range images {
@@ -304,7 +303,7 @@ func Chart(name, version string, images ...string) []byte {
 	))
 }
 
-// HelmChart returns a chart as Helm pushes it.
+// HelmChart returns a chart as an OCI artifact, as Helm pushes it.
 func HelmChart(name, version string) v1.Image {
 	img := mutate.MediaType(empty.Image, types.OCIManifestSchema1)
 	img = mutate.ConfigMediaType(img, "application/vnd.cncf.helm.config.v1+json")
@@ -313,7 +312,7 @@ func HelmChart(name, version string) v1.Image {
 	return img
 }
 
-// NewPGP makes an OpenPGP key.
+// NewPGP creates an OpenPGP key.
 func NewPGP(tb testing.TB) *openpgp.Entity {
 	tb.Helper()
 	e, err := openpgp.NewEntity(
@@ -328,7 +327,7 @@ func NewPGP(tb testing.TB) *openpgp.Entity {
 	return e
 }
 
-// WritePGP writes the public half, armored, and returns its path.
+// WritePGP writes the armored public key and returns its path.
 func WritePGP(tb testing.TB, e *openpgp.Entity) string {
 	tb.Helper()
 	var buf bytes.Buffer
@@ -345,7 +344,7 @@ func WritePGP(tb testing.TB, e *openpgp.Entity) string {
 	return file
 }
 
-// SignPGP makes a detached signature, binary.
+// SignPGP returns a binary detached signature.
 func SignPGP(tb testing.TB, e *openpgp.Entity, data []byte) []byte {
 	tb.Helper()
 	var buf bytes.Buffer
