@@ -20,11 +20,10 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
-// What follows is the floor: the least that any program has to do for the job,
-// without names, signatures, checks of a format, or a way to go on after an
-// interruption.
+// The floors: the least that any program has to do for the job, without names, signatures,
+// format checks, or a way to resume after an interruption.
 
-// blobAt is a blob and its place in a file.
+// blobAt is a blob, its URL, and its offset in a file.
 type blobAt struct {
 	URL    string `json:"url"`
 	Digest string `json:"digest"`
@@ -50,7 +49,7 @@ func readPlan(path string) ([]blobAt, error) {
 	return list, nil
 }
 
-// each calls do for every blob, jobs at a time, with a buffer.
+// each calls do for every blob, jobs at a time. Each job has its own buffer.
 func each(list []blobAt, jobs int, do func(b blobAt, buf []byte) error) error {
 	var g errgroup.Group
 	var next atomic.Int64
@@ -68,7 +67,7 @@ func each(list []blobAt, jobs int, do func(b blobAt, buf []byte) error) error {
 	return g.Wait()
 }
 
-// pour hashes r and writes it to w at an offset.
+// pour hashes r and writes it to w at the blob's offset. It only hashes if w is nil.
 func pour(b blobAt, r io.Reader, w io.WriterAt, buf []byte) error {
 	h := sha256.New()
 	off := b.Offset
@@ -94,8 +93,8 @@ func pour(b blobAt, r io.Reader, w io.WriterAt, buf []byte) error {
 	return nil
 }
 
-// floorPull fetches every blob in parallel, hashes it, and writes it at its
-// offset into one file, which is synced.
+// floorPull fetches all blobs in parallel, hashes them, and writes each at its offset into one
+// file. It syncs the file.
 func floorPull(plan, to string) error {
 	list, err := readPlan(plan)
 	if err != nil {
@@ -111,7 +110,7 @@ func floorPull(plan, to string) error {
 		if err != nil {
 			return err
 		}
-		req.Header.Set("Accept", bundle.TypeOCIManifest) // distribution wants to hear it
+		req.Header.Set("Accept", bundle.TypeOCIManifest) // distribution requires it
 		res, err := client.Do(req)
 		if err != nil {
 			return err
@@ -140,8 +139,8 @@ func floorVerify(plan, from string) error {
 	return errors.Join(err, f.Close())
 }
 
-// floorCopy reads every blob of a file, hashes it, and writes it once more into
-// another file, which is synced.
+// floorCopy reads every blob of a file, hashes it, and writes it into another file. It syncs
+// the new file.
 func floorCopy(plan, from, to string) error {
 	list, err := readPlan(plan)
 	if err != nil {

@@ -16,10 +16,11 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
-// hugeLayers are how many layers of zeros the huge image has.
+// hugeLayers is the number of layers in the huge image.
 const hugeLayers = 10
 
-// hugeImage fills a registry's directory with it; its files have holes only.
+// hugeImage fills a registry's directory with an image of total bytes. Its layers are zeros in
+// sparse files.
 func hugeImage(ctx context.Context, dir string, total int64) error {
 	s, err := openStorage(ctx, dir)
 	if err != nil {
@@ -62,8 +63,8 @@ func hugeImage(ctx context.Context, dir string, total int64) error {
 	return s.Sync()
 }
 
-// huge makes, verifies and installs a bundle of so many bytes. The directory has
-// to have room for twice that, or be on a file system that compresses.
+// huge creates, verifies and installs a bundle of b.hugeBytes. The directory needs twice that
+// space, or a file system that compresses.
 func (b *bench) huge(ctx context.Context) error {
 	dir := filepath.Join(b.dir, fmt.Sprintf("huge-%d", b.hugeBytes))
 	if _, err := os.Stat(dir); err != nil {

@@ -31,7 +31,7 @@ type layerSpec struct {
 	packages    []string
 }
 
-// The images: each is a list of layers, most of them upon the same base.
+// The images: each is a list of layers, most of them on the same base.
 var (
 	layers = []layerSpec{
 		{
@@ -102,8 +102,8 @@ var (
 	imageNames = []string{"debian:12", "postgres:15", "nginx:1.22", "proxy:1.22", "jdk:17", "golang:1.19", "llvm:14", "handbook:2026"}
 )
 
-// storage is a registry's directory that is being filled, by the embedded
-// registry, whose layout is distribution's.
+// storage fills a registry's directory through the embedded registry, whose layout is
+// distribution's.
 type storage struct {
 	*registry.Embedded
 }
@@ -123,7 +123,7 @@ func (s storage) put(ctx context.Context, repo, mediaType string, open func() io
 	return d, s.PutBlob(ctx, repo, d, "", open)
 }
 
-// image stores an image of layers that are there, and tags it.
+// image stores and tags an image of stored layers.
 func (s storage) image(ctx context.Context, repo, tag string, layers []bundle.Descriptor) error {
 	config, err := json.Marshal(
 		map[string]any{
@@ -206,7 +206,7 @@ func (s storage) putFile(ctx context.Context, repo, mediaType, path string) (d b
 	return s.put(ctx, repo, mediaType, func() io.Reader { return io.NewSectionReader(f, 0, fi.Size()) })
 }
 
-// build downloads the packages and makes one tar of what they unpack to.
+// build downloads the packages and makes one tar of the files they contain.
 func (l layerSpec) build(ctx context.Context, scratch string) (path string, err error) {
 	dir := filepath.Join(scratch, l.name)
 	if err := os.Mkdir(dir, 0o777); err != nil {
@@ -253,7 +253,7 @@ type nopCloser struct{ io.Writer }
 
 func (nopCloser) Close() error { return nil }
 
-// unpack copies the files of a package that are not there yet.
+// unpack adds the files of a package to the tar, except those already in it.
 func unpack(ctx context.Context, deb string, to *tar.Writer, seen map[string]bool) error {
 	cmd := exec.CommandContext(ctx, "dpkg-deb", "--fsys-tarfile", deb)
 	cmd.Stderr = os.Stderr
@@ -291,10 +291,10 @@ func unpack(ctx context.Context, deb string, to *tar.Writer, seen map[string]boo
 	return cmd.Wait()
 }
 
-// layersPerImage is how many layers the made-up images of the scaling rows have.
+// layersPerImage is the number of layers in each synthetic image of the scaling rows.
 const layersPerImage = 25
 
-// manyNames returns the names of images that have so many layers in all.
+// manyNames returns the names of the images that have this many layers in total.
 func manyNames(blobs int) []string {
 	var names []string
 	for first := 0; first < blobs; first += layersPerImage {
@@ -303,8 +303,8 @@ func manyNames(blobs int) []string {
 	return names
 }
 
-// manyBlobs fills a registry's directory with them; the layers are random bytes,
-// total in all.
+// manyBlobs fills a registry's directory with these images. Their layers are random bytes,
+// total bytes altogether.
 func manyBlobs(ctx context.Context, dir string, blobs int, total int64) error {
 	s, err := openStorage(ctx, dir)
 	if err != nil {
@@ -330,8 +330,8 @@ func manyBlobs(ctx context.Context, dir string, blobs int, total int64) error {
 	return s.Sync()
 }
 
-// seed fills a directory, in a process of its own: what a process has taken of
-// memory counts as its children's too.
+// seed fills a directory in a separate process, because a process's peak memory counts as its
+// children's too.
 func (w *world) seed(ctx context.Context, dir string, what ...string) error {
 	c := exec.CommandContext(ctx, w.self, append([]string{"seed", dir + ".new"}, what...)...)
 	c.Stderr = os.Stderr

@@ -1,8 +1,8 @@
 //go:build linux
 
-// Command bench compares oob-bundle with the least that any program has to do
-// for the same job, and with skopeo and crane, side by side in one run on real
-// images from a registry on loopback, and writes a table.
+// Command bench compares oob-bundle with the least that any program has to do for the same
+// job, and with skopeo and crane. It runs them side by side on real images from a registry on
+// loopback, and prints a table.
 //
 //	bench -dir DIR -program oob-bundle -tools BINDIR [-rounds N] [-only SECTION] [-out docs/benchmarks.md]
 //
@@ -79,7 +79,7 @@ func start(ctx context.Context) error {
 	return os.WriteFile(*out, []byte(b.text.String()), 0o644)
 }
 
-// part runs what the program starts itself again for, if the arguments name that.
+// part runs a step for which bench starts itself again, if the arguments name one.
 func part(ctx context.Context, args []string) (ran bool, err error) {
 	if len(args) == 1 && args[0] == "warm" {
 		return true, warm()
@@ -102,7 +102,7 @@ func part(ctx context.Context, args []string) (ran bool, err error) {
 	return false, nil
 }
 
-// bench is one run of everything.
+// bench is one complete run.
 type bench struct {
 	world
 	rounds int
@@ -156,11 +156,11 @@ func (b *bench) pub() string { return filepath.Join(b.dir, "oob.pub") }
 // contender is one program in a race.
 type contender struct {
 	name string
-	once func() (run, error) // also clears away what the run before left
+	once func() (run, error) // also removes the output of the previous run
 }
 
-// race lets the contenders run alternately and prints a table; the first is
-// what the others are compared with.
+// race runs the contenders alternately and prints a table. The first contender is the
+// baseline.
 func (b *bench) race(title string, bytes int64, list []contender) error {
 	results := make([][]run, len(list))
 	for round := range b.rounds {
@@ -186,7 +186,7 @@ func (b *bench) race(title string, bytes int64, list []contender) error {
 	return nil
 }
 
-// medianOf takes the medians of time and memory, each of its own.
+// medianOf returns the median time and the median memory, independently of each other.
 func medianOf(runs []run) run {
 	var walls []time.Duration
 	var rss []int64
@@ -198,8 +198,8 @@ func medianOf(runs []run) run {
 	return run{walls[len(walls)/2], rss[len(rss)/2]}
 }
 
-// fresh empties a directory of the scratch. Each contender has one of its own and
-// empties it right before it runs.
+// fresh returns an empty directory. Each contender has its own and empties it just before it
+// runs.
 func (b *bench) fresh(name string) (string, error) {
 	dir := filepath.Join(b.dir, name)
 	if err := os.RemoveAll(dir); err != nil {
@@ -240,7 +240,7 @@ func (b *bench) install(ctx context.Context, path string) (run, error) {
 	return b.measure(ctx, []string{b.program, "install", path, "--key", b.pub(), "--root", filepath.Join(dir, "root")})
 }
 
-// keep moves the bundle of the last create aside.
+// keep moves the last created bundle to another directory.
 func (b *bench) keep() (string, error) {
 	dir, err := b.fresh("kept")
 	if err != nil {
@@ -250,7 +250,7 @@ func (b *bench) keep() (string, error) {
 	return path, os.Rename(filepath.Join(b.dir, "ours", "b.oob.tar"), path)
 }
 
-// real races on the real images.
+// real runs the races on the real images.
 func (b *bench) real(ctx context.Context) error {
 	host, stop, err := b.serve(ctx, filepath.Join(b.dir, "upstream", "registry"))
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// pullers carry all images into one file or directory each.
+// pullers copy all images from the registry into one file or directory each.
 func (b *bench) pullers(ctx context.Context, host, manifest, plan string) []contender {
 	return []contender{
 		{"floor", func() (run, error) {
@@ -47,7 +47,7 @@ func (b *bench) pullers(ctx context.Context, host, manifest, plan string) []cont
 	}
 }
 
-// skopeo copies one image after the other.
+// skopeo returns the commands that copy the images one after the other.
 func (b *bench) skopeo(places func(image string) (from, to string)) [][]string {
 	var list [][]string
 	for _, i := range imageNames {
@@ -66,8 +66,8 @@ func (b *bench) skopeo(places func(image string) (from, to string)) [][]string {
 	return list
 }
 
-// pushers carry all images from the disk into a registry. Those of skopeo and
-// crane go to a distribution server, from what they themselves made.
+// pushers copy all images from the disk into a registry. Skopeo and crane push what they
+// pulled before, to a distribution server.
 func (b *bench) pushers(ctx context.Context, path, plan string) []contender {
 	served := func(do func(host string) (run, error)) func() (run, error) {
 		return func() (run, error) {
@@ -103,7 +103,7 @@ func (b *bench) pushers(ctx context.Context, path, plan string) []contender {
 			)
 		})},
 		{"crane push", served(func(host string) (run, error) {
-			// Its layout has all images in one index; it pushes that as one.
+			// crane's layout has all images in one index, and crane pushes it as one
 			return b.measure(
 				ctx,
 				[]string{filepath.Join(b.tools, "crane"), "push", "--insecure", "--index", filepath.Join(b.dir, "crane", "layout"), host + "/all:1"},
@@ -118,10 +118,10 @@ func (b *bench) pushers(ctx context.Context, path, plan string) []contender {
 	}
 }
 
-// scalingBytes is what the images of a scaling row have in all.
+// scalingBytes is the total size of the images in a scaling row, in bytes.
 const scalingBytes = 256_000_000
 
-// many serves images with so many blobs in all and makes a bundle of them.
+// many serves images with this many blobs in total and writes a manifest that names them.
 func (b *bench) many(ctx context.Context, blobs int) (host, manifest string, stop func(), err error) {
 	dir := filepath.Join(b.dir, fmt.Sprintf("many-%d", blobs))
 	if _, err := os.Stat(dir); err != nil {
@@ -136,7 +136,7 @@ func (b *bench) many(ctx context.Context, blobs int) (host, manifest string, sto
 	return host, manifest, stop, err
 }
 
-// scaling runs with the same bytes in ever more blobs.
+// scaling measures the same number of bytes in more and more blobs.
 func (b *bench) scaling(ctx context.Context) error {
 	b.printf(
 		"\n## The same %d MB in more and more blobs\n\n| layers | images | floor pull, s | create, s | create, MiB | verify, "+
@@ -183,7 +183,8 @@ func (b *bench) scalingRow(ctx context.Context, blobs int) error {
 		if err != nil {
 			return err
 		}
-		// Removed later: ext4 makes files slowly for a while after many were removed.
+		// Rename instead of removing: ext4 creates files slowly for a while after removing
+		// many.
 		if err := os.Rename(filepath.Join(b.dir, "site"), filepath.Join(b.dir, fmt.Sprintf("old-site-%d-%d", blobs, round))); err != nil {
 			return err
 		}
@@ -203,10 +204,10 @@ func (b *bench) scalingRow(ctx context.Context, blobs int) error {
 
 const (
 	slowLatency = 20 * time.Millisecond
-	slowRate    = 50_000_000 // bytes a second
+	slowRate    = 50_000_000 // bytes per second
 )
 
-// slow runs behind a line with a latency and a rate.
+// slow measures create with an upstream of limited latency and rate.
 func (b *bench) slow(ctx context.Context) error {
 	b.printf(
 		"\n## A slow upstream: %s for each request, %d MB/s in all\n\nThe same %d MB would take %.2f s at that rate "+

@@ -27,18 +27,18 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
-// world is where everything runs.
+// world contains the directories and programs of a run.
 type world struct {
 	dir     string // scratch, on a disk
 	program string // oob-bundle
 	tools   string // directory with crane and registry
-	self    string // this program, for the floors
+	self    string // this program, to run the floors
 }
 
 func cut(name string) (repo, tag string, ok bool) { return strings.Cut(name, ":") }
 
-// serve starts a distribution registry of its own process upon a directory, and
-// returns its address and how to end it.
+// serve starts a distribution registry in a separate process. It returns the registry's
+// address and a function that stops it.
 func (w *world) serve(ctx context.Context, storage string) (host string, stop func(), err error) {
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -63,7 +63,7 @@ func (w *world) serve(ctx context.Context, storage string) (host string, stop fu
 		return "", nil, err
 	}
 	stop = func() {
-		_ = c.Process.Kill() // it only reads, or its directory is removed
+		_ = c.Process.Kill() // it only reads, or its directory will be removed
 		_ = c.Wait()
 	}
 	for range 200 {
@@ -76,14 +76,14 @@ func (w *world) serve(ctx context.Context, storage string) (host string, stop fu
 	return "", nil, errors.New("the registry does not answer")
 }
 
-// run is what one run of a contender cost.
+// run is the cost of one run of a contender.
 type run struct {
-	wall time.Duration // with the output synced
-	rss  int64         // peak, bytes; of the largest process
+	wall time.Duration // includes syncing the output
+	rss  int64         // peak of the largest process, bytes
 }
 
-// measure runs commands one after the other and syncs the file system of out.
-// Before the clock starts everything that others wrote is on the disk.
+// measure runs commands one after the other and syncs the file system of w.dir. Before it
+// starts the clock, it syncs all earlier writes.
 func (w *world) measure(ctx context.Context, commands ...[]string) (r run, err error) {
 	unix.Sync()
 	if err := exec.CommandContext(ctx, w.self, "warm").Run(); err != nil {
@@ -128,13 +128,13 @@ func (w *world) manifest(name, host string, images []string) (string, error) {
 	return path, os.WriteFile(path, []byte(b.String()), 0o644)
 }
 
-// warmth is how much memory is touched before each run, in bytes: more than any
+// warmth is the amount of memory to touch before each run, in bytes. It is more than any
 // contender writes of the real images.
 const warmth = 4 << 30
 
-// warm takes memory, touches it and ends. A virtual machine gives memory that was
-// free for some seconds back to its host, and getting it again costs more than
-// the copy that needs it: what a contender finds would depend on who ran before.
+// warm allocates memory, touches it and frees it. A virtual machine returns free memory to its
+// host after some seconds, and getting the memory back costs more than the measured copy.
+// Without warm, a contender's result would depend on the run before it.
 func warm() error {
 	m, err := unix.Mmap(-1, 0, warmth, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
 	if err != nil {
@@ -146,16 +146,16 @@ func warm() error {
 	return unix.Munmap(m)
 }
 
-// planned is what planning found out about a bundle, in bytes.
+// planned describes a bundle for the benchmark; sizes are in bytes.
 type planned struct {
-	File string // where the floors read which blobs there are
+	File string // the list of blobs for the floors
 
 	Blobs                  int
 	Size, Payload, Largest int64
 }
 
-// plan runs writePlan in a process of its own: its memory would count as that of
-// every program that this one starts later.
+// plan runs writePlan in a separate process, because its memory would count as that of every
+// program started later.
 func (w *world) plan(ctx context.Context, path, host string) (p planned, err error) {
 	out, err := exec.CommandContext(ctx, w.self, "plan", path, host).Output()
 	if err != nil {
@@ -164,8 +164,7 @@ func (w *world) plan(ctx context.Context, path, host string) (p planned, err err
 	return p, json.Unmarshal(out, &p)
 }
 
-// writePlan writes down where the blobs of a bundle stand and where each can be
-// fetched: what the floors are given.
+// writePlan writes the plan that the floors read: the offset and URL of each blob in a bundle.
 func writePlan(path, host string) (err error) {
 	f, err := bundle.OpenFile(path, os.O_RDONLY)
 	if err != nil {
@@ -186,7 +185,7 @@ func writePlan(path, host string) (err error) {
 		p.Largest = max(p.Largest, m.Size)
 		ref := r.Index.Manifests[m.Root].Annotations[bundle.AnnotationRef]
 		if ref == "" {
-			continue // ours; no upstream has it
+			continue // written by create; upstream does not have it
 		}
 		reference, err := bundle.ParseReference(ref)
 		if err != nil {
@@ -211,8 +210,8 @@ func writePlan(path, host string) (err error) {
 	return json.NewEncoder(os.Stdout).Encode(p)
 }
 
-// slow stands before a registry: every request waits, and all together get so
-// many bytes a second.
+// slow starts a proxy before a registry. It delays every request, and all responses together
+// get rate bytes per second.
 func slow(ctx context.Context, host string, latency time.Duration, rate int64) (string, func(), error) {
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -228,15 +227,15 @@ func slow(ctx context.Context, host string, latency time.Duration, rate int64) (
 		time.Sleep(latency)
 		proxy.ServeHTTP(w, r)
 	})}
-	go func() { _ = s.Serve(l) }() // it ends when it is closed
+	go func() { _ = s.Serve(l) }() // returns when s is closed
 	return l.Addr().String(), func() { _ = s.Close() }, nil
 }
 
-// line is a network line of so many bytes a second.
+// line is a network line with a limited rate, in bytes per second.
 type line struct {
 	mu   sync.Mutex
 	rate int64
-	at   time.Time // when it is free again
+	at   time.Time // when the line is free again
 }
 
 func (l *line) take(n int) {
@@ -244,7 +243,7 @@ func (l *line) take(n int) {
 	l.at = later(l.at, time.Now()).Add(time.Duration(int64(n) * int64(time.Second) / l.rate))
 	free := l.at
 	l.mu.Unlock()
-	if wait := time.Until(free); wait > 5*time.Millisecond { // shorter sleeps take longer than they say
+	if wait := time.Until(free); wait > 5*time.Millisecond { // shorter sleeps take too long
 		time.Sleep(wait)
 	}
 }
@@ -267,7 +266,7 @@ func (t throttled) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// machine describes where the figures come from.
+// machine describes the machine on which the benchmark runs.
 func machine() string {
 	model, memory := "unknown processor", "unknown"
 	each := func(path string, do func(key, value string)) {

@@ -12,14 +12,14 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
-// Documents returns what can be done to a document of ours such that two parsers
-// read it differently, or one of them not at all: a row for each. Good is a JSON
-// object; number is a field of it with an integer that stands in it once, such as
-// "schemaVersion":2, or "" where there is none. Names that begin with a dash are good.
+// Documents returns variants of a document of the format that two parsers read differently, or
+// that one of them refuses. Good is a JSON object. Number is a field of it with an integer
+// that occurs once, such as "schemaVersion":2, or "" for none. All variants must be refused
+// with bundle.ErrFormat.
 func Documents(tb testing.TB, good []byte, number string) []Hostile {
 	tb.Helper()
 	good = bytes.TrimSpace(good)
-	body := string(good[1:]) // behind the brace
+	body := string(good[1:]) // after the brace
 	first, text := firstField(tb, good)
 	key, _, _ := strings.Cut(first, ":")
 	folded := strings.ToUpper(key[:2]) + key[2:]
@@ -34,7 +34,7 @@ func Documents(tb testing.TB, good []byte, number string) []Hostile {
 		rows = append(rows, Hostile{Name: name, Data: []byte(data), Want: bundle.ErrFormat})
 	}
 	instead := func(value string) string { return "{" + key + ":" + value + body[len(first):] }
-	inText := func(s string) string { // within the first text of the document
+	inText := func(s string) string { // inserts s into the first string value of the document
 		i := strings.Index(string(good), text)
 		return string(good[:i+1]) + s + string(good[i+1:])
 	}
@@ -109,8 +109,8 @@ func Documents(tb testing.TB, good []byte, number string) []Hostile {
 	return rows
 }
 
-// firstField returns the first field of an object and its first text value, both
-// as they are spelled.
+// firstField returns the first field of an object and its first string value, both as written
+// in the document.
 func firstField(tb testing.TB, doc []byte) (field, text string) {
 	tb.Helper()
 	d := jsontext.NewDecoder(bytes.NewReader(doc))

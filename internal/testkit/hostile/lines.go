@@ -25,20 +25,19 @@ import (
 	"github.com/oob-bundle/oob-bundle/verify"
 )
 
-// Line is what somebody may put into the slot, or show to cosign, as a signature over
-// a root.
+// Line is a signature over a root, valid or not, for the slot and for cosign.
 type Line struct {
 	Name   string
-	Key    verify.Key // that is trusted
-	Public string     // its file
-	Text   []byte     // the slot up to its padding; what cosign is shown
-	Good   bool       // whether verify takes it
-	Cosign bool       // whether cosign verify-blob does
-	Why    string     // the two differ
+	Key    verify.Key // the trusted key
+	Public string     // path of its file
+	Text   []byte     // the slot without its padding; cosign gets the same text
+	Good   bool       // whether verify accepts it
+	Cosign bool       // whether cosign verify-blob accepts it
+	Why    string     // reason if the two differ
 }
 
-// Lines returns signatures over a root, good ones and others, and what two verifiers
-// have to say to each.
+// Lines returns valid and invalid signatures over a root, with the expected result of verify
+// and of cosign.
 func Lines(tb testing.TB, root []byte) []Line {
 	tb.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -97,7 +96,7 @@ func Lines(tb testing.TB, root []byte) []Line {
 	both("an empty signature", line(key, nil))
 	both("no signature", change(`,"signature":"`+b64(good.Bytes)+`"`, ""))
 
-	// What nobody signed.
+	// Changes in fields that the signature does not cover.
 	both("another digest", change(b64(digest[:]), b64(sumOf("x"))))
 	both("a digest of another algorithm", change("SHA2_256", "SHA2_512"))
 	both("no digest", change(`"messageDigest":{"algorithm":"SHA2_256","digest":"`+b64(digest[:])+`"},`, ""))
@@ -107,7 +106,7 @@ func Lines(tb testing.TB, root []byte) []Line {
 	both("no media type", change(`"mediaType":"application/vnd.dev.sigstore.bundle.v0.3+json",`, ""))
 	spelled("the media type as it was once written", change("vnd.dev.sigstore.bundle.v0.3+json", "vnd.dev.sigstore.bundle+json;version=0.3"))
 
-	// Spelling.
+	// Other spellings.
 	spelled("a space", change(":{", ": {"))
 	spelled("a line break", change(`,"messageSignature"`, "\n,\"messageSignature\""))
 	spelled(
@@ -133,7 +132,7 @@ func Lines(tb testing.TB, root []byte) []Line {
 		"cosign still reads what it wrote before Sigstore had bundles",
 	)
 
-	// Envelopes (DSSE): the same key, saying something else.
+	// DSSE envelopes: signed by the same key, with other content.
 	statement := fmt.Sprintf(
 		`{"_type":"https://in-toto.io/Statement/v1","subject":[{"name":"index.json","digest":{"sha256":"%x"}}],`+
 			`"predicateType":"https://example.com/x","predicate":{}}`,
@@ -228,7 +227,7 @@ func Lines(tb testing.TB, root []byte) []Line {
 	ph, err := edPrivate.Sign(nil, wide[:], &ed25519.Options{Hash: crypto.SHA512})
 	world.Must(err)
 	add(ed, "Ed25519ph", line(ed, ph), false, false, "")
-	more := bytes.Clone(edSig) // S and the order of the group: the same, were it not refused (RFC 8032 section 5.1.7)
+	more := bytes.Clone(edSig) // S plus the order of the group: equivalent if not refused (RFC 8032 section 5.1.7)
 	l, _ := new(big.Int).SetString("7237005577332262213973186563042994240857116359379907606001950938285454250989", 10)
 	s := make([]byte, 32)
 	for i, b := range edSig[32:] {
@@ -255,7 +254,7 @@ func Lines(tb testing.TB, root []byte) []Line {
 	world.Must(err)
 	add(r, "RSA without the algorithm's name", line(r, unhashed), false, false, "")
 
-	// Several lines. Cosign is shown the first.
+	// Several lines. Cosign reads the first.
 	other := line(stranger, mustSign(stranger, root))
 	add(key, "an unknown one behind it", plain+"\n"+other, true, true, "")
 	add(key, "the same twice", plain+"\n"+plain, false, true, "each key has one line")
@@ -265,7 +264,7 @@ func Lines(tb testing.TB, root []byte) []Line {
 	return rows
 }
 
-// crowdOf returns 32 lines by nobody.
+// crowdOf returns 32 lines by unknown keys.
 func crowdOf(root []byte) string {
 	var list []bundle.Signature
 	for i := range 32 {

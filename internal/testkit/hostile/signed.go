@@ -10,8 +10,8 @@ import (
 	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 )
 
-// HostileContent returns bundles that the key signed and that nobody may install:
-// the signer means harm, or has a bug.
+// HostileContent returns bundles that are signed by the key and must be refused: the signer is
+// malicious or has a bug.
 func HostileContent(tb testing.TB, key *world.Key) []Hostile {
 	tb.Helper()
 	var rows []Hostile
@@ -24,7 +24,8 @@ func HostileContent(tb testing.TB, key *world.Key) []Hostile {
 	root := good.IndexJSON()
 	bundleOf := good.File(tb, key)
 
-	// The root itself. Behind it nothing has to fit: it is refused first.
+	// The root itself. The content after it does not need to match, because the root is
+	// refused first.
 	for _, r := range Documents(tb, root, `"schemaVersion":2`) {
 		rows = append(rows, Hostile{"index.json: " + r.Name, world.Resign(tb, bundleOf, r.Data, key), r.Want, ""})
 	}
@@ -267,7 +268,7 @@ func HostileContent(tb testing.TB, key *world.Key) []Hostile {
 	return rows
 }
 
-// twoMeanings is a bundle whose root gives one reference to two images.
+// twoMeanings returns a bundle whose root gives the same reference to two images.
 func twoMeanings(tb testing.TB, key *world.Key) []byte {
 	c := world.Rich("x")
 	c.Add("docker.io/library/one:1", c.Image("linux/amd64", "another"))
@@ -276,7 +277,7 @@ func twoMeanings(tb testing.TB, key *world.Key) []byte {
 
 type spelledDigest struct{ name, spelled string }
 
-// digests returns what looks like a digest and is none of ours.
+// digests returns texts that look like digests and are not valid in the format.
 func digests(d bundle.Digest) []spelledDigest {
 	return []spelledDigest{
 		{
@@ -313,8 +314,9 @@ func digests(d bundle.Digest) []spelledDigest {
 	}
 }
 
-// hostileManifests are manifests that upstream, or who signs, made as they must not
-// be. Of upstream's documents only what two parsers could read differently is refused.
+// hostileManifests returns bundles with manifests that are invalid, made by upstream or by the
+// signer. In upstream's documents, only content that two parsers could read differently is
+// refused.
 func hostileManifests(tb testing.TB, key *world.Key) []Hostile {
 	tb.Helper()
 	var rows []Hostile
@@ -380,7 +382,7 @@ func hostileManifests(tb testing.TB, key *world.Key) []Hostile {
 			func(l string) string { return strings.Replace(l, string(digest), d.spelled, 1) },
 		)
 	}
-	for _, n := range []string{"-1", "7.0", "7e0", "9223372036854775808", "null", `"7"`} { // null is 0, and then places are others
+	for _, n := range []string{"-1", "7.0", "7e0", "9223372036854775808", "null", `"7"`} { // null would mean 0, and other offsets
 		with("a layer's size "+n, "", bundle.ErrFormat, func(l string) string { return strings.Replace(l, size, `"size":`+n, 1) })
 	}
 	with(

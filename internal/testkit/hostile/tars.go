@@ -1,4 +1,4 @@
-// Package hostile makes files that no reader may take for a bundle: damaged archives,
+// Package hostile provides files that no reader may accept as a bundle: damaged archives,
 // documents that two parsers read differently, and signed bundles that must not be installed.
 package hostile
 
@@ -19,15 +19,15 @@ import (
 	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 )
 
-// Hostile is a file that nobody may take for a bundle.
+// Hostile is a file that must be refused.
 type Hostile struct {
 	Name string
 	Data []byte
 	Want error  // class of the refusal
-	Text string // what its message says, at least
+	Text string // part of the message
 }
 
-// tarFile is a bundle taken apart.
+// tarFile is a bundle split into its members.
 type tarFile struct {
 	members [][]byte // header, content and padding of each
 	end     []byte
@@ -37,7 +37,7 @@ func (f tarFile) join(members ...[]byte) []byte {
 	return slices.Concat(bytes.Join(members, nil), f.end)
 }
 
-// header changes the header of one member.
+// header returns the bundle with a changed header of one member. It corrects the checksum.
 func (f tarFile) header(i int, change func(h []byte)) []byte {
 	list := slices.Clone(f.members)
 	list[i] = bytes.Clone(list[i])
@@ -46,12 +46,13 @@ func (f tarFile) header(i int, change func(h []byte)) []byte {
 	return f.join(list...)
 }
 
-// before puts something before a member.
+// before returns the bundle with entries inserted before a member.
 func (f tarFile) before(i int, what ...[]byte) []byte {
 	return f.join(slices.Concat(f.members[:i], what, f.members[i:])...)
 }
 
-// sum writes the checksum (POSIX.1-1988): of all bytes, its own being spaces.
+// sum writes the header checksum (POSIX.1-1988): the sum of all bytes, with the checksum field
+// counted as spaces.
 func sum(h []byte) {
 	copy(h[148:156], "        ")
 	n := 0
@@ -66,7 +67,8 @@ func field(h []byte, at, length int, value string) {
 	copy(h[at:at+length], value)
 }
 
-// entry is a tar entry by hand: archive/tar would not write most of them.
+// entry returns a tar entry. It does not use archive/tar, which would refuse most of these
+// entries.
 func entry(kind byte, name, link string, content []byte, change ...func(h []byte)) []byte {
 	h := world.Header("x", int64(len(content)))
 	field(h, 0, 100, name)
@@ -79,7 +81,7 @@ func entry(kind byte, name, link string, content []byte, change ...func(h []byte
 	return slices.Concat(h, content, make([]byte, -len(content)&511))
 }
 
-// pax is an extended header with records that need not be well formed.
+// pax returns an extended header. Its records need not be well formed.
 func pax(kind byte, records ...string) []byte {
 	var text strings.Builder
 	for _, r := range records {
@@ -92,8 +94,8 @@ func pax(kind byte, records ...string) []byte {
 	return entry(kind, "PaxHeaders.0/x", "", []byte(text.String()))
 }
 
-// HostileTars returns what can be done to a good bundle by somebody who has no key:
-// a row for each way in which a tar, or what is none, can lie.
+// HostileTars returns variants of a good bundle that can be made without the key: a row for
+// each way in which a tar, or a file of another type, can mislead a reader.
 func HostileTars(tb testing.TB, good []byte) []Hostile {
 	tb.Helper()
 	f := takeApart(tb, good)
@@ -123,7 +125,7 @@ func HostileTars(tb testing.TB, good []byte) []Hostile {
 	add("zeros", "something else", make([]byte, 10240))
 	add("an OCI layout packed by tar", "something else", slices.Concat(entry('5', "blobs/", "", nil), good))
 
-	// Shorter, longer.
+	// Truncated and extended files.
 	add("cut in a header", "incomplete", good[:1024+200])
 	add("cut at a block boundary", "incomplete", good[:len(good)-len(f.members[last])-1024])
 	add("the end is missing", "incomplete", good[:len(good)-1024])
@@ -224,7 +226,7 @@ func HostileTars(tb testing.TB, good []byte) []Hostile {
 		}
 	}
 
-	// Names.
+	// Names of members.
 	name := "blobs/sha256/" + strings.Repeat("a", 64)
 	for _, bad := range []string{
 		"/etc/passwd", "../x", "a/../../x", "./index.json", "index.json/", "blobs//sha256/x", `blobs\sha256\x`, `C:\x`, "C:x", "", ".", "..", "/",
@@ -242,7 +244,7 @@ func HostileTars(tb testing.TB, good []byte) []Hostile {
 	}))
 	add("a second name behind the NUL", "header of blobs", f.header(blob, func(h []byte) { copy(h[90:], "evil") }))
 
-	// Types, before the blobs and in the place of one.
+	// Entry types, before the blobs and in place of one.
 	for _, k := range []struct {
 		name string
 		kind byte
@@ -265,7 +267,7 @@ func HostileTars(tb testing.TB, good []byte) []Hostile {
 		f.before(blob, entry('2', "blobs", "/", nil), entry('0', "blobs/etc/cron.d/x", "", []byte("* * * * * root x\n"))),
 	)
 
-	// What a header says besides.
+	// Other header fields.
 	for _, x := range []struct {
 		name       string
 		at, length int
@@ -286,7 +288,7 @@ func HostileTars(tb testing.TB, good []byte) []Hostile {
 	}
 	add("padding that is not zero", "padding of", flipped(good, f, 0, 512+100))
 
-	// More, fewer, another order.
+	// Missing, additional and reordered members.
 	for i := range n {
 		add(fmt.Sprintf("member %d is missing", i), "", f.join(slices.Concat(f.members[:i], f.members[i+1:])...))
 		add(fmt.Sprintf("member %d is there twice", i), "", f.before(i, f.members[i]))
@@ -328,7 +330,7 @@ func takeApart(tb testing.TB, good []byte) tarFile {
 	return f
 }
 
-// flipped changes one bit of a member.
+// flipped returns the bundle with one bit of a member changed.
 func flipped(good []byte, f tarFile, member, at int) []byte {
 	for _, m := range f.members[:member] {
 		at += len(m)
@@ -338,7 +340,7 @@ func flipped(good []byte, f tarFile, member, at int) []byte {
 	return out
 }
 
-// gnuSparse is an old GNU sparse header: no data, and one hole of 1 TiB.
+// gnuSparse returns an old GNU sparse entry: no data, and one hole of 1 TiB.
 func gnuSparse() []byte {
 	return entry('S', "sparse", "", nil, func(h []byte) {
 		field(h, 257, 8, "ustar  \x00")

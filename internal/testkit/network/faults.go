@@ -23,31 +23,31 @@ import (
 	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 )
 
-// IsPing says whether a request asks for the version of the API.
+// IsPing reports whether a request asks for the version of the API.
 func IsPing(r *http.Request) bool { return r.URL.Path == "/v2/" }
 
-// IsToken says whether a request asks for a token.
+// IsToken reports whether a request asks for a token.
 func IsToken(r *http.Request) bool { return r.URL.Path == "/token" }
 
-// IsWork says whether a request is one of the API, other than a ping.
+// IsWork reports whether a request belongs to the API and is not a ping.
 func IsWork(r *http.Request) bool { return strings.HasPrefix(r.URL.Path, "/v2/") && !IsPing(r) }
 
-// IsManifest says whether a request is about a manifest.
+// IsManifest reports whether a request concerns a manifest.
 func IsManifest(r *http.Request) bool { return strings.Contains(r.URL.Path, "/manifests/") }
 
-// IsBlob says whether a request is about a blob with a known digest.
+// IsBlob reports whether a request concerns a blob with a known digest.
 func IsBlob(r *http.Request) bool { return strings.Contains(r.URL.Path, "/blobs/sha256:") }
 
-// IsUpload says whether a request is part of the upload of a blob.
+// IsUpload reports whether a request is part of a blob upload.
 func IsUpload(r *http.Request) bool { return strings.Contains(r.URL.Path, "/blobs/uploads/") }
 
-// IsReferrers says whether a request asks for what refers to a manifest.
+// IsReferrers reports whether a request asks for the referrers of a manifest.
 func IsReferrers(r *http.Request) bool { return strings.Contains(r.URL.Path, "/referrers/") }
 
-// IsAny says yes to every request.
+// IsAny returns true for every request.
 func IsAny(*http.Request) bool { return true }
 
-// On does something to some requests.
+// On returns a mode that handles matching requests with do, and counts them in Hits.
 func On(match func(*http.Request) bool, do func(h *Host, w http.ResponseWriter, r *http.Request)) Mode {
 	return func(h *Host, w http.ResponseWriter, r *http.Request) bool {
 		if !match(r) {
@@ -59,12 +59,12 @@ func On(match func(*http.Request) bool, do func(h *Host, w http.ResponseWriter, 
 	}
 }
 
-// Times ends a mode after it has been met so often.
+// Times ends a mode after n hits.
 func Times(n int64, m Mode) Mode {
 	return func(h *Host, w http.ResponseWriter, r *http.Request) bool { return h.Hits.Load() < n && m(h, w, r) }
 }
 
-// Answers answers with a status, a body and headers, given as KEY, VALUE.
+// Answers sends a status, a body and headers, given as KEY, VALUE pairs.
 func Answers(status int, body string, headers ...string) func(*Host, http.ResponseWriter, *http.Request) {
 	return func(_ *Host, w http.ResponseWriter, _ *http.Request) {
 		for i := 0; i < len(headers); i += 2 {
@@ -75,7 +75,7 @@ func Answers(status int, body string, headers ...string) func(*Host, http.Respon
 	}
 }
 
-// Says answers with a status and an error as distribution-spec has them.
+// Says sends a status and an error body in the format of distribution-spec.
 func Says(status int, code, message string, headers ...string) func(*Host, http.ResponseWriter, *http.Request) {
 	return Answers(
 		status,
@@ -83,13 +83,13 @@ func Says(status int, code, message string, headers ...string) func(*Host, http.
 		append(headers, "Content-Type", "application/json")...)
 }
 
-// WebPage is what a captive portal answers.
+// webPage answers like a captive portal.
 var webPage = Answers(http.StatusOK, "<html>please sign in</html>", "Content-Type", "text/html")
 
-// WebPage answers every matching request with a page for people.
+// WebPage answers every matching request with a web page.
 func WebPage(match func(*http.Request) bool) Mode { return On(match, webPage) }
 
-// Redirects sends to another URL, made from the request.
+// Redirects sends a redirect to a URL made from the request.
 func Redirects(to func(h *Host, r *http.Request) string) func(*Host, http.ResponseWriter, *http.Request) {
 	return func(h *Host, w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Location", to(h, r))
@@ -97,19 +97,19 @@ func Redirects(to func(h *Host, r *http.Request) string) func(*Host, http.Respon
 	}
 }
 
-// ToElsewhere is the same path on a host of another domain.
+// ToElsewhere returns the URL of the same path on a host in another domain.
 func ToElsewhere(h *Host, r *http.Request) string {
 	return "https://" + h.Elsewhere + r.URL.Path + "?signature=canary-query"
 }
 
-// Hangs never answers. It reads what comes: a server learns that a client is gone
-// only while nothing of a body is left.
+// Hangs never answers. It reads the body, because a server notices that a client has gone only
+// after the body was read completely.
 func Hangs(_ *Host, _ http.ResponseWriter, r *http.Request) {
 	_, _ = io.Copy(io.Discard, r.Body)
 	<-r.Context().Done()
 }
 
-// Changes answers what the registry would, changed.
+// Changes sends the registry's answer with a changed body or header.
 func Changes(change func(body []byte, header http.Header) []byte) func(*Host, http.ResponseWriter, *http.Request) {
 	return func(h *Host, w http.ResponseWriter, r *http.Request) {
 		good := h.Good(r)
@@ -124,7 +124,8 @@ func Changes(change func(body []byte, header http.Header) []byte) func(*Host, ht
 	}
 }
 
-// Breaks answers half of what the registry would and then does something worse.
+// Breaks sends half the body of a successful GET and then calls then. To other requests, it
+// sends the headers only.
 func Breaks(then func(w http.ResponseWriter, r *http.Request)) func(*Host, http.ResponseWriter, *http.Request) {
 	return func(h *Host, w http.ResponseWriter, r *http.Request) {
 		good := h.Good(r)
@@ -140,13 +141,13 @@ func Breaks(then func(w http.ResponseWriter, r *http.Request)) func(*Host, http.
 	}
 }
 
-// Stalls says nothing more.
+// Stalls sends nothing more and keeps the connection open.
 func Stalls(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
 
-// Aborts ends the connection, or the stream.
+// Aborts closes the connection, or the HTTP/2 stream.
 func Aborts(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }
 
-// babbles sends a lot, little by little and without end.
+// babbles sends an endless body in small pieces.
 func babbles(_ *Host, w http.ResponseWriter, r *http.Request) {
 	for r.Context().Err() == nil {
 		if _, err := w.Write(make([]byte, 8<<10)); err != nil {
@@ -159,7 +160,7 @@ func babbles(_ *Host, w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// Drips sends one byte now and then.
+// Drips sends single bytes at long intervals.
 func Drips(w http.ResponseWriter, r *http.Request) {
 	for r.Context().Err() == nil {
 		_, _ = w.Write([]byte{' '})
@@ -171,8 +172,8 @@ func Drips(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// goesAway is HTTP/2's GOAWAY for all streams (RFC 9113, section 6.8), and the end
-// of the connection.
+// goesAway sends HTTP/2's GOAWAY for all streams (RFC 9113, section 6.8) and closes the
+// connection.
 func goesAway(_ http.ResponseWriter, r *http.Request) {
 	c := r.Context().Value(connKey{}).(net.Conn)
 	_, _ = c.Write([]byte{0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2})
@@ -180,10 +181,11 @@ func goesAway(_ http.ResponseWriter, r *http.Request) {
 	<-r.Context().Done()
 }
 
-// shut closes what has served its time.
+// shut closes c and ignores the error.
 func shut(c io.Closer) { _ = c.Close() }
 
-// Raw takes the connection and writes to it what is no HTTP, or too much of it.
+// Raw takes over the connection, on which write sends bytes that are not a proper HTTP
+// response.
 func Raw(write func(c net.Conn)) func(*Host, http.ResponseWriter, *http.Request) {
 	return func(_ *Host, w http.ResponseWriter, _ *http.Request) {
 		c, _, err := http.NewResponseController(w).Hijack()
@@ -194,12 +196,12 @@ func Raw(write func(c net.Conn)) func(*Host, http.ResponseWriter, *http.Request)
 	}
 }
 
-// certificate changes the one that a host shows.
+// certificate changes the certificate of a host.
 func certificate(change func(*x509.Certificate)) func(*Host, *tls.Config) {
 	return func(h *Host, c *tls.Config) { c.Certificates = []tls.Certificate{h.Net.ca.issue(h.name, change)} }
 }
 
-// port of a host.
+// port returns the port of a host.
 func (h *Host) port() int {
 	_, p, err := net.SplitHostPort(h.Address)
 	world.Must(err)
@@ -211,8 +213,8 @@ func (h *Host) port() int {
 const limitText = "You have reached your pull rate limit. You may increase the limit by authenticating and upgrading: " +
 	"https://www.docker.com/increase-rate-limit"
 
-// WayFaults are those of the way to a registry, and of what stands before it: they
-// are the same for whoever pulls and for whoever pushes.
+// WayFaults returns the faults on the way to a registry and in front of it. They are the same
+// for pull and push.
 func WayFaults() []Fault {
 	list := append(nameFaults(), tlsFaults()...)
 	list = append(list, loginFaults()...)
@@ -310,7 +312,7 @@ func tlsFaults() []Fault {
 			Says:  []string{"$HOST", "TLS handshake timeout"},
 			Hurry: true,
 			TLS: func(h *Host, _ *tls.Config) {
-				time.Sleep(2 * time.Second) // ten times what it is given
+				time.Sleep(2 * time.Second) // ten times the idle timeout
 			},
 		},
 		{
@@ -329,7 +331,7 @@ func tlsFaults() []Fault {
 	}
 }
 
-// Forward makes a port of 127.0.0.4 lead to one of 127.0.0.1.
+// Forward forwards a port of 127.0.0.4 to a port of 127.0.0.1.
 func (n *Internet) Forward(from int, to string) {
 	l, err := net.Listen("tcp", "127.0.0.4:"+strconv.Itoa(from))
 	world.Must(err)
@@ -349,8 +351,8 @@ func (n *Internet) Forward(from int, to string) {
 }
 
 func loginFaults() []Fault {
-	// So far apart that each request which is under way has its new token before
-	// that is worth nothing either.
+	// Revoke at hits far enough apart that each request under way has its new token before
+	// that token is revoked too.
 	revokes := func(h *Host, _ http.ResponseWriter, r *http.Request) bool {
 		if IsWork(r) && slices.Contains([]int64{4, 24}, h.Hits.Add(1)) {
 			h.Revoke()
@@ -444,7 +446,7 @@ func loginFaults() []Fault {
 	}
 }
 
-// endless answers with a body that has no end.
+// endless answers with an endless body.
 func endless(_ *Host, w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	block := []byte(strings.Repeat(" ", 64<<10))
@@ -455,7 +457,7 @@ func endless(_ *Host, w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// met wants a mode to have been met so often.
+// met checks that the number of hits is from least to most.
 func met(least, most int64) func(testing.TB, *Host) {
 	return func(tb testing.TB, h *Host) {
 		tb.Helper()
@@ -468,7 +470,7 @@ func met(least, most int64) func(testing.TB, *Host) {
 func busyFaults() []Fault {
 	date := func(in time.Duration) func(*Host, http.ResponseWriter, *http.Request) {
 		return func(h *Host, w http.ResponseWriter, r *http.Request) {
-			at := time.Now().Add(48 * time.Hour) // its clock is wrong, and its own
+			at := time.Now().Add(48 * time.Hour) // the registry's clock is wrong, in Date and Retry-After alike
 			w.Header().Set("Date", at.UTC().Format(http.TimeFormat))
 			Says(429, "TOOMANYREQUESTS", limitText, "Retry-After", at.Add(in).UTC().Format(http.TimeFormat))(h, w, r)
 		}
@@ -699,7 +701,7 @@ func proxyFaults() []Fault {
 	}
 }
 
-// Gzipped compresses an answer although nobody asked for that.
+// Gzipped compresses an answer although the request did not ask for it.
 func Gzipped(body []byte, h http.Header) []byte {
 	h.Set("Content-Encoding", "gzip")
 	h.Del("Content-Length")
@@ -711,8 +713,8 @@ func Gzipped(body []byte, h http.Header) []byte {
 	return []byte(b.String())
 }
 
-// StreamFaults are those of HTTP/2 in the middle of a body; both leave the rest to
-// be asked for.
+// StreamFaults returns HTTP/2 faults in the middle of a body. After each of them, the client
+// can request the rest.
 func StreamFaults() []Fault {
 	return []Fault{
 		{Name: "HTTP/2: reset in the middle", HTTP2: true, Mode: Times(1, On(IsBlob, Breaks(Aborts)))},

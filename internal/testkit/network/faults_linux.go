@@ -11,7 +11,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 )
 
-// connectFaults want more addresses of this machine than other systems have.
+// connectFaults needs several loopback addresses, which only Linux has by default.
 func connectFaults() []Fault {
 	return []Fault{
 		{Name: "connect: refused", Class: remote.ErrRegistry, Says: []string{"$HOST", "connection refused", "is it running?"},
@@ -21,8 +21,8 @@ func connectFaults() []Fault {
 	}
 }
 
-// deafAddress is an address at which nobody takes a connection: the queue of those
-// that wait is full.
+// deafAddress returns an address that accepts no connection, because its queue of pending
+// connections is full.
 func deafAddress(tb testing.TB, port int) Answer {
 	tb.Helper()
 	a := netip.AddrFrom4([4]byte{127, 0, 0, 3})

@@ -1,5 +1,5 @@
-// Package network is an internet inside a test: names, hosts, proxies and logins, and the
-// faults that they have. It records what was sent to each host.
+// Package network simulates an internet inside a test: names, hosts, proxies, logins, and
+// their faults. It records every request to each host.
 package network
 
 import (
@@ -43,10 +43,10 @@ import (
 	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 )
 
-// Internet is a small one: hosts with names on loopback, certificates, a name
-// server, and a record of all that any of its hosts was ever sent.
+// Internet is a simulated internet: named hosts on loopback, certificates, a name server, and
+// a record of every request to any host.
 type Internet struct {
-	CAFile string // path of the authority that its hosts' certificates are by
+	CAFile string // path of the authority's certificate
 
 	tb      testing.TB
 	ca      authority
@@ -56,7 +56,7 @@ type Internet struct {
 	sent    []sent
 }
 
-// sent is what one host was sent in one request, in clear.
+// sent is one request to a host, in clear text.
 type sent struct {
 	host, head string
 	body       *recordedBody
@@ -64,7 +64,7 @@ type sent struct {
 
 func (s sent) text() string { return s.head + s.body.String() }
 
-// NewInternet starts one that ends with the test.
+// NewInternet starts an internet that ends with the test.
 func NewInternet(tb testing.TB) *Internet {
 	tb.Helper()
 	n := &Internet{tb: tb, ca: newAuthority(tb), answers: map[string]Answer{}}
@@ -79,22 +79,21 @@ func NewInternet(tb testing.TB) *Internet {
 	return n
 }
 
-// Answer is what the name server says of a name.
+// Answer is the name server's answer for a name.
 type Answer struct {
-	Address netip.Addr       // nothing of the kind if it is not valid
-	Code    dnsmessage.RCode // unless it is 0
+	Address netip.Addr       // no address record if it is not valid
+	Code    dnsmessage.RCode // error code; 0 means success
 	Silent  bool
 }
 
-// Name makes the name server say something of a name. Of others it says that there
-// is no such name.
+// Name sets the name server's answer for a name. Other names do not exist.
 func (n *Internet) Name(name string, a Answer) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.answers[name+"."] = a
 }
 
-// Resolver asks the name server of this internet alone.
+// Resolver returns a resolver that uses only this internet's name server.
 func (n *Internet) Resolver() *net.Resolver {
 	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "udp", n.names.LocalAddr().String())
@@ -136,7 +135,7 @@ func (n *Internet) answer() {
 	}
 }
 
-// record notes every request of a host before anything else sees it.
+// record records every request to a host before its handler runs.
 func (n *Internet) record(host string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		text := r.Method + " " + r.URL.String() + " " + r.Host + "\n"
@@ -158,7 +157,7 @@ func (n *Internet) record(host string, next http.Handler) http.Handler {
 	})
 }
 
-// recordedBody keeps what is read of a body.
+// recordedBody records the part of a body that is read.
 type recordedBody struct {
 	io.ReadCloser
 	mu  sync.Mutex
@@ -179,7 +178,7 @@ func (b *recordedBody) String() string {
 	return b.buf.String()
 }
 
-// Sent returns the requests to a host that hold a text.
+// Sent returns the requests to a host that contain a text.
 func (n *Internet) Sent(host, text string) []string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -192,18 +191,18 @@ func (n *Internet) Sent(host, text string) []string {
 	return list
 }
 
-// Requests counts them.
+// Requests counts the requests to a host that contain a text.
 func (n *Internet) Requests(host, text string) int { return len(n.Sent(host, text)) }
 
-// Canary is a secret, and the only hosts that may see it.
+// Canary is a secret and the hosts that may receive it.
 type Canary struct {
 	Value string
 	Hosts []string
 }
 
-// Leaks looks for canaries where none may be: in what any other host was sent, in
-// the texts that a run gave out, and in every file below the directories. It returns
-// one line for each that it finds, and how many places it looked at.
+// Leaks searches for canaries where they must not be: in requests to any other host, in the
+// output texts of a run, and in every file below the directories. It returns one line for each
+// leak, and the number of places it searched.
 func (n *Internet) Leaks(canaries []Canary, texts []string, dirs ...string) (found []string, looked int) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -237,7 +236,7 @@ func (n *Internet) Leaks(canaries []Canary, texts []string, dirs ...string) (fou
 	return found, looked
 }
 
-// authority makes certificates.
+// authority issues certificates.
 type authority struct {
 	certificate *x509.Certificate
 	key         *ecdsa.PrivateKey
@@ -258,7 +257,7 @@ func newAuthority(tb testing.TB) authority {
 	return authority{c, key}
 }
 
-// issue makes a certificate for a name, of which change makes another.
+// issue issues a certificate for a name. Change, if not nil, changes the template first.
 func (a authority) issue(name string, change func(*x509.Certificate)) tls.Certificate {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	world.Must(err)
@@ -280,38 +279,38 @@ func (a authority) issue(name string, change func(*x509.Certificate)) tls.Certif
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
-// Fault is one way in which a registry, or the way to it, misbehaves, and what has
-// to become of a run that meets it.
+// Fault is one way in which a registry, or the way to it, fails, and the expected result of a
+// run.
 type Fault struct {
 	Name  string
-	Class error    // that the run ends with; nil: it succeeds in spite of it
-	Says  []string // what the message holds; $HOST stands for the registry's address
+	Class error    // expected error class; nil means that the run succeeds nevertheless
+	Says  []string // texts in the message; $HOST stands for the registry's address
 
-	Mode    Mode                                // nil serves as it should
-	TLS     func(h *Host, c *tls.Config)        // nil encrypts as it should
-	Answer  func(tb testing.TB, h *Host) Answer // of the name server; nil: it knows the name
-	Env     func(h *Host) map[string]string     // nil sets no variable
-	Options func(h *Host, o *remote.Options)    // nil leaves them alone
-	After   func(tb testing.TB, h *Host)        // a further condition when the run has ended; nil for none
+	Mode    Mode                                // nil answers normally
+	TLS     func(h *Host, c *tls.Config)        // nil uses TLS normally
+	Answer  func(tb testing.TB, h *Host) Answer // the name server's answer; nil resolves the name
+	Env     func(h *Host) map[string]string     // environment variables to set; nil sets none
+	Options func(h *Host, o *remote.Options)    // nil changes no options
+	After   func(tb testing.TB, h *Host)        // a further check after the run; nil for none
 
-	Finally   func(tb testing.TB, h *Host) // the same when the fault was gone and another run has succeeded
-	HTTP2     bool                         // it speaks that
-	Hurry     bool                         // silence is soon too long
-	Anonymous bool                         // no login is given
-	Wrong     bool                         // the login is not the right one
-	Basic     bool                         // the password is sent each time, not a token
-	IPv6      bool                         // the host has no other address
+	Finally   func(tb testing.TB, h *Host) // a further check after the fault is gone and another run has succeeded
+	HTTP2     bool                         // the registry uses HTTP/2
+	Hurry     bool                         // short idle timeout
+	Anonymous bool                         // without a login
+	Wrong     bool                         // with a wrong password
+	Basic     bool                         // the password is sent each time, instead of a token
+	IPv6      bool                         // the host has only an IPv6 address
 }
 
-// Mode is what a registry does to a request instead of what it should; false leaves
-// it to the registry.
+// Mode handles a request in place of the registry. It returns false to leave the request to
+// the registry.
 type Mode func(h *Host, w http.ResponseWriter, r *http.Request) bool
 
-// Host is a registry of an internet, with TLS and an account.
+// Host is a registry on an Internet, with TLS and an account.
 type Host struct {
 	Fault
 	Address   string // NAME:PORT
-	Elsewhere string // NAME:PORT of a host in another domain that has the same content
+	Elsewhere string // NAME:PORT of a host in another domain with the same content
 	Net       *Internet
 	Canaries  []Canary
 	Hits      atomic.Int64 // of the mode
@@ -329,10 +328,11 @@ const (
 	ProxyName     = "proxy"
 )
 
-// Account is who may use a host.
+// Account is the user name for a host.
 const Account = "canary-user"
 
-// Serve starts a registry that has a fault, and asks for a login.
+// Serve starts a registry that requires a login and can misbehave as f describes. The fault
+// starts switched off.
 func (n *Internet) Serve(next http.Handler, f Fault) *Host {
 	n.tb.Helper()
 	password := "canary-password-" + rand.Text()
@@ -368,7 +368,8 @@ func (h *Host) writeLogin(password string) {
 
 func localhost() netip.Addr { return netip.AddrFrom4([4]byte{127, 0, 0, 1}) }
 
-// listen starts a server with TLS and returns its port. H, which may be nil, says how that misbehaves.
+// listen starts a TLS server and returns its port. H, if not nil, describes how the server
+// misbehaves.
 func (n *Internet) listen(name string, next http.Handler, h *Host) (port string) {
 	n.tb.Helper()
 	s := httptest.NewUnstartedServer(n.record(name, next))
@@ -401,7 +402,7 @@ func (n *Internet) listen(name string, next http.Handler, h *Host) (port string)
 	return port
 }
 
-// connKey finds a request's connection in its context.
+// connKey is the context key of a request's connection.
 type connKey struct{}
 
 // Misbehave turns the fault on or off.
@@ -417,8 +418,8 @@ func (h *Host) Misbehave(on bool) {
 	h.on.Store(on)
 }
 
-// Client returns a client for the next run, which has the login and the
-// environment that go with the fault, if that is on, or else the right ones.
+// Client returns a client for the next run. It uses the login and the environment of the fault
+// if the fault is on, and otherwise the right ones.
 func (h *Host) Client(t *testing.T) *remote.Client {
 	t.Helper()
 	on := h.on.Load()
@@ -454,8 +455,7 @@ func (h *Host) Client(t *testing.T) *remote.Client {
 	return c
 }
 
-// Good returns what the registry should answer. A request for a part is one for
-// the whole.
+// Good returns the registry's correct answer. It ignores Range and returns the whole content.
 func (h *Host) Good(r *http.Request) *httptest.ResponseRecorder {
 	w := httptest.NewRecorder()
 	r.Header.Del("Range")
@@ -463,10 +463,10 @@ func (h *Host) Good(r *http.Request) *httptest.ResponseRecorder {
 	return w
 }
 
-// Revoke makes the registry forget the tokens that it has given.
+// Revoke makes the registry's issued tokens invalid.
 func (h *Host) Revoke() { h.login.issued.Add(1) }
 
-// login is a registry with one account. Its tokens are good until they are revoked.
+// login is a registry with one account. Its tokens are valid until they are revoked.
 type login struct {
 	next     http.Handler
 	password string
@@ -497,8 +497,8 @@ func (l *login) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// Proxy starts a proxy that wants a login of its own and then answers CONNECT with
-// a status, or connects if that is 200. It returns the proxy's URL.
+// Proxy starts a proxy and returns its URL, which contains a login. The proxy answers CONNECT
+// with a status; if that is 200, it connects to the host.
 func (h *Host) Proxy(status int) string {
 	n := h.Net
 	password := "canary-proxy-" + rand.Text()
@@ -522,8 +522,8 @@ func (h *Host) Proxy(status int) string {
 	return strings.Replace(s.URL, "http://", "http://someone:"+password+"@", 1)
 }
 
-// Problems says what is wrong with how a run ended: its class, its words, or that
-// it gave something away. Texts are all that it gave out besides its error.
+// Problems returns the unexpected properties of a run: its error class, its message, and
+// leaked canaries. Texts is all output besides the error.
 func (h *Host) Problems(err error, texts []string, dirs ...string) (list []string, looked int) {
 	for _, other := range otherClasses() {
 		if h.Class != nil && errors.Is(err, other) && !errors.Is(h.Class, other) {
@@ -546,8 +546,8 @@ func (h *Host) Problems(err error, texts []string, dirs ...string) (list []strin
 	return append(list, found...), looked
 }
 
-// otherClasses are the errors that the command line's table of exit codes matches
-// before those of the network.
+// otherClasses returns the errors that come before network errors in the command line's table
+// of exit codes.
 func otherClasses() []error {
 	return []error{
 		disk.ErrSpace, bundle.ErrPolicy, bundle.ErrNewer, bundle.ErrSignature, fs.ErrPermission, syscall.ENOSPC, syscall.EROFS,
