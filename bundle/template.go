@@ -6,7 +6,7 @@ import "text/template"
 // The host implements them.
 var TemplateFunctions = []string{
 	"image", "repository", "tag", "digest", "chart", "has", "plugins", "pluginKeys",
-	"file", "siteFile", "environ", "environMap", "base", "dir", "urlHost", "fail",
+	"file", "siteFile", "environ", "environMap", "base", "dir", "urlHost", "fail", "words", "steps",
 	"json", "yaml", "compose", "podEnv", "env", "systemd", "systemdExec", "systemdLine", "nginx", "shell", "sql",
 }
 

@@ -18,6 +18,8 @@ import (
 
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/bundle/record"
+	"github.com/oob-bundle/oob-bundle/install/host"
+	"github.com/oob-bundle/oob-bundle/install/ledger"
 	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 	"github.com/oob-bundle/oob-bundle/manifests"
 )
@@ -138,6 +140,7 @@ func carryArchitecture(t *testing.T, m *manifests.Manifest, name, deployment, pl
 	hostRoot := filepath.Join(s.dir, "host")
 	s.must("install", file, "--key", s.key.Public, "--root", root, "--values", values, "--host-root", hostRoot)
 	checkLaidOut(t, root, hostRoot, name, deployment)
+	checkNamed(t, root, name)
 	if deployment == "compose" {
 		checkServices(t, filepath.Join(root, "deployments", name, "current/compose.yaml"), all, configured)
 		world.Write(t, values, []byte(siteValues+configuredValues(m)), 0o600)
@@ -161,6 +164,62 @@ func carryArchitecture(t *testing.T, m *manifests.Manifest, name, deployment, pl
 	if left, _ := filepath.Glob(filepath.Join(s.dir, "*.partial*")); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
 	}
+}
+
+// checkNamed requires that every image of a release is named in a file that says what runs, or
+// in READ-ME-FIRST.txt, which says what does not.
+func checkNamed(t *testing.T, root, name string) {
+	t.Helper()
+	current, err := host.Current(root, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	about, err := host.ReadRelease(root, name, current)
+	if err != nil {
+		t.Fatal(err)
+	}
+	runs := []string{"compose.yaml", "READ-ME-FIRST.txt"}
+	for _, s := range about.Cluster {
+		runs = append(runs, s.Apply, s.Values)
+	}
+	var text strings.Builder
+	for _, f := range runs {
+		data, err := os.ReadFile(filepath.Join(host.Base(root, name), "current", f))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) && f != "" {
+			t.Fatal(err)
+		}
+		text.Write(data)
+	}
+	receipts, err := filepath.Glob(filepath.Join(root, "receipts", name+"-*.json"))
+	if err != nil || len(receipts) != 1 {
+		t.Fatal(receipts, err)
+	}
+	receipt, err := ledger.ReadReceipt(root, filepath.Base(receipts[0]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, i := range receipt.Images {
+		ref, err := bundle.ParseReference(i.Upstream)
+		if err != nil {
+			t.Fatal(err)
+		}
+		chart := strings.Contains(i.Upstream, "/charts/") || len(i.Manifests) == 1 && about.Form == "kubernetes" && isChart(about, ref)
+		if strings.HasSuffix(i.Upstream, ".sig") || chart {
+			continue
+		}
+		digests := append(slices.Clone(i.Manifests), i.Digest, i.Index)
+		if !slices.ContainsFunc(digests, func(d bundle.Digest) bool { return d != "" && strings.Contains(text.String(), string(d)) }) &&
+			!strings.Contains(text.String(), ref.Name+":"+ref.Tag) && !strings.Contains(text.String(), ref.Name+"\n") {
+			t.Errorf("nothing that runs, and no text, names %s", i.Upstream)
+		}
+	}
+}
+
+// isChart reports whether a reference is that of a chart that the release applies.
+func isChart(a *host.About, ref bundle.Reference) bool {
+	return slices.ContainsFunc(a.Cluster, func(s host.Step) bool {
+		return s.Chart == "charts/"+path.Base(ref.Name)+"-"+ref.Tag+".tgz"
+	})
 }
 
 // checkLock wants the lock to give the same bundle again, outside of the signature.

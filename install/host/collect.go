@@ -32,11 +32,12 @@ func (r *Release) collect() error {
 		return err
 	}
 	render.plugins = public.plugins
-	var err error
-	if r.health, err = r.healthURLs(public); err != nil {
+	if err := r.collectCluster(public); err != nil {
 		return err
 	}
-	if err := r.collectCluster(public); err != nil {
+	render.steps = r.cluster
+	var err error
+	if r.health, err = r.healthURLs(public); err != nil {
 		return err
 	}
 	runtimes, err := mirrors(d.Images, r.site.Registry, r.plain)

@@ -44,6 +44,7 @@ type renderer struct {
 	depth    int     // of templates that include others
 	limits   *limits // shared by all templates of a release
 	cluster  bool    // the file is for machines of several platforms
+	steps    []Step  // of the cluster
 	shown    bool    // what is secret is replaced by its name
 	plain    bool    // nothing secret may be asked for: everybody may see the result
 }
@@ -82,6 +83,8 @@ func (r *renderer) functions() template.FuncMap {
 		"environ":     environ,
 		"environMap":  environMap,
 		"siteFile":    r.siteFile,
+		"words":       strings.Fields,
+		"steps":       func() []Step { return r.steps },
 	}
 }
 

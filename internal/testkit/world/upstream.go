@@ -6,6 +6,7 @@ import (
 	"crypto"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -52,6 +53,7 @@ type Upstream struct {
 	hosts  map[string]string // upstream host → mirror
 	pins   map[string]string // hash by name
 	pushed map[string]bool
+	charts map[string]map[string]string // entry of the newest by repository and name
 }
 
 // NewUpstream starts an upstream without content.
@@ -59,7 +61,7 @@ func NewUpstream(tb testing.TB) *Upstream {
 	tb.Helper()
 	u := &Upstream{
 		tb: tb, Registry: NewRegistry(tb, nil), signer: NewPGP(tb), cosign: NewKey(tb), pages: map[string][]byte{}, hosts: map[string]string{},
-		pins: map[string]string{}, pushed: map[string]bool{},
+		pins: map[string]string{}, pushed: map[string]bool{}, charts: map[string]map[string]string{},
 	}
 	u.Key = WritePGP(tb, u.signer)
 	s := httptest.NewServer(u)
@@ -276,14 +278,13 @@ func (u *Upstream) chart(s *manifests.Selection, c manifests.WantedChart) {
 		"  %s:\n  - apiVersion: v2\n    name: %s\n    version: %s\n    digest: %s\n    urls:\n    - %s\n",
 		c.Name, c.Name, c.Version, bundle.DigestOf(data).Hex(), file,
 	)
-	at, err := url.Parse(base + "/index.yaml")
-	Must(err)
-	index := string(u.pages[at.Host+at.Path])
-	if index == "" {
-		index = "apiVersion: v1\nentries:\n"
+	if u.charts[base] == nil {
+		u.charts[base] = map[string]string{}
 	}
-	if !strings.Contains(index, entry) {
-		index += entry
+	u.charts[base][c.Name] = entry
+	index := "apiVersion: v1\nentries:\n"
+	for _, name := range slices.Sorted(maps.Keys(u.charts[base])) {
+		index += u.charts[base][name]
 	}
 	u.Page(base+"/index.yaml", []byte(index))
 }
