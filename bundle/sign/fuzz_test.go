@@ -19,13 +19,13 @@ import (
 	"github.com/oob-bundle/oob-bundle/internal/testkit/seeds"
 )
 
-// TestSeeds counts what the fuzz target begins with, and what becomes of it.
+// TestSeeds checks the number of seeds of the fuzz target, and which of them are accepted.
 func TestSeeds(t *testing.T) {
 	seeds.Targets(t, "FuzzKey")
 	seeds.Count(t, "FuzzKey", keySeeds(t), 9, 17, 0, fuzzKey)
 }
 
-// keyFile reads a key that was made for these tests.
+// keyFile returns a key from testdata/keys.
 func keyFile(tb testing.TB, name string) []byte {
 	tb.Helper()
 	data, err := os.ReadFile(filepath.Join("testdata", "keys", name))
@@ -71,9 +71,9 @@ func keySeeds(tb testing.TB) seeds.Of[[]byte] {
 	}
 }
 
-// FuzzKey: a file is a public key, a private one, or none. Of a public one there is
-// one fingerprint, which is that of the private one; and only kinds that cosign
-// uses in the same way are taken.
+// FuzzKey checks that a file is a public key, a private key, or neither. A public key
+// has one fingerprint, equal to the private key's. Only the kinds of key that cosign
+// uses in the same way are accepted.
 func FuzzKey(f *testing.F) {
 	for _, s := range keySeeds(f).All() {
 		f.Add(s)
@@ -163,7 +163,7 @@ func isPrivate(t *testing.T, data []byte) bool {
 	}
 	sig, err := s.Sign([]byte("root"))
 	if err != nil {
-		return true // a key whose parts do not fit together signs nothing
+		return true // a key with mismatched parts cannot sign
 	}
 	if sig.Digest != bundle.DigestOf([]byte("root")) || k.Verify([]byte("other"), sig.Bytes) == nil {
 		t.Fatalf("the signature is over something else")

@@ -1,7 +1,7 @@
-// Package sign makes keys and signatures, and puts signatures into the slot of
-// a bundle. Keys are in cosign's formats, a signature is a Sigstore bundle over
-// the bytes of index.json: cosign checks what this package signs, and the other
-// way round.
+// Package sign makes keys and signatures, and writes signatures into the slot of
+// a bundle. Keys are in cosign's formats. A signature is a Sigstore bundle over the
+// bytes of index.json. Cosign can check signatures of this package, and this package
+// can check signatures of cosign.
 package sign
 
 import (
@@ -30,21 +30,21 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle/disk"
 )
 
-// Password returns the password of a private key; confirm asks for it twice.
-// An empty password is []byte{}, never nil.
+// Password returns the password of a private key. If confirm is true, the user must
+// enter the password twice. An empty password is []byte{}, never nil.
 type Password func(confirm bool) ([]byte, error)
 
-// ErrKey says that a key file cannot be used; the message says why.
+// ErrKey reports that a key file cannot be used; the message gives the reason.
 var ErrKey = errors.New("unusable key")
 
-// ErrReadable says that others can read a private key.
+// ErrReadable reports that other users can read a private key.
 var ErrReadable = errors.New("others can read it")
 
-// maxKeyFile bounds a private key file, in bytes.
+// maxKeyFile is the maximum size of a private key file, in bytes.
 const maxKeyFile = 64 << 10
 
 // Generate writes a new ECDSA P-256 pair: PREFIX.key, encrypted and with mode
-// 0600, and PREFIX.pub. Files that exist are never written over.
+// 0600, and PREFIX.pub. Generate never overwrites a file.
 func Generate(prefix string, password Password) (private, public string, err error) {
 	private, public = prefix+".key", prefix+".pub"
 	for _, path := range []string{private, public} {
@@ -70,9 +70,9 @@ func Generate(prefix string, password Password) (private, public string, err err
 }
 
 // newPair returns a key in cosign's encrypted form and its public key, in PEM.
-// The password is stretched with scrypt in 32 MiB (N 2^15), as cosign did before
-// 2.0 and still reads: with its present 64 MiB, create could not keep its promise
-// about memory. That is one bit of an attacker's work.
+// The password is stretched with scrypt in 32 MiB (N 2^15), the parameters of cosign
+// before 2.0, which current cosign still reads. The 64 MiB of current cosign would
+// exceed the memory limit of create. The difference costs one bit of attacker's work.
 func newPair(password []byte) (private, public []byte, err error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -109,8 +109,8 @@ type Signer struct {
 }
 
 // Load reads a private key: cosign's encrypted form, PKCS #8 (encrypted or not),
-// or the older EC and RSA forms. Password is called only if the key needs one.
-// Errors wrap ErrKey, ErrReadable or the file's.
+// or the older EC and RSA forms. Load calls password only if the key needs one.
+// Errors wrap ErrKey or ErrReadable, or are password's or the file system's.
 func Load(path string, password Password) (*Signer, error) {
 	fi, err := os.Stat(path)
 	if err != nil {
@@ -143,7 +143,7 @@ func Load(path string, password Password) (*Signer, error) {
 	return s, nil
 }
 
-// checkPEM names what is not a private key, before anything secret is touched.
+// checkPEM refuses data that is not one private key, before password is called.
 func checkPEM(data []byte) error {
 	block, rest := pem.Decode(data)
 	switch {
@@ -160,7 +160,7 @@ func checkPEM(data []byte) error {
 }
 
 func decode(data []byte, password Password) (*Signer, error) {
-	var refused error // by password: no terminal, or interrupted
+	var refused error // error of password: no terminal, or interrupted
 	private, err := cryptoutils.UnmarshalPEMToPrivateKey(data, func(confirm bool) ([]byte, error) {
 		p, err := password(confirm)
 		refused = err
@@ -199,8 +199,8 @@ func (s *Signer) Sign(root []byte) (bundle.Signature, error) {
 	return bundle.Signature{Key: s.Fingerprint, Digest: bundle.DigestOf(root), Bytes: sig}, nil
 }
 
-// SignReader signs what r has to its end. For an Ed25519 key all of it is held in
-// memory, which the algorithm asks for.
+// SignReader signs the content of r. With an Ed25519 key, SignReader holds all of the
+// content in memory, because the algorithm requires it.
 func (s *Signer) SignReader(r io.Reader) (bundle.Signature, error) {
 	hash := sha256.New()
 	sig, err := s.signer.SignMessage(io.TeeReader(r, hash))

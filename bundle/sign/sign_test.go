@@ -105,8 +105,8 @@ func TestLoadRefuses(t *testing.T) {
 	}
 }
 
-// TestHostileKeyFiles: what is no private key of a kind that is used, or costs too
-// much to find that out.
+// TestHostileKeyFiles checks that Load refuses files that are not supported private
+// keys, and files that are too costly to check.
 func TestHostileKeyFiles(t *testing.T) {
 	pkcs8 := func(key any) []byte {
 		der, err := x509.MarshalPKCS8PrivateKey(key)
@@ -181,8 +181,8 @@ func TestHostileKeyFiles(t *testing.T) {
 	t.Logf("%d files", len(rows))
 }
 
-// TestSlotFileOfTheMedium: what lies beside a bundle came with the medium. A link, a
-// device and a file of any size are refused, unread.
+// TestSlotFileOfTheMedium checks that a link, a directory or an oversized file in place
+// of the slot file is refused: the slot file comes from the medium and is untrusted.
 func TestSlotFileOfTheMedium(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("links need a privilege there")
@@ -218,7 +218,7 @@ func TestSlotFileOfTheMedium(t *testing.T) {
 	}
 }
 
-// TestPasswordRefused: what the prompt says is what the caller gets.
+// TestPasswordRefused checks that Load returns the error of the password prompt.
 func TestPasswordRefused(t *testing.T) {
 	prefix := filepath.Join(t.TempDir(), "oob")
 	if _, _, err := sign.Generate(prefix, password("x")); err != nil {
@@ -234,7 +234,7 @@ func TestPasswordRefused(t *testing.T) {
 	}
 }
 
-// smallFile is a bundle on disk, signed by key.
+// smallFile returns the path of a small bundle on disk, signed by key.
 func smallFile(t *testing.T, key *world.Key) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "small.oob.tar")
@@ -279,8 +279,8 @@ func TestSecondSignature(t *testing.T) {
 	}
 }
 
-// TestWrongLine: what stands there as the key's own signature, and is none, is replaced,
-// also after a cut in the middle of that.
+// TestWrongLine checks that an invalid signature of the signer's own key is replaced,
+// also after a power cut during the replacement.
 func TestWrongLine(t *testing.T) {
 	a, b := world.NewKey(t), world.NewKey(t)
 	path := smallFile(t, a)
@@ -311,7 +311,7 @@ func TestWrongLine(t *testing.T) {
 		if err := check(t, path, 2, a, b); err == nil {
 			t.Fatal("a wrong signature is good")
 		}
-		if cut { // the new slot is whole, and of the bundle nothing is written
+		if cut { // the slot file is complete, and the bundle is unchanged
 			world.Write(t, sign.SlotFile(path), head.Slot, 0o644)
 		}
 		r, err := sign.Add(path, b.Signer)
@@ -322,7 +322,7 @@ func TestWrongLine(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	// Of another key a slot file takes nothing away.
+	// A slot file must not remove the signature of another key.
 	world.Write(t, path, data, 0o644)
 	world.Write(t, sign.SlotFile(path), head.Slot, 0o644)
 	if _, err := sign.Add(path, a.Signer); !errors.Is(err, bundle.ErrSignature) {
@@ -330,9 +330,9 @@ func TestWrongLine(t *testing.T) {
 	}
 }
 
-// TestPowerCutWhileSigning stops the run at every moment that leaves another
-// file behind: the slot file is complete, and of the slot itself any number of
-// leading bytes has reached the disk.
+// TestPowerCutWhileSigning stops the run at moments that leave different files
+// behind: the slot file is complete, and some number of leading bytes of the slot has
+// reached the disk.
 func TestPowerCutWhileSigning(t *testing.T) {
 	a, b := world.NewKey(t), world.NewKey(t)
 	path := smallFile(t, a)
@@ -373,7 +373,7 @@ func TestPowerCutWhileSigning(t *testing.T) {
 	}
 }
 
-// TestForeignSlotFile: what lies there by accident or by intent is not taken.
+// TestForeignSlotFile checks that Add refuses a slot file that does not fit the bundle.
 func TestForeignSlotFile(t *testing.T) {
 	a, b, c := world.NewKey(t), world.NewKey(t), world.NewKey(t)
 	path := smallFile(t, a)
@@ -427,7 +427,7 @@ func TestNotABundle(t *testing.T) {
 	}
 }
 
-// TestTwoSigners at once: who is told that the signature was added finds it there.
+// TestTwoSigners checks that no signature is lost if two runs sign at the same time.
 func TestTwoSigners(t *testing.T) {
 	a, b, c := world.NewKey(t), world.NewKey(t), world.NewKey(t)
 	path := smallFile(t, a)

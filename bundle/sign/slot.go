@@ -14,27 +14,27 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle/disk"
 )
 
-// ErrLocked says that somebody else is signing the same bundle.
+// ErrLocked reports that another run is signing the same bundle.
 var ErrLocked = errors.New("another run is at work")
 
-// Result tells what Add found and did.
+// Result describes what Add found and changed.
 type Result struct {
 	Identity   bundle.Digest
-	Signatures []bundle.Fingerprint // all, in the order of the slot
-	Already    bool                 // the key had signed before; nothing was changed
-	Replaced   bool                 // what stood there as the key's signature was none
+	Signatures []bundle.Fingerprint // all signers' keys, in the order of the slot
+	Already    bool                 // the key had signed before; no signature was added
+	Replaced   bool                 // an invalid signature of the key was replaced
 	Recovered  bool                 // an interrupted run was completed first
 }
 
-// SlotFile returns the name of the file that holds the new slot while it is
-// being written into the bundle at path.
+// SlotFile returns the name of the file that contains the new slot while Add
+// writes the slot into the bundle at path.
 func SlotFile(path string) string { return path + ".slot" }
 
-// Add signs the bundle at path in place. The new slot is written to
-// SlotFile(path) and synced before the old one is touched, so a run that ends
-// at any moment leaves either a good slot, or a good SlotFile from which the
-// next run completes the bundle. What is signed is an index.json of a bundle, and nothing
-// else: a key that signs other things too signs none of those here.
+// Add signs the bundle at path in place. Add writes the new slot to SlotFile(path)
+// and syncs it before it changes the old slot. A run that ends at any moment
+// therefore leaves a good slot, or a good SlotFile from which the next run completes
+// the bundle. Add signs only a valid index.json of a bundle, so a key with other uses
+// cannot be made to sign other content here.
 func Add(path string, signer *Signer) (result Result, err error) {
 	f, err := bundle.OpenFile(path, os.O_RDWR)
 	if err != nil {
@@ -63,7 +63,7 @@ func Add(path string, signer *Signer) (result Result, err error) {
 	}
 	mine := slices.IndexFunc(signatures, func(s bundle.Signature) bool { return s.Key == signer.Fingerprint })
 	if mine >= 0 {
-		// Whoever has had the disk may have written that, or a bit of it has turned.
+		// The existing signature may be forged or damaged.
 		if result.Already, err = signer.made(head.Root, signatures[mine].Bytes); err != nil {
 			return result, err
 		}
@@ -95,7 +95,7 @@ func Add(path string, signer *Signer) (result Result, err error) {
 	return result, nil
 }
 
-// signaturesOver reads a slot whose every line is over this bundle's root.
+// signaturesOver parses slot and refuses a signature over anything but this bundle's root.
 func signaturesOver(head *bundle.Head, slot []byte) ([]bundle.Signature, error) {
 	signatures, err := bundle.ParseSlot(slot)
 	if err != nil {
@@ -112,8 +112,8 @@ func signaturesOver(head *bundle.Head, slot []byte) ([]bundle.Signature, error) 
 	return signatures, nil
 }
 
-// recoverSlot completes what an interrupted run began: a SlotFile that belongs
-// to this bundle is the new slot, whatever state the old one is in.
+// recoverSlot completes an interrupted run: a SlotFile that belongs to this bundle
+// becomes the new slot, whatever the state of the old slot.
 func recoverSlot(f *bundle.File, path string, head *bundle.Head, own bundle.Fingerprint) (recovered bool, err error) {
 	slot, err := readSlotFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -129,8 +129,8 @@ func recoverSlot(f *bundle.File, path string, head *bundle.Head, own bundle.Fing
 			SlotFile(path), err,
 		)
 	}
-	// A run that ended before the slot was touched, and another that completed
-	// since, would make the file the older of the two.
+	// SlotFile is older than the slot if one run ended before it wrote the slot and
+	// another run has completed since.
 	if old, err := signaturesOver(head, head.Slot); err == nil && !covers(pending, old, own) {
 		return false, fmt.Errorf("%w: %s lacks signatures that the bundle has; remove it and sign again", bundle.ErrSignature, SlotFile(path))
 	}
@@ -144,8 +144,8 @@ func recoverSlot(f *bundle.File, path string, head *bundle.Head, own bundle.Fing
 	return true, nil
 }
 
-// readSlotFile reads what lies beside a bundle, perhaps on a medium that came from
-// elsewhere: it has to be a file of the one size.
+// readSlotFile reads the SlotFile of the bundle at path. The medium may come from
+// another site, so readSlotFile requires a regular file of at most bundle.SlotSize bytes.
 func readSlotFile(path string) ([]byte, error) {
 	fi, err := os.Lstat(SlotFile(path))
 	if err != nil {
@@ -164,7 +164,7 @@ func readSlotFile(path string) ([]byte, error) {
 	return slot, err
 }
 
-// made reports whether a signature over root is one of the signer's.
+// made reports whether sig is a valid signature over root by the signer's key.
 func (s *Signer) made(root, sig []byte) (bool, error) {
 	public, err := s.Public()
 	if err != nil {
@@ -174,8 +174,8 @@ func (s *Signer) made(root, sig []byte) (bool, error) {
 	return err == nil && key.Verify(root, sig) == nil, err
 }
 
-// covers reports whether every signature of less is in more. Another one by the key own
-// will do, too: what stood there may have been none.
+// covers reports whether more contains every signature of less. For the key own, a
+// different signature also counts, because the old one may have been invalid.
 func covers(more, less []bundle.Signature, own bundle.Fingerprint) bool {
 	for _, s := range less {
 		if !slices.ContainsFunc(more, func(o bundle.Signature) bool {
