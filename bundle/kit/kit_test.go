@@ -25,7 +25,7 @@ const ours = "github.com/oob-bundle/oob-bundle/cmd/oob-bundle"
 
 func here() bundle.Platform { return bundle.Platform{OS: "linux", Architecture: runtime.GOARCH} }
 
-// changed copies a program and changes bytes of it.
+// changed copies a program, applies change to the bytes and returns the path of the copy.
 func changed(t *testing.T, program string, change func(data []byte)) string {
 	t.Helper()
 	data, err := os.ReadFile(program)
@@ -38,7 +38,7 @@ func changed(t *testing.T, program string, change func(data []byte)) string {
 	return path
 }
 
-// TestOpen: only oob-bundle, for the right machine, that needs nothing of it.
+// TestOpen checks that Open accepts only a static oob-bundle for the right platform.
 func TestOpen(t *testing.T) {
 	program := world.Program(t, ours)
 	p, err := kit.Open(program, here())
@@ -79,8 +79,8 @@ func TestOpen(t *testing.T) {
 	}
 }
 
-// interpreted makes the first program header that is not for loading (ELF-64)
-// that of an interpreter.
+// interpreted turns the first program header that is not PT_LOAD (ELF-64) into
+// PT_INTERP.
 func interpreted(data []byte) {
 	at, size, n := binary.LittleEndian.Uint64(
 		data[32:],
@@ -105,7 +105,7 @@ func about(name string) kit.ReadMe {
 	}
 }
 
-// placeTwice places the files of a kit, and again over what is there then.
+// placeTwice places the files of a kit twice; the second time replaces the first.
 func placeTwice(t *testing.T, p *kit.Program, dir string, key *world.Key) (files []kit.File) {
 	t.Helper()
 	for range 2 {
@@ -173,7 +173,7 @@ func TestPlace(t *testing.T) {
 	}
 }
 
-// TestCheckPlace: nobody else's file is replaced, nor what is about another bundle.
+// TestCheckPlace checks that no foreign file, and no kit of another bundle, is replaced.
 func TestCheckPlace(t *testing.T) {
 	p, err := kit.Open(world.Program(t, ours), here())
 	if err != nil {

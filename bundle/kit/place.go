@@ -16,20 +16,21 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle/sign"
 )
 
-// ReadMeName is the file that whoever opens the medium is to read first.
+// ReadMeName is the name of the page to read first on the medium.
 const ReadMeName = "READ-ME-FIRST.txt"
 
-// File is one that was placed beside a bundle.
+// File is a file that Place wrote beside a bundle.
 type File struct {
 	Path   string
-	About  string // in a few words
+	About  string // short description
 	Size   int64  // bytes
 	Digest bundle.Digest
 }
 
-// CheckPlace refuses a directory in which stands, under a name that the kit
-// uses, what is not of a kit for the same bundle. The error wraps fs.ErrExist, or
-// is the file system's.
+// CheckPlace refuses dir if it contains a file under one of the kit's names that is not
+// part of a kit for the same bundle. Only ReadMeName identifies the bundle; for the
+// other files, any file of a kit is accepted. The error wraps fs.ErrExist, or is the
+// file system's.
 func (p *Program) CheckPlace(dir, bundleName string) error {
 	for name, ours := range map[string]func(path string) (bool, error){
 		p.Name():             isProgram,
@@ -71,7 +72,7 @@ func isProgram(path string) (bool, error) {
 	return isOurs(f), f.Close()
 }
 
-// maxSmall is more than any of the kit's small files has, in bytes.
+// maxSmall is more than the size of the kit's small files, in bytes.
 const maxSmall = 64 << 10
 
 func beginsLike(path, text string) (bool, error) {
@@ -93,9 +94,9 @@ func readSmall(path string) ([]byte, error) {
 	return data, errors.Join(err, f.Close())
 }
 
-// Place writes program, checksum, signature and the page to read first into
-// dir, each as a whole and durably. Errors wrap ErrProgram where the program
-// changed since it was opened, or are the file system's.
+// Place writes program, checksum, signature and the page to read first into dir. Each
+// file is written atomically and durably. Errors wrap ErrProgram if the program
+// changed since Open, or are the file system's.
 func (p *Program) Place(dir string, signer *sign.Signer, about ReadMe) ([]File, error) {
 	path := filepath.Join(dir, p.Name())
 	digest, signature, err := p.copy(path, signer)
@@ -129,8 +130,8 @@ func (p *Program) Place(dir string, signer *sign.Signer, about ReadMe) ([]File, 
 	return files, nil
 }
 
-// copy puts the program at path when its copy is complete, checked, signed and
-// durable.
+// copy copies the program, and renames the copy to path after the copy is complete,
+// checked, signed and durable.
 func (p *Program) copy(path string, signer *sign.Signer) (digest bundle.Digest, signature []byte, err error) {
 	name := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".new")
 	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -183,7 +184,7 @@ func readMeTitle(bundleName string) string {
 	return "READ ME FIRST: " + strings.Map(onLine, bundleName) + "\n"
 }
 
-// onLine keeps a name on its line.
+// onLine replaces control characters, so that a name stays on one line.
 func onLine(r rune) rune {
 	if r < ' ' || r == 0x7f {
 		return '?'

@@ -1,7 +1,7 @@
-// Package kit puts beside a bundle what a machine needs that has nothing yet: the
-// program that installs it, with checksum and signature, and a page to read
-// first. None of it is trusted for coming on the same medium; the page says what
-// to compare with what came by another way.
+// Package kit places beside a bundle the files for a machine without oob-bundle: the
+// program that installs the bundle, its checksum and signature, and a page to read
+// first. These files are not trusted because they come on the same medium; the page
+// lists which values to compare with values received by another way.
 package kit
 
 import (
@@ -19,21 +19,21 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle/disk"
 )
 
-// ErrProgram says that a file is not the program that was asked for.
+// ErrProgram reports that a file is not oob-bundle for the requested platform.
 var ErrProgram = errors.New("not a program for this bundle")
 
-// mainPackage is what the build information of the program names.
+// mainPackage is the main package in the build information of oob-bundle.
 const mainPackage = "github.com/oob-bundle/oob-bundle/cmd/oob-bundle"
 
-// Program is the file that goes beside a bundle. Whoever opened it closes it.
+// Program is the oob-bundle to place beside a bundle. The caller of Open must close it.
 type Program struct {
 	*os.File
 	Platform bundle.Platform
-	Version  string // what the module system knows of it
+	Version  string // module version, or "devel"
 	Size     int64  // bytes
 }
 
-// Open opens a program and makes sure that it is oob-bundle, for the platform,
+// Open opens a program. Open requires that the program is oob-bundle for the platform,
 // and static. Errors wrap ErrProgram, or are the file system's.
 func Open(path string, platform bundle.Platform) (p *Program, err error) {
 	if platform.OS != "linux" {
@@ -65,12 +65,12 @@ func Open(path string, platform bundle.Platform) (p *Program, err error) {
 	return &Program{f, platform, version, fi.Size()}, nil
 }
 
-// Name returns the name that the program gets beside a bundle.
+// Name returns the file name of the program beside a bundle.
 func (p *Program) Name() string {
 	return "oob-bundle_" + strings.ReplaceAll(p.Platform.String(), "/", "-")
 }
 
-// isOurs reports whether the file is any oob-bundle.
+// isOurs reports whether the file is oob-bundle, for any platform and of any version.
 func isOurs(r io.ReaderAt) bool {
 	f, err := elf.NewFile(r)
 	if err != nil {
@@ -80,12 +80,13 @@ func isOurs(r io.ReaderAt) bool {
 	return err == nil && info.Path == mainPackage
 }
 
-// maxBuildInfo is more than the build information of any program has, in bytes.
+// maxBuildInfo is the maximum size of the build information that is read, in bytes.
 const maxBuildInfo = 1 << 20
 
-// buildInfo reads what Go 1.18 and newer put into a program (the comment of
-// debug/buildinfo, and cmd/link, data.go). debug/buildinfo itself would bring the
-// program formats of all other systems, and 2 MB of memory in every run.
+// buildInfo reads the build information that Go 1.18 and newer write into a program
+// (format: comment of debug/buildinfo, and cmd/link, data.go). The package
+// debug/buildinfo itself would add the program formats of all other systems, and 2 MB
+// of memory in every run.
 func buildInfo(f *elf.File) (*debug.BuildInfo, error) {
 	missing := errors.New("is not a Go program, or was stripped of what says which one it is")
 	s := f.Section(".go.buildinfo")
@@ -106,7 +107,7 @@ func buildInfo(f *elf.File) (*debug.BuildInfo, error) {
 		}
 		text, rest = string(rest[k:k+int(n)]), rest[k+int(n):]
 	}
-	const mark = 16 // stands before and behind the text
+	const mark = 16 // length of the marker before and after the text
 	if len(text) < 2*mark {
 		return nil, missing
 	}
@@ -117,7 +118,7 @@ func buildInfo(f *elf.File) (*debug.BuildInfo, error) {
 	return info, nil
 }
 
-// machines are the processors of ELF files by their names in Go.
+// machines returns the ELF processor types by GOARCH.
 func machines() map[string]elf.Machine {
 	return map[string]elf.Machine{
 		"amd64": elf.EM_X86_64, "arm64": elf.EM_AARCH64, "386": elf.EM_386, "arm": elf.EM_ARM, "loong64": elf.EM_LOONGARCH,
@@ -125,8 +126,8 @@ func machines() map[string]elf.Machine {
 	}
 }
 
-// check reads a program, and returns its version. The error goes on with the
-// sentence that begins with the program's name.
+// check checks a program and returns its version. The error text continues a sentence
+// that starts with the program's path.
 func check(r io.ReaderAt, want bundle.Platform) (version string, err error) {
 	f, err := elf.NewFile(r)
 	if err != nil {

@@ -12,15 +12,15 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle/record"
 )
 
-// ReadMe is what the page to read first is about. It is a pure function of these.
+// ReadMe is the content of the page to read first. The page depends on nothing else.
 type ReadMe struct {
 	Bundle    record.About
-	Name      string   // of the bundle's file; of volumes their common name
-	Volumes   []string // their names; none for one file
+	Name      string   // of the bundle file; the common name if there are volumes
+	Volumes   []string // names of the volumes; empty if the bundle is one file
 	Public    string   // name of the public key's file
 	Record    string   // name of the transfer record
 	Values    []bundle.Value
-	Startable bool // install --start has something to start
+	Startable bool // whether install --start has something to start
 
 	Program        string // name
 	ProgramVersion string
@@ -45,7 +45,7 @@ func (r ReadMe) text() ([]byte, error) {
 	return buf.Bytes(), nil
 }
 
-// First is the file that commands are given.
+// First returns the file name for use in commands: the first volume, or the bundle file.
 func (r ReadMe) First() string {
 	if len(r.Volumes) > 0 {
 		return r.Volumes[0]
@@ -53,11 +53,11 @@ func (r ReadMe) First() string {
 	return r.Name
 }
 
-// Ed25519 reports whether openssl has to be asked in another way.
+// Ed25519 reports whether the key is an Ed25519 key, which needs another openssl command.
 func (r ReadMe) Ed25519() bool {
 	_, ok := r.public.(ed25519.PublicKey)
 	return ok
 }
 
-// Needed are the values without which install refuses.
+// Needed returns the values that install requires.
 func (r ReadMe) Needed() []bundle.Value { return bundle.Needed(r.Values) }

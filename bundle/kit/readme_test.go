@@ -15,7 +15,7 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-// TestReadMe: the page is a pure function, and fits on a screen and on paper.
+// TestReadMe compares the pages with the golden files, and checks their length and width.
 func TestReadMe(t *testing.T) {
 	plain := ReadMe{
 		Bundle: record.About{Digest: bundle.DigestOf([]byte("root")), Name: "app", Version: "1.0.0", Platforms: []string{"linux/amd64"}},
@@ -45,7 +45,7 @@ func TestReadMe(t *testing.T) {
 			t.Errorf("%s has %d lines", name, n)
 		}
 		for _, line := range strings.Split(string(got), "\n") {
-			if len([]rune(line)) > 84 && !strings.HasPrefix(line, "     ") { // commands are not broken
+			if len([]rune(line)) > 84 && !strings.HasPrefix(line, "     ") { // commands are not wrapped
 				t.Errorf("%s: %q", name, line)
 			}
 		}

@@ -6,48 +6,48 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
-// Changes say what a bundle has that another one has not, and the other way
-// round. Nobody has verified either.
+// Changes are the differences between a bundle and another bundle. Neither bundle is
+// verified.
 type Changes struct {
-	Against  About    `json:"against"`  // the other one
-	NewBytes int64    `json:"newBytes"` // of blobs that the other one has not
+	Against  About    `json:"against"`  // the other bundle
+	NewBytes int64    `json:"newBytes"` // size of the blobs that the other bundle lacks
 	Images   []Change `json:"images"`
 	Charts   []Change `json:"charts"`
 	Plugins  []Change `json:"plugins"`
 	Files    []Change `json:"files"`
-	Same     int      `json:"same"` // how many of all these are as they were
+	Same     int      `json:"same"` // number of unchanged images, charts, plugins and files
 }
 
-// What happened to a thing.
+// Kinds of change.
 const (
 	Added   = "added"
 	Removed = "removed"
 	Changed = "changed"
 )
 
-// Change is one thing that is not as it was.
+// Change is an image, chart, plugin or file that differs.
 type Change struct {
 	What     string        `json:"what"`          // Added, Removed or Changed
 	Name     string        `json:"name"`          // reference, chart, plugin id or path
-	Was      string        `json:"was,omitempty"` // its name or version in the other one, where that differs
+	Was      string        `json:"was,omitempty"` // old version, or the old name if the name changed
 	Now      string        `json:"now,omitempty"`
 	Old      bundle.Digest `json:"old,omitempty"`
 	New      bundle.Digest `json:"new,omitempty"`
-	NewBytes int64         `json:"newBytes"` // that the other bundle has not
+	NewBytes int64         `json:"newBytes"` // bytes that the other bundle lacks
 }
 
-// thing is an image, a chart, a plugin or a file, as far as it can change.
+// thing is an image, a chart, a plugin or a file, reduced to the compared fields.
 type thing struct {
-	name    string // that stays the same
-	like    string // by which it is known when the name changes too; or empty
+	name    string // identifies the thing in both bundles
+	like    string // identifies a renamed thing, such as the repository of an image; or empty
 	version string
 	digest  bundle.Digest
-	also    string // what else counts, such as a mode
+	also    string // other compared properties, such as the manifests of an image
 	roots   []bundle.Descriptor
 }
 
-// Compare fills in what is new in s. Both come from Read or Describe, and their
-// files are open. The error wraps bundle.ErrLimit.
+// Compare sets s.Changes to the differences from old. Both summaries must come from
+// Read or Describe, and their files must still be open. The error wraps bundle.ErrLimit.
 func (s *Summary) Compare(old *Summary) error {
 	c := &Changes{Against: old.Bundle}
 	for _, m := range s.reader.Blobs() {
@@ -71,11 +71,11 @@ func (s *Summary) Compare(old *Summary) error {
 	return nil
 }
 
-// changes compares things of one kind, by name, or by what they are like where exactly one
-// of each side is.
+// changes compares things of one kind. Things match by name, or by like if exactly one
+// thing on each side has that like.
 func (d *describer) changes(before, after []thing, old *bundle.Reader) (list []Change, same int, err error) {
 	list = []Change{}
-	gone := map[*thing]bool{} // became something else
+	gone := map[*thing]bool{} // matched with a thing in after
 	earlier := earlierOf(before, after)
 	for k := range after {
 		t := &after[k]
@@ -108,7 +108,7 @@ func (d *describer) changes(before, after []thing, old *bundle.Reader) (list []C
 	return list, same, nil
 }
 
-// change describes how a thing changed; o is what it was, or nil.
+// change describes the change from o to t; o is nil if t is new.
 func (t *thing) change(o *thing) Change {
 	c := Change{What: Added, Name: t.name, New: t.digest, Now: t.version}
 	if o != nil {
@@ -120,14 +120,14 @@ func (t *thing) change(o *thing) Change {
 	return c
 }
 
-// earlierOf returns what each thing was: the one of its name, or else the only one that is
-// like it and whose name is gone, if nothing else that is new is like it.
+// earlierOf returns the thing in before for each thing in after: the thing with the same
+// name, or else the only removed thing with the same like, if no other new thing has it.
 func earlierOf(before, after []thing) map[*thing]*thing {
 	was, is := map[string]*thing{}, map[string]bool{} // by name
 	for k := range before {
 		was[before[k].name] = &before[k]
 	}
-	added := map[string]int{} // how many new ones are like it
+	added := map[string]int{} // number of new things by like
 	for _, t := range after {
 		is[t.name] = true
 		if was[t.name] == nil {

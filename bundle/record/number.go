@@ -5,7 +5,7 @@ import (
 	"strconv"
 )
 
-// Commas writes a number with thousands separators.
+// Commas formats a number with thousands separators.
 func Commas(n int64) string {
 	s := strconv.FormatInt(n, 10)
 	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
@@ -14,7 +14,7 @@ func Commas(n int64) string {
 	return s
 }
 
-// Human writes a number of bytes as people say it.
+// Human formats a number of bytes with a decimal unit, such as "1.5 MB" (10^6).
 func Human(n int64) string {
 	switch {
 	case n >= 1e9:
@@ -27,13 +27,13 @@ func Human(n int64) string {
 	return fmt.Sprintf("%d bytes", n)
 }
 
-// megabytes writes a number of bytes in MB (10^6).
+// megabytes formats a number of bytes in MB (10^6).
 func megabytes(n int64) string {
 	tenths := (n + 50_000) / 100_000
 	return Commas(tenths/10) + "." + strconv.FormatInt(tenths%10, 10) + " MB"
 }
 
-// percent writes a share of a whole.
+// percent formats part as a percentage of whole.
 func percent(part, whole int64) string {
 	if whole == 0 || part == 0 {
 		return "0 %"
@@ -45,7 +45,7 @@ func percent(part, whole int64) string {
 	return fmt.Sprintf("%.1f %%", p)
 }
 
-// groups breaks a digest's digits into lines of four groups of four.
+// groups splits the digits of a digest into lines of four groups of four digits.
 func groups(hex string) [][]string {
 	var lines [][]string
 	for len(hex) >= 16 {

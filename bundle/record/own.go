@@ -10,13 +10,13 @@ import (
 )
 
 const (
-	// maxOwn bounds the SBOM of the bundle itself, in bytes.
+	// maxOwn is the maximum size of the bundle's own SBOM, in bytes.
 	maxOwn = 8 << 20
-	// maxComponent bounds one component of it, in bytes.
+	// maxComponent is the maximum size of one component in that SBOM, in bytes.
 	maxComponent = 1 << 20
 )
 
-// ownSBOM has the sources and checks that the SBOM of the bundle itself records.
+// ownSBOM contains the sources and checks recorded in the bundle's own SBOM.
 type ownSBOM map[ownKey]said
 
 type ownKey struct {
@@ -26,12 +26,12 @@ type ownKey struct {
 
 type said struct {
 	source string
-	checks []string // what it passed where the bundle was made
+	checks []string // checks that create made and that passed
 }
 
 func (o ownSBOM) of(d bundle.Digest, name string) said { return o[ownKey{d, name}] }
 
-// readOwn reads it, or nothing where it is missing or unreadable.
+// readOwn reads the bundle's own SBOM. It returns nil if the SBOM is missing or unreadable.
 func (d *describer) readOwn() ownSBOM {
 	data, err := d.Document(bundle.TypeSBOM, maxOwn)
 	d.note(err)
@@ -45,7 +45,8 @@ func (d *describer) readOwn() ownSBOM {
 	return own
 }
 
-// read decodes one component at a time, because the document may be unsigned and costly.
+// read decodes one component at a time, because an unsigned document may be built to
+// exhaust memory.
 func (o ownSBOM) read(data []byte) error {
 	in := json.NewDecoder(bytes.NewReader(data))
 	if t, err := in.Token(); err != nil || t != json.Delim('{') {
@@ -73,7 +74,7 @@ func (o ownSBOM) components(in *json.Decoder) error {
 	if t, err := in.Token(); err != nil || t != json.Delim('[') {
 		return cmp.Or(err, bundle.ErrFormat)
 	}
-	var component json.RawMessage // its memory is used again
+	var component json.RawMessage // reused, to avoid allocations
 	for n := 0; in.More(); n++ {
 		if err := in.Decode(&component); err != nil {
 			return err
@@ -89,7 +90,7 @@ func (o ownSBOM) components(in *json.Decoder) error {
 	return err
 }
 
-// add decodes a component (CycloneDX 1.6).
+// add decodes a component (CycloneDX 1.6) and adds it to o.
 func (o ownSBOM) add(component []byte) error {
 	var c struct {
 		Name   string `json:"name"`

@@ -16,21 +16,21 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle/disk"
 )
 
-// Page is what stands on the transfer record.
+// Page is the content of the transfer record.
 type Page struct {
 	*Summary
-	File    string   // name, without directories; of volumes the common part
-	Volumes []Volume // none for one file
-	Made    *Made    // by whom the bundle was made; nil says that nobody vouches for anything here
+	File    string   // base name; the common name if there are volumes
+	Volumes []Volume // empty if the bundle is one file
+	Made    *Made    // set by the run that made the bundle; nil marks the page as unverified
 }
 
-// Volume is one file of several.
+// Volume is one of the files of a bundle in volumes.
 type Volume struct {
 	Name string
 	Size int64 // bytes
 }
 
-// Volumes names the parts of a bundle, of which base is the common name.
+// Volumes returns the volumes of a bundle with the common name base and the given sizes.
 func Volumes(base string, sizes []int64) []Volume {
 	var list []Volume
 	for n, size := range sizes {
@@ -39,7 +39,7 @@ func Volumes(base string, sizes []int64) []Volume {
 	return list
 }
 
-// Made says what the machine knows that has just built the bundle.
+// Made contains the facts known only to the run that made the bundle.
 type Made struct {
 	Program string // version
 	Key     string // name of the private key's file
@@ -47,7 +47,7 @@ type Made struct {
 	Beside  []Beside
 }
 
-// Beside is a file that goes with the bundle.
+// Beside is a file that accompanies the bundle.
 type Beside struct {
 	Name   string
 	About  string
@@ -55,14 +55,14 @@ type Beside struct {
 	Digest bundle.Digest
 }
 
-// FileName returns the name of the page that create writes beside a bundle.
+// FileName returns the path of the page that create writes beside a bundle.
 func FileName(output string) string { return output + ".html" }
 
-// Mark is how every page begins, and how one is known that may be replaced.
+// Mark is the start of every page. A file that starts with Mark may be replaced.
 const Mark = "<!doctype html>\n<!-- oob-bundle transfer record -->\n"
 
-// Replaceable refuses a path at which stands what is not a page of ours. The
-// error wraps fs.ErrExist, or is the file system's.
+// Replaceable returns an error if path exists and is not a transfer record. The error
+// wraps fs.ErrExist, or is the file system's.
 func Replaceable(path string) error {
 	fi, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -100,8 +100,8 @@ func ignoreShort(err error) error {
 //go:embed page.html
 var pageTemplate string
 
-// HTML prints the page: one document, with nothing from outside and no program
-// in it. It is a pure function of p.
+// HTML returns the page as one document without scripts and external resources. The
+// result depends on p only.
 func (p Page) HTML() ([]byte, error) {
 	t, err := template.New("page").Funcs(template.FuncMap{
 		"commas":    Commas,
@@ -126,17 +126,17 @@ func (p Page) HTML() ([]byte, error) {
 	return buf.Bytes(), nil
 }
 
-// view is a page in the order in which it is printed.
+// view is the data of the page template.
 type view struct {
 	Page
 	Groups   [][]string
 	QR       code
-	Images   []imageRow // and artifacts
+	Images   []imageRow // images and artifacts
 	Evidence []evidenceRow
 	Whole    []part
 	Legend   []legendRow
 	Commands []string
-	Site     []string // names of the values that it asks for
+	Site     []string // names of the values that the site must supply
 	News     []news
 	Contents string
 	About    []componentRow
@@ -161,7 +161,7 @@ type legendRow struct {
 	Bytes      int64
 }
 
-// news is what changed among things of one kind.
+// news lists the changes of one kind of content.
 type news struct {
 	Kind string
 	List []Change
@@ -226,7 +226,7 @@ func viewOf(p Page) (*view, error) {
 	return v, nil
 }
 
-// newsOf leaves out the kinds in which nothing changed.
+// newsOf returns the changes by kind, without the unchanged kinds.
 func newsOf(c *Changes) []news {
 	var list []news
 	for _, n := range []news{{"Image", c.Images}, {"Chart", c.Charts}, {"Plugin", c.Plugins}, {"File", c.Files}} {
@@ -237,7 +237,7 @@ func newsOf(c *Changes) []news {
 	return list
 }
 
-// countOf words how many there are of each.
+// countOf returns the counts in words, such as "2 images, 1 chart".
 func countOf(images, charts, plugins, files int) string {
 	var parts []string
 	for _, n := range []struct {
@@ -264,8 +264,8 @@ func (i Image) platforms() string {
 	return strings.Join(list, ", ")
 }
 
-// UnpackCommands returns what takes the signed root and the signatures out of a
-// bundle with tar alone, for n signatures.
+// UnpackCommands returns shell commands that extract index.json and the n signatures
+// from a bundle with tar, without this program.
 func UnpackCommands(file string, volumes []Volume, n int) []string {
 	from := func(member string) string {
 		if len(volumes) == 0 {
@@ -283,7 +283,7 @@ func UnpackCommands(file string, volumes []Volume, n int) []string {
 	return list
 }
 
-// commands check identity and signatures without this program.
+// commands returns shell commands that check identity and signatures without this program.
 func (p Page) commands() []string {
 	key := "KEY.pub"
 	if p.Made != nil {

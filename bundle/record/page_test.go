@@ -19,7 +19,7 @@ var update = flag.Bool("update", false, "write the golden files anew")
 
 func digest(s string) bundle.Digest { return bundle.DigestOf([]byte(s)) }
 
-// full is a page on which everything is.
+// full returns a page with all kinds of content.
 func full() Page {
 	return Page{
 		File:    "demo.oob.tar",
@@ -195,7 +195,7 @@ func render(t *testing.T, p Page) string {
 	return string(data)
 }
 
-// TestGolden: the page is a pure function, and nobody changes it unseen.
+// TestGolden compares the pages with the golden files, and checks that output is repeatable.
 func TestGolden(t *testing.T) {
 	for name, p := range map[string]Page{"inspected.html": full(), "made.html": made()} {
 		path := filepath.Join("testdata", name)
@@ -239,7 +239,8 @@ var (
 	fetches   = regexp.MustCompile(`(?i)@import|url\(\s*[^#\s]`)
 )
 
-// TestSelfContained: no scripts, nothing from outside, and a policy that says so.
+// TestSelfContained checks that a page has no scripts and no external resources, and has a
+// policy that forbids them.
 func TestSelfContained(t *testing.T) {
 	for _, p := range []Page{full(), made()} {
 		page := render(t, p)
@@ -266,12 +267,12 @@ func TestSelfContained(t *testing.T) {
 	}
 }
 
-// hostile is put into every text of a page.
+// hostile is the text that TestHostile puts into every field of a page.
 const hostile = "\"'><script>alert(1)</script><img src=x " +
 	"onerror=alert(1)>\u202egnp.exe\u2066\x1b[31m\x00\r\n\u200b\u0301</style>`${{.}}--> \xff"
 
-// TestHostile fills every text with it: all of it is shown, nothing of it does
-// anything.
+// TestHostile checks that a page with hostile texts shows them in full, and that they
+// have no effect.
 func TestHostile(t *testing.T) {
 	plain := full()
 	p := plant(reflect.ValueOf(plain), hostile).Interface().(Page)
@@ -296,7 +297,7 @@ func TestHostile(t *testing.T) {
 	}
 }
 
-// plant returns a copy with the text in every field that can hold any.
+// plant returns a copy of v with text in every string but digests and fields named Kind.
 func plant(v reflect.Value, text string) reflect.Value {
 	switch v.Kind() {
 	case reflect.String:
@@ -330,7 +331,7 @@ func plant(v reflect.Value, text string) reflect.Value {
 	return v
 }
 
-// TestEmpty: a bundle of nothing has a page as well.
+// TestEmpty checks that an empty bundle has a page.
 func TestEmpty(t *testing.T) {
 	page := render(t, Page{File: "x", Summary: &Summary{Bundle: About{Digest: digest("")}}})
 	if !strings.Contains(page, "nothing of its own") {

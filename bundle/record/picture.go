@@ -12,11 +12,11 @@ const quiet = 4
 
 // code is a QR code as an SVG path, one unit for each module.
 type code struct {
-	Side int // with the margin, modules
+	Side int // modules, margin included
 	Path string
 }
 
-// qrOf encodes text with enough redundancy for a page that was folded (15 %).
+// qrOf encodes text with 15 % redundancy, enough for a folded page.
 func qrOf(text string) (code, error) {
 	b, err := qr.Encode(text, qr.M, qr.Unicode)
 	if err != nil {
@@ -44,13 +44,13 @@ func dark(c interface{ RGBA() (r, g, b, a uint32) }) bool {
 	return r < 0x8000
 }
 
-// part is a piece of a bar, in percent of its length.
+// part is a piece of a bar. X and Width are percentages of the bar's length.
 type part struct {
 	X, Width string
-	Fill     string // class
+	Fill     string // CSS class
 }
 
-// bar lays pieces side by side; whole is what the full length stands for.
+// bar places pieces side by side. whole is the number of bytes of the full length.
 func bar(whole int64, pieces ...piece) []part {
 	var list []part
 	x := 0.0

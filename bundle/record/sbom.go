@@ -9,7 +9,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
-// SBOM is a list of packages that the bundle carries. Its content is not read.
+// SBOM describes an SBOM document that the bundle contains. The document is not read.
 type SBOM struct {
 	Of     string        `json:"of,omitempty"` // reference of the image; empty for the SBOM of the bundle itself
 	Digest bundle.Digest `json:"digest"`       // of the document
@@ -17,9 +17,8 @@ type SBOM struct {
 	Format string        `json:"format"`       // such as "SPDX JSON"; the media type of any other format
 }
 
-// sboms lists the SBOM of the bundle itself and the ones from upstream: referrers,
-// attestations in an index, and what cosign keeps under a tag. The error wraps
-// bundle.ErrLimit.
+// sboms lists the bundle's own SBOM and the SBOMs from upstream: referrers, attestations
+// in an index, and manifests under cosign's tags. The error wraps bundle.ErrLimit.
 func (d *describer) sboms() ([]SBOM, error) {
 	list := []SBOM{}
 	if layer, ok := d.ownLayer(); ok {
@@ -116,7 +115,7 @@ func sbomFormat(m *bundle.Manifest, layer bundle.Descriptor, tag string) string 
 	return ""
 }
 
-// encoding returns how a document is written, by the first claim that tells.
+// encoding returns the encoding of a document, from the first claim that names one.
 func encoding(claims ...string) string {
 	for _, claim := range claims {
 		switch {

@@ -78,8 +78,8 @@ func TestOwnSBOM(t *testing.T) {
 	}
 }
 
-// TestCostlyDocuments: the document may be unsigned. Reading 8 MiB of it allocates at most
-// 256 MiB in all.
+// TestCostlyDocuments checks that reading a hostile SBOM of 8 MiB allocates at most
+// 256 MiB in total.
 func TestCostlyDocuments(t *testing.T) {
 	for name, doc := range map[string][]byte{
 		"lists in lists":        append([]byte(`{"x":`), bytes.Repeat([]byte("["), maxOwn)...),

@@ -7,11 +7,11 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
-// maxSteps bounds the descriptors met on all walks together: references may
-// share what is below them, so a small bundle could be a long walk.
+// maxSteps bounds the number of descriptors visited in all walks together. References
+// may share content, so even a small bundle could cause a long walk.
 const maxSteps = 8 * bundle.MaxDescriptors
 
-// walk calls visit once for everything at and below the given descriptors. The
+// walk calls visit once for each digest at and below the given descriptors. The
 // error wraps bundle.ErrLimit.
 func (d *describer) walk(roots []bundle.Descriptor, visit func(bundle.Digest)) error {
 	met := map[bundle.Digest]bool{}
@@ -34,15 +34,15 @@ func (d *describer) walk(roots []bundle.Descriptor, visit func(bundle.Digest)) e
 	return nil
 }
 
-// sum returns the size of everything at and below the descriptors, in bytes.
+// sum returns the size of all blobs at and below the descriptors, in bytes.
 func (d *describer) sum(roots ...bundle.Descriptor) (n int64, err error) {
 	err = d.walk(roots, func(digest bundle.Digest) { n += d.size(digest) })
 	return n, err
 }
 
-// shares counts every blob once, and fills in what each image shares.
+// shares counts every blob once, and sets Shared of each image in s.
 func (d *describer) shares(s *Summary) (Shares, error) {
-	images := map[bundle.Digest]int{} // how many have it
+	images := map[bundle.Digest]int{} // number of images with the blob
 	for _, i := range s.Images {
 		if i.Kind == KindImage || i.Kind == KindArtifact {
 			if err := d.walk(d.named[i.Reference], func(b bundle.Digest) { images[b]++ }); err != nil {
@@ -65,7 +65,7 @@ func (d *describer) shares(s *Summary) (Shares, error) {
 		}
 	}
 	var out Shares
-	others := map[bundle.Digest]*int64{} // what has a blob that no image has
+	others := map[bundle.Digest]*int64{} // share of a blob that is in no image
 	claim := func(share *int64, roots ...bundle.Descriptor) error {
 		return d.walk(roots, func(b bundle.Digest) {
 			if others[b] == nil {
@@ -91,7 +91,7 @@ func (d *describer) shares(s *Summary) (Shares, error) {
 	return out, nil
 }
 
-// claimAll says of everything that is not an image to which share it belongs.
+// claimAll assigns all content that is not an image to its share.
 func (d *describer) claimAll(s *Summary, out *Shares, claim func(*int64, ...bundle.Descriptor) error) error {
 	share := map[bundle.Digest]*int64{} // manifests without a reference
 	for _, p := range s.Plugins {

@@ -1,7 +1,7 @@
-// Package record tells people what is in a bundle: as one value, which is
-// printed as JSON, and as a page on paper, with which somebody decides whether a
-// disk goes in. It reads a bundle and nothing else. What it says is what the
-// bundle says of itself; who has verified it says so.
+// Package record describes the content of a bundle: as a value that is printed as
+// JSON, and as a page on paper, the transfer record, for the decision whether a disk is
+// admitted. The package reads a bundle and nothing else. It repeats the bundle's own
+// claims; a caller that has verified the bundle must report that itself.
 package record
 
 import (
@@ -17,32 +17,32 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
-// Summary is everything that is told about a bundle. Its JSON is a contract:
-// fields are never renamed.
+// Summary is the description of a bundle. Its JSON is a contract: fields are never
+// renamed.
 type Summary struct {
-	Verified   bool               `json:"verified"` // always false: nobody checked anything here
+	Verified   bool               `json:"verified"` // always false: this package checks no signature
 	Bundle     About              `json:"bundle"`
-	Signatures []Signature        `json:"signatures"` // as they claim; none was checked
-	Images     []Image            `json:"images"`     // every reference: also charts, and what cosign keeps under a tag
+	Signatures []Signature        `json:"signatures"` // claimed, not checked
+	Images     []Image            `json:"images"`     // every reference, also charts and cosign's tags
 	Deployment string             `json:"deployment,omitempty"`
 	Components []bundle.Component `json:"components"`
 	Charts     []Chart            `json:"charts"`
 	Plugins    []Plugin           `json:"plugins"`
 	Files      []File             `json:"files"`
 	Blobs      int                `json:"blobs"`
-	Bytes      int64              `json:"bytes"`     // of the blobs
-	FileBytes  int64              `json:"fileBytes"` // of the bundle as a whole
+	Bytes      int64              `json:"bytes"`     // total size of the blobs
+	FileBytes  int64              `json:"fileBytes"` // size of the whole bundle
 	Shares     Shares             `json:"shares"`
 	SBOMs      []SBOM             `json:"sboms"` // the bundle's own first, then upstream's
 	Host       *bundle.Host       `json:"host,omitempty"`
-	Changes    *Changes           `json:"changes,omitempty"` // since another bundle, where one is given
+	Changes    *Changes           `json:"changes,omitempty"` // since another bundle; set by Compare
 
 	reader *bundle.Reader
 }
 
-// About is what the root says of the bundle as a whole.
+// About is the information in the root about the bundle as a whole.
 type About struct {
-	Digest    bundle.Digest `json:"digest"` // the identity
+	Digest    bundle.Digest `json:"digest"` // identity of the bundle
 	Name      string        `json:"name"`
 	Version   string        `json:"version"`
 	Channel   string        `json:"channel"`
@@ -51,46 +51,46 @@ type About struct {
 	Platforms []string      `json:"platforms"`
 }
 
-// Signature names a key that is said to have signed.
+// Signature names a key that, by its claim, has signed the bundle.
 type Signature struct {
 	Fingerprint string `json:"fingerprint"`
 	Trusted     bool   `json:"trusted"` // always false
 	Valid       bool   `json:"valid"`   // always false
 }
 
-// Kinds of what has a reference.
+// Kinds of content with a reference.
 const (
 	KindImage    = "image"
 	KindChart    = "chart"
-	KindEvidence = "evidence" // what cosign keeps under a tag: signatures, attestations, SBOMs
+	KindEvidence = "evidence" // signatures, attestations and SBOMs under cosign's tags
 	KindArtifact = "artifact" // anything else
 )
 
-// Image is a reference and what is carried of it.
+// Image is a reference and the part of its content that the bundle contains.
 type Image struct {
 	Reference string        `json:"reference"`
 	Digest    bundle.Digest `json:"digest"`
-	Partial   bool          `json:"partial"` // an index of which only some manifests are carried
+	Partial   bool          `json:"partial"` // an index of which the bundle contains only some manifests
 	Manifests []Manifest    `json:"manifests"`
 	Kind      string        `json:"kind"`
-	Size      int64         `json:"size"`   // bytes of it in the bundle, as they are carried
-	Shared    int64         `json:"shared"` // of these, bytes that other images have too
+	Size      int64         `json:"size"`   // bytes in the bundle, blobs as stored
+	Shared    int64         `json:"shared"` // part of Size that other images share, bytes
 	Checks    []string      `json:"checks,omitempty"`
-	Evidence  []Evidence    `json:"evidence,omitempty"` // manifests without a reference that speak of it
+	Evidence  []Evidence    `json:"evidence,omitempty"` // manifests about the image that have no reference
 }
 
-// Manifest is one platform's.
+// Manifest is the manifest of one platform.
 type Manifest struct {
 	Platform string        `json:"platform,omitempty"`
 	Digest   bundle.Digest `json:"digest"`
-	Size     int64         `json:"size"` // of it and what it names, bytes
+	Size     int64         `json:"size"` // of the manifest and its content, bytes
 }
 
 // Evidence is a signature, an attestation or an SBOM from upstream.
 type Evidence struct {
 	Digest bundle.Digest `json:"digest"`
 	Type   string        `json:"type"` // artifact type
-	Size   int64         `json:"size"` // of it and what it names, bytes
+	Size   int64         `json:"size"` // of the manifest and its content, bytes
 }
 
 // Chart is a Helm chart.
@@ -115,19 +115,19 @@ type File struct {
 	Checks []string `json:"checks,omitempty"`
 }
 
-// Shares say where the bytes go. Every blob is counted once; together they are
-// Summary.Bytes.
+// Shares divide the bytes of the blobs by kind of content. Every blob is counted once;
+// the sum is Summary.Bytes.
 type Shares struct {
-	Images    int64 `json:"images"`    // of one image only
-	Shared    int64 `json:"shared"`    // of more than one image
-	Charts    int64 `json:"charts"`    // and what follows: of no image
+	Images    int64 `json:"images"`    // blobs of one image only
+	Shared    int64 `json:"shared"`    // blobs of several images
+	Charts    int64 `json:"charts"`    // this and all below: blobs of no image
 	Plugins   int64 `json:"plugins"`   //
 	Files     int64 `json:"files"`     //
 	Evidence  int64 `json:"evidence"`  // upstream's signatures, attestations and SBOMs
-	Documents int64 `json:"documents"` // what the bundle says of itself, and indexes
+	Documents int64 `json:"documents"` // the bundle's own documents, and indexes
 }
 
-// AboutOf returns what info says, under the given identity.
+// AboutOf returns the About of a bundle with the given identity and info.
 func AboutOf(identity bundle.Digest, i bundle.Info) About {
 	return About{
 		Digest: identity, Name: i.Name, Version: i.Version, Channel: i.Channel, Sequence: i.Sequence,
@@ -135,9 +135,9 @@ func AboutOf(identity bundle.Digest, i bundle.Info) About {
 	}
 }
 
-// Read describes the bundle in file, of which nothing has to be trusted. What
-// payload it looks into (image configs, its own SBOM) is left out where it is damaged.
-// Errors are those of bundle.ReadHead, bundle.NewReader and bundle.ParseSlot.
+// Read describes the bundle in file. The bundle need not be trusted. Damaged payload
+// (image configs, the bundle's own SBOM) is left out of the description. Errors are
+// those of bundle.ReadHead, bundle.NewReader, bundle.ParseSlot and Describe.
 func Read(file io.ReaderAt, size int64) (*Summary, error) {
 	head, err := bundle.ReadHead(file, size)
 	if err != nil {
@@ -154,8 +154,8 @@ func Read(file io.ReaderAt, size int64) (*Summary, error) {
 	return Describe(r, signatures)
 }
 
-// Describe is Read for a bundle that is open. Errors are those of
-// bundle.Reader.Deployment, or the file system's.
+// Describe describes an open bundle, like Read. Errors are those of
+// bundle.Reader.Deployment, wrap bundle.ErrLimit, or are the file system's.
 func Describe(r *bundle.Reader, signatures []bundle.Signature) (*Summary, error) {
 	deployment, err := r.Deployment()
 	if err != nil {
@@ -197,24 +197,24 @@ func Describe(r *bundle.Reader, signatures []bundle.Signature) (*Summary, error)
 	return s, d.failed
 }
 
-// cosignTag is a tag under which cosign keeps what speaks of a digest.
+// cosignTag matches the tags under which cosign stores content about a digest.
 var cosignTag = regexp.MustCompile(`^sha256-([0-9a-f]{64})\.(sig|att|sbom)$`)
 
-// describer looks into a bundle.
+// describer collects the description of a bundle.
 type describer struct {
 	*bundle.Reader
 	deployment *bundle.Deployment
-	named      map[string][]bundle.Descriptor // of the root, by reference
+	named      map[string][]bundle.Descriptor // descriptors of the root, by reference
 	charts     map[string]bool                // by reference
 	own        ownSBOM
-	seen       int                      // descriptors, over all walks
+	seen       int                      // number of descriptors visited in all walks
 	platforms  map[bundle.Digest]string // by config
-	listed     int                      // manifests of images
-	failed     error                    // of the medium, not of the content
+	listed     int                      // number of manifests listed in images
+	failed     error                    // I/O error of the medium
 }
 
-// note keeps an error that says nothing about the bundle: the medium did not let
-// it be read. What is damaged is left out of the summary instead.
+// note keeps the first I/O error of the medium, which Describe returns. Other errors are
+// ignored: damaged content is left out of the summary.
 func (d *describer) note(err error) {
 	var disk *fs.PathError
 	if d.failed == nil && errors.As(err, &disk) {
@@ -260,7 +260,7 @@ func (d *describer) kind(i bundle.Image) string {
 			kind = KindImage
 		}
 	})
-	if err != nil { // summing up meets it again, and says so
+	if err != nil { // d.sum returns the same error
 		return KindArtifact
 	}
 	return kind
@@ -303,10 +303,10 @@ func (d *describer) image(i bundle.Image) (Image, error) {
 	return out, nil
 }
 
-// maxConfig bounds what is read of an image's config, in bytes.
+// maxConfig is the maximum size of an image's config, in bytes.
 const maxConfig = 1 << 20
 
-// platform returns what the descriptor says, or the config.
+// platform returns the platform in the descriptor, or else in the image's config.
 func (d *describer) platform(c bundle.Descriptor) string {
 	if c.Platform != nil {
 		return c.Platform.String()
@@ -326,12 +326,11 @@ func (d *describer) platform(c bundle.Descriptor) string {
 			said = p.String()
 		}
 	}
-	d.platforms[m.Config.Digest] = said // many references may share it
+	d.platforms[m.Config.Digest] = said // many references may share a config
 	return said
 }
 
-// configPlatform reads the platform out of an image's config (image-spec,
-// config.md).
+// configPlatform returns the platform in an image's config (image-spec, config.md).
 func configPlatform(config []byte) (bundle.Platform, error) {
 	var p bundle.Platform
 	if err := json.Unmarshal(config, &p); err != nil {
@@ -340,7 +339,7 @@ func configPlatform(config []byte) (bundle.Platform, error) {
 	return bundle.ParsePlatform(p.String())
 }
 
-// typeOf words the kind of a piece of evidence.
+// typeOf returns the kind of a piece of evidence in words.
 func typeOf(artifactType, tag string) string {
 	t := strings.ToLower(artifactType)
 	switch {

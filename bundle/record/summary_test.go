@@ -16,7 +16,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/manifests"
 )
 
-// read describes a bundle that stays open as long as the test.
+// read describes the bundle at path. The bundle stays open until the test ends.
 func read(t *testing.T, path string) *record.Summary {
 	t.Helper()
 	f, err := bundle.OpenFile(path, os.O_RDONLY)
@@ -40,8 +40,8 @@ const (
 	statement = `{"payloadType":"application/vnd.in-toto+json","payload":"e30=","signatures":[]}`
 )
 
-// fixture has images that share a layer, some with SBOMs, a partial index, a chart
-// and a file, in two bundles of which the second is newer.
+// fixture is two bundles, the second newer, with images that share a layer, SBOMs of
+// one image, a partial index, an artifact and a file.
 type fixture struct {
 	up           *world.Registry
 	older, newer string // paths
@@ -124,7 +124,7 @@ func TestSummary(t *testing.T) {
 	}
 }
 
-// checkKinds compares the kind, the size and the platform of each thing with what was pushed.
+// checkKinds compares kind, size and platform of each image with the pushed content.
 func checkKinds(t *testing.T, by map[string]record.Image) {
 	t.Helper()
 	for name, kind := range map[string]string{
@@ -159,7 +159,7 @@ func TestSBOMs(t *testing.T) {
 	}
 }
 
-// TestSBOMsAreNotRead: a damaged SBOM is listed like any other.
+// TestSBOMsAreNotRead checks that a damaged SBOM is listed like any other.
 func TestSBOMsAreNotRead(t *testing.T) {
 	data, err := os.ReadFile(newFixture(t).newer)
 	if err != nil {
@@ -175,7 +175,7 @@ func TestSBOMsAreNotRead(t *testing.T) {
 	}
 }
 
-// TestRepeatedSBOM: a layer that one manifest names a thousand times is listed once.
+// TestRepeatedSBOM checks that a layer that a manifest lists a thousand times is listed once.
 func TestRepeatedSBOM(t *testing.T) {
 	c := world.NewContent("repeated")
 	image := c.Image("linux/amd64", "x")
@@ -211,13 +211,13 @@ func TestCompare(t *testing.T) {
 	if c.Same != 1 || len(got) != 5 || c.NewBytes <= 0 || c.NewBytes >= s.Bytes {
 		t.Errorf("%d things as before, %d changed, %d new bytes: %+v", c.Same, len(got), c.NewBytes, got)
 	}
-	// Against itself nothing is new.
+	// A bundle compared with itself has no changes.
 	if err := s.Compare(read(t, w.newer)); err != nil || s.Changes.NewBytes != 0 || len(s.Changes.Images)+len(s.Changes.Files) != 0 {
 		t.Errorf("against itself: %+v, %v", s.Changes, err)
 	}
 }
 
-// checkChanges compares what is said of each thing with how it differs in the two bundles.
+// checkChanges compares the reported changes with the differences between the two bundles.
 func checkChanges(t *testing.T, got map[string]record.Change) {
 	t.Helper()
 	if x := got["two:2"]; x.What != record.Changed || !strings.HasSuffix(x.Was, "/two:1") || x.Old == x.New || x.NewBytes <= 0 ||
@@ -235,7 +235,7 @@ func checkChanges(t *testing.T, got map[string]record.Change) {
 	}
 }
 
-// TestContract: the fields that inspect --json has had stay where they were.
+// TestContract checks that the fields of inspect --json keep their names and places.
 func TestContract(t *testing.T) {
 	data, err := json.Marshal(read(t, newFixture(t).newer))
 	if err != nil {

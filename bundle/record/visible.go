@@ -7,9 +7,9 @@ import (
 	"unicode"
 )
 
-// visible returns a copy of v in which no text holds a character that changes
-// how others are shown: controls, marks, spaces and directions that nobody sees
-// are written as [U+202E]. What is shown is what is there.
+// visible returns a copy of v whose exported strings contain only visible characters.
+// Control characters, combining marks, unusual spaces and direction characters are
+// replaced by their code, such as [U+202E], so the page shows the actual text.
 func visible[T any](v T) T {
 	out := reflect.New(reflect.TypeFor[T]()).Elem()
 	out.Set(makeVisible(reflect.ValueOf(v)))
