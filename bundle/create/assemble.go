@@ -12,16 +12,16 @@ import (
 	"github.com/oob-bundle/oob-bundle/manifests"
 )
 
-// content is a bundle before it has a shape: the root, what is known already,
-// and where the rest comes from.
+// content is a bundle before it has a layout: the root, the documents, and the sources
+// of all other blobs.
 type content struct {
 	root       []byte                   // index.json
-	documents  map[bundle.Digest][]byte // blobs that are at hand
+	documents  map[bundle.Digest][]byte // blobs in memory
 	deployment *bundle.Deployment
-	sources    map[int]from // by the place of a descriptor in the root
+	sources    map[int]from // by the index of a descriptor in the root
 }
 
-// from is where the blobs below a descriptor of the root are fetched.
+// from is the source of the blobs below a descriptor of the root.
 type from struct {
 	pull.Fetcher
 	name string // for messages
@@ -35,18 +35,18 @@ func (c *content) load(m bundle.Member) ([]byte, error) {
 	return data, nil
 }
 
-// assembler writes the root and the documents of ours.
+// assembler builds the root and the bundle's own documents.
 type assembler struct {
 	*content
 	lock        *manifests.Lock
 	deployment  bundle.Deployment
 	descriptors []bundle.Descriptor
-	listed      map[bundle.Digest]bool // what stands in the root without a reference
+	listed      map[bundle.Digest]bool // digests in the root without a reference
 	references  map[string]bool
 }
 
-// assemble makes a bundle's root of what was resolved: a pure function of the
-// lock, the selection and upstream's bytes.
+// assemble makes a bundle's root from the resolved content. The result depends only on
+// the lock, the selection and upstream's bytes.
 func assemble(lock *manifests.Lock, s *manifests.Selection, r *pull.Resolved) (*content, error) {
 	a := &assembler{
 		content: &content{documents: map[bundle.Digest][]byte{}, sources: map[int]from{}},
@@ -60,7 +60,7 @@ func assemble(lock *manifests.Lock, s *manifests.Selection, r *pull.Resolved) (*
 	a.deployment.Form = lock.Deployment
 	a.deployment.Versions, a.deployment.Settings = lock.Versions, lock.Settings
 	a.deployment.Host = s.Host
-	a.descriptors = make([]bundle.Descriptor, 1) // the deployment document, which speaks of all that follows
+	a.descriptors = make([]bundle.Descriptor, 1) // [0]: the deployment document, encoded last
 	if err := a.about(); err != nil {
 		return nil, err
 	}
@@ -111,8 +111,7 @@ func infoOf(l *manifests.Lock) (bundle.Info, error) {
 	return info, nil
 }
 
-// add puts a descriptor into the root; content that stands there already
-// without a reference need not stand there twice.
+// add appends a descriptor to the root. Content without a reference is listed only once.
 func (a *assembler) add(d bundle.Descriptor, source from) {
 	if d.Annotations[bundle.AnnotationRef] == "" {
 		if a.listed[d.Digest] {
@@ -126,14 +125,14 @@ func (a *assembler) add(d bundle.Descriptor, source from) {
 	a.descriptors = append(a.descriptors, d)
 }
 
-// keep remembers the blobs of an artifact that are at hand.
+// keep adds blobs to the documents in memory.
 func (a *assembler) keep(blobs map[bundle.Digest][]byte) {
 	for digest, data := range blobs {
 		a.documents[digest] = data
 	}
 }
 
-// artifact wraps a document of ours, or one that travels as if it were.
+// artifact wraps a document in an artifact, and keeps the artifact's blobs.
 func (a *assembler) artifact(artifactType, mediaType string, document []byte, annotations map[string]string) bundle.Descriptor {
 	layer := bundle.Descriptor{MediaType: mediaType, Digest: bundle.DigestOf(document), Size: int64(len(document)), Annotations: annotations}
 	d, blobs := bundle.NewArtifact(artifactType, nil, layer)
@@ -142,8 +141,7 @@ func (a *assembler) artifact(artifactType, mediaType string, document []byte, an
 	return d
 }
 
-// about adds what the lock says of the bundle: the list of its content and how
-// it came to be.
+// about adds the SBOM and the provenance of the bundle, both made from the lock.
 func (a *assembler) about() error {
 	sbom, err := sbomOf(a.lock)
 	if err != nil {
@@ -175,7 +173,7 @@ func (a *assembler) image(i *pull.Image) {
 	}
 	for _, d := range i.Attestations {
 		out.Attestations = append(out.Attestations, d.Digest)
-		annotations := map[string]string{} // what BuildKit says, and nothing that could pass for ours
+		annotations := map[string]string{} // only BuildKit's, so that none can pass for this program's
 		for k, v := range d.Annotations {
 			if strings.HasPrefix(k, "vnd.docker.reference.") {
 				annotations[k] = v
@@ -203,7 +201,7 @@ func (a *assembler) image(i *pull.Image) {
 		}
 		ref := bundle.Reference{Host: i.Reference.Host, Name: i.Reference.Name, Tag: r.Tag}
 		if a.references[ref.String()] {
-			continue // another tag of the same image had it
+			continue // another tag of the same image has added it
 		}
 		a.references[ref.String()] = true
 		d.Annotations = map[string]string{bundle.AnnotationRef: ref.String()}
@@ -215,7 +213,7 @@ func (a *assembler) image(i *pull.Image) {
 	a.deployment.Images = append(append(a.deployment.Images, out), tagged...)
 }
 
-// chart adds a chart as Helm itself would push it.
+// chart adds a chart in the form in which Helm pushes it.
 func (a *assembler) chart(c *pull.Chart) {
 	a.deployment.Charts = append(a.deployment.Charts, bundle.Chart{
 		Name:       c.Wanted.Name,
@@ -225,7 +223,7 @@ func (a *assembler) chart(c *pull.Chart) {
 		Digest:     c.Content.Digest,
 	})
 	if a.references[c.Reference.String()] {
-		return // it is listed as an image too
+		return // already listed as an image
 	}
 	if c.OCI != nil {
 		a.image(c.OCI)
@@ -245,7 +243,7 @@ func (a *assembler) chart(c *pull.Chart) {
 	}
 }
 
-// titled gives a layer the name under which clients save it (image-spec,
+// titled sets the file name under which clients save a layer (image-spec,
 // annotations.md).
 func titled(d bundle.Descriptor, name string) bundle.Descriptor {
 	d.Annotations = map[string]string{"org.opencontainers.image.title": name}

@@ -11,8 +11,8 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle/record"
 )
 
-// openBeside makes sure, before anything is fetched, that what goes beside the
-// bundle can stand there. It returns the program that goes along, or nil.
+// openBeside checks, before anything is fetched, that the files beside the bundle can be
+// written. It returns the program to place there, or nil.
 func (j *job) openBeside() (*kit.Program, error) {
 	if err := record.Replaceable(record.FileName(j.Output)); err != nil {
 		return nil, err
@@ -25,14 +25,14 @@ func (j *job) openBeside() (*kit.Program, error) {
 		return nil, err
 	}
 	if err := p.CheckPlace(filepath.Dir(j.Output), filepath.Base(j.Output)); err != nil {
-		_ = p.Close() // nothing was written
+		_ = p.Close() // opened for reading only
 		return nil, err
 	}
 	return p, nil
 }
 
-// beside is what is written about a bundle that is complete and has not got its
-// name yet: a bundle that stands under its name has all of it.
+// beside writes the files beside a complete bundle before the bundle gets its name, so
+// that a bundle with its name has all of them.
 type beside struct {
 	*job
 	out       *output
@@ -81,11 +81,11 @@ func (b *beside) keyName() string {
 	return filepath.Base(b.KeyFile)
 }
 
-// PublicName returns the name under which the public key of a pair is looked for.
+// PublicName returns the name of the public key file that belongs to a private key file.
 func PublicName(key string) string { return strings.TrimSuffix(key, ".key") + ".pub" }
 
-// compare says what is new since the first of the bundles that are reused. It is
-// nobody's loss where that one cannot be described.
+// compare adds to s the changes since the first reused bundle. If that bundle cannot be
+// described, compare only warns.
 func (b *beside) compare(s *record.Summary) error {
 	if len(b.reuse) == 0 {
 		return nil
@@ -98,8 +98,8 @@ func (b *beside) compare(s *record.Summary) error {
 	return s.Compare(old)
 }
 
-// kit places the program and what belongs to it, if it is wanted, and lists what
-// stands beside the bundle.
+// kit places the kit, if there is a program, and returns the list of the files beside
+// the bundle.
 func (b *beside) kit(result *Result, page record.Page) ([]record.Beside, error) {
 	lock, err := os.ReadFile(result.LockFile)
 	if err != nil {

@@ -14,15 +14,15 @@ import (
 	"github.com/oob-bundle/oob-bundle/manifests"
 )
 
-// hostFiles looks into the files for the host when their bytes are there: what an
-// installation would fail on is refused before anything is signed.
+// hostFiles checks the content of the files for the host, so that files on which an
+// installation would fail are refused before anything is signed.
 type hostFiles struct {
 	deployment *bundle.Deployment
 	open       func(d bundle.Digest) (io.Reader, error)
 }
 
-// check reports patches that are not JSON, and archives that cannot be unpacked beside the
-// other files. Errors wrap manifests.ErrInvalid, or are the file system's.
+// check refuses patches that are not JSON, and archives that cannot be unpacked beside
+// the other files. Errors wrap manifests.ErrInvalid, or are the file system's.
 func (h *hostFiles) check(ctx context.Context) error {
 	if h.deployment.Host != nil {
 		for _, m := range h.deployment.Host.Merges {
@@ -50,8 +50,8 @@ func (h *hostFiles) check(ctx context.Context) error {
 	return nil
 }
 
-// checkPatch wants JSON of a patch that is merged as it is carried. What comes of a template
-// only the site knows.
+// checkPatch requires that a patch is JSON if it is merged unchanged. The result of a
+// template is known only on the site.
 func (h *hostFiles) checkPatch(m bundle.Merge) error {
 	for _, f := range h.deployment.Files {
 		if f.Path != m.Patch || f.As != "" {
@@ -77,15 +77,15 @@ func (h *hostFiles) checkPatch(m bundle.Merge) error {
 	return nil
 }
 
-// unpackedFiles are the paths that an archive gives, in lower case.
+// unpackedFiles contains the paths in an unpacked archive, in lower case.
 type unpackedFiles struct {
 	archive bundle.HostFile
 	files   map[string]bool
 	dirs    map[string]bool
 }
 
-// unpack lists what an archive gives. Files that the bundle has itself in the same places
-// come instead of the archive's.
+// unpack returns the paths in an archive. Files of the bundle at the same paths replace
+// those of the archive.
 func (h *hostFiles) unpack(ctx context.Context, f bundle.HostFile) (unpackedFiles, error) {
 	u := unpackedFiles{f, map[string]bool{}, map[string]bool{}}
 	r, err := h.open(f.Digest)
@@ -105,7 +105,7 @@ func (h *hostFiles) unpack(ctx context.Context, f bundle.HostFile) (unpackedFile
 		return nil
 	})
 	if errors.Is(err, bundle.ErrFormat) || errors.Is(err, bundle.ErrLimit) {
-		return u, fmt.Errorf("%w: %s cannot be unpacked: %s", manifests.ErrInvalid, f.Path, err) //nolint:errorlint // no bundle is damaged
+		return u, fmt.Errorf("%w: %s cannot be unpacked: %s", manifests.ErrInvalid, f.Path, err) //nolint:errorlint // not a damaged bundle
 	}
 	if err != nil {
 		return u, err
@@ -132,12 +132,12 @@ func (u *unpackedFiles) add(name string, dir bool) {
 	}
 }
 
-// together reports whether two files are for the same hosts.
+// together reports whether a host may receive both files.
 func together(a, b bundle.HostFile) bool {
 	return a.Platform == b.Platform || a.Platform == "" || b.Platform == ""
 }
 
-// overlap refuses two sets of which one has a file in a place of the other.
+// overlap refuses two sets if one has a file at a path of the other.
 func (u *unpackedFiles) overlap(other unpackedFiles) error {
 	if !together(u.archive, other.archive) {
 		return nil

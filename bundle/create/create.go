@@ -2,8 +2,8 @@
 //
 //	Manifest ─resolve→ Lock ─index→ index.json ─geometry→ offsets ─fetch in parallel→ FILE.partial ─sign→ rename
 //
-// Everything up to index.json is decided before the first layer is fetched, so
-// every blob goes straight to its place in the file.
+// The content of index.json is final before the first layer is fetched, so every blob
+// is written directly to its place in the file.
 package create
 
 import (
@@ -26,47 +26,46 @@ import (
 	"github.com/oob-bundle/oob-bundle/manifests"
 )
 
-// ErrLocked says that another run writes the same file.
+// ErrLocked reports that another run is writing the same file.
 var ErrLocked = errors.New("another run is at work")
 
-// Options say what to create. Manifest, Source and Signer are needed.
+// Options describe the bundle to create. Manifest and Source are required; Run also requires
+// Signer.
 type Options struct {
 	Manifest   *manifests.Manifest
-	Lock       *manifests.Lock // nil resolves anew
+	Lock       *manifests.Lock // nil means resolve from the manifest alone
 	Source     *pull.Source
 	Signer     *sign.Signer
-	Platforms  []bundle.Platform // none means the manifest's first, or linux on this machine's architecture, or the lock's
-	Choice     manifests.Choice  // its platforms are those above
-	Channel    string            // empty means name, deployment and platforms joined by /, or the lock's
-	Sequence   *int64            // nil means the creation time in Unix seconds, or the lock's
+	Platforms  []bundle.Platform // empty means the lock's, or the manifest's first, or linux on this machine's architecture
+	Choice     manifests.Choice  // Choice.Platforms is ignored; set Platforms instead
+	Channel    string            // empty means the lock's, or name, deployment and platforms joined by /
+	Sequence   *int64            // nil means the lock's, or the creation time in Unix seconds
 	Output     string            // empty means NAME_VERSION_OS-ARCH.oob.tar
 	VolumeSize int64             // bytes; 0 means one file
-	Reuse      []string          // earlier bundles, from which blobs are taken
-	Jobs       int               // connections at a time; 0 means 8
-	Program    string            // version, for the lock
-	KeyFile    string            // of the private key, which the record names; empty leaves it open
-	Installer  string            // program to put beside the bundle; empty means none
-	Now        time.Time         // only used where there is no lock
+	Reuse      []string          // paths of earlier bundles; blobs are copied from them instead of fetched
+	Jobs       int               // number of parallel connections; 0 means 8
+	Program    string            // version of oob-bundle, for the lock
+	KeyFile    string            // private key file, for the record; empty means oob.key
+	Installer  string            // path of the program to place beside the bundle; empty means none
+	Now        time.Time         // creation time; with a lock, only used to refuse a lock from the future
 
-	// WithoutReferrers leaves upstream's signatures, attestations and SBOMs
-	// behind.
+	// WithoutReferrers leaves out upstream's signatures, attestations and SBOMs.
 	WithoutReferrers bool
 
-	// Resolved, if not nil, is called when every size is known. What it returns
-	// is told how the payload comes.
+	// Resolved, if not nil, is called when every size is known. The Watch that it
+	// returns receives the progress of the payload.
 	Resolved func(g *bundle.Geometry, l *manifests.Lock) bundle.Watch
 	Warn     func(format string, args ...any) // nil discards warnings
 }
 
-// job is Options with nothing left open: the lock, the defaults and the manifest's own
-// choices are in it.
+// job is Options completed from the lock, the defaults and the manifest's own choices.
 type job struct {
 	Options
 	selection *manifests.Selection
 	sequence  int64
 }
 
-// newJob decides what Options leave open. Errors wrap manifests.ErrInvalid or ErrMismatch.
+// newJob completes o. Errors wrap manifests.ErrInvalid or ErrMismatch.
 func newJob(o Options) (*job, error) {
 	j := &job{Options: o}
 	if err := j.setDefaults(); err != nil {
@@ -80,23 +79,23 @@ type Result struct {
 	Geometry *bundle.Geometry
 	Identity bundle.Digest
 	Lock     *manifests.Lock
-	Output   string   // the path by which the bundle is opened
-	Volumes  []string // the paths of the parts; none for one file
+	Output   string   // the path to open the bundle by
+	Volumes  []string // the paths of the volumes; empty for one file
 	LockFile string
-	Record   string     // the page to print
-	Kit      []kit.File // what was put beside the bundle; the program first
-	Reused   int64      // bytes that came out of earlier bundles
-	Needs    []string   // names of the values without which an installation refuses
+	Record   string     // the transfer record
+	Kit      []kit.File // files placed beside the bundle; the program first
+	Reused   int64      // bytes copied from earlier bundles
+	Needs    []string   // names of the values that an installation requires
 }
 
-// LockFile returns the name of the lock that is written beside a bundle.
+// LockFile returns the path of the lock that Run writes beside a bundle.
 func LockFile(output string) string { return output + ".lock.yaml" }
 
-// geometry returns where everything of the bundle goes, and refuses what the other side
-// would refuse, before anything is fetched.
+// geometry returns the layout of the bundle. Before anything is fetched, geometry refuses
+// a bundle that verification or installation would refuse.
 func (c *content) geometry() (*bundle.Geometry, error) {
 	g, err := bundle.NewGeometry(c.root, c.load)
-	if errors.Is(err, bundle.ErrFormat) && !errors.Is(err, bundle.ErrLimit) { // it is no damaged bundle
+	if errors.Is(err, bundle.ErrFormat) && !errors.Is(err, bundle.ErrLimit) { // not a damaged bundle
 		return nil, fmt.Errorf("%w: what upstream sent does not make a bundle: %w", remote.ErrRegistry, err)
 	}
 	if err != nil && !errors.Is(err, bundle.ErrLimit) {
@@ -108,19 +107,20 @@ func (c *content) geometry() (*bundle.Geometry, error) {
 	if err == nil {
 		err = c.deployment.Installable()
 	}
-	if err == nil { // names that the author chose: of versions, of settings
+	if err == nil { // the author chooses names of versions and settings
 		var document []byte
 		if document, err = bundle.Encode(c.deployment); err == nil {
 			err = bundle.DecodeStrict(document, new(bundle.Deployment))
 		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%w: this cannot be one bundle: %s", manifests.ErrInvalid, err) //nolint:errorlint // it is not a damaged bundle
+		return nil, fmt.Errorf("%w: this cannot be one bundle: %s", manifests.ErrInvalid, err) //nolint:errorlint // not a damaged bundle
 	}
 	return g, nil
 }
 
-// lay resolves the manifest and decides where everything goes. Dir is for what is looked into.
+// lay resolves the manifest and lays out the bundle. Content that must be inspected is
+// downloaded to dir.
 func (j *job) lay(ctx context.Context, dir string) (*manifests.Lock, *content, *bundle.Geometry, error) {
 	resolved, err := j.resolve(ctx, dir)
 	if err != nil {
@@ -141,7 +141,7 @@ func (j *job) lay(ctx context.Context, dir string) (*manifests.Lock, *content, *
 	return lock, c, g, nil
 }
 
-// checkWritten checks the files of a host as they are in the bundle.
+// checkWritten checks the files for the host as written to the bundle.
 func checkWritten(ctx context.Context, d *bundle.Deployment, g *bundle.Geometry, written io.ReaderAt) error {
 	files := hostFiles{d, func(digest bundle.Digest) (io.Reader, error) {
 		m, ok := g.Place(digest)
@@ -153,10 +153,10 @@ func checkWritten(ctx context.Context, d *bundle.Deployment, g *bundle.Geometry,
 	return files.check(ctx)
 }
 
-// Run creates the bundle, or finishes what an interrupted run began. Nothing
-// stands under the name of the output until it is complete, signed and durable.
-// Errors wrap manifests.ErrInvalid or ErrMismatch, bundle.ErrPolicy, ErrLimit,
-// ErrFormat or ErrSpace, remote.ErrRegistry, kit.ErrProgram, ErrLocked, or are the
+// Run creates the bundle, or completes an interrupted run. The output gets its name
+// only after it is complete, signed and durable. Errors wrap manifests.ErrInvalid or
+// ErrMismatch, bundle.ErrPolicy, ErrLimit, ErrFormat, ErrSignature, ErrDigest or
+// ErrNewer, disk.ErrSpace, remote.ErrRegistry, kit.ErrProgram, ErrLocked, or are the
 // file system's.
 func Run(ctx context.Context, o Options) (result *Result, err error) {
 	j, err := newJob(o)
@@ -232,15 +232,15 @@ func Run(ctx context.Context, o Options) (result *Result, err error) {
 	return result, nil
 }
 
-// warnReplaced reports that the bundle took the place of another one, if it did.
+// warnReplaced warns if the bundle has replaced another bundle.
 func (j *job) warnReplaced(r *Result, before bundle.Digest) {
 	if before != "" && before != r.Identity {
 		j.Warn("%s was the bundle %s before, and is another one now", r.Output, before)
 	}
 }
 
-// Lock resolves a manifest and fetches no layers. Plugins and charts are looked
-// into, and are kept below dir, which is removed. Errors are those of Run.
+// Lock resolves a manifest without fetching layers. Lock inspects plugins and charts,
+// keeps downloads below dir, and removes dir at the end. Errors are those of Run.
 func Lock(ctx context.Context, o Options, dir string) (l *manifests.Lock, err error) {
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	j, err := newJob(o)
@@ -254,8 +254,9 @@ func Lock(ctx context.Context, o Options, dir string) (l *manifests.Lock, err er
 	return j.lock(r)
 }
 
-// resolve finds out what the selection stands for, and says which images its
-// charts ask for that are not among it.
+// resolve resolves the selection. It warns of moved tags, of referrers that are not
+// carried, of verifyImages rules that match nothing, and of images that charts name and
+// the selection lacks.
 func (j *job) resolve(ctx context.Context, dir string) (*pull.Resolved, error) {
 	r, err := j.Source.Resolve(ctx, pull.Request{
 		Selection: j.selection, Jobs: j.Jobs, Dir: dir, WithoutReferrers: j.WithoutReferrers, Pinned: j.pinned,
@@ -307,7 +308,7 @@ func (j *job) resolve(ctx context.Context, dir string) (*pull.Resolved, error) {
 	return r, j.warnUnquoted(r.Files)
 }
 
-// warnUnquoted warns of templates that print values without quoting them.
+// warnUnquoted warns of templates that print values without quotes.
 func (j *job) warnUnquoted(files []*pull.Blob) error {
 	for _, f := range files {
 		found, err := j.selection.Host.Unquoted(f.Wanted.Path, f.Text)
@@ -322,7 +323,7 @@ func (j *job) warnUnquoted(files []*pull.Blob) error {
 	return nil
 }
 
-// warnOf passes on what upstream has of an image and is not carried.
+// warnOf prints the warnings about i: the referrers that are not carried. i may be nil.
 func (j *job) warnOf(i *pull.Image) {
 	if i == nil {
 		return
@@ -332,7 +333,7 @@ func (j *job) warnOf(i *pull.Image) {
 	}
 }
 
-// sign signs, and writes the lock and what is not a blob.
+// sign signs the root, and writes the lock and everything in the bundle but the blobs.
 func (j *job) sign(out *output, g *bundle.Geometry, lock *manifests.Lock) (bundle.Signature, error) {
 	own, err := j.Signer.Sign(g.Root)
 	if err != nil {
@@ -345,7 +346,7 @@ func (j *job) sign(out *output, g *bundle.Geometry, lock *manifests.Lock) (bundl
 	if err := g.WriteFrame(out.file, slot); err != nil {
 		return own, err
 	}
-	if err := out.file.Sync(); err != nil { // before anything takes an earlier bundle's place
+	if err := out.file.Sync(); err != nil { // before any file of an earlier bundle is replaced
 		return own, err
 	}
 	lockData, err := lock.Encode()
@@ -355,8 +356,8 @@ func (j *job) sign(out *output, g *bundle.Geometry, lock *manifests.Lock) (bundl
 	return own, disk.WriteFile(LockFile(j.Output), lockData, 0o644)
 }
 
-// setDefaults fills in what was left open, from the lock where there is one,
-// and refuses what contradicts it.
+// setDefaults sets the options that are unset, from the lock if there is one, and
+// refuses options that contradict the lock.
 func (j *job) setDefaults() error {
 	if j.Jobs == 0 {
 		j.Jobs = 8
@@ -398,8 +399,8 @@ func (j *job) setDefaults() error {
 	return nil
 }
 
-// setTime decides about time and sequence. What is signed comes from this run, from flags or
-// from the lock, never from what an interrupted run has left.
+// setTime sets time and sequence. Both come from this run, from flags or from the lock,
+// never from the journal of an interrupted run.
 func (j *job) setTime() error {
 	j.Now = j.Now.UTC().Truncate(time.Second)
 	if j.sequence = j.Now.Unix(); j.Sequence != nil {
@@ -417,8 +418,8 @@ func (j *job) setTime() error {
 	return nil
 }
 
-// maxSequence bounds what is signed. The format allows more, but a host that has installed
-// the highest sequence refuses every later bundle.
+// maxSequence is the highest sequence that create signs. The format allows more, but a
+// host that has installed the highest sequence refuses every later bundle.
 const maxSequence = 1 << 62
 
 func (j *job) beginning() beginning {

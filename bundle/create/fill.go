@@ -18,18 +18,18 @@ import (
 )
 
 const (
-	// bufferSize is what is moved at a time, in bytes.
+	// bufferSize is the size of a copy buffer, in bytes.
 	bufferSize = 256 << 10
-	// checkpointPause is the least time between two checkpoints. It is longer where
-	// they take long: a disk is to be busy with the payload.
+	// checkpointPause is the minimum time between two checkpoints. The pause is longer
+	// if checkpoints take long, so that the disk is free for the payload.
 	checkpointPause = 100 * time.Millisecond
-	// Where less than littleBytes came, the next one waits for littlePause: a journal
-	// is not to grow as fast as what a slow line brings.
+	// If fewer than littleBytes arrived, the next checkpoint waits for littlePause. This
+	// keeps the journal small on a slow connection.
 	littleBytes = 1 << 20
 	littlePause = time.Second
 )
 
-// filler brings the blobs to their places.
+// filler writes the blobs to their places in the bundle.
 type filler struct {
 	content *content
 	out     *output
@@ -37,10 +37,10 @@ type filler struct {
 	watch   bundle.Watch
 	warn    func(format string, args ...any)
 
-	blobs   []bundle.Member // the largest first, so that none is left alone at the end
-	have    []atomic.Int64  // of each, bytes from its start that are written
-	claimed []int64         // of each, what the journal says; the checkpoints' own
-	reused  atomic.Int64    // bytes that came out of earlier bundles
+	blobs   []bundle.Member // largest first, so that no large blob runs alone at the end
+	have    []atomic.Int64  // per blob: bytes written, from its start
+	claimed []int64         // per blob: bytes claimed in the journal; only checkpoints write it
+	reused  atomic.Int64    // bytes copied from earlier bundles
 }
 
 func newFiller(g *bundle.Geometry, c *content, out *output) *filler {
@@ -50,19 +50,19 @@ func newFiller(g *bundle.Geometry, c *content, out *output) *filler {
 	return f
 }
 
-// resume takes over what the journal claims.
+// resume takes over the claims of the journal.
 func (f *filler) resume() {
 	for i, m := range f.blobs {
 		f.claimed[i] = f.out.journal.claims[m.Digest].Have
 	}
 }
 
-// run fills all blobs, jobs at a time. However it ends, the journal then says
-// what is there, except that an interruption does not wait for the disk.
+// run writes all blobs, jobs at a time. If a blob fails, run claims the written bytes in
+// the journal before it returns. If ctx ends, run returns without waiting for the disk.
 func (f *filler) run(ctx context.Context, jobs int) error {
 	checkpoints := make(chan error, 1)
 	stop := make(chan struct{})
-	durable, cancel := context.WithCancelCause(ctx) // ends when the disk cannot keep what comes
+	durable, cancel := context.WithCancelCause(ctx) // canceled when a checkpoint fails
 	defer cancel(nil)
 	group, gctx := errgroup.WithContext(durable)
 	go func() {
@@ -90,7 +90,7 @@ func (f *filler) run(ctx context.Context, jobs int) error {
 	err := group.Wait()
 	close(stop)
 	if failed := <-checkpoints; failed != nil {
-		return failed // what is not durable is not claimed, and a second sync would say that it is
+		return failed // no second sync: it could succeed although data was lost
 	}
 	if err != nil && ctx.Err() == nil {
 		err = errors.Join(err, f.checkpoint())
@@ -98,8 +98,8 @@ func (f *filler) run(ctx context.Context, jobs int) error {
 	return err
 }
 
-// checkpoints makes one after the other, until stop. What went by since the last
-// one is what a kill or a power cut can cost.
+// checkpoints makes checkpoints until stop is closed. A kill or a power cut loses only
+// the bytes written since the last checkpoint.
 func (f *filler) checkpoints(stop <-chan struct{}) error {
 	pause, last := checkpointPause, time.Time{}
 	for {
@@ -120,7 +120,7 @@ func (f *filler) checkpoints(stop <-chan struct{}) error {
 	}
 }
 
-// came is how many bytes are written and not claimed yet.
+// came returns the number of bytes that are written but not yet claimed.
 func (f *filler) came() (n int64) {
 	for i := range f.have {
 		n += max(f.have[i].Load()-f.claimed[i], 0)
@@ -128,7 +128,7 @@ func (f *filler) came() (n int64) {
 	return n
 }
 
-// checkpoint syncs the file, and then claims what had been written before.
+// checkpoint syncs the file, then claims the bytes written before the sync.
 func (f *filler) checkpoint() error {
 	var claims []claim
 	var at []int
@@ -152,7 +152,7 @@ func (f *filler) checkpoint() error {
 	return nil
 }
 
-// place is where a blob goes; it remembers how much of it is there.
+// place writes blob i to its place in the bundle, and counts the written bytes.
 type place struct {
 	*filler
 	i int
@@ -164,8 +164,8 @@ func (p place) WriteAt(data []byte, off int64) (int, error) {
 	return n, err
 }
 
-// blob brings one blob to its place: from memory, from what an interrupted run
-// left there, from an earlier bundle, or from upstream.
+// blob writes one blob to its place: from memory, from the partial file of an
+// interrupted run, from an earlier bundle, or from upstream.
 func (f *filler) blob(ctx context.Context, i int, buf []byte) error {
 	m := f.blobs[i]
 	defer f.watch.Begun(m)()
@@ -201,14 +201,14 @@ func (f *filler) blob(ctx context.Context, i int, buf []byte) error {
 	return nil
 }
 
-// again begins a transfer anew.
+// again restarts a transfer from the first byte.
 func (f *filler) again(t *remote.Transfer) {
 	f.watch.Add(-t.Have)
 	t.Hash.Reset()
 	t.Have = 0
 }
 
-// keep reads what the journal claims of a blob into t.
+// keep reads the claimed bytes of a blob back from the file, and hashes them into t.
 func (f *filler) keep(ctx context.Context, i int, t *remote.Transfer) error {
 	m := f.blobs[i]
 	for want := f.claimed[i]; t.Have < want; {
@@ -226,6 +226,6 @@ func (f *filler) keep(ctx context.Context, i int, t *remote.Transfer) error {
 		t.Have += int64(n)
 		f.watch.Add(int64(n))
 	}
-	f.have[i].Store(t.Have) // not before: what is not read yet stays claimed
+	f.have[i].Store(t.Have) // not earlier: a checkpoint must not shrink the claim
 	return nil
 }

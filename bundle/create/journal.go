@@ -13,21 +13,22 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle/disk"
 )
 
-// journal is OUTPUT.partial.journal: what of OUTPUT.partial is on the disk for
-// certain. It is one JSON document a line, the first a beginning, the others
-// claims, of which the last about a blob counts. A line is written only after
-// the bytes that it claims were synced, so a power cut can lose lines and never
-// makes one untrue. Who holds its lock may write both files.
+// journal is OUTPUT.partial.journal, the record of which bytes of OUTPUT.partial are
+// durable. It contains one JSON document per line: first a beginning, then claims. The
+// last claim about a blob counts. A line is written only after the claimed bytes were
+// synced, so a power cut can lose lines but never makes one untrue. The holder of the
+// journal's lock may write both files.
 type journal struct {
 	path    string
 	f       *os.File
 	release func() error
-	begun   *beginning // of the run that was interrupted, or nil
+	begun   *beginning // of the interrupted run, or nil
 	claims  map[bundle.Digest]claim
 }
 
-// beginning is what decides about the shape of a bundle besides what upstream sends. Nothing
-// in it is signed: anybody who can write to the directory can write it.
+// beginning contains the inputs that determine the layout of a bundle, except upstream's
+// content. Nothing in it gets signed: any user with write access to the directory can
+// write a beginning.
 type beginning struct {
 	APIVersion string        `json:"apiVersion"` // bundle.APIVersion
 	Kind       string        `json:"kind"`       // "CreateJournal"
@@ -36,26 +37,25 @@ type beginning struct {
 	Channel    string        `json:"channel"`
 	Platforms  []string      `json:"platforms"`
 	VolumeSize int64         `json:"volumeSize"`
-	Choice     bundle.Digest `json:"choice"` // of everything else on the command line that decides
+	Choice     bundle.Digest `json:"choice"` // digest of all other options that determine the layout
 }
 
-// continues reports whether a run that begins like b can use what a run that began like
-// other has left.
+// continues reports whether a run that starts with b can use the partial files of a run
+// that started with other.
 func (b beginning) continues(other beginning) bool {
 	return b.Manifest == other.Manifest && b.Program == other.Program && b.Channel == other.Channel &&
 		slices.Equal(b.Platforms, other.Platforms) && b.VolumeSize == other.VolumeSize && b.Choice == other.Choice
 }
 
-// claim says that the first Have bytes of a blob stand at Offset of the bundle.
+// claim records that the first Have bytes of a blob are at Offset of the bundle.
 type claim struct {
 	Blob   bundle.Digest `json:"blob"`
 	Offset int64         `json:"offset"` // bytes
 	Have   int64         `json:"have"`   // bytes
 }
 
-// openJournal takes the right to write OUTPUT.partial, and reads how far an
-// interrupted run came. Errors wrap ErrLocked, bundle.ErrNewer, or are the file
-// system's.
+// openJournal locks OUTPUT.partial for writing, and reads the claims of an interrupted
+// run. Errors wrap ErrLocked, bundle.ErrNewer, disk.ErrNotFile, or are the file system's.
 func openJournal(partial string) (*journal, error) {
 	j := &journal{path: partial + ".journal", claims: map[bundle.Digest]claim{}}
 	f, err := disk.OpenOrCreate(j.path)
@@ -71,8 +71,8 @@ func openJournal(partial string) (*journal, error) {
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	// What was opened may have been another run's, which has finished and removed
-	// it since.
+	// Another run may have finished and removed the opened file before the lock was
+	// taken.
 	if !isAt(f, j.path) {
 		return nil, errors.Join(busy, j.close())
 	}
@@ -82,7 +82,7 @@ func openJournal(partial string) (*journal, error) {
 	return j, nil
 }
 
-// isAt reports whether the open file is the one that the path names.
+// isAt reports whether path still names the open file f.
 func isAt(f *os.File, path string) bool {
 	open, err := f.Stat()
 	if err != nil {
@@ -92,7 +92,7 @@ func isAt(f *os.File, path string) bool {
 	return err == nil && os.SameFile(open, named)
 }
 
-// read takes in every whole line and cuts off what a power cut tore.
+// read reads the complete and valid lines, and truncates the file after them.
 func (j *journal) read() error {
 	lines := bufio.NewReader(j.f)
 	var good int64
@@ -120,8 +120,8 @@ func (j *journal) read() error {
 	return err
 }
 
-// take reports whether a line is one of a journal. The error wraps
-// bundle.ErrNewer: what another program wrote is not cut off.
+// take adds a line to j, and reports whether the line is valid. The error wraps
+// bundle.ErrNewer: the journal of a newer program must not be truncated.
 func (j *journal) take(line []byte) (bool, error) {
 	if j.begun == nil {
 		var b beginning
@@ -146,8 +146,8 @@ func (j *journal) take(line []byte) (bool, error) {
 	return ok, nil
 }
 
-// begin makes the journal that of this run. Claims that hold no longer, because
-// the bundle has another shape now, are dropped before anything is overwritten.
+// begin makes j the journal of this run. Claims that do not fit the layout g are dropped
+// before any blob is overwritten.
 func (j *journal) begin(b beginning, g *bundle.Geometry) error {
 	fits := func(c claim) bool {
 		m, ok := g.Place(c.Blob)
@@ -193,7 +193,7 @@ func appendLine(to *bytes.Buffer, v any) error {
 	return err
 }
 
-// add claims bytes that the caller has synced.
+// add appends claims. The caller must have synced the claimed bytes.
 func (j *journal) add(claims []claim) error {
 	if len(claims) == 0 {
 		return nil
@@ -216,13 +216,13 @@ func (j *journal) add(claims []claim) error {
 	return nil
 }
 
-// forget drops all claims, because what they speak of is not there.
+// forget drops all claims, because the partial files are gone.
 func (j *journal) forget() {
 	j.begun, j.claims = nil, map[bundle.Digest]claim{}
 }
 
-// close gives the lock back and leaves the journal for the next run.
+// close releases the lock and leaves the journal for the next run.
 func (j *journal) close() error { return errors.Join(j.f.Close(), j.release()) }
 
-// remove ends the journal together with the run.
+// remove removes the journal and releases the lock.
 func (j *journal) remove() error { return errors.Join(os.Remove(j.path), j.close()) }

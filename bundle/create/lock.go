@@ -13,7 +13,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/manifests"
 )
 
-// followLock takes over what a lock says, and refuses what contradicts it.
+// followLock sets the options from the lock, and refuses options that contradict it.
 func (j *job) followLock() error {
 	l := j.Lock
 	if l.Manifest != j.Manifest.Digest {
@@ -62,8 +62,8 @@ func (j *job) followLock() error {
 	return nil
 }
 
-// lockedSet returns the values of the lock, and keys that are asked for: these are files of
-// this machine, and what they checked is compared.
+// lockedSet returns the values in the lock, plus the requested keys. Keys are files of
+// this machine and not in the lock; the results of their checks are compared instead.
 func (j *job) lockedSet() (map[string]string, error) {
 	set := map[string]string{}
 	var given []string
@@ -95,14 +95,14 @@ func wordsOrNothing(list []string) string {
 	return words(list)
 }
 
-// clockError is by how much the clocks of two builders may differ.
+// clockError is the tolerated difference between the clocks of two builders.
 const clockError = 24 * time.Hour
 
-// firstRelease is before any lock was made: a clock that is behind it is wrong, and cannot
-// tell what is in the future.
+// firstRelease is earlier than any lock. A clock before firstRelease is wrong, so no lock
+// is compared with it.
 var firstRelease = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
-// words writes a list for people.
+// words joins a list for messages.
 func words(list []string) string {
 	if len(list) == 0 {
 		return "(none)"
@@ -125,8 +125,8 @@ func (j *job) pinned(ref bundle.Reference) *pull.Pin {
 	return nil
 }
 
-// lock returns the lock of what was resolved. If one was given, it is that one,
-// and what was resolved has to agree.
+// lock returns the lock of the resolved content. If the options contain a lock, lock
+// returns that lock, and refuses resolved content that differs from it.
 func (j *job) lock(r *pull.Resolved) (*manifests.Lock, error) {
 	info, s := j.info(), j.selection
 	l := &manifests.Lock{
@@ -191,13 +191,14 @@ func (j *job) lock(r *pull.Resolved) (*manifests.Lock, error) {
 	return j.compare(l)
 }
 
-// compare holds a new lock against the one that was given.
+// compare refuses l if it differs from the lock in the options. It returns the latter, or l if
+// there is none.
 func (j *job) compare(l *manifests.Lock) (*manifests.Lock, error) {
 	if j.Lock == nil {
 		return l, nil
 	}
 	l.Program = j.Lock.Program
-	for i, c := range l.Charts { // what the lock's content passed it has passed, by whichever way it comes now
+	for i, c := range l.Charts { // a check by another source is no difference
 		if i < len(j.Lock.Charts) && j.Lock.Charts[i].Digest == c.Digest && j.Lock.Charts[i].Reference == c.Reference {
 			l.Charts[i].Check = j.Lock.Charts[i].Check
 		}
@@ -248,8 +249,8 @@ func lockedReferrers(i *pull.Image) (list []manifests.LockedReferrer) {
 	return list
 }
 
-// sameTags refuses two references that would be one tag on the site and are not
-// one image, such as app:1 and app:1@sha256:… of last year.
+// sameTags refuses two references that would have one tag on the site but are different
+// images, such as app:1 and an old app:1@sha256:….
 func sameTags(images []*pull.Image) error {
 	seen := map[string]*pull.Image{}
 	for _, i := range images {
@@ -276,7 +277,7 @@ func firstOther(want, got string) string {
 	return "one has more in it than the other"
 }
 
-// total is what an image takes in a bundle, in bytes, if it stands there alone.
+// total returns the size of an image's blobs in a bundle that contains only that image, in bytes.
 func total(i *pull.Image) int64 {
 	seen := map[bundle.Digest]bool{}
 	var sum int64
@@ -293,7 +294,7 @@ func total(i *pull.Image) int64 {
 		}
 		m, err := bundle.ParseManifest(d, data)
 		if err != nil {
-			return // what cannot be read is refused elsewhere
+			return // refused elsewhere
 		}
 		for _, c := range m.Children() {
 			add(c)
@@ -308,8 +309,9 @@ func total(i *pull.Image) int64 {
 	return sum
 }
 
-// sourceName is a source as a lock says it: a file of the author's by its name
-// alone, since nobody else has the directory. What it gave is pinned anyway.
+// sourceName returns a source in the form for the lock. A local file is reduced to its
+// base name, because its directory exists only on the author's machine. The content is
+// pinned by digest anyway.
 func sourceName(s string) string {
 	if strings.Contains(s, "://") {
 		return pull.PlainSource(s)

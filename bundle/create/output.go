@@ -14,19 +14,19 @@ import (
 	"github.com/oob-bundle/oob-bundle/manifests"
 )
 
-// output is a bundle that is being written: OUTPUT.partial, or its volumes
+// output is the bundle during writing: OUTPUT.partial, or its volumes
 // OUTPUT.partial.001 and so on, with the journal beside it.
 type output struct {
-	path    string // without a volume's number
+	path    string // without volume number
 	partial string
-	each    int64 // bytes of a volume; 0 means one file
-	beside  int64 // bytes that go beside it
+	each    int64 // volume size in bytes; 0 means one file
+	beside  int64 // size of the files beside the bundle, bytes
 	journal *journal
-	before  bundle.Digest // identity of the bundle that is replaced, or ""
+	before  bundle.Digest // identity of the replaced bundle, or ""
 	file    *bundle.File  // nil until the size is known
 }
 
-// first returns the path by which the finished bundle is opened.
+// first returns the path to open the finished bundle by.
 func (o *output) first() string {
 	if o.each > 0 {
 		return bundle.VolumeName(o.path, 1)
@@ -34,17 +34,18 @@ func (o *output) first() string {
 	return o.path
 }
 
-// intake is the directory of what had to be fetched to be looked into.
+// intake returns the directory for downloads that must be inspected.
 func (o *output) intake() string { return o.partial + ".d" }
 
-// took reports whether something stands there that need not be fetched again.
+// took reports whether the intake directory contains a complete download.
 func (o *output) took() bool {
 	list, err := os.ReadDir(o.intake())
 	return err == nil && slices.ContainsFunc(list, func(e os.DirEntry) bool { return !strings.HasSuffix(e.Name(), ".new") })
 }
 
-// openOutput takes the right to write, before anything else is done. Errors wrap
-// ErrLocked, manifests.ErrInvalid, or are the file system's.
+// openOutput checks the place of the output and locks it, before anything is fetched.
+// Errors wrap ErrLocked, manifests.ErrInvalid, bundle.ErrNewer, disk.ErrNotFile, or are
+// the file system's.
 func openOutput(path string, each int64) (*output, error) {
 	o := &output{path: path, partial: path + ".partial", each: each}
 	var err error
@@ -61,7 +62,7 @@ func openOutput(path string, each int64) (*output, error) {
 		o.journal.forget()
 	}
 	if err := errors.Join(o.checkParts(), o.checkLock()); err != nil {
-		if len(o.leftovers()) > 0 { // what an interrupted run has is not given up for it
+		if len(o.leftovers()) > 0 { // keep the files of an interrupted run
 			return nil, errors.Join(err, o.journal.close())
 		}
 		return nil, errors.Join(err, o.journal.remove())
@@ -69,10 +70,11 @@ func openOutput(path string, each int64) (*output, error) {
 	return o, nil
 }
 
-// refusePlanted refuses to go on with what another user has put beside the output: files
-// that were fetched are used as they are, and a directory may be a link. The owner is
-// compared with that of a new directory, because some file systems give every file to the
-// one who mounted them. The error wraps manifests.ErrInvalid, or is the file system's.
+// refusePlanted refuses leftovers beside the output that another user may have planted:
+// earlier downloads are used as they are, and a directory may be a link. The owner is
+// compared with the owner of a new directory, because on some file systems every file
+// belongs to the user who mounted it. The error wraps manifests.ErrInvalid, or is the
+// file system's.
 func (o *output) refusePlanted() (err error) {
 	names := append(o.leftovers(), o.partial+".journal", o.intake())
 	names = slices.DeleteFunc(names, func(name string) bool {
@@ -110,8 +112,8 @@ func (o *output) refusePlanted() (err error) {
 	return nil
 }
 
-// checkPlace refuses to replace what is not a bundle, before anything is fetched. It
-// returns the identity of the bundle that is there, or "".
+// checkPlace refuses a path that names anything but a bundle, before anything is
+// fetched. It returns the identity of the bundle at path, or "" if there is none.
 func checkPlace(path string) (bundle.Digest, error) {
 	fi, err := os.Stat(filepath.Dir(path))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -148,8 +150,8 @@ func checkPlace(path string) (bundle.Digest, error) {
 	return head.Identity(), f.Close()
 }
 
-// otherForm returns what is there of the same name in the other form, one file or volumes,
-// or "". What is written beside a bundle has one name for both.
+// otherForm returns the path of an existing bundle of the same name in the other form
+// (one file or volumes), or "". Both forms share the names of the files beside them.
 func (o *output) otherForm() string {
 	other := bundle.VolumeName(o.path, 1)
 	if o.each > 0 {
@@ -161,7 +163,7 @@ func (o *output) otherForm() string {
 	return other
 }
 
-// checkLock refuses to replace a lock that is none.
+// checkLock refuses to replace a file that has the name of the lock but is no lock.
 func (o *output) checkLock() error {
 	if _, err := manifests.ReadLock(LockFile(o.path)); errors.Is(err, manifests.ErrInvalid) {
 		return fmt.Errorf("%w: %s is there and is no lock; move it away, or choose another name with -o", manifests.ErrInvalid, LockFile(o.path))
@@ -169,7 +171,7 @@ func (o *output) checkLock() error {
 	return nil
 }
 
-// parts returns the numbers of the volumes that are at a place, in order.
+// parts returns the numbers of the existing volumes of path, in order.
 func parts(path string) (list []int) {
 	for n := 1; n <= bundle.MaxVolumes; n++ {
 		if _, err := os.Lstat(bundle.VolumeName(path, n)); err == nil {
@@ -179,9 +181,9 @@ func parts(path string) (list []int) {
 	return list
 }
 
-// checkParts refuses to replace volumes, or to stand among them, that are not those of
-// the bundle that is replaced: with a gap before them, unless an interrupted run of this
-// one has made that.
+// checkParts refuses to write among volumes that do not belong to the replaced bundle:
+// those after a gap in the numbers, unless an interrupted run of this bundle has made
+// the gap.
 func (o *output) checkParts() error {
 	if o.each == 0 || o.journal.begun != nil {
 		return nil
@@ -197,7 +199,7 @@ func (o *output) checkParts() error {
 	return nil
 }
 
-// leftovers returns the partial files that are there.
+// leftovers returns the paths of the existing partial files.
 func (o *output) leftovers() []string {
 	var list []string
 	if _, err := os.Lstat(o.partial); err == nil {
@@ -209,8 +211,9 @@ func (o *output) leftovers() []string {
 	return list
 }
 
-// begin makes the partial file as large as the bundle will be, if the disk has
-// the room. Errors wrap disk.ErrSpace, or are the file system's.
+// begin creates the partial file in the size of the bundle, if the disk has enough
+// space. Errors wrap disk.ErrSpace, manifests.ErrInvalid if there would be too many
+// volumes, or are the file system's.
 func (o *output) begin(b beginning, g *bundle.Geometry) error {
 	if o.each > 0 && (g.Size+o.each-1)/o.each > bundle.MaxVolumes {
 		return fmt.Errorf(
@@ -219,14 +222,14 @@ func (o *output) begin(b beginning, g *bundle.Geometry) error {
 		)
 	}
 	if was := o.journal.begun; was != nil && was.VolumeSize != o.each {
-		for _, name := range o.leftovers() { // of another shape
+		for _, name := range o.leftovers() { // of another volume size
 			if err := os.Remove(name); err != nil {
 				return err
 			}
 		}
 		o.journal.forget()
 	}
-	if o.each > 0 { // it may have become smaller
+	if o.each > 0 { // the bundle may be smaller than before
 		for _, n := range parts(o.partial) {
 			if int64(n-1)*o.each < g.Size {
 				continue
@@ -247,7 +250,7 @@ func (o *output) begin(b beginning, g *bundle.Geometry) error {
 	return err
 }
 
-// checkRoom compares what is missing of the bundle with what is free.
+// checkRoom compares the missing bytes and files with the free space.
 func (o *output) checkRoom(g *bundle.Geometry) error {
 	missing, files := g.Size, int64(1)
 	largest := g.Size
@@ -263,13 +266,13 @@ func (o *output) checkRoom(g *bundle.Geometry) error {
 		missing -= have
 		files--
 	}
-	const more = 8 // lock, record and what goes along, and one while it is written
+	const more = 8 // lock, record, kit, and one temporary file
 	return disk.Need(filepath.Dir(o.partial), missing+o.beside, max(files, 0)+more, largest)
 }
 
-// place syncs the finished file, and gives it its name, or its volumes theirs,
-// which it returns. Of those the first comes last: while it is missing nobody
-// takes the others for a bundle.
+// place syncs the finished file and renames it to its final name, or its volumes to
+// theirs, and returns the names of the volumes. The first volume is renamed last: without
+// it, the others are not taken for a bundle.
 func (o *output) place() (volumes []string, err error) {
 	if err := o.file.Sync(); err != nil {
 		return nil, err
@@ -298,8 +301,8 @@ func (o *output) place() (volumes []string, err error) {
 	return volumes, errors.Join(disk.SyncDir(filepath.Dir(o.path)), os.RemoveAll(o.intake()), o.journal.remove())
 }
 
-// removeOld takes away an earlier bundle's volumes, the first one last: by that it is
-// known for one as long as anything of it is there.
+// removeOld removes an earlier bundle's volumes, the first one last, so that remaining
+// volumes can be recognized as that bundle's until all are gone.
 func (o *output) removeOld() error {
 	for _, n := range slices.Backward(parts(o.path)) {
 		if err := os.Remove(bundle.VolumeName(o.path, n)); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -309,8 +312,8 @@ func (o *output) removeOld() error {
 	return nil
 }
 
-// abandon ends a run that did not finish. What it has stays for the next one, if
-// there is anything.
+// abandon ends a run that did not finish. It keeps claimed bytes and complete downloads
+// for the next run. Without any, it removes the files of this run.
 func (o *output) abandon() error {
 	var err error
 	if o.file != nil {

@@ -50,9 +50,9 @@ type (
 	}
 )
 
-// provenanceOf says how a bundle came to be: a pure function of its lock. Its
-// subjects are what the bundle carries; the bundle itself cannot be, since the
-// statement is a part of it.
+// provenanceOf returns the provenance of a bundle. The result depends only on the lock.
+// Its subjects are the contents of the bundle. The bundle itself cannot be a subject,
+// because it contains the statement.
 func provenanceOf(l *manifests.Lock) ([]byte, error) {
 	var all []resource
 	add := func(name, uri string, d bundle.Digest) {
@@ -102,7 +102,7 @@ func provenanceOf(l *manifests.Lock) ([]byte, error) {
 	})
 }
 
-// uri returns a source if it is a URL.
+// uri returns source if it is a URL, or "".
 func uri(source string) string {
 	if strings.Contains(source, "://") {
 		return source

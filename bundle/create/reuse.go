@@ -11,15 +11,16 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle/remote"
 )
 
-// reusable is an earlier bundle whose blobs need not be fetched. Nobody has to
-// trust it: what is taken has the digest that this bundle asks for.
+// reusable is an earlier bundle from which blobs are copied instead of fetched. The
+// bundle need not be trusted: only blobs with the expected digest are used.
 type reusable struct {
 	file *bundle.File
 	*bundle.Reader
 }
 
-// openReusable opens the bundles of --reuse. Errors are those of bundle.OpenFile
-// and bundle.NewReader.
+// openReusable opens the bundles of --reuse. The caller must close the returned bundles,
+// also after an error. Errors are those of bundle.OpenFile, bundle.ReadHead and
+// bundle.NewReader.
 func openReusable(paths []string) (list []*reusable, err error) {
 	for _, path := range paths {
 		f, err := bundle.OpenFile(path, os.O_RDONLY)
@@ -39,15 +40,15 @@ func openReusable(paths []string) (list []*reusable, err error) {
 	return list, nil
 }
 
-// unreadable reports whether it is an earlier bundle that could not be read when a copy
-// failed, and not the new one that could not be written.
+// unreadable reports whether r cannot be read at the given offset. After a failed copy,
+// this tells an unreadable earlier bundle from a new one that cannot be written.
 func unreadable(r io.ReaderAt, at int64, buf []byte) bool {
 	_, err := r.ReadAt(buf, at)
 	return err != nil && !errors.Is(err, io.EOF)
 }
 
-// fromReuse copies a blob out of an earlier bundle. One that is damaged there, or that
-// the medium does not give, is told of, and fetched after all.
+// fromReuse copies a blob from an earlier bundle, and reports whether it did. If the blob
+// is damaged or unreadable there, fromReuse warns and the blob is fetched instead.
 func (f *filler) fromReuse(ctx context.Context, i int, t *remote.Transfer) (bool, error) {
 	m := f.blobs[i]
 	for _, r := range f.reuse {
@@ -55,7 +56,7 @@ func (f *filler) fromReuse(ctx context.Context, i int, t *remote.Transfer) (bool
 		if !ok || old.Size != m.Size {
 			continue
 		}
-		f.again(t) // what an interrupted run has of it is not worth a doubt
+		f.again(t) // discard the bytes of an interrupted run; the earlier bundle has all
 		for t.Have < m.Size {
 			if ctx.Err() != nil {
 				return false, context.Cause(ctx)

@@ -12,10 +12,9 @@ import (
 	"github.com/oob-bundle/oob-bundle/manifests"
 )
 
-// sbomOf lists what is in a bundle as a CycloneDX 1.6 document: images, charts,
-// plugins and files with their digest and where they are from. It is a pure
-// function of the lock: it has neither a time nor a serial number of its own,
-// which the specification leaves free.
+// sbomOf returns the SBOM of a bundle as a CycloneDX 1.6 document: images, charts,
+// plugins and files with digest and source. The result depends only on the lock: it has
+// no time and no serial number, which are optional in the specification.
 func sbomOf(l *manifests.Lock) ([]byte, error) {
 	doc := cdx.NewBOM()
 	doc.Metadata = &cdx.Metadata{
@@ -54,7 +53,7 @@ func sbomOf(l *manifests.Lock) ([]byte, error) {
 		list = append(list, c)
 	}
 	for n := range list {
-		list[n].BOMRef = fmt.Sprintf("%d-%s", n+1, list[n].Name) // every reference is one of its own
+		list[n].BOMRef = fmt.Sprintf("%d-%s", n+1, list[n].Name) // bom-ref must be unique
 	}
 	doc.Components = &list
 	var buf bytes.Buffer
@@ -74,7 +73,7 @@ func sourceQualifiers(source string, d bundle.Digest) packageurl.Qualifiers {
 	return packageurl.QualifiersFromMap(q)
 }
 
-// imageComponent describes an image; its purl is that of the OCI type
+// imageComponent returns the component of an image, with a purl of the OCI type
 // (package-url/purl-spec, types/oci).
 func imageComponent(ref bundle.Reference, i manifests.LockedImage) cdx.Component {
 	name := ref.Name[strings.LastIndexByte(ref.Name, '/')+1:]
@@ -103,8 +102,8 @@ func imageComponent(ref bundle.Reference, i manifests.LockedImage) cdx.Component
 	return c
 }
 
-// component describes anything; size is in bytes, 0 if it is not that of the
-// content.
+// component returns a component. size is the size of the content in bytes; 0 means
+// unknown.
 func component(
 	kind cdx.ComponentType, name, version, purl string, d bundle.Digest, source string, size int64, checks []string,
 ) cdx.Component {
