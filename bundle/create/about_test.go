@@ -13,8 +13,8 @@ import (
 	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 )
 
-// TestAbout: a bundle lists its content and says how it came to be; both name
-// everything by digest and say nothing about when.
+// TestAbout checks the SBOM and the provenance of a bundle: both name all content by
+// digest and contain no time.
 func TestAbout(t *testing.T) {
 	archive := world.PluginFacts("com.example.demo", "1.2.3").Archive()
 	chart := world.Chart("acme", "0.1.0")
@@ -46,7 +46,7 @@ func TestAbout(t *testing.T) {
 	if doc.SerialNumber != "" || doc.Metadata.Timestamp != "" {
 		t.Error("it says when it was made")
 	}
-	want := map[string]string{ // hash → the beginning of its purl
+	want := map[string]string{ // hash → prefix of the purl
 		d.Images[0].Digest.Hex():           "pkg:oci/app@sha256:" + d.Images[0].Digest.Hex() + "?repository_url=",
 		hexOf(archive):                     "pkg:generic/mattermost-plugin/com.example.demo@1.2.3?checksum=sha256",
 		hexOf(chart):                       "pkg:helm/acme@0.1.0?repository_url=",
@@ -79,7 +79,7 @@ func TestAbout(t *testing.T) {
 		statement.Subject[0].Digest["sha256"] != d.Images[0].Digest.Hex() {
 		t.Errorf("%s", data)
 	}
-	// The same from the lock alone, later and to another place.
+	// The lock must give the same bundle again, at another path.
 	o.Lock, o.Output = r.Lock, o.Output+".again"
 	again, err := create.Run(t.Context(), o)
 	if err != nil {

@@ -21,8 +21,8 @@ import (
 	"github.com/oob-bundle/oob-bundle/manifests"
 )
 
-// TestInterruptedTwice ends a second run while it reads again what the first one had:
-// the journal still claims all of that.
+// TestInterruptedTwice interrupts a second run while it reads back the bytes of the
+// first one. The journal must still claim all of them.
 func TestInterruptedTwice(t *testing.T) {
 	var m meter
 	up := world.NewRegistry(t, m.wrap)
@@ -37,7 +37,7 @@ func TestInterruptedTwice(t *testing.T) {
 	stop := errors.New("enough")
 	o.Resolved = func(*bundle.Geometry, *manifests.Lock) bundle.Watch {
 		return bundle.Watch{Bytes: func(int64) {
-			time.Sleep(500 * time.Millisecond) // some checkpoints
+			time.Sleep(500 * time.Millisecond) // enough for some checkpoints
 			cancel(stop)
 		}}
 	}
@@ -51,8 +51,8 @@ func TestInterruptedTwice(t *testing.T) {
 	world.Create(t, o)
 }
 
-// TestOtherVolumes: nothing is replaced that is no volume of the bundle that is
-// replaced, and of that bundle nothing stays.
+// TestOtherVolumes checks that only volumes of the replaced bundle are replaced, and that
+// no volume of that bundle remains.
 func TestOtherVolumes(t *testing.T) {
 	up := world.NewRegistry(t, nil)
 	options := func(size int64) create.Options {
@@ -110,14 +110,14 @@ func TestOtherVolumes(t *testing.T) {
 	if left, err := filepath.Glob(o.Output + ".[0-9][0-9][0-9]"); err != nil || len(left) != 2 {
 		t.Errorf("volumes: %v, %v", left, err)
 	}
-	// As a run leaves it that was killed while it took the old ones away.
+	// The state after a run that was killed while it removed the old volumes.
 	if err := os.Remove(bundle.VolumeName(o.Output, 2)); err != nil {
 		t.Fatal(err)
 	}
 	world.Create(t, o)
 }
 
-// TestSmallerInVolumes: what was begun was larger.
+// TestSmallerInVolumes checks that surplus volumes of an interrupted, larger run are removed.
 func TestSmallerInVolumes(t *testing.T) {
 	var m meter
 	up := world.NewRegistry(t, m.wrap)
@@ -135,8 +135,8 @@ func TestSmallerInVolumes(t *testing.T) {
 	}
 }
 
-// TestOneVersion: where nobody knows what a file should be, it is at least one file, and
-// not the beginning of one and the end of another.
+// TestOneVersion checks that a download without a known digest contains one version of
+// the file, not the start of one version and the end of another.
 func TestOneVersion(t *testing.T) {
 	const size = 2 << 20
 	one, two := bytes.Repeat([]byte("1"), size), bytes.Repeat([]byte("2"), size)
@@ -156,7 +156,7 @@ func TestOneVersion(t *testing.T) {
 					w.Header().Set("ETag", version)
 				}
 				switch s.asked["/x"].Load() {
-				case 2: // after that for its size
+				case 2: // the first request asks for the size
 					w.Header().Set("Content-Length", fmt.Sprint(size))
 					_, _ = w.Write(one[:size/2])
 					panic(http.ErrAbortHandler)
@@ -175,7 +175,7 @@ func TestOneVersion(t *testing.T) {
 	}
 }
 
-// TestSignedURL: what lets one download a file is nobody's business on the other side.
+// TestSignedURL checks that the secret part of a URL is neither in the bundle nor in the lock.
 func TestSignedURL(t *testing.T) {
 	const secret = "bm90LWZvci1vdGhlcnM"
 	s := newWeb(t, map[string][]byte{"/x": []byte("content")})
@@ -189,7 +189,8 @@ func TestSignedURL(t *testing.T) {
 	}
 }
 
-// TestSignedURLStays: nor is it told to another host, or in messages.
+// TestSignedURLStays checks that the secret part of a URL is not sent to another host, and
+// not in messages.
 func TestSignedURLStays(t *testing.T) {
 	const secret = "bm90LWZvci1vdGhlcnM"
 	var seen bytes.Buffer
@@ -225,8 +226,8 @@ func TestSignedURLStays(t *testing.T) {
 	}
 }
 
-// TestLockThenWithout: what a run with a lock began has the lock's place in its channel,
-// and one without goes on with its bytes alone.
+// TestLockThenWithout checks that a run without a lock resumes only the bytes of a run
+// with a lock, and not the lock's sequence.
 func TestLockThenWithout(t *testing.T) {
 	var m meter
 	up := world.NewRegistry(t, m.wrap)
@@ -252,7 +253,7 @@ func TestLockThenWithout(t *testing.T) {
 	}
 }
 
-// TestWrongFromUpstream: what upstream sends is upstream's, and damages no bundle.
+// TestWrongFromUpstream checks that wrong content from upstream is reported as ErrRegistry.
 func TestWrongFromUpstream(t *testing.T) {
 	s := newWeb(t, map[string][]byte{"/p.tar.gz": []byte("no archive")})
 	for _, sha := range []string{hexOf([]byte("other")), hexOf([]byte("no archive"))} {
@@ -263,8 +264,9 @@ func TestWrongFromUpstream(t *testing.T) {
 	}
 }
 
-// TestOtherForm: one file and volumes of one name share a lock and a record, which is said;
-// and what is no lock is not replaced by one, nor is an interrupted run given up for that.
+// TestOtherForm checks the warning about a bundle of the same name in the other form, one
+// file or volumes: both share lock and record. It also checks that a file that is no lock
+// is not replaced, and that the files of an interrupted run are kept then.
 func TestOtherForm(t *testing.T) {
 	up := world.NewRegistry(t, nil)
 	o := world.Options(

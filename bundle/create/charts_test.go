@@ -23,7 +23,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/manifests"
 )
 
-// chartArtifact is a chart in a registry, with a layer of any type.
+// chartArtifact returns a chart for a registry, with a layer of the given type.
 func chartArtifact(t *testing.T, archive []byte, layerType types.MediaType) v1.Image {
 	t.Helper()
 	img := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), "application/vnd.cncf.helm.config.v1+json")
@@ -36,7 +36,7 @@ func chartArtifact(t *testing.T, archive []byte, layerType types.MediaType) v1.I
 
 const chartLayer = "application/vnd.cncf.helm.chart.content.v1.tar+gzip"
 
-// TestChartLedToRegistry: the index of a repository on the web leads to a registry.
+// TestChartLedToRegistry checks charts whose repository index refers to a registry.
 func TestChartLedToRegistry(t *testing.T) {
 	archive := world.Chart("acme", "1.2.3+b")
 	other := world.Chart("acme", "1.2.3+b", "docker.io/library/x:1")
@@ -105,13 +105,13 @@ func TestChartLedToRegistry(t *testing.T) {
 	}
 }
 
-// TestOldChartLayers: what Helm pulls is carried, whichever version pushed it.
+// TestOldChartLayers checks that create accepts the chart layer types that Helm pulls.
 func TestOldChartLayers(t *testing.T) {
 	archive := world.Chart("acme", "1.2.3")
 	for layer, ok := range map[types.MediaType]bool{
 		chartLayer:             true,
 		"application/tar+gzip": true, // Helm before 3.7
-		"application/vnd.cncf.helm.chart.content.layer.v1+tar": false, // which no Helm 3 or 4 pulls
+		"application/vnd.cncf.helm.chart.content.layer.v1+tar": false, // pulled by no Helm 3 or 4
 	} {
 		up := world.NewRegistry(t, nil)
 		ref := up.Push(t, "charts/acme:1.2.3", chartArtifact(t, archive, layer))
@@ -135,7 +135,7 @@ func TestOldChartLayers(t *testing.T) {
 	}
 }
 
-// chartOf packs a chart of these files.
+// chartOf packs a chart; files alternates between names and contents.
 func chartOf(t *testing.T, files ...string) []byte {
 	t.Helper()
 	var b bytes.Buffer
@@ -156,8 +156,8 @@ func chartOf(t *testing.T, files ...string) []byte {
 	return b.Bytes()
 }
 
-// TestMissingDependencies: Helm refuses a chart without what it depends on, and create
-// does, too.
+// TestMissingDependencies checks that create refuses a chart without its dependencies, as
+// Helm does.
 func TestMissingDependencies(t *testing.T) {
 	const v1, v2 = "apiVersion: v1\nname: acme\nversion: 1.0.0\n", "apiVersion: v2\nname: acme\nversion: 1.0.0\n"
 	const needs = "dependencies:\n- {name: db, version: ~1.2, repository: \"https://charts.example.com\"}\n- {name: mq, " +
@@ -235,11 +235,11 @@ func TestMissingDependencies(t *testing.T) {
 	}
 }
 
-// encodedWeb serves pages with codings that were not asked for.
+// encodedWeb serves pages with content codings that the client did not ask for.
 type encodedWeb struct {
-	coding string // header
-	encode bool   // the body, too
-	length bool   // it is stated
+	coding string // Content-Encoding header
+	encode bool   // whether the body is encoded, too
+	length bool   // whether Content-Length is sent
 }
 
 func (e *encodedWeb) wrap(s *web) func(http.ResponseWriter, *http.Request) http.ResponseWriter {
@@ -259,8 +259,9 @@ func (e *encodedWeb) wrap(s *web) func(http.ResponseWriter, *http.Request) http.
 	}
 }
 
-// TestContentCodings: a known digest decides between the bytes as sent and the decoded
-// ones. Without one the file is what was sent. Documents are decoded.
+// TestContentCodings checks content codings. A known digest decides between the bytes as
+// sent and the decoded bytes. Without a digest, a file is the bytes as sent. Documents
+// are decoded.
 func TestContentCodings(t *testing.T) {
 	chart, plugin := world.Chart("acme", "1.0.0"), world.PluginFacts("com.example.demo", "1.2.3").Archive()
 	text := bytes.Repeat([]byte("a file of text\n"), 5000)
@@ -293,7 +294,7 @@ func TestContentCodings(t *testing.T) {
 		t.Run(fmt.Sprintf("%s, encoded %v, length %v", test.coding, test.encode, test.length), func(t *testing.T) {
 			e.coding, e.encode, e.length = test.coding, test.encode, test.length
 			body := all
-			if test.coding == "br" { // the index is a document
+			if test.coding == "br" { // the index is a document, and br cannot be decoded
 				_, after, _ := strings.Cut(body, "    plugins")
 				body = "    plugins" + after
 			}

@@ -27,7 +27,7 @@ func file(text string) world.File {
 	return world.File{Name: "app", Mode: 0o755, Data: []byte(text)}
 }
 
-// read opens a bundle that this test trusts.
+// read reads a bundle without verification.
 func read(t *testing.T, path string) (*bundle.Reader, *bundle.Deployment, []byte) {
 	t.Helper()
 	data, err := os.ReadFile(path)
@@ -49,8 +49,8 @@ func read(t *testing.T, path string) (*bundle.Reader, *bundle.Deployment, []byte
 	return r, d, data
 }
 
-// TestSameLockSameBytes writes a bundle from a lock, later, when upstream's tag
-// has moved on, and expects the same bytes outside the slot.
+// TestSameLockSameBytes creates a bundle from a lock after upstream's tag has moved. The
+// bytes outside the slot must be the same.
 func TestSameLockSameBytes(t *testing.T) {
 	up, key := world.NewRegistry(t, nil), world.NewKey(t)
 	one := world.Image("linux/amd64", world.Layer(file("one")))
@@ -120,8 +120,8 @@ func TestLockThatDoesNotFit(t *testing.T) {
 	}
 }
 
-// TestWhatIsCarried checks each kind of content for what the root and the
-// deployment document say of it.
+// TestWhatIsCarried checks the entries in the root and in the deployment document for
+// each kind of image.
 func TestWhatIsCarried(t *testing.T) {
 	up, key := world.NewRegistry(t, nil), world.NewKey(t)
 	amd := world.Image("linux/amd64", world.Layer(file("amd64")))
@@ -180,13 +180,14 @@ func TestWhatIsCarried(t *testing.T) {
 	if diff := cmp.Diff(want, tags); diff != "" {
 		t.Errorf("load list: %s", diff)
 	}
-	// The slot, the frame of the tar, and a header with padding for each blob.
+	// Allowed: the slot, the tar frame, and a header with padding for each blob.
 	if over := int64(len(data)) - r.PayloadSize(); over > 72<<10+1024*int64(len(r.Blobs())) {
 		t.Errorf("%d bytes more than the payload", over)
 	}
 }
 
-// TestPlatforms carries both platforms of three, and refuses what is not there.
+// TestPlatforms checks that two of three platforms are carried, and that a missing platform
+// is refused.
 func TestPlatforms(t *testing.T) {
 	up, key := world.NewRegistry(t, nil), world.NewKey(t)
 	image := func(p string) string {
@@ -227,13 +228,14 @@ func TestPlatforms(t *testing.T) {
 	}
 }
 
-// TestOneNameTwoImages: two references must not fight for one tag on the site.
+// TestOneNameTwoImages checks that create refuses two references that would give one tag on
+// the site to different images.
 func TestOneNameTwoImages(t *testing.T) {
 	up, key := world.NewRegistry(t, nil), world.NewKey(t)
 	ref := up.Push(t, "team/app:1", world.Image("linux/amd64", world.Layer(file("old"))))
 	pinned := ref + "@" + world.Digest(t, ref)
 	o := world.Options(t, world.Manifest(t, "demo", ref, pinned), key, up)
-	world.Create(t, o) // they agree
+	world.Create(t, o) // both name one image
 	up.Push(t, "team/app:1", world.Image("linux/amd64", world.Layer(file("new"))))
 	o = world.Options(t, world.Manifest(t, "demo", ref, pinned), key, up)
 	if _, err := create.Run(t.Context(), o); !errors.Is(err, manifests.ErrInvalid) || !strings.Contains(err.Error(), "one name") {
@@ -241,7 +243,7 @@ func TestOneNameTwoImages(t *testing.T) {
 	}
 }
 
-// TestSharedLayers: a layer of two images is fetched once and stands once.
+// TestSharedLayers checks that a layer of two images is fetched and stored once.
 func TestSharedLayers(t *testing.T) {
 	var gets atomic.Int64
 	base := world.Layer(file("shared"))
@@ -268,7 +270,7 @@ func TestSharedLayers(t *testing.T) {
 	}
 }
 
-// TestMirror fetches from elsewhere; the name stays upstream's.
+// TestMirror checks that an image from a mirror keeps upstream's name.
 func TestMirror(t *testing.T) {
 	up, key := world.NewRegistry(t, nil), world.NewKey(t)
 	up.Push(t, "hub/library/nginx:1", world.Image("linux/amd64", world.Layer(file("n"))))
@@ -282,8 +284,8 @@ func TestMirror(t *testing.T) {
 
 var droppingSize = flag.Int64("dropping", 20_000_000, "size of the blob that a registry drops every few megabytes of, bytes")
 
-// TestDroppedConnections: a registry that ends every connection after some
-// bytes is enough, and nothing is fetched twice.
+// TestDroppedConnections checks that create succeeds although the registry ends every
+// connection after some bytes, and that no byte range is fetched twice.
 func TestDroppedConnections(t *testing.T) {
 	var sent atomic.Int64
 	each := max(*droppingSize/250, 100_000)
@@ -304,7 +306,7 @@ func TestDroppedConnections(t *testing.T) {
 	}
 }
 
-// TestTwoAtOnce: the second run on the same file says so.
+// TestTwoAtOnce checks that a second run on the same output returns ErrLocked.
 func TestTwoAtOnce(t *testing.T) {
 	hold, held := make(chan struct{}), make(chan struct{})
 	var once atomic.Bool

@@ -13,7 +13,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/internal/testkit/seeds"
 )
 
-// TestSeeds counts what the fuzz target begins with, and what becomes of it.
+// TestSeeds checks the number of seeds of the fuzz target, and which of them are accepted.
 func TestSeeds(t *testing.T) {
 	seeds.Targets(t, "FuzzJournal")
 	seeds.Count(t, "FuzzJournal", journalSeeds(), 7, 10, 0, fuzzJournal(t.TempDir()))
@@ -60,8 +60,8 @@ func journalSeeds() seeds.Of[[]byte] {
 	}
 }
 
-// FuzzJournal: of a journal what is whole and sound from the beginning is taken and
-// the rest cut off, so that reading it again, and going on with it, says the same.
+// FuzzJournal checks that the complete and valid lines at the start of a journal are read
+// and the rest is cut off, and that a second read and a resumed run give the same result.
 func FuzzJournal(f *testing.F) {
 	for _, s := range journalSeeds().All() {
 		f.Add(s)
@@ -111,7 +111,7 @@ func fuzzJournal(dir string) func(t *testing.T, data []byte) bool {
 	}
 }
 
-// readJournal opens the journal of a partial bundle and returns what is left in the file.
+// readJournal opens the journal of a partial bundle and returns the remaining file content.
 func readJournal(t *testing.T, partial string) (*journal, []byte, error) {
 	t.Helper()
 	j, err := openJournal(partial)
@@ -125,12 +125,12 @@ func readJournal(t *testing.T, partial string) (*journal, []byte, error) {
 	return j, data, nil
 }
 
-// claimed returns what encoding/json says of the claims in a journal.
+// claimed returns the claims in a journal as encoding/json parses them.
 func claimed(t *testing.T, data []byte) map[bundle.Digest]claim {
 	t.Helper()
 	want := map[bundle.Digest]claim{}
 	for i, line := range bytes.Split(bytes.TrimSuffix(data, []byte("\n")), []byte("\n")) {
-		if i == 0 { // the beginning
+		if i == 0 { // the first line is the beginning
 			continue
 		}
 		var c claim
@@ -142,8 +142,8 @@ func claimed(t *testing.T, data []byte) map[bundle.Digest]claim {
 	return want
 }
 
-// goOn begins a run that goes on with the journal, of a bundle that has no blob of
-// its claims: none may survive.
+// goOn resumes the journal for a bundle without any of the claimed blobs: no claim may
+// remain.
 func goOn(t *testing.T, j *journal) {
 	t.Helper()
 	b := journalBeginning
@@ -167,7 +167,7 @@ func goOn(t *testing.T, j *journal) {
 	}
 }
 
-// TestNewerJournal: what a newer program wrote is neither read nor cut off.
+// TestNewerJournal checks that a newer program's journal is neither read nor truncated.
 func TestNewerJournal(t *testing.T) {
 	partial := filepath.Join(t.TempDir(), "b.partial")
 	for _, text := range []string{

@@ -14,7 +14,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/manifests"
 )
 
-// packed returns a .tar.gz of empty files; a name that ends in a slash is a directory.
+// packed returns a .tar.gz of empty files; a name with a trailing slash is a directory.
 func packed(t *testing.T, names ...string) []byte {
 	t.Helper()
 	var b bytes.Buffer
@@ -35,8 +35,8 @@ func packed(t *testing.T, names ...string) []byte {
 	return b.Bytes()
 }
 
-// TestHostFiles: what no host could lay out is refused before anything is signed, also if
-// it comes from a URL whose content is known.
+// TestHostFiles checks that create refuses files that a host could not install, also
+// files from a URL with a pinned digest.
 func TestHostFiles(t *testing.T) {
 	archive := func(path, name string) string {
 		return fmt.Sprintf(

@@ -25,13 +25,13 @@ import (
 	"github.com/oob-bundle/oob-bundle/manifests"
 )
 
-// web is a server of files that a test may make misbehave.
+// web is a file server whose answers a test can change.
 type web struct {
 	*httptest.Server
 	pages map[string][]byte
 	asked map[string]*atomic.Int64
 	sent  atomic.Int64
-	wrap  func(w http.ResponseWriter, r *http.Request) http.ResponseWriter // nil does nothing
+	wrap  func(w http.ResponseWriter, r *http.Request) http.ResponseWriter // nil changes nothing; a nil result ends the request
 }
 
 func newWeb(t *testing.T, pages map[string][]byte) *web {
@@ -59,7 +59,7 @@ func newWeb(t *testing.T, pages map[string][]byte) *web {
 
 func (s *web) host() string { return strings.TrimPrefix(s.URL, "http://") }
 
-// intake returns the options of a manifest with the given body of a component.
+// intake returns options with a manifest of one component with the given body.
 func intake(t *testing.T, s *web, component string) create.Options {
 	t.Helper()
 	dir := t.TempDir()
@@ -82,13 +82,13 @@ func intake(t *testing.T, s *web, component string) create.Options {
 
 func hexOf(data []byte) string { return bundle.DigestOf(data).Hex() }
 
-// TestFiles: from the author's disk and from the web, with path and mode.
+// TestFiles checks files from the author's disk and from the web, with path and mode.
 func TestFiles(t *testing.T) {
 	big := make([]byte, 3<<20)
 	_, _ = rand.NewChaCha8([32]byte{}).Read(big)
 	s := newWeb(t, map[string][]byte{"/big": big, "/first": []byte("whatever it is")})
 	var dropped atomic.Int64
-	s.wrap = func(w http.ResponseWriter, r *http.Request) http.ResponseWriter { // the first megabyte at a time
+	s.wrap = func(w http.ResponseWriter, r *http.Request) http.ResponseWriter { // drop the connection after each MiB
 		if r.URL.Path == "/big" && dropped.Add(1) > 1 {
 			return &dropping{ResponseWriter: w, left: 1 << 20, sent: &s.sent}
 		}
@@ -126,7 +126,7 @@ func TestFiles(t *testing.T) {
 			t.Errorf("the lock says %q", l.Files[i].Check)
 		}
 	}
-	// The lock pins what was accepted at first use, and the author's own file.
+	// The lock pins the file accepted at first use, and the author's own file.
 	o.Lock = l
 	s.pages["/first"] = []byte("something else now")
 	if _, err := create.Run(t.Context(), o); !errors.Is(err, manifests.ErrMismatch) {
@@ -134,7 +134,7 @@ func TestFiles(t *testing.T) {
 	}
 }
 
-// TestRefusedFiles: each has its class; no bundle is left.
+// TestRefusedFiles checks the error class of each refused file; no bundle may remain.
 func TestRefusedFiles(t *testing.T) {
 	good := []byte("good content")
 	for name, test := range map[string]struct {
@@ -190,8 +190,8 @@ func TestRefusedFiles(t *testing.T) {
 	})
 }
 
-// TestPlacesOnTheHost: two plugins whose files have one name each get their own; what
-// would be in the place of something else is refused before it crosses the gap.
+// TestPlacesOnTheHost checks that two plugins with the same file name get different
+// names, and that create refuses a file whose path collides with another.
 func TestPlacesOnTheHost(t *testing.T) {
 	one, two := world.PluginFacts("com.example.one", "1.2.3").Archive(), world.PluginFacts("com.example.two", "1.0.0").Archive()
 	s := newWeb(t, map[string][]byte{"/a/plugin.tar.gz": one, "/b/plugin.tar.gz": two, "/x": []byte("x")})
@@ -218,8 +218,8 @@ func TestPlacesOnTheHost(t *testing.T) {
 	}
 }
 
-// TestPinnedPlugin: without a signature a hash has to say what is right, and a
-// run that was interrupted does not fetch the plugin again.
+// TestPinnedPlugin checks a plugin that is pinned by hash instead of a signature. The run
+// after an interrupted run must not fetch the plugin again.
 func TestPinnedPlugin(t *testing.T) {
 	archive := world.PluginFacts("com.example.demo", "1.2.3").Archive()
 	payload := make([]byte, 1<<20)
@@ -233,7 +233,7 @@ func TestPinnedPlugin(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	var asked atomic.Int64
 	s.wrap = func(w http.ResponseWriter, r *http.Request) http.ResponseWriter {
-		if r.URL.Path == "/payload" && asked.Add(1) == 2 { // the first asks for the size
+		if r.URL.Path == "/payload" && asked.Add(1) == 2 { // the first request asks for the size
 			_, _ = io.CopyN(w, strings.NewReader(string(payload)), 1000)
 			cancel(errors.New("the plug was pulled"))
 			panic(http.ErrAbortHandler)

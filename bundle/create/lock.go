@@ -198,7 +198,7 @@ func (j *job) compare(l *manifests.Lock) (*manifests.Lock, error) {
 		return l, nil
 	}
 	l.Program = j.Lock.Program
-	for i, c := range l.Charts { // a check by another source is no difference
+	for i, c := range l.Charts { // the same chart may come by another way now
 		if i < len(j.Lock.Charts) && j.Lock.Charts[i].Digest == c.Digest && j.Lock.Charts[i].Reference == c.Reference {
 			l.Charts[i].Check = j.Lock.Charts[i].Check
 		}

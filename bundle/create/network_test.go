@@ -25,7 +25,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 )
 
-// upstreamFaults are those that only who pulls meets.
+// upstreamFaults returns the faults that only a pull can meet.
 func upstreamFaults() []network.Fault {
 	registry := remote.ErrRegistry
 	changed := func(match func(*http.Request) bool, change func(body []byte, h http.Header) []byte) network.Mode {
@@ -293,8 +293,8 @@ func upstreamFaults() []network.Fault {
 	return append(list, network.StreamFaults()...)
 }
 
-// elsewhere wants the host elsewhere to have been asked at least so often, or
-// never at all.
+// elsewhere checks that the other host received at least the given number of requests,
+// or none if least is 0.
 func elsewhere(least int) func(testing.TB, *network.Host) {
 	return func(tb testing.TB, h *network.Host) {
 		tb.Helper()
@@ -304,7 +304,7 @@ func elsewhere(least int) func(testing.TB, *network.Host) {
 	}
 }
 
-// logged is what the library's loggers say; each has a lock of its own only.
+// logged collects the output of the library's loggers, which run concurrently.
 type logged struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -322,7 +322,7 @@ func (l *logged) String() string {
 	return l.b.String()
 }
 
-// checkLeftovers fails if a run that failed left more than its partial files beside the output.
+// checkLeftovers checks that a failed run left only partial files beside the output.
 func checkLeftovers(t *testing.T, output string, runErr error) {
 	t.Helper()
 	left, err := filepath.Glob(filepath.Join(filepath.Dir(output), "*"))
@@ -333,9 +333,9 @@ func checkLeftovers(t *testing.T, output string, runErr error) {
 	}
 }
 
-// TestNetwork runs create against every fault of an upstream and of the way to it.
-// However it ends, it ends soon, says what is wrong, gives no secret away, leaves no
-// bundle unless it succeeded, and the same command succeeds when the fault is gone.
+// TestNetwork runs create against every fault of an upstream and of the network. Each run
+// must end soon, name the fault, leak no secret, and leave no bundle unless it succeeds.
+// The same command must succeed when the fault is gone.
 func TestNetwork(t *testing.T) {
 	var log logged
 	for _, l := range []interface{ SetOutput(w io.Writer) }{logs.Warn, logs.Progress, logs.Debug} {

@@ -27,11 +27,11 @@ import (
 
 const artifactManifest = "application/vnd.oci.artifact.manifest.v1+json"
 
-// oddRegistry is an upstream with an image and an SBOM of it, and odd answers
-// about what refers to the image.
+// oddRegistry is an upstream with an image and its SBOM, and with odd answers about the
+// image's referrers.
 type oddRegistry struct {
 	*world.Registry
-	answer func(w http.ResponseWriter, r *http.Request) bool // false: the registry answers
+	answer func(w http.ResponseWriter, r *http.Request) bool // false means that the registry must answer
 
 	amd, arm, sbom v1.Image
 	index          v1.ImageIndex
@@ -70,7 +70,7 @@ func descriptorOf(t *testing.T, what partial.Describable) v1.Descriptor {
 	return *d
 }
 
-// list answers the referrers API for one subject, and with an empty list for others.
+// list answers the referrers API with list for one subject, and with an empty list for others.
 func (o *oddRegistry) list(subject bundle.Digest, list ...v1.Descriptor) {
 	o.answer = func(w http.ResponseWriter, r *http.Request) bool {
 		if !network.IsReferrers(r) {
@@ -86,7 +86,7 @@ func (o *oddRegistry) list(subject bundle.Digest, list ...v1.Descriptor) {
 	}
 }
 
-// also adds an answer for paths that end in one way.
+// also adds an answer for paths with the given suffix.
 func (o *oddRegistry) also(suffix string, answer func(w http.ResponseWriter, r *http.Request)) {
 	before := o.answer
 	o.answer = func(w http.ResponseWriter, r *http.Request) bool {
@@ -108,7 +108,7 @@ func answers(status int, mediaType, body string) func(http.ResponseWriter, *http
 	}
 }
 
-// run makes a bundle without long waits, and returns what it warned of.
+// run creates a bundle with short retry pauses, and returns the warnings.
 func (o *oddRegistry) run(t *testing.T, opts create.Options) (warnings string, r *create.Result, err error) {
 	t.Helper()
 	client, err := remote.New(remote.Options{PlainHTTP: []string{o.Host}, Patience: remote.Patience{Pause: 1}})
@@ -121,8 +121,8 @@ func (o *oddRegistry) run(t *testing.T, opts create.Options) (warnings string, r
 	return warnings, r, err
 }
 
-// TestOddReferrers: whatever a registry answers about an image's referrers, the
-// image is carried, and a warning names each referrer that is not.
+// TestOddReferrers checks that an image is carried whatever the registry answers about
+// its referrers, and that a warning names each referrer that is not carried.
 func TestOddReferrers(t *testing.T) {
 	hash := func(c string) bundle.Digest { return bundle.Digest("sha256:" + strings.Repeat(c, 64)) }
 	strange := func(mediaType string, d bundle.Digest) v1.Descriptor {
@@ -135,14 +135,14 @@ func TestOddReferrers(t *testing.T) {
 	tag := func(d bundle.Digest) string { return "/manifests/sha256-" + d.Hex() }
 	for name, test := range map[string]struct {
 		odd     func(t *testing.T, o *oddRegistry, amd, sbom bundle.Digest)
-		warns   []string // besides the image and --without-referrers; none: no warning
-		carried bool     // the SBOM
+		warns   []string // words besides the image and --without-referrers; empty means no warning
+		carried bool     // whether the SBOM is carried
 	}{
 		"the tag answers with the subject": {odd: func(t *testing.T, o *oddRegistry, _, _ bundle.Digest) {
 			o.answer = func(w http.ResponseWriter, r *http.Request) bool {
 				before, hex, ok := strings.Cut(r.URL.Path, "/manifests/sha256-")
 				if ok {
-					hex, _, _ = strings.Cut(hex, ".") // and so do cosign's tags
+					hex, _, _ = strings.Cut(hex, ".") // cosign's tags too
 					r.URL.Path = before + "/manifests/sha256:" + hex
 				}
 				return false
@@ -356,8 +356,8 @@ func TestOddReferrers(t *testing.T) {
 	}
 }
 
-// checkWarnings fails if the warnings lack one of the words that are wanted, or if
-// there are warnings where none is wanted.
+// checkWarnings checks that the warnings contain all words, or that there are no warnings
+// if words is empty.
 func checkWarnings(t *testing.T, o *oddRegistry, warnings string, words []string) {
 	t.Helper()
 	amd := digestOf(t, o.amd)
@@ -378,13 +378,13 @@ func checkWarnings(t *testing.T, o *oddRegistry, warnings string, words []string
 	}
 }
 
-// Stand-ins for names that are known only in a run.
+// Placeholders for names that are known only at run time.
 const (
 	amd64Att    = "$ATT"
 	amd64Digest = "$AMD"
 )
 
-// artifact pushes an artifact that may refer to an image, and returns its digest.
+// artifact pushes an artifact and returns its digest. subject may be nil.
 func (o *oddRegistry) artifact(t *testing.T, content string, subject v1.Image) bundle.Digest {
 	t.Helper()
 	a := world.ArtifactOf("text/plain", []byte(content), nil)
@@ -395,7 +395,7 @@ func (o *oddRegistry) artifact(t *testing.T, content string, subject v1.Image) b
 	return digestOf(t, a)
 }
 
-// retyped gives every answer another content type.
+// retyped sets the content type of every answer.
 type retyped struct {
 	http.ResponseWriter
 	mediaType string
@@ -406,8 +406,8 @@ func (w retyped) Write(p []byte) (int, error) {
 	return w.ResponseWriter.Write(p)
 }
 
-// TestOddReferrersAndRules: a signature that a rule asks for and that cannot be
-// fetched is missing, whatever else goes on; a good one beside a broken one counts.
+// TestOddReferrersAndRules checks that a required signature that cannot be fetched is
+// missing, and that a good signature counts although another referrer is broken.
 func TestOddReferrersAndRules(t *testing.T) {
 	for name, broken := range map[string]bool{"the signature is gone": true, "another one is gone": false} {
 		t.Run(name, func(t *testing.T) {

@@ -17,7 +17,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 )
 
-// served rewrites what a registry answers to a GET of a manifest.
+// served rewrites a registry's answers to GET requests for manifests.
 func served(change func(h http.Header, body string) string) func(http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -41,8 +41,8 @@ func served(change func(h http.Header, body string) string) func(http.Handler) h
 	}
 }
 
-// TestOddContentTypes: a manifest that names its own type is taken as that, whatever
-// the header says.
+// TestOddContentTypes checks that the mediaType in a manifest counts, whatever the
+// Content-Type header is.
 func TestOddContentTypes(t *testing.T) {
 	image := world.Image("linux/amd64", world.Layer(file("a")))
 	docker := world.DockerImage("linux/amd64", world.Layer(file("b")))
@@ -100,8 +100,7 @@ func digestByHead(t *testing.T, host, repo string) string {
 	return res.Header.Get("Docker-Content-Digest")
 }
 
-// TestManifestKinds: what a registry sends under a tag is carried or refused by what
-// it is.
+// TestManifestKinds checks which kinds of manifest are carried and which are refused.
 func TestManifestKinds(t *testing.T) {
 	config := []byte(`{"os":"linux","architecture":"amd64"}`)
 	desc := fmt.Sprintf(`{"mediaType":%q,"digest":%q,"size":%d}`, bundle.TypeOCIConfig, bundle.DigestOf(config), len(config))
@@ -143,7 +142,7 @@ func TestManifestKinds(t *testing.T) {
 			t.Run(name+" by "+by, func(t *testing.T) {
 				d := bundle.DigestOf([]byte(test.body))
 				stated := string(d)
-				if test.says == old { // which has the digest of what is signed
+				if test.says == old { // its digest is that of the signed part
 					stated = string(bundle.DigestOf([]byte(schema1)))
 				}
 				s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

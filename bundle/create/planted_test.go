@@ -20,8 +20,8 @@ import (
 	"github.com/oob-bundle/oob-bundle/manifests"
 )
 
-// TestPlanted: what others put beside the output decides neither what is signed nor which
-// files are written.
+// TestPlanted checks that files of other users beside the output change neither the
+// signed content nor the set of written files.
 func TestPlanted(t *testing.T) {
 	const journal = `{"apiVersion":"oobbundle.dev/v1","kind":"CreateJournal","manifest":"MANIFEST","program":"PROGRAM",` +
 		`"channel":"CHANNEL","platforms":["linux/amd64"],"created":"2999-01-01T00:00:00Z","volumeSize":0,"choice":"CHOICE"}` + "\n"
@@ -97,8 +97,8 @@ func TestPlanted(t *testing.T) {
 	}
 }
 
-// TestMovedTags: a lock whose digests are not what upstream has now makes a bundle, and every
-// difference is named.
+// TestMovedTags checks that a lock still makes a bundle after upstream's tags have moved
+// or gone, with a warning for each.
 func TestMovedTags(t *testing.T) {
 	up, key := world.NewRegistry(t, nil), world.NewKey(t)
 	push := func(tag string, n int) string {
@@ -140,7 +140,7 @@ func TestMovedTags(t *testing.T) {
 	}
 }
 
-// TestLockedTime: a lock with a time of the future, or with the last of all sequences, makes
+// TestLockedTime checks that a lock from the future, or with the highest sequences, makes
 // no bundle.
 func TestLockedTime(t *testing.T) {
 	up, key := world.NewRegistry(t, nil), world.NewKey(t)

@@ -18,9 +18,9 @@ import (
 	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 )
 
-// rawIndex pushes an index whose entries are images with these platforms in JSON, or
-// nothing where that is empty, and returns their digests. A platform that begins with
-// "@N " is that of a BuildKit attestation of entry N.
+// rawIndex pushes an index of images with the given platforms, and returns their digests.
+// A platform is JSON; an empty string means no platform. A platform that starts with
+// "@N " makes the entry a BuildKit attestation of entry N.
 func rawIndex(t *testing.T, up *world.Registry, ref string, platforms ...string) (entries []bundle.Digest) {
 	t.Helper()
 	repo, tag, _ := strings.Cut(ref, ":")
@@ -71,7 +71,7 @@ func platformJSON(s string) string {
 	return fmt.Sprintf(`{"os":%q,"architecture":%q%s}`, parts[0], parts[1], variant)
 }
 
-// TestChoosePlatforms: of an index the manifests come along that engines would choose.
+// TestChoosePlatforms checks that the manifests that engines would choose are carried.
 func TestChoosePlatforms(t *testing.T) {
 	win := func(version string) string {
 		return fmt.Sprintf(`{"os":"windows","architecture":"amd64","os.version":%q}`, version)
@@ -79,7 +79,7 @@ func TestChoosePlatforms(t *testing.T) {
 	p := platformJSON
 	for name, test := range map[string]struct {
 		entries, asked []string
-		manifests      []int // nil: the whole index
+		manifests      []int // nil means the whole index
 		company        []int
 		class          error
 		says           string
@@ -208,8 +208,8 @@ func digests(all []bundle.Digest, which []int) (list []bundle.Digest) {
 	return list
 }
 
-// TestPlatformsOfOneBundle: images for different variants fit into one bundle, indexes
-// and images of one manifest alike.
+// TestPlatformsOfOneBundle checks that images for different compatible variants fit into
+// one bundle, both indexes and single images.
 func TestPlatformsOfOneBundle(t *testing.T) {
 	up := world.NewRegistry(t, nil)
 	rawIndex(t, up, "team/old:1", platformJSON("linux/amd64"), platformJSON("linux/arm/v6"))
@@ -233,8 +233,8 @@ func withVariant(t *testing.T, img v1.Image, variant string) v1.Image {
 	return changedConfig(t, img, func(c *v1.ConfigFile) { c.Variant = variant })
 }
 
-// TestStrangeEntries: an entry of a type that is no manifest is left out beside images,
-// and named where it is the image.
+// TestStrangeEntries checks that an index entry of an unsupported type is left out, and
+// that the error names its type if the entry is the chosen image.
 func TestStrangeEntries(t *testing.T) {
 	const old = "application/vnd.docker.distribution.manifest.v1+prettyjws"
 	for name, test := range map[string]struct {

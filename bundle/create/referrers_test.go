@@ -21,7 +21,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/manifests"
 )
 
-// about makes an artifact refer to another.
+// about returns img with subject as its subject.
 func about(img v1.Image, subject partial.Describable) v1.Image {
 	d, err := partial.Descriptor(subject)
 	if err != nil {
@@ -39,7 +39,7 @@ func digestOf(t *testing.T, img v1.Image) bundle.Digest {
 	return bundle.Digest(d.String())
 }
 
-// bundleSignature is the same as a Sigstore bundle about an image.
+// bundleSignature returns a signed statement about img as a Sigstore bundle.
 func bundleSignature(t *testing.T, key *world.Key, img v1.Image, predicate string) v1.Image {
 	t.Helper()
 	payload := fmt.Appendf(
@@ -64,8 +64,8 @@ func bundleSignature(t *testing.T, key *world.Key, img v1.Image, predicate strin
 
 func tagOf(d bundle.Digest, suffix string) string { return "team/app:sha256-" + d.Hex() + suffix }
 
-// referrersAPI answers the referrers API from lists by subject, on two pages where there
-// is more than one; without lists the registry answers.
+// referrersAPI answers the referrers API from lists by subject. A list of several entries
+// has two pages. If *pages is nil, the registry answers.
 func referrersAPI(pages *map[string][]v1.Image) func(next http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -95,8 +95,8 @@ func referrersAPI(pages *map[string][]v1.Image) func(next http.Handler) http.Han
 	}
 }
 
-// TestReferrers: what upstream has that speaks of an image comes with it, in
-// either of the two ways in which registries keep that.
+// TestReferrers checks that an image's referrers are carried, from the referrers API and
+// from the referrers tag.
 func TestReferrers(t *testing.T) {
 	for name, api := range map[string]bool{"by the API, on two pages": true, "by the tag that clients keep": false} {
 		t.Run(name, func(t *testing.T) {
@@ -164,8 +164,8 @@ func TestReferrers(t *testing.T) {
 	}
 }
 
-// TestVerifyImages: a signature that a manifest asks for is there and good, or
-// there is no bundle.
+// TestVerifyImages checks that create fails unless a required signature exists and is
+// valid.
 func TestVerifyImages(t *testing.T) {
 	key, stranger := world.NewKey(t), world.NewKey(t)
 	img := world.Image("linux/amd64", world.Layer(file("signed")))

@@ -24,18 +24,17 @@ import (
 	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 )
 
-// meter counts the bytes of blobs that a registry sends, and which it was asked
-// for in parts. Once failAfter bytes were sent in all, the network is dead: nothing
-// comes any more.
+// meter counts the blob bytes that a registry sends, and the range requests. After
+// failAfter bytes in total, the registry sends nothing more.
 type meter struct {
 	sent      atomic.Int64
 	failAfter atomic.Int64 // 0 means never
 	noRanges  atomic.Bool
-	ranges    atomic.Int64 // requests for a part
-	lives     atomic.Int64 // how often it began anew
+	ranges    atomic.Int64 // range requests
+	lives     atomic.Int64 // number of restarts
 }
 
-// restart counts from 0. What goes on from before, to whoever has gone, counts no more.
+// restart sets the count to 0. Responses that started before no longer count.
 func (m *meter) restart() {
 	m.lives.Add(1)
 	m.sent.Store(0)
@@ -71,8 +70,8 @@ type metered struct {
 
 func (m *meter) dead() bool { limit := m.failAfter.Load(); return limit > 0 && m.sent.Load() >= limit }
 
-// hang ends when the client goes, or the network is there again: a client that
-// has all it wants of a connection keeps it.
+// hang returns when the client disconnects or the registry sends again. A client that
+// has read its response keeps the connection.
 func (m *meter) hang(r *http.Request) {
 	for m.dead() && r.Context().Err() == nil {
 		time.Sleep(time.Millisecond)
@@ -93,15 +92,15 @@ func (w *metered) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// random returns a layer of so many bytes.
+// random returns a layer of n random bytes.
 func random(seed, n int) v1.Layer {
 	data := make([]byte, n)
 	_, _ = rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8)}).Read(data)
 	return static.NewLayer(data, "application/vnd.oci.image.layer.v1.tar")
 }
 
-// interrupted runs create until the registry has sent so many bytes of blobs and
-// then answers no more.
+// interrupted runs create, and interrupts it after the registry has sent the given number
+// of blob bytes.
 func interrupted(t *testing.T, o create.Options, m *meter, after int64) {
 	t.Helper()
 	ctx, cancel := context.WithCancelCause(t.Context())
@@ -112,7 +111,7 @@ func interrupted(t *testing.T, o create.Options, m *meter, after int64) {
 		for m.sent.Load() < m.failAfter.Load() && ctx.Err() == nil {
 			time.Sleep(time.Millisecond)
 		}
-		for range 2000 { // until what came is claimed, however slow the machine is
+		for range 2000 { // wait until the sent bytes are claimed, also on a slow machine
 			if claimsAll(o.Output, after) {
 				break
 			}
@@ -129,8 +128,8 @@ func interrupted(t *testing.T, o create.Options, m *meter, after int64) {
 	}
 }
 
-// claimsAll reports whether a journal claims nearly as many bytes as were sent: the
-// rest was in connections.
+// claimsAll reports whether a journal claims nearly all of the sent bytes. The rest may
+// be in connection buffers.
 func claimsAll(output string, sent int64) bool {
 	data, err := os.ReadFile(output + ".partial.journal")
 	if err != nil {
@@ -142,7 +141,7 @@ func claimsAll(output string, sent int64) bool {
 			Blob bundle.Digest `json:"blob"`
 			Have int64         `json:"have"`
 		}
-		if json.Unmarshal(line, &c) == nil && c.Blob != "" { // the last may be half there
+		if json.Unmarshal(line, &c) == nil && c.Blob != "" { // the last line may be incomplete
 			have[c.Blob] = c.Have
 		}
 	}
@@ -152,7 +151,7 @@ func claimsAll(output string, sent int64) bool {
 	return total >= sent-400_000
 }
 
-// claims reads a journal: bytes that it claims of each blob.
+// claims returns the number of bytes that the journal claims of each blob.
 func claims(t *testing.T, output string) map[bundle.Digest]int64 {
 	t.Helper()
 	data, err := os.ReadFile(output + ".partial.journal")
@@ -182,7 +181,7 @@ func sum(m map[bundle.Digest]int64) (n int64) {
 	return n
 }
 
-// flipFinished changes a byte in a blob of that size that the journal claims as a whole.
+// flipFinished changes a byte in a blob of the given size that the journal claims in full.
 func flipFinished(t *testing.T, o *create.Options, size int64) {
 	t.Helper()
 	have := claims(t, o.Output)
@@ -196,15 +195,15 @@ func flipFinished(t *testing.T, o *create.Options, size int64) {
 	t.Fatal("no blob was finished")
 }
 
-// TestResume interrupts a run in the middle of blobs; the next one fetches only
-// what is missing and makes the same bundle as a run that was left alone.
+// TestResume interrupts a run in the middle of blobs. The next run must fetch only the
+// missing bytes, and make the same bundle as an undisturbed run.
 func TestResume(t *testing.T) {
 	const each = 1_000_000
 	for _, test := range []struct {
 		name     string
 		noRanges bool
-		between  func(t *testing.T, o *create.Options) // what happens to the leftovers
-		most     int64                                 // bytes that the second run may fetch, besides what was not claimed
+		between  func(t *testing.T, o *create.Options) // changes the leftovers; may be nil
+		most     int64                                 // bytes that the second run may fetch in addition to the unclaimed bytes
 	}{
 		{"as it was", false, nil, 0},
 		{"no ranges", true, nil, 4 * each},
@@ -258,7 +257,7 @@ func TestResume(t *testing.T) {
 			o.Jobs = 2
 			m.noRanges.Store(test.noRanges)
 			early := o
-			early.Now = o.Now.Add(-time.Hour) // what is signed has the time of the run that signs it
+			early.Now = o.Now.Add(-time.Hour) // the signed time must be that of the second run
 			interrupted(t, early, m, 3_500_000)
 			before := claims(t, o.Output)
 			if sum(before) == 0 {
@@ -288,7 +287,7 @@ func TestResume(t *testing.T) {
 	}
 }
 
-// partialShape returns the members of the bundle that o makes.
+// partialShape creates the bundle of o and returns its blobs, deployment and bytes.
 func partialShape(t *testing.T, o create.Options) ([]bundle.Member, *bundle.Deployment, []byte) {
 	t.Helper()
 	o.Output = filepath.Join(t.TempDir(), "shape.oob.tar")
@@ -327,8 +326,8 @@ func sameOutsideSlot(t *testing.T, a, b []byte) {
 	}
 }
 
-// TestResumeChanged: what was left by another manifest, platform, or upstream is
-// used only where it is right.
+// TestResumeChanged checks that leftovers are used only where they fit after a change of
+// manifest, platform, upstream or volume size.
 func TestResumeChanged(t *testing.T) {
 	const each = 1_000_000
 	for name, change := range map[string]func(t *testing.T, o *create.Options, up *world.Registry){
@@ -372,7 +371,7 @@ func TestResumeChanged(t *testing.T) {
 	}
 }
 
-// whole reads a bundle in one file or in volumes.
+// whole returns the bytes of a bundle in one file or in volumes.
 func whole(t *testing.T, path string) []byte {
 	t.Helper()
 	f, err := bundle.OpenFile(path, os.O_RDONLY)
@@ -386,8 +385,8 @@ func whole(t *testing.T, path string) []byte {
 	return data
 }
 
-// TestNothingLeft: a run that fails before it has anything leaves nothing, and
-// one that has something keeps it.
+// TestNothingLeft checks that a run that fails before it has fetched anything leaves no
+// files.
 func TestNothingLeft(t *testing.T) {
 	up, key := world.NewRegistry(t, nil), world.NewKey(t)
 	o := world.Options(t, world.Manifest(t, "demo", up.Host+"/team/missing:1"), key, up)
@@ -399,7 +398,7 @@ func TestNothingLeft(t *testing.T) {
 	}
 }
 
-// TestReuse takes blobs from an earlier bundle, unless they are damaged there.
+// TestReuse checks that blobs are copied from an earlier bundle unless they are damaged.
 func TestReuse(t *testing.T) {
 	const each = 1_000_000
 	m := &meter{}
@@ -426,7 +425,7 @@ func TestReuse(t *testing.T) {
 	world.Create(t, o)
 	for name, test := range map[string]struct {
 		from   []string
-		blobs  int64 // that come from upstream
+		blobs  int64 // number of blobs fetched from upstream
 		warned bool
 	}{
 		"whole":              {[]string{before}, 1, false},
@@ -457,7 +456,7 @@ func TestReuse(t *testing.T) {
 	}
 }
 
-// TestFewRequests: what upstream has described is not asked for twice.
+// TestFewRequests checks the number of requests, and that no request is sent twice.
 func TestFewRequests(t *testing.T) {
 	asked := make(chan string, 1000)
 	up := world.NewRegistry(t, func(next http.Handler) http.Handler {
@@ -472,10 +471,10 @@ func TestFewRequests(t *testing.T) {
 		"team/two:1",
 		world.Index(world.Image("linux/amd64", random(1, 1000)), world.Image("linux/arm64", random(3, 1000))),
 	)
-	// Two greetings; one manifest, its config, two layers; an index, a manifest,
-	// a config. The layer that both images have comes once. For what speaks of the
-	// three manifests: each repository is asked once whether it lists that, and
-	// each of the three for four tags.
+	// Without referrers: two requests to /v2/; a manifest, its config, two layers; an
+	// index, a manifest, a config. The shared layer is fetched once. With referrers, in
+	// addition: one request to the referrers API for each of the two repositories, and
+	// four tags for each of the three manifests.
 	for without, want := range map[bool]int{true: 9, false: 9 + 2 + 3*4} {
 		for len(asked) > 0 {
 			<-asked

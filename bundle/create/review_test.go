@@ -16,7 +16,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/manifests"
 )
 
-// TestNotOneBundle: what verify would refuse is never made.
+// TestNotOneBundle checks that create makes no bundle that verify would refuse.
 func TestNotOneBundle(t *testing.T) {
 	archive := world.PluginFacts("com.example.demo", "1.2.3").Archive()
 	s := newWeb(t, map[string][]byte{"/a.tar.gz": archive, "/b.tar.gz": archive})
@@ -57,7 +57,7 @@ func TestNotOneBundle(t *testing.T) {
 	}
 }
 
-// TestSignedCharts: a rule about images is one about charts from registries too.
+// TestSignedCharts checks that verifyImages rules also apply to charts from registries.
 func TestSignedCharts(t *testing.T) {
 	key := world.NewKey(t)
 	up := world.NewRegistry(t, nil)
@@ -80,7 +80,7 @@ func TestSignedCharts(t *testing.T) {
 	}
 }
 
-// TestURLs: a query is sent along, and a path cannot become a host.
+// TestURLs checks that a query is sent to the server, and that a path cannot become a host.
 func TestURLs(t *testing.T) {
 	content := []byte("the right one")
 	s := newWeb(t, map[string][]byte{"/dl": content, "//other.example/dl": content})
@@ -98,7 +98,7 @@ func TestURLs(t *testing.T) {
 	}
 }
 
-// TestSameURLTwice: two items of one URL do not write over each other.
+// TestSameURLTwice checks that two items with one URL do not overwrite each other.
 func TestSameURLTwice(t *testing.T) {
 	archive := world.PluginFacts("com.example.demo", "1.2.3").Archive()
 	s := newWeb(t, map[string][]byte{"/a.tar.gz": archive})
@@ -114,7 +114,7 @@ func TestSameURLTwice(t *testing.T) {
 	}
 }
 
-// TestBusyReferrers: a registry that is busy for a moment is asked again.
+// TestBusyReferrers checks that a request is repeated if the registry is busy for a moment.
 func TestBusyReferrers(t *testing.T) {
 	var asked atomic.Int64
 	up := world.NewRegistry(t, func(next http.Handler) http.Handler {
@@ -134,8 +134,8 @@ func TestBusyReferrers(t *testing.T) {
 	}
 }
 
-// TestLockLeavesNewSignatures: what upstream got since the lock was made does not
-// break it, nor does a tag of cosign's that has got one more signature.
+// TestLockLeavesNewSignatures checks that a lock still makes the same bundle after upstream
+// has received new referrers, and after a cosign tag has received another signature.
 func TestLockLeavesNewSignatures(t *testing.T) {
 	up := world.NewRegistry(t, nil)
 	img := world.Image("linux/amd64", world.Layer(file("x")))

@@ -6,7 +6,7 @@ import (
 	"sync/atomic"
 )
 
-// proxy passes requests to another host, over http.
+// proxy forwards requests to another host, over HTTP.
 type proxy struct{ host string }
 
 func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -29,7 +29,7 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.Copy(w, res.Body)
 }
 
-// dropping ends the connection after some bytes of a body.
+// dropping ends the connection after left bytes of a body.
 type dropping struct {
 	http.ResponseWriter
 	left int64
