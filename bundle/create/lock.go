@@ -191,8 +191,8 @@ func (j *job) lock(r *pull.Resolved) (*manifests.Lock, error) {
 	return j.compare(l)
 }
 
-// compare refuses l if it differs from the lock in the options. It returns the latter, or l if
-// there is none.
+// compare returns the lock in the options, and refuses l if it differs. Without a lock in
+// the options, compare returns l.
 func (j *job) compare(l *manifests.Lock) (*manifests.Lock, error) {
 	if j.Lock == nil {
 		return l, nil
