@@ -49,7 +49,7 @@ type architectureJSON struct {
 type deploymentContentJSON struct {
 	Deployment string               `json:"deployment"`
 	Components []componentJSON      `json:"components"`
-	External   []manifests.External `json:"external"` // what the site provides
+	External   []manifests.External `json:"external"` // the site provides these
 }
 
 type componentJSON struct {
@@ -63,7 +63,7 @@ type componentJSON struct {
 type itemJSON struct {
 	Kind string `json:"kind"` // image, plugin, chart or file
 	Name string `json:"name"`
-	Size int64  `json:"size,omitempty"` // bytes, where a lock knows it
+	Size int64  `json:"size,omitempty"` // bytes; 0 without a lock
 }
 
 func describeArchitecture(m *manifests.Manifest) (architectureJSON, error) {
@@ -125,8 +125,7 @@ func (u *ui) architecture(name string, f architecturesFlags) error {
 	return u.result(out, func(w io.Writer) { out.print(w) })
 }
 
-// describeDeployment lists what there is of one deployment, with everything
-// that is optional.
+// describeDeployment lists the content of one deployment, including optional components.
 func describeDeployment(m *manifests.Manifest, deployment string, sizes map[string]int64) (deploymentContentJSON, error) {
 	out := deploymentContentJSON{Deployment: deployment, Components: []componentJSON{}}
 	s, err := m.Describe(manifests.Choice{Deployment: deployment})
@@ -159,7 +158,8 @@ func describeDeployment(m *manifests.Manifest, deployment string, sizes map[stri
 	return out, nil
 }
 
-// lockedSizes returns the sizes that a lock knows, by the names used here.
+// lockedSizes returns the sizes recorded in a lock file, keyed by itemJSON.Name. The map is
+// empty if path is "".
 func lockedSizes(path string) (map[string]int64, error) {
 	sizes := map[string]int64{}
 	if path == "" {

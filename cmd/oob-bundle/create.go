@@ -20,8 +20,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/manifests"
 )
 
-// resolveFlags say what is wanted and where it comes from; create and lock have
-// them.
+// resolveFlags are the flags of create and lock that select content and its sources.
 type resolveFlags struct {
 	channel, caFile, deployment   string
 	platforms, mirrors, plainHTTP []string
@@ -74,10 +73,10 @@ type createFlags struct {
 	reuse                         []string
 }
 
-// ownProgram is what --with-installer means without a path.
+// ownProgram is the value of --with-installer without a path: this program.
 const ownProgram = "self"
 
-// minVolume is the smallest part of a bundle that anybody can mean, in bytes.
+// minVolume is the smallest accepted --volume-size, in bytes.
 const minVolume = 64 << 10
 
 func createCommand(u *ui) *cobra.Command {
@@ -119,26 +118,26 @@ is interrupted, run the same command again: it resumes.`,
 	return c
 }
 
-// createJSON is the result of create.
+// createJSON is the result of create --json.
 type createJSON struct {
 	Bundle bundleJSON        `json:"bundle"`
-	File   string            `json:"file"` // the path by which it is opened
+	File   string            `json:"file"` // the path to open
 	Bytes  int64             `json:"bytes"`
 	Images []createImageJSON `json:"images"`
 	Lock   string            `json:"lock"`
-	// Volumes are the paths of all parts; none for one file.
+	// Volumes are the paths of all parts; empty for a single file.
 	Volumes []string `json:"volumes,omitempty"`
-	// Record is the page to print that says what is inside.
+	// Record is the path of the transfer record, a page to print that lists the content.
 	Record string `json:"record"`
-	// Reused is how many bytes came out of the bundles of --reuse.
+	// Reused is the number of bytes taken from the bundles of --reuse.
 	Reused int64 `json:"reused,omitempty"`
-	// Installer is what was put beside the bundle; none without --with-installer.
+	// Installer describes the installer beside the bundle; nil without --with-installer.
 	Installer *installerJSON `json:"installer,omitempty"`
 }
 
 type installerJSON struct {
 	Digest bundle.Digest `json:"digest"` // of the program
-	Files  []string      `json:"files"`  // paths: the program, its checksum, its signature, the page to read first
+	Files  []string      `json:"files"`  // paths: program, checksum, signature, instructions
 }
 
 type createImageJSON struct {
@@ -154,11 +153,11 @@ func (u *ui) create(c *cobra.Command, manifestPath string, f createFlags) error 
 	if f.key == "" {
 		return wrongUsage("a bundle is always signed; give --key KEY, or make one with oob-bundle key generate")
 	}
-	debug.FreeOSMemory() // what reading the manifest took, before the password takes more
+	debug.FreeOSMemory() // free the manifest's memory before key derivation
 	if o.Signer, err = sign.Load(f.key, u.password(c.Context())); err != nil {
 		return err
 	}
-	debug.FreeOSMemory() // what stretching the password took
+	debug.FreeOSMemory() // free the memory of key derivation
 	begun := time.Now()
 	var p *progress
 	o.Resolved = func(g *bundle.Geometry, l *manifests.Lock) bundle.Watch {
@@ -225,7 +224,7 @@ func (u *ui) create(c *cobra.Command, manifestPath string, f createFlags) error 
 	})
 }
 
-// contents says how much of what there is.
+// contents returns the number of images, plugins, charts and files in a lock, as text.
 func contents(l *manifests.Lock) string {
 	var parts []string
 	for _, p := range []struct {
@@ -314,7 +313,7 @@ func (f resolveFlags) options(c *cobra.Command, manifest string, warn func(strin
 	return o, err
 }
 
-// parseVolumeSize reads a number of bytes, with or without a unit.
+// parseVolumeSize parses a number of bytes, with or without a unit.
 func parseVolumeSize(s string) (int64, error) {
 	n, err := humanize.ParseBytes(s)
 	if err != nil || n < minVolume || n > 1<<60 {

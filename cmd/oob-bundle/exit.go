@@ -24,24 +24,23 @@ import (
 )
 
 var (
-	// errUsage says that the command line makes no sense.
+	// errUsage marks an invalid command line.
 	errUsage = errors.New("usage")
-	// errInterrupted is the cause of a context that a signal ended.
+	// errInterrupted is the cause of a context that a signal canceled.
 	errInterrupted = errors.New("interrupted")
 )
 
-// exitStatus is one row of the contract: help, the handbook and the program
-// itself read it here.
+// exitStatus is one row of the exit status table. The help, the handbook and exitCode all
+// use this table.
 type exitStatus struct {
 	code    int
 	meaning string
-	errors  []error // the first row that has a matching one decides
+	errors  []error // the first row with a matching error decides
 	also    func(error) bool
 }
 
-// exitTable is in the order in which errors are matched: an interruption is one
-// whatever it broke, and an incomplete installation is incomplete whatever
-// stopped it.
+// exitTable returns the rows in the order in which errors are matched. An interruption and an
+// incomplete installation come first: they take precedence over their cause.
 func exitTable() []exitStatus {
 	return []exitStatus{
 		{130, "interrupted", []error{errInterrupted}, nil},
@@ -81,7 +80,7 @@ func exitTable() []exitStatus {
 	}
 }
 
-// exitCode returns the status for an error, which may be nil.
+// exitCode returns the exit status for err, 0 for nil.
 func exitCode(err error) int {
 	if err == nil {
 		return 0
@@ -94,14 +93,14 @@ func exitCode(err error) int {
 	return 1
 }
 
-// exitRows is the table in the order of the codes.
+// exitRows returns the table sorted by code.
 func exitRows() []exitStatus {
 	rows := exitTable()
 	slices.SortFunc(rows, func(a, b exitStatus) int { return a.code - b.code })
 	return rows
 }
 
-// exitHelp is the table as text.
+// exitHelp returns the table as help text.
 func exitHelp() string {
 	var b strings.Builder
 	b.WriteString("Exit status:\n")

@@ -1,7 +1,7 @@
 package main
 
-// The help of a command: what it is for, examples, how it is called, details, flags. The
-// pages in docs/commands are made from the same texts. No line is wider than helpWidth.
+// The help of a command contains a summary, examples, usage, details and flags, in this order.
+// The pages in docs/commands are generated from the same texts. No line is wider than helpWidth.
 
 import (
 	"errors"
@@ -15,7 +15,7 @@ import (
 // helpWidth is the width of a narrow terminal, in columns.
 const helpWidth = 80
 
-// helpTemplate is executed by cobra, for each command.
+// helpTemplate is the cobra help template of every command.
 const helpTemplate = `{{.Short}}
 
 Examples:
@@ -37,19 +37,19 @@ Flags:
 const helpLine = `  {{rpad .Name .NamePadding}} {{.Short}}
 `
 
-// helpEnd is how the help of a command that has others ends.
+// helpEnd is the end of the help of a command with subcommands.
 const helpEnd = `
 More: {{.CommandPath}} COMMAND --help
 `
 
-// The sides, under which the overview lists commands.
+// IDs of the groups in which the root command's help lists commands.
 const (
 	sideConnected = "connected"
 	sideIsolated  = "isolated"
 	sideBoth      = "both"
 )
 
-// setHelp sets the help of a finished tree of commands, and the messages for wrong flags.
+// setHelp sets the help of a complete command tree and the error messages for invalid flags.
 func setHelp(root *cobra.Command) {
 	root.AddGroup(
 		&cobra.Group{ID: sideConnected, Title: "On the connected side:"},
@@ -66,11 +66,11 @@ func setHelp(root *cobra.Command) {
 	wrapLong(root)
 }
 
-// setCompletionHelp makes the commands that cobra adds for completion like the others.
+// setCompletionHelp gives cobra's completion commands the same kind of help as the others.
 func setCompletionHelp(root *cobra.Command) {
 	c, _, err := root.Find([]string{"completion"})
 	if err != nil {
-		return // cobra adds none
+		return // cobra added no completion command
 	}
 	c.Use, c.DisableFlagsInUseLine = "completion COMMAND", true
 	c.Args, c.RunE = oneOfThese, func(c *cobra.Command, _ []string) error { return c.Help() }
@@ -86,7 +86,7 @@ func setCompletionHelp(root *cobra.Command) {
 	}
 }
 
-// wrapLong breaks the long texts of c and all commands below it into lines.
+// wrapLong wraps the long texts of c and all its subcommands.
 func wrapLong(c *cobra.Command) {
 	paragraphs := strings.Split(c.Long, "\n\n")
 	for k, p := range paragraphs {
@@ -98,8 +98,8 @@ func wrapLong(c *cobra.Command) {
 	}
 }
 
-// wrap breaks a paragraph into lines of at most width columns. All but the first are
-// indented.
+// wrap breaks a paragraph into lines of at most width columns. All lines but the first start
+// with indent, which does not count towards width.
 func wrap(text string, width int, indent string) string {
 	var b strings.Builder
 	column := 0
@@ -119,7 +119,7 @@ func wrap(text string, width int, indent string) string {
 	return b.String()
 }
 
-// helpCommand replaces cobra's, which exits with 0 where there is no such command.
+// helpCommand replaces cobra's help command, which exits with 0 for an unknown command.
 func helpCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:     "help [COMMAND]",
@@ -140,8 +140,8 @@ func helpCommand() *cobra.Command {
 	}
 }
 
-// flagError words what is wrong with a flag, and names those that are near to one
-// that does not exist.
+// flagError rewords the error of an invalid number, duration or bool flag. For an unknown long
+// flag, it adds suggestions.
 func flagError(c *cobra.Command, err error) error {
 	var unknown *pflag.NotExistError
 	var invalid *pflag.InvalidValueError
@@ -159,8 +159,7 @@ func flagError(c *cobra.Command, err error) error {
 	return err
 }
 
-// nearFlags returns the names of flags that are near to one, as cobra finds
-// commands.
+// nearFlags returns the flag names similar to name, found by cobra's suggestions for commands.
 func nearFlags(c *cobra.Command, name string) []string {
 	names := &cobra.Command{SuggestionsMinimumDistance: 2}
 	c.Flags().VisitAll(func(f *pflag.Flag) {
@@ -169,7 +168,7 @@ func nearFlags(c *cobra.Command, name string) []string {
 	return names.SuggestionsFor(name)
 }
 
-// didYouMean is a question, or nothing where nothing is near.
+// didYouMean returns a suggestion for an error message, or "" if near is empty.
 func didYouMean(prefix string, near []string) string {
 	if len(near) == 0 {
 		return ""

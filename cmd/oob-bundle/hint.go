@@ -14,7 +14,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/verify"
 )
 
-// hint returns what to do about an error, or "".
+// hint returns advice on how to fix err, or "".
 func hint(err error) string {
 	var usage usageError
 	var path *fs.PathError
@@ -36,7 +36,7 @@ func hint(err error) string {
 	return ""
 }
 
-// pathHint is the hint about a path that does not exist.
+// pathHint returns the hint for a path that does not exist, or "".
 func pathHint(path string) string {
 	switch {
 	case strings.HasPrefix(path, "oci://"):
@@ -47,7 +47,7 @@ func pathHint(path string) string {
 	return ""
 }
 
-// bundleHint is the hint about an error of a bundle.
+// bundleHint returns the hint for an error about a bundle, or "".
 func bundleHint(err *operate.BundleError) string {
 	var padded *bundle.PaddingError
 	slot := sign.SlotFile(err.Path)
@@ -55,7 +55,7 @@ func bundleHint(err *operate.BundleError) string {
 	switch {
 	case errors.Is(err, bundle.ErrSignature) && missing == nil:
 		return "A run of oob-bundle sign was interrupted: " + slot + " is still there. Run it again; it completes the bundle."
-	case errors.Is(err, bundle.ErrOther), errors.Is(err, host.ErrState), errors.As(err, &padded): // the message is enough
+	case errors.Is(err, bundle.ErrOther), errors.Is(err, host.ErrState), errors.As(err, &padded): // the message needs no hint
 		return ""
 	case errors.Is(err, bundle.ErrSignature):
 		return "Make sure that this is the file you were sent and that the key is its maker's; nothing of it was used."

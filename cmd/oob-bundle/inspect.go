@@ -48,7 +48,7 @@ func inspectCommand(u *ui) *cobra.Command {
 	return c
 }
 
-// inspectFlags say how inspect prints, and what it compares with.
+// inspectFlags select the output of inspect and the bundle to compare with.
 type inspectFlags struct {
 	sbom, provenance bool
 	html, against    string
@@ -64,7 +64,8 @@ func (f inspectFlags) check() error {
 	return nil
 }
 
-// inspect describes a bundle once, and prints it as text, as JSON or as a page.
+// inspect describes a bundle and prints the description as text or JSON. With --html it also
+// writes the transfer record.
 func (u *ui) inspect(path string, f inspectFlags) (err error) {
 	if f.html != "" {
 		if err := record.Replaceable(f.html); err != nil {
@@ -105,7 +106,7 @@ func (u *ui) inspect(path string, f inspectFlags) (err error) {
 	})
 }
 
-// describe opens a bundle and says what is in it. The caller closes the file.
+// describe opens a bundle and summarizes its content. The caller must close the file.
 func describe(path string) (*bundle.File, *record.Summary, error) {
 	file, err := bundle.OpenFile(path, os.O_RDONLY)
 	if err != nil {
@@ -118,7 +119,7 @@ func describe(path string) (*bundle.File, *record.Summary, error) {
 	return file, s, nil
 }
 
-// pageOf is the record of a bundle for which nobody vouches.
+// pageOf returns the transfer record of an unverified bundle.
 func pageOf(path string, file *bundle.File, s *record.Summary) record.Page {
 	p := record.Page{Summary: s, File: filepath.Base(path)}
 	if base, ok := strings.CutSuffix(p.File, ".001"); ok {
@@ -166,7 +167,7 @@ func printSummary(w io.Writer, s *record.Summary) {
 	}
 }
 
-// printNews says what is new, one line each.
+// printNews prints the changes, one line each.
 func printNews(w io.Writer, c *record.Changes) {
 	fmt.Fprintf(w, "Against %q %q, which is not verified either\n", c.Against.Name, c.Against.Version)
 	fmt.Fprintf(w, "  identity  %s\n", c.Against.Digest)
@@ -185,10 +186,11 @@ func printNews(w io.Writer, c *record.Changes) {
 	fmt.Fprintf(w, "  new       %s bytes; %d things are as they were\n", commas(c.NewBytes), c.Same)
 }
 
-// maxDocument bounds a document that a bundle carries about itself, in bytes.
+// maxDocument is the maximum size of an SBOM or provenance document, in bytes.
 const maxDocument = 64 << 20
 
-// inspectDocument prints a document as it is, if it is JSON.
+// inspectDocument prints the document of the given artifact type. The document must be valid
+// JSON; characters that a terminal would obey are escaped.
 func (u *ui) inspectDocument(path, artifactType string) (err error) {
 	file, err := bundle.OpenFile(path, os.O_RDONLY)
 	if err != nil {
@@ -215,7 +217,7 @@ func (u *ui) inspectDocument(path, artifactType string) (err error) {
 	}
 	u.warn("UNVERIFIED: this is what the file says of itself; check it with oob-bundle verify")
 	if _, err := io.WriteString(u.out, printableJSON(string(data))+"\n"); err != nil {
-		return fmt.Errorf("the document could not be written: %v", err) //nolint:errorlint // a full pipe is not a full disk
+		return fmt.Errorf("the document could not be written: %v", err) //nolint:errorlint // ENOSPC from stdout must not get exit status 8
 	}
 	return nil
 }

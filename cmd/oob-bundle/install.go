@@ -17,7 +17,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/install/service"
 )
 
-// targetFlags say how a registry on this network is reached.
+// targetFlags configure the connection to a registry on this network.
 type targetFlags struct {
 	plainHTTP []string
 	caFile    string
@@ -32,13 +32,13 @@ func (f *targetFlags) client() (*remote.Client, error) {
 	return remote.New(remote.Options{PlainHTTP: f.plainHTTP, CAFile: f.caFile, UserAgent: userAgent()})
 }
 
-// unencrypted reports whether a container engine speaks to an address without TLS: to
-// the registry of this host, unless that was given one, and to what --plain-http names.
+// unencrypted reports whether container engines use plain HTTP for an address: the default
+// address of this host's registry, and the addresses given with --plain-http.
 func (f *targetFlags) unencrypted(address string) bool {
 	return address == registry.DefaultListen || f.plain(address)
 }
 
-// plain reports whether an address is spoken to without TLS.
+// plain reports whether --plain-http names the host of an address.
 func (f *targetFlags) plain(address string) bool {
 	name, _, _ := strings.Cut(address, "/")
 	for _, p := range f.plainHTTP {
@@ -49,7 +49,7 @@ func (f *targetFlags) plain(address string) bool {
 	return false
 }
 
-// hostFlags say where files go besides the root.
+// hostFlags select a directory outside the root for links.
 type hostFlags struct{ hostRoot string }
 
 func (f *hostFlags) add(c *cobra.Command) {
@@ -157,7 +157,7 @@ func (u *ui) operator(root string, f *targetFlags, access service.Access) *opera
 	}
 }
 
-// source returns what the flags say about a bundle: a path, or oci://….
+// source returns the bundle to install, from its path or oci:// reference and the flags.
 func (f *installFlags) source(path string) (operate.Source, error) {
 	s := operate.Source{
 		Registry:       f.registry,
@@ -190,7 +190,7 @@ func (f *installFlags) source(path string) (operate.Source, error) {
 	return s, nil
 }
 
-// checkRegistry refuses a --registry that clients would not take for one.
+// checkRegistry refuses a --registry that clients would not accept as a registry.
 func (f *installFlags) checkRegistry() error {
 	if f.registry == "" || f.registry == registry.Name {
 		return nil
@@ -207,8 +207,8 @@ func (f *installFlags) checkRegistry() error {
 	return nil
 }
 
-// parseOnRegistry splits what follows oci:// into the registry's address, the name of
-// the bundle, and a tag or digest, which may be empty.
+// parseOnRegistry splits the part of a reference after oci:// into the registry's address, the
+// name of the bundle, and a tag or digest, which may be empty.
 func parseOnRegistry(ref string) (address, name, version string, err error) {
 	address, name, ok := strings.Cut(ref, "/oob-bundle/")
 	name, version, _ = strings.Cut(name, "@")
@@ -241,6 +241,6 @@ func (u *ui) install(ctx context.Context, path string, f installFlags) error {
 	return u.result(r.Receipt, func(w io.Writer) { printReceipt(w, r, f) })
 }
 
-// isHost reports whether every client takes s for a registry's host and not for
-// a part of a name: it has a dot or a port, or is localhost.
+// isHost reports whether every client parses s as a registry host, not as a part of a name: s
+// contains a dot or a port, or is localhost.
 func isHost(s string) bool { return strings.ContainsAny(s, ".:") || s == "localhost" }

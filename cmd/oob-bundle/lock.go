@@ -56,11 +56,11 @@ func (u *ui) lock(c *cobra.Command, manifest string, f lockFlags) error {
 		if old, err = manifests.ReadLock(f.diff); err != nil {
 			return err
 		}
-		if o.Channel == "" && f.output == "" { // as create --lock takes it
+		if o.Channel == "" && f.output == "" { // as with create --lock
 			o.Channel = old.Channel
 		}
 	}
-	// Beside what is written: a temporary directory may be small.
+	// Beside the output file, because the system's temporary directory may be small.
 	dir, err := os.MkdirTemp(filepath.Dir(f.output), ".oob-bundle-lock-")
 	if err != nil {
 		return err

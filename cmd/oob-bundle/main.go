@@ -1,6 +1,6 @@
 // Command oob-bundle carries container images, charts, plugins and files across
-// an air gap: create makes one signed file on a connected workstation, verify and install check it and
-// put its content in place on a network that has no other door.
+// an air gap. create writes one signed file on a connected workstation. verify checks the file
+// on the isolated network, and install checks it and puts its content in place.
 package main
 
 import (
@@ -24,14 +24,13 @@ import (
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 
-// memoryLimit is what the collector tries to stay below, in bytes: with the
-// program's own pages that is less than 64 MiB, also while the manifests of
-// 20,000 layers are read.
+// memoryLimit is the soft limit of the Go runtime, in bytes. With the pages of the executable,
+// the process stays below 64 MiB, even while it reads the manifests of 20,000 layers.
 const memoryLimit = 36 << 20
 
-// liftMemoryLimit gives up the limit where what is needed comes close to it: the
-// collector would do little else than try to keep it. It is called when all of
-// the bundle's manifests are in memory.
+// liftMemoryLimit removes the limit if the live heap is close to it; otherwise the program would
+// spend most of its time in garbage collection. The caller must have all manifests of the
+// bundle in memory.
 func liftMemoryLimit() {
 	runtime.GC()
 	var m runtime.MemStats
@@ -63,7 +62,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		if wait > patience {
 			fmt.Fprintln(stderr, "Putting things in order; interrupt again to end at once")
 		}
-		select { // nobody waits for a slow disk, nor after a second signal
+		select { // quit after the timeout or a second signal
 		case <-time.After(wait):
 		case <-signals:
 		}
@@ -92,7 +91,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		err = interruption(err)
 	}
 	if out.failed != nil && (err == nil || errors.Is(err, out.failed)) {
-		err = fmt.Errorf("writing to standard output: %v", out.failed) //nolint:errorlint // a full pipe is not a full disk
+		err = fmt.Errorf("writing to standard output: %v", out.failed) //nolint:errorlint // ENOSPC from stdout must not get exit status 8
 	}
 	if err != nil {
 		u.fail(err)
@@ -100,15 +99,16 @@ func run(args []string, stdout, stderr io.Writer) int {
 	return exitCode(err)
 }
 
-// gcPercent keeps the garbage small: what lives is the shape of a bundle, a few
-// hundred bytes a blob, and it is made once.
+// gcPercent is the GOGC default. A low value is cheap: the live heap holds only the bundle's
+// geometry, a few hundred bytes a blob, and is allocated once.
 const gcPercent = 30
 
-// patience is how long an interrupted command may take to put its things in order, if it
-// does not need more (ui.patience).
+// patience is the default time that an interrupted command has to clean up; ui.needsTime
+// changes the time.
 const patience = 900 * time.Millisecond
 
-// interruption says how to go on after a signal. Err is what it broke off, or nil.
+// interruption returns the error to report after a signal: errInterrupted with advice how to
+// resume. err is the error of the interrupted command, or nil; it is wrapped too.
 func interruption(err error) error {
 	again := fmt.Errorf("%w; run the same command again, it goes on where this one stopped", errInterrupted)
 	if err == nil || errors.Is(err, errInterrupted) {
@@ -117,7 +117,7 @@ func interruption(err error) error {
 	return fmt.Errorf("%w (%w)", again, err)
 }
 
-// needs wants exactly one argument and says which.
+// needs requires exactly one argument; what names it in the error.
 func needs(what string) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
 		if len(args) != 1 {
@@ -127,7 +127,7 @@ func needs(what string) cobra.PositionalArgs {
 	}
 }
 
-// atMostOne wants one argument or none, and says which.
+// atMostOne accepts at most one argument; what names it in the error.
 func atMostOne(what string) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
 		if len(args) > 1 {
@@ -137,7 +137,7 @@ func atMostOne(what string) cobra.PositionalArgs {
 	}
 }
 
-// none wants no argument.
+// none refuses arguments.
 func none(c *cobra.Command, args []string) error {
 	if len(args) > 0 {
 		return fmt.Errorf("%s takes no argument, and %q was given", c.CommandPath(), args[0])
@@ -145,8 +145,8 @@ func none(c *cobra.Command, args []string) error {
 	return nil
 }
 
-// noEmptyFlags refuses a flag whose value is empty, as "$UNSET" in a script makes it:
-// what it would fall back to (every channel, the registry of this host) is not meant.
+// noEmptyFlags refuses a string flag with an empty value, such as "$UNSET" in a script. The
+// default (every channel, the registry of this host) is not what the caller meant.
 func noEmptyFlags(c *cobra.Command) (err error) {
 	c.Flags().Visit(func(f *pflag.Flag) {
 		if f.Value.Type() == "string" && f.Value.String() == "" {
@@ -156,7 +156,7 @@ func noEmptyFlags(c *cobra.Command) (err error) {
 	return err
 }
 
-// group is a command that only holds others.
+// group returns a command that only contains subcommands.
 func group(use, short string) *cobra.Command {
 	return &cobra.Command{
 		Use: use + " COMMAND", DisableFlagsInUseLine: true, Short: short, SuggestionsMinimumDistance: 2, Args: oneOfThese,
@@ -164,8 +164,8 @@ func group(use, short string) *cobra.Command {
 	}
 }
 
-// oneOfThese refuses an argument of a command that only holds others: if it were
-// the name of one, that one would run.
+// oneOfThese refuses arguments of a group. If an argument named a subcommand, cobra would have
+// run the subcommand instead.
 func oneOfThese(c *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
@@ -173,13 +173,13 @@ func oneOfThese(c *cobra.Command, args []string) error {
 	return fmt.Errorf("%s has no command %q%s", c.CommandPath(), args[0], didYouMean("", c.SuggestionsFor(args[0])))
 }
 
-// usageError marks what is wrong with the command line.
+// usageError marks an invalid command line. It matches errUsage.
 type usageError struct {
 	error
-	command string // whose help says more
+	command string // the command path for the hint
 }
 
-// wrongUsage is a usageError that a command found itself; run adds the command.
+// wrongUsage returns a usageError without a command; run adds the command.
 func wrongUsage(format string, args ...any) error {
 	return usageError{fmt.Errorf(format, args...), ""}
 }
@@ -195,7 +195,7 @@ func rootCommand(u *ui) *cobra.Command {
 	c.Long = `A bundle is one signed file. The isolated side uses nothing of it before the
 signature is verified. An interrupted run resumes when the same command is run again.`
 	c.SilenceUsage, c.SilenceErrors, c.Version = true, true, buildVersion()
-	c.SetOut(u.out) // before cobra adds commands of its own, which keep it
+	c.SetOut(u.out) // before cobra adds its own commands, which keep this writer
 	c.SetErr(u.err)
 	c.PersistentFlags().BoolVarP(&u.quiet, "quiet", "q", false, "print errors and results only")
 	add := func(side string, commands ...*cobra.Command) {

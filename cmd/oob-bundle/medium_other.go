@@ -4,7 +4,7 @@ package main
 
 import "syscall"
 
-// As on Linux, as far as every system has them.
+// The errors of medium_linux.go that every system defines.
 var (
 	goneErrors   = []syscall.Errno{syscall.ENODEV, syscall.ENXIO, syscall.ESHUTDOWN, syscall.ENOTCONN, syscall.ESTALE, syscall.EHOSTDOWN}
 	mediumErrors = []syscall.Errno{syscall.EIO, syscall.EILSEQ, syscall.ETIMEDOUT, syscall.EBADMSG, syscall.EPROTO, syscall.ECONNABORTED}

@@ -2,7 +2,7 @@ package main
 
 import "syscall"
 
-// Errors of Windows by their numbers (winerror.h): syscall knows only few of them.
+// Windows errors by number (winerror.h), because package syscall defines only a few of them.
 var (
 	// ERROR_NOT_READY, ERROR_DEV_NOT_EXIST, ERROR_FILE_INVALID, ERROR_NO_MEDIA_IN_DRIVE,
 	// ERROR_DEVICE_NOT_CONNECTED, ERROR_NO_SUCH_DEVICE, ERROR_DEVICE_REMOVED

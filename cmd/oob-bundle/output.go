@@ -6,11 +6,11 @@ import (
 	"os"
 )
 
-// errOutputClosed says that there is no standard output to write results to.
+// errOutputClosed reports that standard output is closed.
 var errOutputClosed = errors.New("standard output is closed (>&-); redirect it to a file or to /dev/null")
 
-// output is standard output. It keeps the first error: what writes help and completions
-// drops it.
+// output is standard output. It keeps the first write error, because cobra ignores the errors
+// of writing help and completions.
 type output struct {
 	w      io.Writer
 	failed error

@@ -11,13 +11,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// outputClosed reports whether the program was started without a standard output. The Go
-// runtime has then opened /dev/null in its place, for reading and writing. Whoever starts
-// the program may have passed the same on purpose, and that is in order: so descriptor 1
-// must be none that this process or its parent has elsewhere, and the parent must be a
-// program that passes on its own descriptors. Others open /dev/null between fork and exec,
-// or close it afterwards (Python's subprocess.DEVNULL, Node's "ignore"). In doubt the
-// answer is false.
+// outputClosed reports whether the program was started without a standard output. In this case,
+// the Go runtime has opened /dev/null for reading and writing as descriptor 1. The parent may
+// also pass /dev/null on purpose, which is valid. To tell the two apart, outputClosed requires
+// that this process and its parent have descriptor 1's open file nowhere else, and that the
+// parent passes its own descriptors to its children. Other parents open /dev/null between fork
+// and exec, or close it afterwards (Python's subprocess.DEVNULL, Node's "ignore"). In doubt,
+// outputClosed returns false.
 func outputClosed() bool {
 	if !isNull(unix.Stdout) {
 		return false
@@ -47,7 +47,7 @@ func outputClosed() bool {
 	return true
 }
 
-// isNull reports whether a descriptor is /dev/null, for reading and writing.
+// isNull reports whether fd is /dev/null, opened for reading and writing.
 func isNull(fd int) bool {
 	var st unix.Stat_t
 	if unix.Fstat(fd, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFCHR || st.Rdev != unix.Mkdev(1, 3) {
@@ -57,11 +57,11 @@ func isNull(fd int) bool {
 	return err == nil && flags&unix.O_ACCMODE == unix.O_RDWR
 }
 
-// shells pass on descriptors of their own.
+// shells are programs that pass their own descriptors to their children.
 var shells = []string{"sh", "ash", "bash", "busybox", "dash", "fish", "ksh", "ksh93", "mksh", "yash", "zsh"}
 
-// passesItsOwn reports whether a process is a shell, or a Go program, as these may have
-// started a shell that became this process (sh -c COMMAND).
+// passesItsOwn reports whether a process is a shell or a Go program. A Go program may have
+// started a shell that replaced itself with this process (sh -c COMMAND).
 func passesItsOwn(pid int) bool {
 	link := fmt.Sprintf("/proc/%d/exe", pid)
 	exe, err := os.Readlink(link)
@@ -75,15 +75,15 @@ func passesItsOwn(pid int) bool {
 	return err == nil
 }
 
-// differs reports whether a descriptor of a process is another open file than standard
-// output (kcmp(2), KCMP_FILE). The error tells that the kernel does not say.
+// differs reports whether fd of process pid is a different open file than standard output
+// (kcmp(2), KCMP_FILE). It returns an error if the kernel refuses to compare them.
 func differs(pid, fd int) (bool, error) {
 	const kcmpFile = 0
 	order, _, errno := unix.Syscall6(unix.SYS_KCMP, uintptr(os.Getpid()), uintptr(pid), kcmpFile, uintptr(unix.Stdout), uintptr(fd), 0)
 	switch errno {
 	case 0:
 		return order != 0, nil
-	case unix.EBADF: // closed since, or never open
+	case unix.EBADF: // closed in the meantime, or never open
 		return true, nil
 	default:
 		return false, errno

@@ -2,5 +2,5 @@
 
 package main
 
-// outputClosed returns false: only Linux has a way to find out.
+// outputClosed returns false: a closed standard output is detected only on Linux.
 func outputClosed() bool { return false }

@@ -22,11 +22,11 @@ const (
 	lineEvery  = 5 * time.Second // on a pipe
 	eventEvery = time.Second     // with --json
 	barWidth   = 26              // columns
-	rateWindow = 5 * time.Second // over which the rate is taken
+	rateWindow = 5 * time.Second // for the transfer rate
 )
 
-// progress tells on stderr how far payload has come: a bar on a terminal, lines
-// on a pipe, events with --json, nothing with --quiet.
+// progress reports the progress of the payload on stderr: a bar on a terminal, lines on a pipe,
+// events with --json, nothing with --quiet.
 type progress struct {
 	u     *ui
 	doing string // one word, for events: fetch, verify, store
@@ -35,7 +35,7 @@ type progress struct {
 
 	mu      sync.Mutex
 	done    int64
-	samples []sample // of the last rateWindow
+	samples []sample // of the latest rateWindow
 	active  []bundle.Member
 
 	stopped chan struct{}
@@ -47,7 +47,7 @@ type sample struct {
 	done int64
 }
 
-// progress begins to tell of total bytes of payload. Stop ends it.
+// progress starts to report the progress of the payload of g. The caller must call stop.
 func (u *ui) progress(doing string, g *bundle.Geometry) *progress {
 	liftMemoryLimit()
 	p := &progress{u: u, doing: doing, total: g.PayloadSize(), stopped: make(chan struct{}), samples: []sample{{time.Now(), 0}}}
@@ -80,7 +80,7 @@ func isTerminal(w io.Writer) bool {
 	return ok && term.IsTerminal(int(f.Fd())) && os.Getenv("TERM") != "dumb"
 }
 
-// watch is what the work reports to.
+// watch returns the callbacks that update p.
 func (p *progress) watch() bundle.Watch {
 	return bundle.Watch{
 		Begin: func(m bundle.Member) {
@@ -101,18 +101,19 @@ func (p *progress) watch() bundle.Watch {
 	}
 }
 
-// stop ends the telling; the work is over, well or not.
+// stop ends the reports. The caller must call it once, after success and after failure.
 func (p *progress) stop() {
 	close(p.stopped)
 	p.ended.Wait()
 }
 
-// every calls tell from time to time, and once more at the end if it was ever called.
+// every starts to call tell at an interval of d. At the end, it calls tell once more if tell
+// was called before, or with --json.
 func (p *progress) every(d time.Duration, tell func()) {
 	p.ended.Go(func() {
 		tick := time.NewTicker(d)
 		defer tick.Stop()
-		told := p.u.json // programs get at least one event
+		told := p.u.json // with --json, send at least one event
 		for {
 			select {
 			case <-tick.C:
@@ -128,8 +129,8 @@ func (p *progress) every(d time.Duration, tell func()) {
 	})
 }
 
-// now returns what there is to tell: bytes done, bytes a second, and the names
-// of what is under way.
+// now takes a sample and returns the bytes done, the rate in bytes a second, and the names of
+// the active items.
 func (p *progress) now() (done, rate int64, names []string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -150,7 +151,7 @@ func (p *progress) now() (done, rate int64, names []string) {
 	return p.done, rate, names
 }
 
-// left returns the seconds until the end, or -1 if nothing moves.
+// left returns the estimated seconds until the end, or -1 if the rate is 0.
 func (p *progress) left(done, rate int64) int64 {
 	if rate <= 0 {
 		return -1
@@ -158,8 +159,8 @@ func (p *progress) left(done, rate int64) int64 {
 	return (p.total - done + rate - 1) / rate
 }
 
-// line is the progress in words, with as many names as fit into width columns;
-// 0 means none.
+// line returns the progress as text, with as many names as fit into width columns. With width 0
+// it has no names.
 func (p *progress) line(width int) string {
 	done, rate, names := p.now()
 	percent := int64(100)
@@ -179,7 +180,7 @@ func (p *progress) line(width int) string {
 	return s
 }
 
-// event is one line of JSON.
+// event writes a progress event.
 func (p *progress) event() {
 	done, rate, names := p.now()
 	p.u.event(struct {
@@ -189,11 +190,11 @@ func (p *progress) event() {
 		Total   int64    `json:"total"`   // bytes
 		Rate    int64    `json:"rate"`    // bytes a second
 		Seconds int64    `json:"seconds"` // left; -1 if unknown
-		Active  []string `json:"active"`  // images that blobs are under way of
+		Active  []string `json:"active"`  // images, plugins and files in transfer
 	}{"progress", p.doing, done, p.total, rate, p.left(done, rate), append([]string{}, names...)})
 }
 
-// event writes a line of JSON to stderr.
+// event writes v as one line of JSON to stderr.
 func (u *ui) event(v any) {
 	line, err := json.Marshal(v)
 	if err == nil {
@@ -201,7 +202,7 @@ func (u *ui) event(v any) {
 	}
 }
 
-// bar draws until the end. What is said meanwhile goes above it.
+// bar draws a progress bar until stop is called. Other output to u.err appears above the bar.
 func (p *progress) bar() {
 	out := p.u.err
 	draw := mpb.New(mpb.WithOutput(out), mpb.WithWidth(barWidth), mpb.WithRefreshRate(200*time.Millisecond))

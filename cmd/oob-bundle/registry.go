@@ -20,7 +20,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/install/registry"
 )
 
-// serveFlags say how the registry of this host is offered.
+// serveFlags configure how the registry of this host is served.
 type serveFlags struct {
 	root, listen, cert, key, accounts string
 	tls, insecure                     bool
@@ -101,7 +101,7 @@ func unitCommand(u *ui) *cobra.Command {
 	return c
 }
 
-// unit prints the flags that were given as a service of the program at that path.
+// unit prints a systemd service that runs program with the flags that were given.
 func (u *ui) unit(c *cobra.Command, program string, f serveFlags) error {
 	if _, err := f.check(); err != nil {
 		return err
@@ -110,7 +110,7 @@ func (u *ui) unit(c *cobra.Command, program string, f serveFlags) error {
 	if err != nil {
 		return err
 	}
-	for _, p := range []*string{&f.accounts, &f.cert, &f.key} { // a unit runs in /
+	for _, p := range []*string{&f.accounts, &f.cert, &f.key} { // systemd runs a unit in /
 		if *p == "" {
 			continue
 		}
@@ -170,7 +170,7 @@ WantedBy=multi-user.target
 	return err
 }
 
-// check returns the host that is listened on, and refuses what is not safe.
+// check returns the host of --listen. It refuses invalid and unsafe combinations of flags.
 func (f *serveFlags) check() (host string, err error) {
 	host, _, err = net.SplitHostPort(f.listen)
 	if err != nil {
@@ -222,7 +222,7 @@ func (u *ui) serve(ctx context.Context, f serveFlags) error {
 	}
 	network := "tcp"
 	if h, _, err := net.SplitHostPort(f.listen); err == nil {
-		if ip := net.ParseIP(h); ip != nil && ip.To4() != nil { // 0.0.0.0 is not :: too
+		if ip := net.ParseIP(h); ip != nil && ip.To4() != nil { // 0.0.0.0 must not include ::
 			network = "tcp4"
 		}
 	}
@@ -246,7 +246,7 @@ func (u *ui) serve(ctx context.Context, f serveFlags) error {
 	return registry.Serve(ctx, l, h)
 }
 
-// certificate returns the one to serve with, or nil for plain http.
+// certificate returns the certificate to serve with, or nil for plain HTTP.
 func (u *ui) certificate(f serveFlags, host string) (*tls.Certificate, error) {
 	if f.cert != "" {
 		c, err := registry.LoadCertificate(f.cert, f.key)

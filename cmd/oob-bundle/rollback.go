@@ -11,13 +11,13 @@ import (
 	"github.com/oob-bundle/oob-bundle/install/operate"
 )
 
-// undoFlags are those of rollback and uninstall.
+// undoFlags are the flags of rollback and uninstall.
 type undoFlags struct {
 	targetFlags
 	clusterFlags
 	root, registry string
 	start, restore bool
-	leave          bool // of uninstall
+	leave          bool // uninstall only
 	timeout        time.Duration
 }
 

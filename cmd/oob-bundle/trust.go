@@ -56,7 +56,7 @@ func trustAddCommand(u *ui) *cobra.Command {
 	return c
 }
 
-// locked runs f as the only one that changes the root.
+// locked runs f while it holds the lock of root.
 func locked(root string, f func() error) error {
 	l, err := install.Acquire(root)
 	if err != nil {
@@ -200,7 +200,7 @@ func parseSequences(list []string) (map[string]int64, error) {
 		if err != nil || n < 0 {
 			return nil, wrongUsage("--min-sequence %q is not CHANNEL=N", s)
 		}
-		if !bundle.ValidChannel(s[:i]) { // a pattern would match none
+		if !bundle.ValidChannel(s[:i]) { // a pattern would match no channel
 			return nil, wrongUsage("--min-sequence %q is not CHANNEL=N: a channel is named as a whole, in letters, digits and ._+/-", s)
 		}
 		out[s[:i]] = n

@@ -2,15 +2,15 @@ package main
 
 // Output rules:
 //   - Results go to stdout, everything else to stderr.
-//   - With --json, stdout is one JSON document, and what goes on is told on stderr
-//     in lines that begin with a brace, one event each. Errors and warnings stay text.
+//   - With --json, stdout is one JSON document, and notes and progress are events on stderr:
+//     one line each, starting with a brace. Errors and warnings stay text.
 //   - Progress is a bar on a terminal and a line every few seconds elsewhere.
-//   - --quiet leaves errors and warnings, and results on stdout.
-//   - Nothing depends on colour, and none is used.
-//   - Text that comes out of a bundle that is not verified is quoted, and nothing
-//     that a terminal would obey is ever printed, whoever said it.
-//   - An error says what failed, where, and what to do; a hint follows on its
-//     own line, indented under the text.
+//   - --quiet prints only errors and warnings, and results on stdout.
+//   - The output uses no color.
+//   - Text from an unverified bundle is quoted. Control characters that a terminal would obey
+//     are never printed, from any source.
+//   - An error names the failure, the place and the remedy. A hint follows on a separate line,
+//     indented under the text.
 
 import (
 	"context"
@@ -38,19 +38,19 @@ import (
 type ui struct {
 	out, err    io.Writer
 	quiet, json bool
-	patience    atomic.Int64 // nanoseconds after a signal
+	patience    atomic.Int64 // nanoseconds for cleaning up after a signal
 	passwords   map[string]string
 }
 
-// Variables of the environment with passwords.
+// Environment variables that contain passwords.
 const (
 	keyPassword     = "OOB_BUNDLE_PASSWORD"
 	cosignPassword  = "COSIGN_PASSWORD"
 	accountPassword = "OOB_BUNDLE_ACCOUNT_PASSWORD"
 )
 
-// takePasswords takes them out of the environment: what this program starts, container
-// engines and helpers for logins, is nobody whom they concern.
+// takePasswords reads the passwords and removes them from the environment, so that child
+// processes (container engines, credential helpers) do not get them.
 func takePasswords() map[string]string {
 	taken := map[string]string{}
 	for _, name := range []string{keyPassword, cosignPassword, accountPassword} {
@@ -62,11 +62,11 @@ func takePasswords() map[string]string {
 	return taken
 }
 
-// needsTime lets an interrupted command take that long to put its things in order; a
-// second signal ends it at once.
+// needsTime sets how long an interrupted command may take to clean up. A second signal ends the
+// program immediately.
 func (u *ui) needsTime(d time.Duration) { u.patience.Store(int64(d)) }
 
-// note tells what is going on.
+// note prints a message about the work in progress, unless --quiet is given.
 func (u *ui) note(format string, args ...any) {
 	switch {
 	case u.quiet:
@@ -80,7 +80,7 @@ func (u *ui) note(format string, args ...any) {
 	}
 }
 
-// warn tells what the operator should know, also with --quiet.
+// warn prints a warning, also with --quiet.
 func (u *ui) warn(format string, args ...any) {
 	fmt.Fprintln(u.err, "warning: "+printable(fmt.Sprintf(format, args...)))
 }
@@ -98,17 +98,16 @@ func (u *ui) fail(err error) {
 	}
 }
 
-// maxMessage bounds an error's text, in bytes: it may quote what somebody made long.
+// maxMessage is the maximum length of an error's text, in bytes: the text may quote long input.
 const maxMessage = 16 << 10
 
-// obeyed reports whether a terminal would do something else with a character than
-// show it.
+// obeyed reports whether a terminal would interpret r instead of showing it.
 func obeyed(r rune) bool {
 	return r != '\n' && r != '\t' && bundle.Unseen(r)
 }
 
-// printable writes what a terminal would obey, and bytes that are no text, as Go
-// writes them in a string: \x1b, \u202e.
+// printable escapes characters that a terminal would obey, and bytes that are not UTF-8, as in
+// a Go string: \x1b, \u202e.
 func printable(s string) string {
 	if utf8.ValidString(s) && !strings.ContainsFunc(s, obeyed) {
 		return s
@@ -127,8 +126,8 @@ func printable(s string) string {
 	return b.String()
 }
 
-// printableJSON does the same to a document, which means the same afterwards: such
-// characters stand in its strings alone (RFC 8259 section 7).
+// printableJSON does the same for a JSON document without changing its value: except for \r,
+// such characters occur only in strings (RFC 8259 section 7).
 func printableJSON(s string) string {
 	if !strings.ContainsFunc(s, obeyed) {
 		return s
@@ -150,7 +149,7 @@ func printableJSON(s string) string {
 	return b.String()
 }
 
-// plainText words an error without the names of system calls.
+// plainText returns the text of an error without the names of system calls.
 func plainText(err error) string {
 	text := err.Error()
 	var p *fs.PathError
@@ -183,10 +182,10 @@ func plainText(err error) string {
 		why = "too many files are open; allow more with ulimit -n"
 	}
 	said := p.Path + ": " + why
-	return strings.Replace(strings.Replace(text, p.Error(), said, 1), p.Path+": "+said, said, 1) // once is enough
+	return strings.Replace(strings.Replace(text, p.Error(), said, 1), p.Path+": "+said, said, 1) // no repeated path
 }
 
-// result prints v as JSON, or calls text.
+// result prints v as JSON with --json, and the output of text otherwise.
 func (u *ui) result(v any, text func(w io.Writer)) error {
 	var b strings.Builder
 	show := printable
@@ -202,15 +201,15 @@ func (u *ui) result(v any, text func(w io.Writer)) error {
 		text(&b)
 	}
 	if _, err := io.WriteString(u.out, show(b.String())); err != nil {
-		return errors.New("the work is done, and only this report could not be written: " + err.Error()) // a full pipe is not a full disk
+		return errors.New("the work is done, and only this report could not be written: " + err.Error()) // not wrapped: ENOSPC from stdout must not get exit status 8
 	}
 	return nil
 }
 
-// commas writes a number with thousands separators.
+// commas formats a number with thousands separators.
 func commas(n int64) string { return record.Commas(n) }
 
-// count writes how many of something there are: 1 file, 2 files.
+// count formats a number with a noun: 1 file, 2 files.
 func count(n int, what string) string {
 	if n != 1 {
 		what += "s"
@@ -218,18 +217,19 @@ func count(n int, what string) string {
 	return strconv.Itoa(n) + " " + what
 }
 
-// human writes a number of bytes as people say it.
+// human formats a number of bytes with a unit.
 func human(n int64) string { return record.Human(n) }
 
-// password returns a function that takes a private key's password from the
-// environment, or asks until ctx ends.
+// password returns a function that reads a private key's password from the environment, or asks
+// for it until ctx ends.
 func (u *ui) password(ctx context.Context) sign.Password {
 	return func(confirm bool) ([]byte, error) {
 		return u.secret(ctx, "Password for the private key: ", []string{keyPassword, cosignPassword}, confirm)
 	}
 }
 
-// secret takes a password from one of the variables, or asks until ctx ends.
+// secret reads a password from the first of the variables that is set, or asks for it until ctx
+// ends. With confirm, it asks twice.
 func (u *ui) secret(ctx context.Context, prompt string, variables []string, confirm bool) ([]byte, error) {
 	for _, name := range variables {
 		if p, ok := u.passwords[name]; ok {
@@ -256,7 +256,7 @@ func (u *ui) secret(ctx context.Context, prompt string, variables []string, conf
 			err error
 		}
 		answers := make(chan answer, 1)
-		go func() { // cannot be interrupted; it ends with the process
+		go func() { // ReadPassword cannot be interrupted; it ends with the process
 			p, err := term.ReadPassword(fd)
 			answers <- answer{p, err}
 		}()
@@ -281,7 +281,7 @@ func (u *ui) secret(ctx context.Context, prompt string, variables []string, conf
 	return p, err
 }
 
-// bundleJSON is the part that create, verify and inspect print alike.
+// bundleJSON is the description of a bundle that create and verify print.
 type bundleJSON struct{ record.About }
 
 func describeBundle(identity bundle.Digest, i bundle.Info) bundleJSON {

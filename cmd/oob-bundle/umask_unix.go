@@ -4,6 +4,6 @@ package main
 
 import "syscall"
 
-// setUmask makes modes the same whatever the caller's shell says: readable by
-// all, writable by the owner. What must be private says so itself (0600).
+// setUmask sets a fixed umask, so that file modes do not depend on the caller's shell: readable
+// by all, writable by the owner. Private files are created with mode 0600.
 func setUmask() { syscall.Umask(0o022) }

@@ -39,7 +39,8 @@ type valuesFlags struct {
 	targetFlags
 }
 
-// deployment reads what a bundle says about the host.
+// deployment opens and verifies a bundle, from a path or oci:// reference, and returns its
+// deployment document.
 func (u *ui) deployment(ctx context.Context, path string, f valuesFlags) (d *bundle.Deployment, err error) {
 	rest, ok := strings.CutPrefix(path, "oci://")
 	if !ok {
@@ -65,7 +66,7 @@ func (u *ui) deployment(ctx context.Context, path string, f valuesFlags) (d *bun
 	return v.Deployment, nil
 }
 
-// values prints the template, or with --json what is asked for.
+// values prints the template, or with --json the list of values.
 func (u *ui) values(ctx context.Context, path string, f valuesFlags) error {
 	d, err := u.deployment(ctx, path, f)
 	if err != nil {

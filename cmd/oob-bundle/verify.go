@@ -16,7 +16,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/verify/trust"
 )
 
-// trustFlags say whom to believe; verify and install share them.
+// trustFlags select the trusted keys and the threshold.
 type trustFlags struct {
 	root      string
 	keys      []string
@@ -84,8 +84,8 @@ type signatureJSON struct {
 	Valid       bool   `json:"valid"`
 }
 
-// open opens a bundle and verifies everything of it that is not payload. The
-// caller closes the file.
+// open opens a bundle and verifies everything except the payload. The caller must close the
+// file.
 func (f *trustFlags) open(ctx context.Context, path string) (*verify.Verified, *bundle.File, error) {
 	policy, err := f.policy()
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 // version is set when a release is built (-ldflags -X main.version=…).
 var version = ""
 
-// buildVersion returns the release, or what the module system knows.
+// buildVersion returns the release, or the module version from the build info, or "devel".
 func buildVersion() string {
 	if version != "" {
 		return version
@@ -39,8 +39,8 @@ func versionCommand(u *ui) *cobra.Command {
 
 type versionJSON struct {
 	Version  string       `json:"version"`
-	Commit   string       `json:"commit"`   // empty if the build does not know
-	Modified bool         `json:"modified"` // whether the sources had changes that are not in the commit
+	Commit   string       `json:"commit"`   // empty if not recorded in the build
+	Modified bool         `json:"modified"` // whether the sources had uncommitted changes
 	Go       string       `json:"go"`
 	Platform string       `json:"platform"`
 	Modules  []moduleJSON `json:"modules"`
@@ -61,7 +61,7 @@ func (u *ui) version() error {
 	return u.result(out, out.print)
 }
 
-// describeBuild words what the linker has recorded.
+// describeBuild converts the build info to versionJSON.
 func describeBuild(version string, info *debug.BuildInfo) versionJSON {
 	out := versionJSON{Version: version, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH, Modules: []moduleJSON{}}
 	for _, s := range info.Settings {
