@@ -12,8 +12,8 @@ import (
 	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 )
 
-// TestAnotherBundle: a registry that answers for one bundle with another one, signed by a
-// key that is trusted too, is refused.
+// TestAnotherBundle: a registry that answers with a different bundle is refused, although that
+// bundle is signed by a trusted key.
 func TestAnotherBundle(t *testing.T) {
 	key, site := world.NewKey(t), world.NewRegistry(t, nil)
 	dir := t.TempDir()

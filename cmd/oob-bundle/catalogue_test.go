@@ -24,12 +24,12 @@ import (
 	"github.com/oob-bundle/oob-bundle/manifests"
 )
 
-// amd64Only are the images that exist for linux/amd64 alone.
+// amd64Only reports whether the image ref exists only for linux/amd64.
 func amd64Only(ref string) bool {
 	return strings.Contains(ref, "/mattermost-enterprise-edition:") || strings.Contains(ref, "/vllm/")
 }
 
-// site is one machine of each side.
+// site is an upstream and a directory for the connected and the isolated side.
 type site struct {
 	t   *testing.T
 	up  *world.Upstream
@@ -41,7 +41,7 @@ func newSite(t *testing.T) *site {
 	return &site{t, world.NewUpstream(t), world.NewKey(t), t.TempDir()}
 }
 
-// stock makes everything of an architecture that there is for the choice.
+// stock adds all content of an architecture for the choice to the upstream.
 func (s *site) stock(name string, c manifests.Choice) *manifests.Selection {
 	s.t.Helper()
 	m, err := manifests.Open(name)
@@ -56,7 +56,7 @@ func (s *site) stock(name string, c manifests.Choice) *manifests.Selection {
 	return all
 }
 
-// oob runs the program and returns its exit status and what it said.
+// oob runs the program and returns its exit status and output.
 func (s *site) oob(args ...string) (status int, stdout, stderr string) {
 	s.t.Helper()
 	var out, errs bytes.Buffer
@@ -78,9 +78,8 @@ func (s *site) create(name string, args ...string) (file string, all []string) {
 	return file, slices.Concat([]string{"create", name, "--key", s.key.Private, "-o", file}, s.up.Flags(), args)
 }
 
-// TestCatalogue carries every name of every architecture, for every deployment
-// and platform, with everything that is optional, from the stand-in upstream to
-// a site's registry.
+// TestCatalogue carries every architecture, for every deployment and platform and with all
+// optional components, from the stand-in upstream to a site's registry.
 func TestCatalogue(t *testing.T) {
 	for _, name := range manifests.Architectures() {
 		m, err := manifests.Open(name)
@@ -97,7 +96,7 @@ func TestCatalogue(t *testing.T) {
 	}
 }
 
-// siteValues are the values that a site has to give.
+// siteValues are the values that a site must provide.
 const siteValues = "domain: chat.site.mil\ncallsHost: 192.0.2.7\nsmtpServer: mail.site.mil\n"
 
 func carryArchitecture(t *testing.T, m *manifests.Manifest, name, deployment, platform string) {
@@ -116,7 +115,7 @@ func carryArchitecture(t *testing.T, m *manifests.Manifest, name, deployment, pl
 	}
 	file, create := s.create(name, args...)
 	status, _, stderr := s.oob(create...)
-	if platform == "linux/arm64" && deployment != "linux" { // the server has no image for it
+	if platform == "linux/arm64" && deployment != "linux" { // there is no arm64 image of the server
 		if status != 5 ||
 			!strings.Contains(
 				stderr,
@@ -244,13 +243,12 @@ func checkLock(t *testing.T, s *site, name, file string) {
 	}
 }
 
-// configured are the components that run when the site says that it has configured
-// them, and how it says so.
+// configured maps components that run only if the site enables them to the value that does so.
 var configured = map[string]string{
 	"push-proxy": "pushProxy: true", "synapse": "synapse: true", "libretranslate": "libretranslate: true", "vllm": "vllmModel: models/x",
 }
 
-// configuredValues says of everything of an architecture that it is configured.
+// configuredValues returns the values that enable all such components of an architecture.
 func configuredValues(m *manifests.Manifest) string {
 	text := ""
 	for _, c := range m.Everything("compose") {
@@ -261,8 +259,8 @@ func configuredValues(m *manifests.Manifest) string {
 	return text
 }
 
-// checkServices wants each image that is carried to be run by a service, but those
-// that others start, and those of components that are not run.
+// checkServices checks that a service runs each carried image, except images that another
+// service starts and images of the components in without. Those must not run.
 func checkServices(t *testing.T, file string, all *manifests.Selection, without map[string]string) {
 	t.Helper()
 	text, err := os.ReadFile(file)
@@ -305,7 +303,7 @@ func checkServices(t *testing.T, file string, all *manifests.Selection, without 
 	}
 }
 
-// checkLaidOut looks at what a deployment leaves on the host.
+// checkLaidOut checks the files of a deployment on the host.
 func checkLaidOut(t *testing.T, root, hostRoot, name, deployment string) {
 	t.Helper()
 	current := filepath.Join(root, "deployments", name, "current")
@@ -337,7 +335,7 @@ func checkLaidOut(t *testing.T, root, hostRoot, name, deployment string) {
 			t.Errorf("%s has the mode %v", rel, fi.Mode())
 		}
 		if strings.HasPrefix(rel, "runtime/") {
-			return nil // they speak of upstream's names
+			return nil // these files contain upstream names
 		}
 		checkText(t, rel, data)
 		return nil
@@ -375,8 +373,8 @@ func checkLaidOut(t *testing.T, root, hostRoot, name, deployment string) {
 	}
 }
 
-// checkText wants a file of a release to name no image but the site's, and to be YAML
-// where its name says so.
+// checkText checks that a file of a release names only images of the site's registry, and that
+// a .yaml file contains valid YAML.
 func checkText(t *testing.T, rel string, data []byte) {
 	t.Helper()
 	for _, line := range strings.Split(string(data), "\n") {
@@ -400,7 +398,7 @@ func checkText(t *testing.T, rel string, data []byte) {
 	}
 }
 
-// checkEnvironment wants the server to be told to keep to the site.
+// checkEnvironment checks the air-gap settings in the server's environment file.
 func checkEnvironment(t *testing.T, file string) {
 	t.Helper()
 	env, err := os.ReadFile(file)
@@ -418,7 +416,7 @@ func checkEnvironment(t *testing.T, file string) {
 	}
 }
 
-// secretsOf reads the passwords that a site has made.
+// secretsOf reads the passwords that were generated on a site.
 func secretsOf(t *testing.T, root, name string) map[string]string {
 	t.Helper()
 	data, err := os.ReadFile(filepath.Join(root, "deployments", name, "secrets.json"))
@@ -432,8 +430,8 @@ func secretsOf(t *testing.T, root, name string) map[string]string {
 	return list
 }
 
-// TestCatalogueRules breaks each rule; the error names both sides and, where
-// there is one, a version that would fit.
+// TestCatalogueRules breaks each compatibility rule. The error must name both components and,
+// if one exists, a version that fits.
 func TestCatalogueRules(t *testing.T) {
 	s := newSite(t)
 	for _, d := range []string{"compose", "kubernetes"} {
@@ -542,8 +540,8 @@ func TestCatalogueRules(t *testing.T) {
 	}
 }
 
-// TestRulesReadTheArchive: what a plugin dictates is read from its archive, not
-// from what the catalogue thinks of it.
+// TestRulesReadTheArchive checks that a plugin's requirements are read from its archive, not
+// from the catalogue.
 func TestRulesReadTheArchive(t *testing.T) {
 	s := newSite(t)
 	all := s.stock("ddil", manifests.Choice{Deployment: "compose"})
@@ -574,8 +572,8 @@ func TestRulesReadTheArchive(t *testing.T) {
 	}
 }
 
-// TestPluginSignatures: a plugin that is not signed by the right key does not
-// get in, and nothing of it is kept.
+// TestPluginSignatures: a plugin without a valid signature by the right key, or with another ID
+// or version, is refused, and no bundle is written.
 func TestPluginSignatures(t *testing.T) {
 	s := newSite(t)
 	all := s.stock("ddil", manifests.Choice{Deployment: "compose"})
@@ -621,7 +619,7 @@ func TestPluginSignatures(t *testing.T) {
 			}
 		})
 	}
-	// And with the right one it goes on, whatever the runs before left.
+	// The correct plugin is accepted after the failed runs.
 	s.up.Plugin(p.URL, good)
 	s.must(create...)
 }

@@ -13,8 +13,8 @@ import (
 	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 )
 
-// TestCosignLines shows cosign verify-blob the lines that TestLines of package verify
-// shows to verify. Where the two differ the table says why.
+// TestCosignLines passes the lines of TestLines of package verify to cosign verify-blob. The
+// table gives the reason for each difference.
 func TestCosignLines(t *testing.T) {
 	s := side{t, t.TempDir()}
 	t.Setenv("PATH", filepath.Join(s.source(), "bin/tools")+":"+os.Getenv("PATH"))

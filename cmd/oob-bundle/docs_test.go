@@ -26,11 +26,11 @@ import (
 
 var updateDocs = flag.Bool("update", false, "write the generated pages of the handbook anew")
 
-// regenerate is how.
+// regenerate is the command that writes the generated pages.
 const regenerate = "go test ./cmd/oob-bundle -run Handbook -update"
 
-// explained returns every command with help of its own, cobra's included, a
-// parent before its children.
+// explained returns every command with a help page, including cobra's commands. Parents come
+// before their children.
 func explained() []*cobra.Command {
 	var all []*cobra.Command
 	var walk func(c *cobra.Command)
@@ -44,7 +44,7 @@ func explained() []*cobra.Command {
 	return all
 }
 
-// helpText is what --help prints.
+// helpText returns the output of --help.
 func helpText(c *cobra.Command) string {
 	var b strings.Builder
 	c.InitDefaultHelpFlag()
@@ -56,7 +56,7 @@ func helpText(c *cobra.Command) string {
 	return b.String()
 }
 
-// TestHelp holds the order of help texts and their width.
+// TestHelp checks the order and the width of help texts.
 func TestHelp(t *testing.T) {
 	if n := len(explained()); n < 25 {
 		t.Errorf("%d commands", n)
@@ -77,8 +77,7 @@ func TestHelp(t *testing.T) {
 	}
 }
 
-// TestHandbook compares the generated pages of docs with what the program says of
-// itself.
+// TestHandbook compares the generated pages of docs with the program's help and tables.
 func TestHandbook(t *testing.T) {
 	pages := map[string]string{"exit-codes.md": exitPage(), "errors.md": errorPage(t)}
 	for _, c := range explained() {
@@ -124,7 +123,7 @@ func TestHandbook(t *testing.T) {
 	}
 }
 
-// exitPage is docs/exit-codes.md.
+// exitPage returns the text of docs/exit-codes.md.
 func exitPage() string {
 	var b strings.Builder
 	b.WriteString(
@@ -138,7 +137,7 @@ func exitPage() string {
 	return b.String()
 }
 
-// commandPage is the path of a command's page below docs.
+// commandPage returns the path of a command's page below docs.
 func commandPage(c *cobra.Command) string {
 	if !c.HasParent() {
 		return "commands/README.md"
@@ -147,9 +146,9 @@ func commandPage(c *cobra.Command) string {
 	return "commands/" + strings.ReplaceAll(name, " ", "-") + ".md"
 }
 
-// commandText is the page of a command.
+// commandText returns the page of a command.
 func commandText(c *cobra.Command) string {
-	helpText(c) // adds --help and the flags of all commands
+	helpText(c) // adds --help and the inherited flags
 	var b strings.Builder
 	fmt.Fprintf(
 		&b,
@@ -177,13 +176,13 @@ func commandText(c *cobra.Command) string {
 	return b.String()
 }
 
-// linkList writes the commands below c that belong to a side, with theirs.
+// linkList writes the subcommands of c in a group, with links to their pages.
 func linkList(b *strings.Builder, c *cobra.Command, side string) {
 	for _, sub := range c.Commands() {
 		if sub.GroupID != side {
 			continue
 		}
-		if c.Name() == "completion" { // no page each
+		if c.Name() == "completion" { // its subcommands have no pages
 			fmt.Fprintf(b, "- `%s`: %s\n", sub.CommandPath(), sub.Short)
 			continue
 		}
@@ -191,8 +190,8 @@ func linkList(b *strings.Builder, c *cobra.Command, side string) {
 	}
 }
 
-// errorPage is docs/errors.md: what exitTable matches and what hint says of it,
-// by asking them.
+// errorPage returns the text of docs/errors.md: the errors of exitTable and their hints. It
+// also checks their exit codes.
 func errorPage(t *testing.T) string {
 	dir := t.TempDir()
 	more := examples(t, dir)
@@ -205,10 +204,10 @@ func errorPage(t *testing.T) string {
 			continue
 		}
 		fmt.Fprintf(&b, "\n## %d: %s\n\n| the message says | advice |\n|---|---|\n", s.code, s.meaning)
-		seen := map[string]bool{} // two packages may say the same
+		seen := map[string]bool{} // two packages may use the same text
 		var kinds []example
 		for _, e := range s.errors {
-			if errors.Is(e, errUsage) { // says nothing of itself
+			if errors.Is(e, errUsage) { // a marker, never shown
 				continue
 			}
 			kinds = append(kinds, plain(e))
@@ -230,14 +229,14 @@ func errorPage(t *testing.T) string {
 	return b.String()
 }
 
-// example is an error as commands wrap it, and how the page words it.
+// example is an error as commands wrap it, with its text on the page.
 type example struct {
 	says string
 	err  error
 }
 
-// plain is a kind of error that stands alone, about a bundle, or about a file where
-// it is one of the file system's.
+// plain returns the example of an error from exitTable: about a file for a file system error,
+// about a bundle otherwise.
 func plain(err error) example {
 	var errno syscall.Errno
 	if errors.As(err, &errno) || errors.Is(err, fs.ErrExist) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
@@ -247,8 +246,7 @@ func plain(err error) example {
 	return example{err.Error(), operate.OfBundle("FILE", err)}
 }
 
-// examples are errors for which there is more advice than for the kind of error
-// that they are, by exit status.
+// examples returns, by exit status, errors with a more specific hint than their kind has.
 func examples(t *testing.T, dir string) map[int][]example {
 	t.Helper()
 	torn := filepath.Join(dir, "FILE")
@@ -273,7 +271,7 @@ func examples(t *testing.T, dir string) map[int][]example {
 	}
 }
 
-// TestLinks follows the links of every page to files of this repository.
+// TestLinks checks that links from the pages to files of this repository are not broken.
 func TestLinks(t *testing.T) {
 	top := filepath.Join("..", "..")
 	pages := []string{filepath.Join(top, "README.md")}
@@ -303,7 +301,7 @@ func TestLinks(t *testing.T) {
 	}
 }
 
-// TestEvidence: every test that the handbook names as evidence is there.
+// TestEvidence checks that every test that the handbook names as evidence exists.
 func TestEvidence(t *testing.T) {
 	have := map[string]bool{}
 	err := filepath.WalkDir("../..", func(path string, d fs.DirEntry, err error) error {

@@ -30,17 +30,17 @@ import (
 	"github.com/oob-bundle/oob-bundle/manifests"
 )
 
-// machine is an isolated host: a network namespace with a loopback, and a route
-// to nowhere whose packets are counted, with a container engine of its own.
+// machine is an isolated host with its own container engine. Its network namespace has a
+// loopback device and a default route that leads nowhere and counts packets.
 type machine struct {
 	side
 	name  string
 	root  string                   // ROOT of oob-bundle
-	enter func(line string) string // wraps a shell line so that it runs there
-	psql  string                   // how the database is asked
+	enter func(line string) string // wraps a shell line to run it on the machine
+	psql  string                   // command that runs psql in the database's container
 }
 
-// isolate makes the network of a machine.
+// isolate creates the network namespace of a machine.
 func (s side) isolate(name string) {
 	s.Helper()
 	_, _ = s.try("ip netns del " + name + " 2>/dev/null")
@@ -104,7 +104,7 @@ func newMachine(s side, name string) *machine {
 
 func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
 
-// run runs a line on the machine.
+// run runs a shell line on the machine and returns its stdout.
 func (m *machine) run(line string) string {
 	m.Helper()
 	return m.sh(m.enter(line))
@@ -125,7 +125,7 @@ func (m *machine) exits(args string) (int, string) {
 	return code, out[:i]
 }
 
-// sent is how many packets have left for elsewhere.
+// sent returns the number of packets sent to the default route.
 func (m *machine) sent() int {
 	m.Helper()
 	n, err := strconv.Atoi(m.run("cat /proc/net/dev | awk '$1==\"out:\" {print $11}'"))
@@ -135,7 +135,7 @@ func (m *machine) sent() int {
 	return n
 }
 
-// api asks the server by its port on the machine.
+// api sends a request to the server's port on the machine.
 func (m *machine) api(token, method, path, body string) (status int, answer string) {
 	m.Helper()
 	out := m.run(
@@ -162,7 +162,7 @@ func (m *machine) wants(status int, token, method, path, body string) string {
 	return answer
 }
 
-// migrations is how many the database knows.
+// migrations returns the number of migrations recorded in the database.
 func (m *machine) migrations() int {
 	m.Helper()
 	n, err := strconv.Atoi(m.run(m.psql + " -U mmuser -d mattermost -tAc 'select count(*) from db_migrations'"))
@@ -199,7 +199,7 @@ func imageOf(t *testing.T, c v1.Config, layers ...v1.Layer) v1.Image {
 	return img
 }
 
-// serverLayer lays a server out as its image has it.
+// serverLayer returns a layer with a server, in the layout of its published image.
 func (s side) serverLayer(built, binary string) v1.Layer {
 	s.Helper()
 	name := "layer-" + binary
@@ -220,8 +220,8 @@ func (s side) serverLayer(built, binary string) v1.Layer {
 	return layerOf(s.T, filepath.Join(s.dir, name+".tar"))
 }
 
-// prepare builds the program into the directory, finds it and the tools, and returns
-// where .ci/e2e-build has put what it has built.
+// prepare builds the program into the directory and adds the directory and the tools to PATH.
+// It returns the output directory of .ci/e2e-build.
 func (s side) prepare() (built string) {
 	s.Helper()
 	if built = os.Getenv("OOB_E2E"); built == "" {
@@ -251,7 +251,7 @@ func (s side) prepare() (built string) {
 	return built
 }
 
-// What the images say of how they are run, as the published ones do.
+// Image configurations, as in the published images.
 var (
 	postgresConfig = v1.Config{
 		Env: []string{
@@ -272,14 +272,15 @@ var (
 	}
 )
 
-// carried makes bundles of the application architecture, of what .ci/e2e-build has
-// built: one.oob.tar, broken.oob.tar, which does not come up, two.oob.tar, and
-// other.oob.tar of another channel. It returns where, and the upstream's address.
+// carried makes bundles of the application architecture from the output of .ci/e2e-build:
+// one.oob.tar, broken.oob.tar, which does not start, two.oob.tar, and other.oob.tar of another
+// channel. It also makes hello.oob.tar of a small manifest. It returns the directory of the
+// bundles and the upstream's address.
 func carried(t *testing.T) (s side, up string) {
 	t.Helper()
 	s = side{t, t.TempDir()}
 	built := s.prepare()
-	l, err := net.Listen("tcp", "127.0.0.1:0") // several of these run beside each other
+	l, err := net.Listen("tcp", "127.0.0.1:0") // several of these tests may run in parallel
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -300,11 +301,11 @@ func carried(t *testing.T) (s side, up string) {
 	push("mattermost/mattermost-enterprise-edition:11.7.9", imageOf(t, serverConfig, older))
 	push("mattermost/mattermost-enterprise-edition:11.9.1", imageOf(t, serverConfig, newer))
 	broken := serverConfig
-	broken.Cmd = []string{"/mattermost/bin/mattermost", "db", "migrate"} // migrates, and never serves
+	broken.Cmd = []string{"/mattermost/bin/mattermost", "db", "migrate"} // migrates, but never serves
 	push("mattermost/mattermost-enterprise-edition:11.8.5", imageOf(t, broken, newer))
 	other := world.Image("linux/amd64", world.Layer(world.File{Name: "hello", Mode: 0o644, Data: []byte("hello")}))
 	push("library/hello:1", other)
-	// A plugin that is signed by a key of the site's, and one that nobody signed.
+	// The signature of the first plugin is carried; the second plugin is carried without one.
 	program, err := os.ReadFile(filepath.Join(built, "plugin-linux-amd64"))
 	if err != nil {
 		t.Fatal(err)
@@ -357,9 +358,8 @@ components:
 	return s, up
 }
 
-// TestEndToEnd carries the application architecture to a machine without any
-// route out, starts it there with real PostgreSQL, NGINX and Mattermost, and goes
-// through its life.
+// TestEndToEnd carries the application architecture to an isolated machine, starts it there
+// with real PostgreSQL, NGINX and Mattermost, and tests upgrade, rollback, repair and uninstall.
 func TestEndToEnd(t *testing.T) {
 	s, up := carried(t)
 	m := newMachine(s, "oob-e2e-1")
@@ -391,14 +391,14 @@ func TestEndToEnd(t *testing.T) {
 	m.run("grep -x MM_SERVICESETTINGS_SITEURL=http://chat.site.mil:8080 " + m.root + "/deployments/application/current/mattermost.env")
 	before := m.migrations()
 
-	// The server, by its own word.
+	// The server's API reports its settings and plugins.
 	m.wants(201, "", "POST", "/api/v4/users", `{"email":"a@site.mil","username":"admin","password":"Correct-horse-1"}`)
 	token := m.login()
 	m.wants(201, token, "POST", "/api/v4/teams", `{"name":"team","display_name":"Team","type":"O"}`)
 	m.checkSettings(token)
 	m.checkPlugins(token)
 
-	// An upgrade that does not come up goes back by itself, with the database.
+	// An upgrade that does not start is rolled back automatically, with the database.
 	code, stderr := m.exits("install broken.oob.tar" + flags + " --start --start-timeout 45s")
 	if code != 1 || !strings.Contains(stderr, "did not come up") || !strings.Contains(stderr, "application 11.7.9 runs again") {
 		t.Fatalf("the broken release: exit status %d: %s", code, stderr)
@@ -408,7 +408,7 @@ func TestEndToEnd(t *testing.T) {
 	}
 	m.wants(200, m.login(), "GET", "/api/v4/teams/name/team", "")
 
-	// One that does come up migrates.
+	// An upgrade that starts migrates the database.
 	m.run("oob-bundle install two.oob.tar" + flags + " --start")
 	if now := m.migrations(); now != before+1 {
 		t.Errorf("%d migrations instead of %d: the upgrade did not migrate", now, before+1)
@@ -416,7 +416,7 @@ func TestEndToEnd(t *testing.T) {
 	m.wants(200, m.login(), "GET", "/api/v4/teams/name/team", "")
 	m.checkPlugins(m.login())
 
-	// And back, with the database as it was.
+	// Roll back, and restore the database.
 	m.run("oob-bundle rollback --root " + m.root + " --start --restore-database")
 	if now := m.migrations(); now != before {
 		t.Errorf("%d migrations instead of %d after the rollback", now, before)
@@ -424,11 +424,11 @@ func TestEndToEnd(t *testing.T) {
 	m.wants(200, m.login(), "GET", "/api/v4/teams/name/team", "")
 	m.run("oob-bundle install two.oob.tar" + flags + " --start")
 
-	// Others keep away.
+	// A bundle of another channel is refused.
 	if code, stderr := m.exits("install other.oob.tar" + flags); code != 5 || !strings.Contains(stderr, "belongs to") {
 		t.Errorf("another channel's: exit status %d: %s", code, stderr)
 	}
-	// What drifts is seen and put right.
+	// Drift is detected and repaired.
 	m.run("echo '# by hand' >>" + m.root + "/deployments/application/current/nginx/conf.d/default.conf")
 	m.run(
 		"f=$(find " + m.root + "/registry -name data -printf '%s %p\\n' | sort -n | tail -1 | cut -d' ' -f2) && printf x | " +
@@ -442,7 +442,7 @@ func TestEndToEnd(t *testing.T) {
 
 	m.installFromFirst()
 
-	// Nothing was sent elsewhere; and had a container done so, it would have been seen.
+	// No packet left the machine. The counter also counts packets of containers.
 	if now := m.sent(); now != sent {
 		t.Errorf("%d packets left for elsewhere", now-sent)
 	}
@@ -453,7 +453,7 @@ func TestEndToEnd(t *testing.T) {
 	m.uninstallBesideAnother()
 }
 
-// installFromFirst has a second host take the application from the registry of the first.
+// installFromFirst installs the application on a second host from the registry of the first.
 func (m *machine) installFromFirst() {
 	m.Helper()
 	second := m.root + "-of-2"
@@ -489,7 +489,7 @@ func (m *machine) uninstallBesideAnother() {
 	m.secretsStayed()
 }
 
-// login signs in and returns a token.
+// login logs in and returns a token.
 func (m *machine) login() string {
 	m.Helper()
 	out := m.run(
@@ -503,8 +503,7 @@ func (m *machine) login() string {
 	return match[1]
 }
 
-// checkSettings reads the air-gap settings back from the running server: all that
-// the bundle's document says.
+// checkSettings compares the settings of the running server with all settings in airgap.json.
 func (m *machine) checkSettings(token string) {
 	m.Helper()
 	var config, want map[string]map[string]any
@@ -522,11 +521,11 @@ func (m *machine) checkSettings(token string) {
 	for section, keys := range want {
 		for key, value := range keys {
 			if key == "PluginStates" {
-				continue // the server adds to it
+				continue // the server adds entries
 			}
 			got, ok := config[section][key]
 			if section+"."+key == "ServiceSettings.SplitKey" && strings.Trim(fmt.Sprint(got), "*") == "" {
-				continue // the server shows nobody what it is
+				continue // the server hides the value
 			}
 			if fmt.Sprint(got) != fmt.Sprint(value) {
 				m.Errorf("%s.%s is %v (%t) instead of %v", section, key, got, ok, value)
@@ -537,7 +536,7 @@ func (m *machine) checkSettings(token string) {
 	m.Logf("%d settings read back", n)
 }
 
-// checkPlugins: the signed plugin runs and answers, the unsigned one is refused.
+// checkPlugins checks that only the signed plugin runs and answers, and that uploads are refused.
 func (m *machine) checkPlugins(token string) {
 	m.Helper()
 	var list struct {
@@ -561,7 +560,8 @@ func (m *machine) checkPlugins(token string) {
 	}
 }
 
-// secretsStayed: no password stands in what the program says or keeps for people.
+// secretsStayed checks that secrets.json has mode 0600 and that receipts and state.json contain
+// no password.
 func (m *machine) secretsStayed() {
 	m.Helper()
 	f, err := os.Open(filepath.Join(m.root, "deployments/application/secrets.json"))
@@ -585,8 +585,8 @@ func (m *machine) secretsStayed() {
 	}
 }
 
-// TestUnits: systemd is content with the units of a linux deployment and of the
-// registry, in a root that has no systemd running.
+// TestUnits checks that systemd-analyze accepts the units of a linux deployment and of the
+// registry, without a running systemd.
 func TestUnits(t *testing.T) {
 	s := newSite(t)
 	c := manifests.Choice{Deployment: "linux", With: []string{"rtcd"}}
@@ -607,10 +607,10 @@ func TestUnits(t *testing.T) {
 	}
 }
 
-// TestCRD: what a kubernetes deployment renders is what the operator's resource
-// definition takes, without a field that it does not know. OOB_CRD names the
-// definition (config/crd/bases of the operator's repository), OOB_OPERATOR the
-// operator's manifest, whose image has to become the site's.
+// TestCRD checks that the rendered resource of a kubernetes deployment is valid for the
+// operator's resource definition and has no unknown fields. OOB_CRD names the definition
+// (config/crd/bases of the operator's repository). OOB_OPERATOR names the operator's manifest;
+// its image must be replaced by the site's.
 func TestCRD(t *testing.T) {
 	crd, operator := os.Getenv("OOB_CRD"), os.Getenv("OOB_OPERATOR")
 	if crd == "" || operator == "" {
@@ -709,8 +709,8 @@ func throughJSON(t *testing.T, v any) any {
 	return doc
 }
 
-// closed makes a schema refuse fields that it does not name, where it names any:
-// a cluster would drop them without a word.
+// closed makes every object schema with properties refuse unknown fields. A cluster would drop
+// such fields silently.
 func closed(schema map[string]any) {
 	if p, ok := schema["properties"].(map[string]any); ok {
 		if _, says := schema["additionalProperties"]; !says && schema["x-kubernetes-preserve-unknown-fields"] == nil && p["apiVersion"] == nil {

@@ -18,8 +18,8 @@ func inUTF16(text string) []byte {
 	return data
 }
 
-// TestEncodings: keys and documents that Windows programs wrote are read, or refused with
-// their encoding.
+// TestEncodings: keys and documents with a byte order mark or in UTF-16, as Windows programs
+// write them, are read, or refused with an error that names the encoding.
 func TestEncodings(t *testing.T) {
 	key := world.NewKey(t)
 	dir := t.TempDir()

@@ -14,14 +14,14 @@ import (
 	"github.com/oob-bundle/oob-bundle/manifests"
 )
 
-// TestExamples carries each of docs/examples from the stand-in upstream to a site,
-// and looks at what is laid out there.
+// TestExamples carries each example of docs/examples from the stand-in upstream to a site and
+// checks the installed files.
 func TestExamples(t *testing.T) {
 	hello := world.PluginFacts("hello", "1.0.0").Archive()
 	wanted := map[string]struct {
 		create []string // flags of create
 		values string
-		files  map[string]string // path below the release → what stands in it; empty for anything
+		files  map[string]string // path below the release → text that the file contains; empty for any
 	}{
 		"web.yaml": {
 			create: []string{"--platform", "linux/amd64"},
@@ -75,7 +75,7 @@ func TestExamples(t *testing.T) {
 	}
 }
 
-// checkExample compares what is laid out with what is expected.
+// checkExample compares the installed files with the expected ones.
 func checkExample(t *testing.T, root, manifest string, files map[string]string) {
 	t.Helper()
 	m, err := manifests.Open(manifest)

@@ -35,7 +35,8 @@ var (
 	everyFault = flag.Bool("every-fault", false, "inject every kind of fault at a call, not one of them")
 )
 
-// stride is -fault-step, or some times that where time is short.
+// stride returns the distance between faulted calls: -fault-step, or about 4 times as much with
+// -short.
 func stride(t *testing.T) int {
 	t.Helper()
 	if testing.Short() {
@@ -44,36 +45,36 @@ func stride(t *testing.T) int {
 	return *faultStep
 }
 
-// faultWorld is a connected side and an isolated one in a directory: inputs that no
-// command may change, and what a command leaves below out, site and host.
+// faultWorld is a directory with a connected and an isolated side. It contains inputs that no
+// command may change, and the directories out, site and host that commands write to.
 type faultWorld struct {
 	t             *testing.T
 	program, dir  string
 	pristine      string // directory with out, site and host as they are before the command
-	inputs, wants string // before, and after an undisturbed run
+	inputs, wants string // inputs before the command, tree after an undisturbed run
 	problems      int
 }
 
-// faultCommand is a command whose every step is going to fail once.
+// faultCommand is a command for fault injection.
 type faultCommand struct {
 	name   string
-	before [][]string // commands that come first
+	before [][]string // commands to run first
 	spoil  func(w *faultWorld)
 	args   []string
-	// once says that running it again does more.
+	// once is true if a second run of the command has a further effect.
 	once bool
-	// reads says that the command changes nothing, whatever happens.
+	// reads is true if the command only reads.
 	reads bool
 }
 
-// newFaultWorld makes an upstream, keys and two bundles of one channel.
+// newFaultWorld creates an upstream, keys and two bundles of one channel.
 func newFaultWorld(t *testing.T) *faultWorld {
 	t.Helper()
 	return newFaultWorldAt(t, memory(t))
 }
 
-// memory returns a directory that is not on a disk, where there is one: a run syncs
-// whole file systems, and the tests would wait for everybody else's data.
+// memory returns a directory in /dev/shm if there is one. Commands sync whole file systems, so
+// on a disk the tests would wait for the data of other processes.
 func memory(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("/dev/shm", "oob-")
@@ -139,8 +140,8 @@ components:
         links: [{path: /etc/nginx/conf.d/app.conf, file: etc/app.conf}]
 `
 
-// prepare brings the world to where the command begins, and learns what an
-// undisturbed run makes of it.
+// prepare runs the commands before c, saves this state, and records the tree that an
+// undisturbed run of c leaves.
 func (w *faultWorld) prepare(c faultCommand) {
 	w.t.Helper()
 	for _, d := range []string{"site", "host/etc/nginx/conf.d", "out"} {
@@ -164,10 +165,10 @@ func (w *faultWorld) prepare(c faultCommand) {
 	w.wants = w.tree()
 }
 
-// faultDirs are where commands may write.
+// faultDirs are the directories that commands may write to.
 var faultDirs = []string{"site", "host", "out"}
 
-// restore brings back what was there before the command.
+// restore restores the state before the command.
 func (w *faultWorld) restore() {
 	w.t.Helper()
 	for _, d := range faultDirs {
@@ -178,7 +179,7 @@ func (w *faultWorld) restore() {
 	}
 }
 
-// copyTree copies a directory with its modes and links.
+// copyTree copies a directory with modes and symbolic links.
 func copyTree(t *testing.T, from, to string) {
 	t.Helper()
 	err := filepath.WalkDir(from, func(path string, d fs.DirEntry, err error) error {
@@ -217,9 +218,9 @@ func copyTree(t *testing.T, from, to string) {
 	}
 }
 
-// tree describes what is below the directories where commands may write. What is
-// different in each run is replaced: times, and passwords made on the site with the
-// digests of the files that hold them.
+// tree describes the content of the directories that commands may write to. It replaces the
+// parts that differ between runs: times, generated passwords, and digests of files that contain
+// such passwords.
 func (w *faultWorld) tree() string {
 	w.t.Helper()
 	var text strings.Builder
@@ -244,7 +245,7 @@ func (w *faultWorld) tree() string {
 				return err
 			}
 			data, err := os.ReadFile(path)
-			if name == "site/state.json.old" { // how often the state was written is not always the same
+			if name == "site/state.json.old" { // the number of writes of the state varies
 				if err := bundle.DecodeRecord(data, new(ledger.Ledger)); err != nil {
 					return err
 				}
@@ -268,7 +269,7 @@ func (w *faultWorld) tree() string {
 
 var startedAt = regexp.MustCompile(`"started":"[^"]*"|(?m)^created: .*$`)
 
-// varying replaces passwords, and digests of files that hold one.
+// varying returns a replacer for passwords and for digests of files that contain one.
 func (w *faultWorld) varying(dir string) *strings.Replacer {
 	var pairs []string
 	paths, _ := filepath.Glob(filepath.Join(dir, "deployments", "*", "secrets.json"))
@@ -289,7 +290,7 @@ func (w *faultWorld) varying(dir string) *strings.Replacer {
 
 var passwordIn = regexp.MustCompile(`"password":"([^"]+)"`)
 
-// withoutSlot leaves the signatures out, which differ each time.
+// withoutSlot returns a bundle without its signatures, which differ in each run.
 func withoutSlot(data []byte) []byte {
 	head, err := bundle.ReadHead(bytes.NewReader(data), int64(len(data)))
 	if err != nil {
@@ -298,7 +299,8 @@ func withoutSlot(data []byte) []byte {
 	return slices.Concat(data[:head.SlotOffset()], data[head.SlotOffset()+bundle.SlotSize:])
 }
 
-// faultCommands are all that change something, and the two that decide.
+// faultCommands returns the commands that create, install and maintain bundles, and the
+// read-only commands verify, values and status.
 func faultCommands(w *faultWorld) []faultCommand {
 	site := []string{"--root", "site"}
 	trusting := append([]string{"--key", "in/key.pub"}, site...)
@@ -348,7 +350,7 @@ func faultCommands(w *faultWorld) []faultCommand {
 	}
 }
 
-// spoilSite changes a file and a blob of what is installed.
+// spoilSite damages an installed file and an installed blob.
 func spoilSite(w *faultWorld) {
 	world.Write(w.t, filepath.Join(w.dir, "site/deployments/app/current/etc/app.conf"), []byte("drift"), 0o640)
 	blobs, err := filepath.Glob(filepath.Join(w.dir, "site/registry/docker/registry/v2/blobs/sha256/*/*/data"))
@@ -361,7 +363,7 @@ func spoilSite(w *faultWorld) {
 	world.Write(w.t, largest, data, 0o644)
 }
 
-// orphan leaves a blob in the registry that nothing leads to.
+// orphan adds an unreferenced blob to the registry.
 func orphan(w *faultWorld) {
 	data := []byte("nobody's")
 	sum := hex.EncodeToString(func() []byte { s := sha256.Sum256(data); return s[:] }())
@@ -372,7 +374,7 @@ func orphan(w *faultWorld) {
 	world.Write(w.t, filepath.Join(dir, "data"), data, 0o644)
 }
 
-// faultsFor lists what the kernel may answer to a call.
+// faultsFor returns the faults that a call can have.
 func faultsFor(c trace.Call) []trace.Verdict {
 	fail := func(list ...syscall.Errno) []trace.Verdict {
 		var out []trace.Verdict
@@ -402,9 +404,9 @@ func faultsFor(c trace.Call) []trace.Verdict {
 	return fail(syscall.EIO, syscall.EACCES)
 }
 
-// TestFaults lets system calls on files fail, in every command: call k, for k up to
-// where the run has no more calls, with an error that such a call can have. With
-// -fault-step 1 -every-fault it is every call with every error.
+// TestFaults makes system calls on files fail in every command: it fails call k, for growing k
+// until a run has fewer calls, with a fault that such a call can have. With -fault-step 1
+// -every-fault it tries every call with every fault.
 func TestFaults(t *testing.T) {
 	total, fired := 0, 0
 	for i := range faultCommands(newFaultWorld(t)) {
@@ -421,7 +423,7 @@ func TestFaults(t *testing.T) {
 	t.Logf("%d calls, %d faults in all", total, fired)
 }
 
-// sweep runs a command again and again, with another fault each time.
+// sweep runs a command once per fault. It returns the number of calls and of injected faults.
 func (w *faultWorld) sweep(c faultCommand) (calls, fired int) {
 	w.prepare(c)
 	step := stride(w.t)
@@ -465,7 +467,7 @@ func (w *faultWorld) trace(args []string, decide func(trace.Call) trace.Verdict)
 	w.t.Helper()
 	ctx, cancel := context.WithTimeout(w.t.Context(), time.Minute)
 	defer cancel()
-	// One thread at a time, so that call k is nearly the same one in each run.
+	// GOMAXPROCS=1 makes the order of calls nearly the same in each run.
 	r, err := trace.Run(ctx, trace.Options{
 		Dir: w.dir, Env: append(os.Environ(), "OOB_BUNDLE_PASSWORD=", "GOMAXPROCS=1"), Below: []string{w.dir}, Decide: decide,
 	}, w.program, args...)
@@ -475,8 +477,7 @@ func (w *faultWorld) trace(args []string, decide func(trace.Call) trace.Verdict)
 	return r
 }
 
-// judge is the oracle: what may be there after a command one of whose calls failed,
-// and that the same command then finishes.
+// judge checks the result of a command with a fault, and that the same command then finishes.
 func (w *faultWorld) judge(c faultCommand, call trace.Call, r *trace.Result) {
 	w.t.Helper()
 	bad := func(format string, args ...any) {
@@ -495,7 +496,7 @@ func (w *faultWorld) judge(c faultCommand, call trace.Call, r *trace.Result) {
 	}
 	w.intact(c, r, bad)
 	if c.once && (r.Code == 0 || w.tree() == w.wants) {
-		return // it was done, and only its end was disturbed
+		return // the fault came after the command's effect
 	}
 	if out, err := w.run(c.args); err != nil {
 		bad("the same command again: %v\n%s", err, out)
@@ -506,8 +507,8 @@ func (w *faultWorld) judge(c faultCommand, call trace.Call, r *trace.Result) {
 	}
 }
 
-// intact looks at what a disturbed run has left: inputs as they were, no torn file
-// under a final name, every tag and the release the old or the new one as a whole.
+// intact checks the state after a disturbed run: unchanged inputs, no torn file under a final
+// name, and each tag and the release either completely old or completely new.
 func (w *faultWorld) intact(c faultCommand, r *trace.Result, bad func(string, ...any)) {
 	w.t.Helper()
 	if now := hostTree(w.t, filepath.Join(w.dir, "in")); now != w.inputs {
@@ -528,8 +529,8 @@ func (w *faultWorld) intact(c faultCommand, r *trace.Result, bad func(string, ..
 	w.intactHost(bad)
 }
 
-// intactRegistry follows every tag to every blob. After a power cut, what no tag
-// leads to yet may be torn: the next run hashes it.
+// intactRegistry follows every tag to all its blobs. After a power cut, blobs that no tag
+// references yet may be torn, because the next run hashes them.
 func (w *faultWorld) intactRegistry(cut bool, bad func(string, ...any)) {
 	w.t.Helper()
 	registry := filepath.Join(w.dir, "site/registry/docker/registry/v2")
@@ -572,7 +573,7 @@ func (w *faultWorld) intactRegistry(cut bool, bad func(string, ...any)) {
 			return // a layer
 		}
 		for _, d := range digestIn.FindAllSubmatch(data, -1) {
-			// An upstream index may name manifests that are not carried.
+			// An upstream index may name manifests that the bundle does not contain.
 			if _, err := os.Stat(blob(string(d[1]))); err == nil || m.Config != nil {
 				follow(string(d[1]), tag)
 			}
@@ -587,8 +588,8 @@ func (w *faultWorld) intactRegistry(cut bool, bad func(string, ...any)) {
 
 var digestIn = regexp.MustCompile(`"digest": ?"(sha256:[0-9a-f]{64})"`)
 
-// intactHost looks at the release that is current, and at the file that a link of
-// it stands for.
+// intactHost checks the files of the current release, and the host's file that a link of the
+// release replaces.
 func (w *faultWorld) intactHost(bad func(string, ...any)) {
 	w.t.Helper()
 	site := filepath.Join(w.dir, "site")

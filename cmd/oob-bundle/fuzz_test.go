@@ -9,7 +9,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/internal/testkit/seeds"
 )
 
-// TestSeeds counts what the fuzz target begins with, and what becomes of it.
+// TestSeeds counts the seeds of the fuzz target, and how many are accepted and refused.
 func TestSeeds(t *testing.T) {
 	seeds.Targets(t, "FuzzFlags")
 	seeds.Count(t, "FuzzFlags", flagSeeds(), 12, 19, 0, fuzzFlags)
@@ -55,8 +55,8 @@ func flagSeeds() seeds.Of[string] {
 	}
 }
 
-// FuzzFlags: what a flag's text is taken for says the same when it is put together
-// again, and is within the limits.
+// FuzzFlags checks that a parsed flag value is within the limits and, formatted again, equals
+// its text.
 func FuzzFlags(f *testing.F) {
 	for _, s := range flagSeeds().All() {
 		f.Add(s)
@@ -64,7 +64,7 @@ func FuzzFlags(f *testing.F) {
 	f.Fuzz(func(t *testing.T, s string) { fuzzFlags(t, s) })
 }
 
-// fuzzMirrors wants a flag's mirrors to say what its text says.
+// fuzzMirrors checks that parsed mirrors match the flag's text.
 func fuzzMirrors(t *testing.T, s string, mirrors map[string]string) {
 	t.Helper()
 	for from, to := range mirrors {
@@ -75,7 +75,7 @@ func fuzzMirrors(t *testing.T, s string, mirrors map[string]string) {
 	}
 }
 
-// fuzzSequences wants a flag's sequences to say what its text says.
+// fuzzSequences checks that parsed sequences match the flag's text.
 func fuzzSequences(t *testing.T, s string, sequences map[string]int64) {
 	t.Helper()
 	for channel, n := range sequences {

@@ -14,7 +14,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 )
 
-// TestPipesWithoutWriter: no command waits for a pipe that is given instead of a file.
+// TestPipesWithoutWriter: no command hangs on a pipe without a writer in place of a file.
 func TestPipesWithoutWriter(t *testing.T) {
 	dir := t.TempDir()
 	path := func(name string) string { return filepath.Join(dir, name) }
@@ -97,7 +97,7 @@ func refusedInTime(t *testing.T, args []string) {
 	}
 }
 
-// TestPipesWithWriter: keys may come out of another program.
+// TestPipesWithWriter: a key may be read from a pipe of another program.
 func TestPipesWithWriter(t *testing.T) {
 	dir := t.TempDir()
 	key := world.NewKey(t)

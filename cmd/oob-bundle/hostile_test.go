@@ -21,7 +21,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 )
 
-// invoke runs the program within this process.
+// invoke runs the program in this process.
 func invoke(t *testing.T, args ...string) (status int, stdout, stderr string) {
 	t.Helper()
 	var out, err bytes.Buffer
@@ -35,7 +35,7 @@ func invoke(t *testing.T, args ...string) (status int, stdout, stderr string) {
 	return status, out.String(), err.String()
 }
 
-// tree returns everything below a directory, with its modes.
+// tree returns the content and the modes of everything below a directory.
 func tree(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	found := map[string]string{}
@@ -57,8 +57,8 @@ func tree(t *testing.T, dir string) map[string]string {
 	return found
 }
 
-// TestOtherPaths gives what is not a regular file where a bundle is expected. All
-// commands that read one refuse it at once, without reading and without a trace.
+// TestOtherPaths: all commands that read a bundle refuse a path that is not a regular file,
+// immediately and without changing files.
 func TestOtherPaths(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("devices and pipes are Linux's here")
@@ -130,7 +130,7 @@ func TestOtherPaths(t *testing.T) {
 	t.Logf("%d paths for each of %d commands", len(paths), len(commands))
 }
 
-// TestGrowing: a file that is still being copied, or is written on while it is read.
+// TestGrowing: a partial copy is refused, and so is a file that grows while it is read.
 func TestGrowing(t *testing.T) {
 	dir, key := t.TempDir(), world.NewKey(t)
 	data := world.Rich("x").File(t, key)
@@ -141,7 +141,7 @@ func TestGrowing(t *testing.T) {
 		if status, _, stderr := invoke(t, args...); status != 3 {
 			t.Errorf("%d bytes are there: %d %s", n, status, stderr)
 		}
-		if err := os.Truncate(path, int64(len(data))); err != nil { // as a copy that reserves its place
+		if err := os.Truncate(path, int64(len(data))); err != nil { // like a copy program that allocates the full size first
 			t.Fatal(err)
 		}
 		if status, _, stderr := invoke(t, args...); n < len(data)-1024 && status != 3 && status != 4 {
@@ -175,15 +175,15 @@ func TestGrowing(t *testing.T) {
 	}
 }
 
-// showable reports whether a terminal would show a text, and do nothing else.
+// showable reports whether s contains nothing that a terminal would obey.
 func showable(s string) bool {
 	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool {
 		return r != '\n' && (unicode.IsControl(r) || unicode.Is(unicode.Cf, r) || r == 0x2028 || r == 0x2029)
 	})
 }
 
-// TestNothingThatATerminalObeys puts what turns colours, clears the screen, writes
-// backwards or hides into every text of a bundle that reaches a terminal.
+// TestNothingThatATerminalObeys puts control characters (colours, clear screen, right-to-left,
+// invisible) into every text of a bundle that reaches a terminal. None may be printed.
 func TestNothingThatATerminalObeys(t *testing.T) {
 	dir, key, other := t.TempDir(), world.NewKey(t), world.NewKey(t)
 	root := filepath.Join(dir, "site")
@@ -280,7 +280,7 @@ func TestNothingThatATerminalObeys(t *testing.T) {
 			}
 		}
 	}
-	// A medium's own names.
+	// File names on the medium.
 	odd := filepath.Join(dir, "a"+strings.ReplaceAll(evil, "/", "")+".oob.tar")
 	world.Write(t, odd, []byte("x"), 0o644)
 	for _, args := range [][]string{
@@ -296,7 +296,7 @@ func TestNothingThatATerminalObeys(t *testing.T) {
 	t.Logf("%d texts, %d runs; the longest message had %d bytes", len(changes), runs, longest)
 }
 
-// addDocument lists a list of the content.
+// addDocument adds an SBOM of the bundle with the given text.
 func addDocument(c *world.Content, text string) {
 	d, blobs := bundle.NewArtifact(bundle.TypeSBOM, nil, c.Blob(bundle.TypeCycloneDX, []byte(text)))
 	for digest, data := range blobs {
@@ -305,7 +305,7 @@ func addDocument(c *world.Content, text string) {
 	c.Roots = append([]bundle.Descriptor{d}, c.Roots...)
 }
 
-// TestPrintable holds what is changed and what is not.
+// TestPrintable checks which characters are escaped and which are not.
 func TestPrintable(t *testing.T) {
 	for in, want := range map[string]string{
 		"plain, with\na second line\tand a tab":  "plain, with\na second line\tand a tab",
@@ -329,16 +329,16 @@ func TestPrintable(t *testing.T) {
 	}
 }
 
-// allocated returns how many bytes this process has allocated so far.
+// allocated returns the total number of bytes that this process has allocated.
 func allocated() uint64 {
 	s := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}
 	metrics.Read(s)
 	return s[0].Value.Uint64()
 }
 
-// TestBombs: roots and documents of 4 MiB that were made to cost as much as they can.
-// What is allocated in all, and so what could be in memory at a time, is bounded;
-// the times are told and prove nothing.
+// TestBombs reads roots and documents of up to 4 MiB that are built to be expensive. It bounds
+// the total of allocated bytes, which is an upper bound for the memory in use. The times are
+// logged only.
 func TestBombs(t *testing.T) {
 	dir, key := t.TempDir(), world.NewKey(t)
 	root := filepath.Join(dir, "site")

@@ -23,8 +23,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 )
 
-// each runs a test with every command, in a world of its own that is where the
-// command begins.
+// each runs a test for every command, each in a separate world in the state before the command.
 func each(t *testing.T, test func(t *testing.T, w *faultWorld, c faultCommand)) {
 	for i := range faultCommands(newFaultWorld(t)) {
 		w := newFaultWorld(t)
@@ -38,7 +37,7 @@ func each(t *testing.T, test func(t *testing.T, w *faultWorld, c faultCommand)) 
 	}
 }
 
-// traced runs a command of a world.
+// traced runs the program in the world's directory under trace.
 func (w *faultWorld) traced(o trace.Options, args ...string) *trace.Result {
 	w.t.Helper()
 	ctx, cancel := context.WithTimeout(w.t.Context(), 2*time.Minute)
@@ -51,7 +50,7 @@ func (w *faultWorld) traced(o trace.Options, args ...string) *trace.Result {
 	return r
 }
 
-// same wants the world to be as after an undisturbed run.
+// same checks that the world is as after an undisturbed run.
 func (w *faultWorld) same(when string) {
 	w.t.Helper()
 	if diff := gocmp.Diff(strings.Split(w.wants, "\n"), strings.Split(w.tree(), "\n")); diff != "" {
@@ -59,8 +58,8 @@ func (w *faultWorld) same(when string) {
 	}
 }
 
-// TestNowhere: the isolated side speaks to nobody, not even to ask for a name, and
-// the connected one to the registry that it was told.
+// TestNowhere: commands of the isolated side open no network connection, not even for a DNS
+// query. Commands of the connected side connect only to the given registry.
 func TestNowhere(t *testing.T) {
 	each(t, func(t *testing.T, w *faultWorld, c faultCommand) {
 		var reached []string
@@ -83,7 +82,7 @@ func TestNowhere(t *testing.T) {
 	})
 }
 
-// TestClocks: nothing but what people are shown depends on the time of day.
+// TestClocks: the results of commands, except displayed times, do not depend on the clock.
 func TestClocks(t *testing.T) {
 	each(t, func(t *testing.T, w *faultWorld, c faultCommand) {
 		for _, year := range []int{1970, 2099} {
@@ -97,7 +96,7 @@ func TestClocks(t *testing.T) {
 	})
 }
 
-// TestOddHosts: surroundings that programs tend to take for granted.
+// TestOddHosts runs commands in unusual environments.
 func TestOddHosts(t *testing.T) {
 	w := newFaultWorld(t)
 	commands := faultCommands(w)
@@ -111,7 +110,7 @@ func TestOddHosts(t *testing.T) {
 		w.prepare(c)
 		for _, odd := range []struct {
 			name, shell string
-			code        int // 0, or that of a report that nobody could read
+			code        int // expected exit status; -1 means any
 		}{
 			{"umask 000", `umask 000; exec "$@"`, 0},
 			{"umask 077", `umask 077; exec "$@"`, 0},
@@ -119,7 +118,7 @@ func TestOddHosts(t *testing.T) {
 			{"nothing in the environment", `exec env -i OOB_BUNDLE_PASSWORD= "$@"`, 0},
 			{"no directory for temporary files", `TMPDIR=/nowhere exec "$@"`, 0},
 			{"32 files", `ulimit -n 32; exec "$@"`, 0},
-			{"stdout is closed", `("$@" >&-); code=$?; "$@" && exit $code`, 1}, // found before any work, so the same command then does it
+			{"stdout is closed", `("$@" >&-); code=$?; "$@" && exit $code`, 1}, // refused before any work; the second run does the work
 			{"stdout is full", `exec "$@" >/dev/full`, 1},
 			{"stderr is closed", `exec "$@" 2>&-`, 0},
 			{"stdin is closed", `exec "$@" <&-`, 0},
@@ -147,9 +146,9 @@ func TestOddHosts(t *testing.T) {
 	}
 }
 
-// TestHands: while a bundle is installed somebody who may write to it changes all
-// of its payload, cuts it, or puts another one in its place, between any two calls
-// on it. What is installed is what was verified, or nothing is.
+// TestHands: during an installation, another process changes the bundle's payload, truncates
+// the file, or replaces it with another bundle, between any two calls on the file. Install must
+// install exactly what it verified, or nothing.
 func TestHands(t *testing.T) {
 	hands := map[string]func(path string, good, other []byte) error{
 		"other payload": func(path string, good, _ []byte) error {
@@ -202,7 +201,7 @@ func TestHands(t *testing.T) {
 			switch r.Code {
 			case 0:
 				unharmed++
-				// The whole bundle in another's place before it was opened is that bundle.
+				// If the file was replaced before it was opened, the other bundle is installed.
 				if !strings.Contains(r.Stdout, "app 2.0.0") {
 					w.same(fmt.Sprintf("%s before call %d", name, k))
 				}
@@ -239,7 +238,7 @@ func sortedHands[V any](m map[string]V) []string {
 	return names
 }
 
-// payloadOffset returns where the blobs of a bundle begin.
+// payloadOffset returns the offset at which the blobs of a bundle start.
 func payloadOffset(data []byte) int {
 	head, err := bundle.ReadHead(strings.NewReader(string(data)), int64(len(data)))
 	if err != nil {
@@ -248,7 +247,7 @@ func payloadOffset(data []byte) int {
 	return int(head.SlotOffset()) + bundle.SlotSize
 }
 
-// overwrite changes a file in place: who has it open sees it.
+// overwrite changes a file in place, visible to processes that have it open.
 func overwrite(path string, data []byte) error {
 	f, err := os.OpenFile(path, os.O_WRONLY, 0)
 	if err != nil {
@@ -258,8 +257,8 @@ func overwrite(path string, data []byte) error {
 	return errors.Join(err, f.Close())
 }
 
-// TestLinksInData: whoever runs as the program that a data directory belongs to can
-// put links there at any moment. Install follows none of them out of it.
+// TestLinksInData: the owner of a data directory can create symbolic links there at any time.
+// Install must not follow them out of the directory.
 func TestLinksInData(t *testing.T) {
 	w := newFaultWorld(t)
 	commands := faultCommands(w)
@@ -300,7 +299,7 @@ func TestLinksInData(t *testing.T) {
 	}
 }
 
-// owners describes everything below a directory, directories included.
+// owners returns mode, owner and content of everything below a directory.
 func owners(t *testing.T, dir string) string {
 	t.Helper()
 	var b strings.Builder

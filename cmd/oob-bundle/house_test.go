@@ -9,17 +9,17 @@ import (
 
 const module = "github.com/oob-bundle/oob-bundle/"
 
-// wall is what a package may import.
+// wall is the list of imports that a package may have.
 type wall struct {
 	room string
-	may  string // packages of ours that it imports directly
-	// Which of net/http and os/exec it reaches by all that it imports: mholt/archives brings the
-	// first, go-containerregistry (credential helpers) both.
+	may  string // packages of this module that it may import directly
+	// Which of net/http and os/exec it may import, also indirectly. mholt/archives imports
+	// net/http; go-containerregistry (credential helpers) imports both.
 	reaches string
 	why     string
 }
 
-// walls has a row for every package, from the format outwards.
+// walls has a row for every package, starting with the format.
 var walls = []wall{
 	{"bundle/disk", "", "", "files know nothing of bundles"},
 	{
@@ -75,7 +75,7 @@ var walls = []wall{
 	},
 }
 
-// onlyIn lists the packages that import something themselves.
+// onlyIn lists, for some imports, the only packages that may import them directly.
 var onlyIn = map[string]string{
 	"net/http":                  "bundle/remote install/registry install/service install/operate",
 	"os/exec":                   "install/service",
@@ -83,8 +83,9 @@ var onlyIn = map[string]string{
 	"github.com/mholt/archives": "bundle/foreign",
 }
 
-// TestWalls: every package imports what its row allows and nothing else of ours, and reaches
-// networks, programs, command lines and foreign archives only where the row says so.
+// TestWalls: every package imports only the packages of this module that its row allows. It
+// reaches net/http and os/exec only if its row allows that, and imports a package of onlyIn
+// directly only if listed there.
 func TestWalls(t *testing.T) {
 	known := map[string]bool{}
 	for _, w := range walls {
@@ -113,7 +114,7 @@ func TestWalls(t *testing.T) {
 	}
 }
 
-// TestRooms: every package has a comment that says what it is.
+// TestRooms: every package has a package comment.
 func TestRooms(t *testing.T) {
 	for _, line := range strings.Split(strings.TrimSpace(list(t, "-f", "{{.ImportPath}}\t{{.Doc}}", "./...")), "\n") {
 		if path, doc, _ := strings.Cut(line, "\t"); doc == "" {

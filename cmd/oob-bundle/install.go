@@ -61,7 +61,8 @@ func (f *hostFlags) add(c *cobra.Command) {
 	)
 }
 
-// first returns the directory whose etc/ gets the links of a first release, or "" for none.
+// first returns the default of --host-root for a first release: "/" with the default root, "" (no
+// links) with another root.
 func (f *hostFlags) first(root string) string {
 	if filepath.Clean(root) == install.DefaultRoot {
 		return "/"

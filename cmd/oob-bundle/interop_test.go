@@ -17,10 +17,9 @@ import (
 	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 )
 
-// upstream builds real images and pushes them: Debian from debootstrap,
-// PostgreSQL and nginx from Debian's packages (Docker's schema 2), one with zstd
-// layers, a complete index, an index of which one platform will be carried, with
-// attestations, and an artifact.
+// upstream builds and pushes real images: Debian from debootstrap, PostgreSQL and nginx from
+// Debian's packages (Docker's schema 2), an image with zstd layers, a complete index, an index
+// with attestations of which the bundle carries one platform, and an artifact.
 func (s side) upstream(up string) {
 	s.Helper()
 	s.sh(
@@ -77,11 +76,11 @@ func (s side) source() string {
 	return filepath.Dir(filepath.Dir(wd))
 }
 
-// references of the bundle, without host.
+// real lists the references of the bundle, without the host.
 var real = []string{"debian:bookworm", "postgres:15", "nginx:1.22", "debian:zstd", "tool:1", "both:1", "artifact:1"}
 
-// TestInterop is the main job with real images, real registries and everybody
-// else's programs.
+// TestInterop tests create and install with real images, real registries and other programs
+// that read the same formats.
 func TestInterop(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Fatal("needs root: it starts a Docker engine in a network namespace")
@@ -135,8 +134,8 @@ func TestInterop(t *testing.T) {
 	t.Run("digests", func(t *testing.T) { side{t, s.dir}.digests(up) })
 }
 
-// cosign accepts our signature and refuses a changed index; each signs with the
-// other's keys.
+// cosign checks that cosign accepts our signature and refuses a changed index, and that each
+// program signs with the other's keys.
 func (s side) cosign() {
 	const check = "cosign verify-blob --key oob.pub --bundle s.json --insecure-ignore-tlog "
 	s.sh(check + "index.json")
@@ -164,10 +163,10 @@ func (s side) cosign() {
 	)
 }
 
-// archives: what reads a docker save reads a bundle.
+// archives checks that programs that read docker save archives read a bundle.
 func (s side) archives(up string) {
 	images := []string{"debian:bookworm", "postgres:15", "nginx:1.22", "debian:zstd", "tool:1", "both:1"}
-	for _, ref := range images { // what was built here must not stand in for what is loaded
+	for _, ref := range images { // images built here must not hide a failed load
 		s.sh("docker rmi -f " + up + "/real/" + ref + " >/dev/null 2>&1 || :; podman rmi -f " + up + "/real/" + ref + " >/dev/null 2>&1 || :")
 	}
 	s.sh("docker load -i real.oob.tar && podman load -i real.oob.tar")
@@ -179,9 +178,9 @@ func (s side) archives(up string) {
 	s.sh("docker run --rm --network none " + up + "/real/debian:bookworm cat /etc/debian_version")
 }
 
-// carried: what cosign signed upstream it verifies on the site, and Helm pulls a
-// chart from there, both in a network namespace without a route; on a registry
-// that lists referrers and on one that does not.
+// carried checks that cosign verifies its upstream signatures on the site, and that Helm pulls a
+// chart from there. Both run in a network namespace without a route, with a registry that lists
+// referrers and with one that does not.
 func (s side) carried(up string) {
 	s.sh("rm -f cosign.* stranger.*; cosign generate-key-pair && cosign generate-key-pair --output-key-prefix stranger")
 	// Both forms: a Sigstore bundle as a referrer, and the older tag.
@@ -240,8 +239,8 @@ func (s side) carried(up string) {
 		) + "'",
 	)
 	s.sh(check(site))
-	// With TLS and accounts, as on a network: other people's clients, with the
-	// site's own authority and a login.
+	// With TLS and accounts, as on a network: other clients use the site's certificate
+	// authority and a login.
 	image := "127.0.0.1:5704/" + strings.ReplaceAll(up, ":", "_") + "/real/nginx:1.22"
 	s.sh("OOB_BUNDLE_ACCOUNT_PASSWORD=let-me-in oob-bundle registry account puller --root carried")
 	s.sh(
@@ -258,7 +257,7 @@ func (s side) carried(up string) {
 	)
 }
 
-// layout: what reads an OCI layout reads a bundle, packed or not.
+// layout checks that programs that read an OCI layout read a bundle, packed and unpacked.
 func (s side) layout(up string) {
 	s.sh("rm -rf layout && mkdir layout && tar -xf real.oob.tar -C layout")
 	s.sh("oras manifest fetch --oci-layout-path real.oob.tar " + up + "/real/nginx:1.22")
@@ -272,7 +271,8 @@ func (s side) layout(up string) {
 	}
 }
 
-// stockRegistry: distribution as it comes takes the whole tree, root included.
+// stockRegistry checks that an unmodified distribution registry accepts the whole tree,
+// including the root.
 func (s side) stockRegistry(up string) {
 	const site = "127.0.0.1:5702"
 	s.serve(site)
@@ -280,7 +280,7 @@ func (s side) stockRegistry(up string) {
 	for _, ref := range real {
 		there := site + "/mirror/" + strings.ReplaceAll(up, ":", "_") + "/real/" + ref
 		if ref == "tool:1" {
-			continue // partial: the tag is the platform's manifest, see digests
+			continue // partial: the tag names the platform's manifest, see digests
 		}
 		if want, got := world.Digest(s.T, up+"/real/"+ref), world.Digest(s.T, there); got != want {
 			s.Errorf("%s is %s and upstream %s", there, got, want)
@@ -293,11 +293,11 @@ func (s side) stockRegistry(up string) {
 	s.sh("crane validate --insecure --remote " + site + "/mirror/" + strings.ReplaceAll(up, ":", "_") + "/real/postgres:15")
 }
 
-// fullDisk: a real file system that is too small, on either side, is exit 8; with
-// room the same command succeeds.
+// fullDisk checks that create and install exit with 8 on a real file system that is too small,
+// and that the same command succeeds after the file system grew.
 func (s side) fullDisk(up string) {
 	s.sh("mkdir -p small && mount -t tmpfs -o size=8m tmpfs small")
-	defer func() { // not in Cleanup: the test's context has ended there
+	defer func() { // not in Cleanup: the test's context is canceled there
 		s.sh("umount small")
 	}()
 	status := func(command, want string) {
@@ -319,8 +319,8 @@ func (s side) fullDisk(up string) {
 	status("oob-bundle install real.oob.tar --key oob.pub --root small/other", "8")
 }
 
-// oneWrite counts, with strace, where bytes are written: payload goes to the
-// output once and nowhere else, and install reads it once.
+// oneWrite counts reads and writes with strace. create must write the payload once, only to the
+// output; install must read the payload once and write it once, only to the store.
 func (s side) oneWrite(up string) {
 	info, err := os.Stat(filepath.Join(s.dir, "real.oob.tar"))
 	if err != nil {
@@ -377,7 +377,7 @@ var (
 	tracedResult  = regexp.MustCompile(`= (\d+)$`)
 )
 
-// traced adds up what the calls of a trace moved, by the class of the path.
+// traced sums the bytes that the calls in a trace moved, by class of path.
 func (s side) traced(file string, class func(path string) string) map[string]int64 {
 	s.Helper()
 	f, err := os.Open(filepath.Join(s.dir, file))
@@ -414,7 +414,7 @@ func (s side) traced(file string, class func(path string) string) map[string]int
 	return sums
 }
 
-// noTmp runs everything where /tmp has not one free byte.
+// noTmp runs create, verify and install with a full /tmp.
 func (s side) noTmp(up string) {
 	s.sh("cp $(command -v oob-bundle) ./oob && mkdir -p /run/oob-interop")
 	s.sh(`unshare -m bash -euc 'mount --bind . /run/oob-interop; mount -t tmpfs -o size=4k tmpfs /tmp; cd /run/oob-interop
@@ -425,7 +425,7 @@ func (s side) noTmp(up string) {
 	s.sh("rm -r notmp notmp.oob.tar oob && rmdir /run/oob-interop")
 }
 
-// digests compares upstream, the bundle, and what the isolated side installed.
+// digests compares the digests of the upstream, the bundle and the isolated side.
 func (s side) digests(up string) {
 	data, err := os.ReadFile(filepath.Join(s.dir, "real.oob.tar"))
 	if err != nil {

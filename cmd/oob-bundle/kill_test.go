@@ -36,7 +36,7 @@ var (
 	killSeed = flag.Uint64("kill-seed", uint64(time.Now().UnixNano()), "of the moments at which they are killed")
 )
 
-// program returns a path under which this test binary is oob-bundle.
+// program returns a path at which this test binary runs as oob-bundle.
 func program(t *testing.T) string {
 	t.Helper()
 	if runtime.GOOS == "windows" {
@@ -53,8 +53,8 @@ func program(t *testing.T) string {
 	return path
 }
 
-// slowRegistry is a registry that sends blobs at so many bytes a second in all,
-// and counts them.
+// slowRegistry returns a registry that sends each blob at rate bytes a second, and the number
+// of bytes sent.
 func slowRegistry(t *testing.T, rate int64) (*world.Registry, *atomic.Int64) {
 	t.Helper()
 	sent := &atomic.Int64{}
@@ -71,7 +71,7 @@ func slowRegistry(t *testing.T, rate int64) (*world.Registry, *atomic.Int64) {
 type slowWriter struct {
 	http.ResponseWriter
 	sent *atomic.Int64
-	rate int64 // of each connection
+	rate int64 // bytes a second, for each response
 }
 
 func (s *slowWriter) Write(p []byte) (int, error) {
@@ -103,7 +103,7 @@ func randomLayer(seed byte, n int) v1.Layer {
 	return static.NewLayer(data, "application/vnd.oci.image.layer.v1.tar")
 }
 
-// command runs the program and fails the test if that fails.
+// command runs the program and returns the duration. It fails the test if the program fails.
 func command(t *testing.T, dir, program string, args ...string) time.Duration {
 	t.Helper()
 	c := exec.Command(program, args...)
@@ -116,8 +116,8 @@ func command(t *testing.T, dir, program string, args ...string) time.Duration {
 	return time.Since(begun)
 }
 
-// killed runs the program and kills it after some time; false means that it was
-// done before.
+// killed runs the program and kills it after some time. It returns false if the program had
+// already ended.
 func killed(t *testing.T, dir string, after time.Duration, program string, args ...string) bool {
 	t.Helper()
 	c := exec.Command(program, args...)
@@ -141,9 +141,9 @@ func killed(t *testing.T, dir string, after time.Duration, program string, args 
 	return false
 }
 
-// follow corrects how long a run is believed to take: the machine may have become
-// slower since that was measured, so that all are killed before they begin, or quicker,
-// so that all are done before.
+// follow corrects the estimated duration of a run, because the speed of the machine may change.
+// Without a correction, all runs might be killed before they start to work, or end before the
+// kill.
 func follow(length time.Duration, killed, begun bool) time.Duration {
 	switch {
 	case !killed:
@@ -154,9 +154,8 @@ func follow(length time.Duration, killed, begun bool) time.Duration {
 	return length
 }
 
-// TestKillCreate kills create at random moments. The same command then makes the
-// same bytes as a run that was left alone, and does not fetch again what the
-// journal claimed.
+// TestKillCreate kills create at random moments. The same command must then make the same bytes
+// as an undisturbed run, and must not fetch again the bytes that the journal claims.
 func TestKillCreate(t *testing.T) {
 	self, key := program(t), world.NewKey(t)
 	up, sent := slowRegistry(t, 2<<20)
@@ -206,7 +205,7 @@ func TestKillCreate(t *testing.T) {
 		if _, err := os.Lstat(filepath.Join(dir, "b.oob.tar.html")); finished && err != nil {
 			t.Errorf("round %d, killed after %s: the bundle has its name, and no record: %v", round, after, err)
 		}
-		lost := sent.Load() - have // it was under way, or not synced yet
+		lost := sent.Load() - have // in transfer, or not synced yet
 		command(t, dir, self, args...)
 		got, _ := bundleBytes(t, filepath.Join(dir, "b.oob.tar"))
 		if len(got) != len(want) || !bytes.Equal(got[:slot], want[:slot]) ||
@@ -216,7 +215,7 @@ func TestKillCreate(t *testing.T) {
 		if got, err := os.ReadFile(filepath.Join(dir, "b.oob.tar.html")); err != nil || !bytes.Equal(got, page) {
 			t.Errorf("round %d, killed after %s: another record (%v)", round, after, err)
 		}
-		// What the killed process's connections still had in them counts as under way.
+		// Data in the buffers of the killed process's connections counts as lost too.
 		const inConnections = 4 * 4 << 20
 		if total := sent.Load(); !finished && total > payload*11/10+lost+inConnections {
 			t.Errorf("round %d, killed after %s: %d bytes were fetched for %d, of which %d were lost", round, after, total, payload, lost)
@@ -229,7 +228,7 @@ func TestKillCreate(t *testing.T) {
 	}
 }
 
-// removeCreated removes the bundle, its lock and its record, and wants nothing else to be there.
+// removeCreated removes the bundle, its lock and its record. There must be no other file.
 func removeCreated(t *testing.T, dir string, round int) {
 	t.Helper()
 	left, err := filepath.Glob(filepath.Join(dir, "b.oob.tar*"))
@@ -256,7 +255,7 @@ func bundleBytes(t *testing.T, path string) (data []byte, slot int64) {
 	return data, head.SlotOffset()
 }
 
-// journalClaims returns how many bytes a journal claims.
+// journalClaims returns the number of bytes that a journal claims.
 func journalClaims(t *testing.T, path string) int64 {
 	t.Helper()
 	data, err := os.ReadFile(path)
@@ -284,8 +283,8 @@ func journalClaims(t *testing.T, path string) int64 {
 	return n
 }
 
-// TestKillInstall kills install at random moments. The same command then leaves
-// the same host as a run that was left alone.
+// TestKillInstall kills install at random moments. The same command must then leave the host in
+// the same state as an undisturbed run.
 func TestKillInstall(t *testing.T) {
 	self, key := program(t), world.NewKey(t)
 	up := world.NewRegistry(t, nil)
@@ -333,8 +332,7 @@ func TestKillInstall(t *testing.T) {
 	}
 }
 
-// hasJournal reports whether an installation was stopped inside: while storing,
-// or while switching.
+// hasJournal reports whether an installation was interrupted while storing or switching.
 func hasJournal(root string) bool {
 	storing, err := os.Stat(filepath.Join(root, "registry", "incoming.jsonl"))
 	if err == nil && storing.Size() > 0 {
@@ -346,8 +344,8 @@ func hasJournal(root string) bool {
 
 var installedAt = regexp.MustCompile(`"installed":"[^"]*"`)
 
-// host describes every file below a root: its path, mode and content; the time
-// of a receipt is left out.
+// hostTree describes every file below root: path, mode and digest. It ignores the times of
+// receipts.
 func hostTree(t *testing.T, root string) string {
 	t.Helper()
 	var b strings.Builder
@@ -356,7 +354,7 @@ func hostTree(t *testing.T, root string) string {
 			return err
 		}
 		if strings.HasPrefix(path, filepath.Join(root, "lock")) {
-			return nil // who holds the lock; the next run writes its own
+			return nil // names the lock's holder; each run writes a new one
 		}
 		if d.Type()&fs.ModeSymlink != 0 {
 			to, err := os.Readlink(path)

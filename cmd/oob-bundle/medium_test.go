@@ -15,7 +15,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/verify"
 )
 
-// pulled is a medium that fails at one of its reads and at all that follow.
+// pulled is a medium on which one read and all later reads fail.
 type pulled struct {
 	io.ReaderAt
 	left int
@@ -29,7 +29,7 @@ func (p *pulled) ReadAt(b []byte, off int64) (int, error) {
 	return p.ReaderAt.ReadAt(b, off)
 }
 
-// TestFailingMedium: every error of a medium is one of the medium, whichever read meets it.
+// TestFailingMedium: every error of a medium leads to exit status 8, at any read.
 func TestFailingMedium(t *testing.T) {
 	key := world.NewKey(t)
 	file := world.Rich("x").File(t, key)
@@ -55,7 +55,7 @@ func TestFailingMedium(t *testing.T) {
 		if code := exitCode(link); code != 8 {
 			t.Errorf("%v of a rename: %d", errno, code)
 		}
-		// What a network gives is the network's.
+		// The same error from a network connection is a network error.
 		network := fmt.Errorf("%w: %w", remote.ErrRegistry, os.NewSyscallError("connect", errno))
 		if code := exitCode(network); code != 7 && errno != syscall.EIO {
 			t.Errorf("%v of a connection: %d", errno, code)

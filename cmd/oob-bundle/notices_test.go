@@ -11,8 +11,8 @@ import (
 	"testing"
 )
 
-// notices is the copyright file of a package: which licences the modules have
-// that are linked into the program, on any of its platforms, and their texts.
+// notices returns the copyright file of a package. It lists the modules that are linked into the
+// program on any platform, with the texts of their licences.
 func notices(t *testing.T) string {
 	t.Helper()
 	var b strings.Builder
@@ -23,7 +23,7 @@ The program is one static file, into which these modules are linked, under
 licences of their own:
 
 `)
-	texts := map[string][]string{} // text → who has it
+	texts := map[string][]string{} // text → modules with this text
 	for _, m := range linked(t) {
 		fmt.Fprintf(&b, "  %s\n", m.name)
 		for _, path := range m.licences {
@@ -46,13 +46,13 @@ licences of their own:
 	return b.String()
 }
 
-// linkedModule is a module with packages that are linked in.
+// linkedModule is a module with packages that are linked into the program.
 type linkedModule struct {
 	name     string // path and version
 	licences []string
 }
 
-// linked lists the modules of the program, and the language itself.
+// linked lists the modules of the program and the Go standard library.
 func linked(t *testing.T) []linkedModule {
 	t.Helper()
 	goroot := strings.TrimSpace(goTool(t, "env", "GOROOT"))
@@ -63,7 +63,7 @@ func linked(t *testing.T) []linkedModule {
 		const format = "{{with .Module}}{{.Path}}\t{{.Version}}\t{{.Dir}}\t{{$.Dir}}{{end}}"
 		for _, line := range strings.Split(list(t, "-deps", "-f", format, "./cmd/oob-bundle"), "\n") {
 			f := strings.Split(line, "\t")
-			if len(f) != 4 || f[1] == "" { // the standard library, or our own
+			if len(f) != 4 || f[1] == "" { // the standard library, or this module
 				continue
 			}
 			name := f[0] + " " + f[1]
@@ -85,8 +85,8 @@ func linked(t *testing.T) []linkedModule {
 
 var licenceFile = regexp.MustCompile(`(?i)^((un)?licen[cs]e|copying|notice|patents)([-.].*)?$`)
 
-// licencesBetween returns the files with licences from a module's directory down
-// to that of one of its packages.
+// licencesBetween returns the licence files in all directories from a module's root down to dir,
+// the directory of one of its packages.
 func licencesBetween(t *testing.T, module, dir string) map[string]bool {
 	t.Helper()
 	found := map[string]bool{}

@@ -16,9 +16,9 @@ import (
 	"github.com/oob-bundle/oob-bundle/manifests"
 )
 
-// TestOptional starts the application architecture with what may be added to it, as
-// far as there are real programs: MinIO, the calls server and Prometheus. Grafana's
-// place is taken by something that waits, and the calls plugin is not the real one.
+// TestOptional starts the application architecture with optional components. MinIO, the calls
+// server and Prometheus are real programs; Grafana is replaced by sleep, and the calls plugin
+// is a stand-in.
 func TestOptional(t *testing.T) {
 	site := newSite(t)
 	site.up.Registry = world.NewRegistryAt(t, t.TempDir(), nil) // real images are large
@@ -73,8 +73,8 @@ func TestOptional(t *testing.T) {
 			"<services) = 7 && ! grep -i restarting services || { cat services >&2; exit 1; }",
 	)
 
-	// Files go into MinIO, into a bucket that nobody had to make, and come back out of it
-	// when everything was started anew.
+	// Uploaded files are stored in MinIO, in an automatically created bucket, and can be read
+	// after a restart of all services.
 	m.wants(201, "", "POST", "/api/v4/users", `{"email":"a@site.mil","username":"admin","password":"Correct-horse-1"}`)
 	token := m.login()
 	var team, channel struct{ ID string }
@@ -106,7 +106,7 @@ func TestOptional(t *testing.T) {
 		t.Errorf("the file comes back as %q", got)
 	}
 
-	// Calls could register, and would be told where to send.
+	// The calls plugin could register, and the server knows the address of the calls server.
 	rtcd := "http://" + m.address("rtcd") + ":8045"
 	if v := m.run("curl -sS -f -m 10 " + rtcd + "/version"); !strings.Contains(v, "buildVersion") {
 		t.Errorf("the calls server: %s", v)
@@ -135,8 +135,8 @@ func TestOptional(t *testing.T) {
 		t.Errorf("the server is not told of it: %s", env)
 	}
 
-	// Prometheus looks for the server, which answers it only with a licence, and keeps
-	// what it measures where the operator's backup finds it.
+	// Prometheus scrapes the server, which answers only with a licence, and stores its data
+	// below the data directory, where the operator's backup finds it.
 	targets := m.run("curl -sS -f -m 10 http://" + m.address("prometheus") + ":9090/api/v1/targets")
 	if !strings.Contains(targets, `"scrapeUrl":"http://mattermost:8067/metrics"`) {
 		t.Errorf("Prometheus' targets: %s", targets)
@@ -158,7 +158,7 @@ func TestOptional(t *testing.T) {
 	}
 }
 
-// address is where a service of the deployment is reached from its host.
+// address returns the address of a service's container.
 func (m *machine) address(service string) string {
 	m.Helper()
 	return m.run(

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestStandardOutput: a result that cannot be written is an error, and one that is thrown
-// away on purpose is none.
+// TestStandardOutput: a result that cannot be written is an error. A result that is discarded on
+// purpose is not an error.
 func TestStandardOutput(t *testing.T) {
 	dir := t.TempDir()
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
@@ -64,8 +64,8 @@ func TestStandardOutput(t *testing.T) {
 	}
 }
 
-// TestDiscardedByOthers: programs that open /dev/null for the program alone, and hold it no
-// longer, discard the result and get no error.
+// TestDiscardedByOthers: a parent that opens /dev/null only for the child process can discard
+// the result without an error.
 func TestDiscardedByOthers(t *testing.T) {
 	program, err := exec.LookPath("oob-bundle") // TestMain puts it there
 	if err != nil {

@@ -1,12 +1,11 @@
 package main
 
-// What a release holds besides the program is made here, from the program's own
-// commands, so that there is one source: manual pages, completions, the unit,
-// and the licences of what is linked in. .ci/pages writes it with
+// This file generates the other files of a release from the program's commands: manual pages,
+// completions, the unit, and the licences of linked modules. .ci/pages writes them with
 //
 //	go test ./cmd/oob-bundle -run '^TestPages$' -pages DIR
 //
-// The program itself holds none of it.
+// The program contains neither the manual pages nor the licences.
 
 import (
 	"bytes"
@@ -28,10 +27,10 @@ import (
 
 var pagesDir = flag.String("pages", "", "directory to which the pages of a release are written")
 
-// packagedProgram is where a package puts the program.
+// packagedProgram is the path at which a package installs the program.
 const packagedProgram = "/usr/bin/oob-bundle"
 
-// TestPages writes the pages, and looks whether each says what --help says.
+// TestPages writes the pages and checks that each manual page contains the text of --help.
 func TestPages(t *testing.T) {
 	dir := *pagesDir
 	if dir == "" {
@@ -61,7 +60,7 @@ func TestPages(t *testing.T) {
 	}
 }
 
-// printed returns what the program prints.
+// printed returns the program's output. It fails the test on an error.
 func printed(t *testing.T, args ...string) []byte {
 	t.Helper()
 	var out, errs bytes.Buffer
@@ -71,7 +70,7 @@ func printed(t *testing.T, args ...string) []byte {
 	return out.Bytes()
 }
 
-// packagedUnit is what registry unit prints for a program in its packaged place.
+// packagedUnit returns the output of registry unit for packagedProgram.
 func packagedUnit(t *testing.T) []byte {
 	t.Helper()
 	var out bytes.Buffer
@@ -96,14 +95,14 @@ func packagedUnit(t *testing.T) []byte {
 	return out.Bytes()
 }
 
-// documented is the whole tree of commands, those that cobra adds included.
+// documented returns the whole command tree, including commands that cobra adds.
 func documented() *cobra.Command {
 	root := rootCommand(&ui{out: io.Discard, err: io.Discard})
 	root.InitDefaultCompletionCmd()
 	return root
 }
 
-// commands returns c and all below it that are not hidden.
+// commands returns c and all its subcommands that are not hidden.
 func commands(c *cobra.Command) []*cobra.Command {
 	list := []*cobra.Command{c}
 	for _, sub := range subcommands(c) {
@@ -118,8 +117,8 @@ func subcommands(c *cobra.Command) []*cobra.Command {
 
 func pageName(c *cobra.Command) string { return strings.ReplaceAll(c.CommandPath(), " ", "-") }
 
-// pageDate is the day of the commit, which SOURCE_DATE_EPOCH says: the same
-// commit makes the same pages.
+// pageDate returns the date of SOURCE_DATE_EPOCH, the time of the commit, so that the same
+// commit makes the same pages. Without the variable, the date is 1970-01-01.
 func pageDate(t *testing.T) string {
 	t.Helper()
 	epoch, ok := os.LookupEnv("SOURCE_DATE_EPOCH")
@@ -133,8 +132,8 @@ func pageDate(t *testing.T) string {
 	return time.Unix(seconds, 0).UTC().Format(time.DateOnly)
 }
 
-// roff escapes text as groff_char(7) asks for what is to be copied as ASCII. A
-// line that begins with a dot or an apostrophe would be a request.
+// roff escapes text so that groff prints ASCII characters (groff_char(7)). It also escapes a dot
+// or an apostrophe at the start of a line, which would be a request.
 func roff(text string) string {
 	text = strings.NewReplacer(`\`, `\e`, "-", `\-`, "'", `\(aq`, "`", `\(ga`, "^", `\(ha`, "~", `\(ti`).Replace(text)
 	if strings.HasPrefix(text, ".") {
@@ -143,10 +142,9 @@ func roff(text string) string {
 	return text
 }
 
-// roffText sets help as it is written: paragraphs are filled, indented lines
-// stay lines.
+// roffText formats help text: paragraphs are filled, and indented lines keep their line breaks.
 func roffText(b *strings.Builder, text string) {
-	literal, filled := false, true // the heading before is the first paragraph's
+	literal, filled := false, true // the heading starts the first paragraph
 	begin := func(want bool) {
 		if literal != want {
 			literal = want
@@ -177,7 +175,7 @@ func roffText(b *strings.Builder, text string) {
 	begin(false)
 }
 
-// manual is the page of a command in the man(7) language.
+// manual returns the manual page of a command in the man(7) language.
 func manual(c *cobra.Command, date string) string {
 	c.InitDefaultHelpFlag()
 	var b strings.Builder
@@ -185,7 +183,7 @@ func manual(c *cobra.Command, date string) string {
 	fmt.Fprintf(&b, ".SH NAME\n%s \\- %s\n", roff(pageName(c)), roff(c.Short))
 	fmt.Fprintf(&b, ".SH SYNOPSIS\n\\fB%s\\fR%s\n", roff(c.CommandPath()), synopsis(c))
 	b.WriteString(".SH DESCRIPTION\n")
-	long, _, _ := strings.Cut(c.Long, exitHelp()) // has a section of its own
+	long, _, _ := strings.Cut(c.Long, exitHelp()) // has a separate section
 	if long == "" {
 		long = c.Short + "."
 	}
@@ -218,7 +216,7 @@ func manual(c *cobra.Command, date string) string {
 	return b.String()
 }
 
-// synopsis is the use line after the names of the commands.
+// synopsis returns the use line without the names of the commands.
 func synopsis(c *cobra.Command) string {
 	_, arguments, _ := strings.Cut(c.Use, " ")
 	if c.HasAvailableSubCommands() {
@@ -230,7 +228,7 @@ func synopsis(c *cobra.Command) string {
 	return arguments + ` [\fIflags\fR]`
 }
 
-// option writes a flag, its argument and its default as --help words them.
+// option writes a flag, its argument and its default as in --help.
 func option(b *strings.Builder, f *pflag.Flag) {
 	if f.Hidden {
 		return
@@ -250,7 +248,7 @@ func option(b *strings.Builder, f *pflag.Flag) {
 	fmt.Fprintf(b, "\n%s\n", roff(usageOf(f)))
 }
 
-// usageOf is what --help says of a flag, its default included.
+// usageOf returns the text of --help about a flag, including the default.
 func usageOf(f *pflag.Flag) string {
 	set := pflag.NewFlagSet("", pflag.ContinueOnError)
 	set.AddFlag(f)
@@ -259,14 +257,14 @@ func usageOf(f *pflag.Flag) string {
 	return usage + strings.TrimRight(rest, "\n")
 }
 
-// plainPage undoes the escapes and the fonts of a page.
+// plainPage removes escapes, requests and fonts from a page.
 func plainPage(page string) string {
 	page = regexp.MustCompile(`(?m)^\.(TP|nf|fi|PP|nh|ad l|R[SE].*)\n|^\.(BR|SH|TH) |\\f[BIR]|\\&`).ReplaceAllString(page, "")
 	page = strings.NewReplacer(`\e`, `\`, `\-`, "-", `\(aq`, "'", `\(ga`, "`", `\(ha`, "^", `\(ti`, "~").Replace(page)
 	return strings.Join(strings.Fields(page), " ")
 }
 
-// checkManual looks for every word of --help in the page of a command.
+// checkManual checks that the page of a command contains the text of --help.
 func checkManual(t *testing.T, c *cobra.Command, page string) {
 	t.Helper()
 	plain := plainPage(page)

@@ -11,8 +11,8 @@ import (
 	"github.com/oob-bundle/oob-bundle/manifests"
 )
 
-// TestPodman: with the value quadlet a deployment is podman's, or it is refused;
-// it is never left to Docker.
+// TestPodman: with the value quadlet, podman runs a deployment or install refuses it; Docker
+// never runs it.
 func TestPodman(t *testing.T) {
 	s := newSite(t)
 	s.stock("application", manifests.Choice{Deployment: "compose", With: []string{"rtcd", "calls-offloader"}})

@@ -18,9 +18,9 @@ import (
 
 var everyCut = flag.Bool("every-cut", false, "cut the power before every call that changes something, not only before some of them")
 
-// TestPowerCut cuts the power at the calls that change the disk: the program is
-// killed there, and what goes on is a copy of what the disk of an ext4 file system
-// had got by then, which has not seen what was not synced. It needs root.
+// TestPowerCut simulates power cuts before calls that change the disk. It kills the program
+// there and continues with a copy of the ext4 image, without data that was not synced. It needs
+// root.
 func TestPowerCut(t *testing.T) {
 	for _, name := range []string{"create", "sign", "trust", "install", "upgrade", "rollback", "uninstall", "repair", "gc"} {
 		t.Run(name, func(t *testing.T) {
@@ -55,7 +55,7 @@ func TestPowerCut(t *testing.T) {
 				}
 			}
 			t.Logf("%d calls, %d power cuts", r.Calls, cuts)
-			// The last calls of one run may not be there in another.
+			// The number of calls varies: a run may lack the last calls of another run.
 			if cuts == 0 || cuts < len(moments)*9/10 {
 				t.Errorf("the power was cut %d times at %d moments", cuts, len(moments))
 			}
@@ -63,7 +63,7 @@ func TestPowerCut(t *testing.T) {
 	}
 }
 
-// someOf returns about n of a list, evenly, and others each time.
+// someOf returns about n evenly spaced items of a list, with a random offset.
 func someOf(list []int, n int) []int {
 	stride := max(1, len(list)/n)
 	var some []int
@@ -73,8 +73,8 @@ func someOf(list []int, n int) []int {
 	return some
 }
 
-// cut runs a command on the saved disk until call k, if that is one to cut at, and
-// judges what the disk has.
+// cut runs a command on the saved disk, cuts the power before call k, and judges the content of
+// the disk. It returns false if the run has fewer calls.
 func (w *faultWorld) cut(d *testDisk, c faultCommand, k int) bool {
 	w.t.Helper()
 	d.restore()
@@ -96,8 +96,9 @@ func (w *faultWorld) cut(d *testDisk, c faultCommand, k int) bool {
 	return true
 }
 
-// cutHere chooses the calls: those by which something of the host gets its place or
-// is promised, and some of the many others. Of these 16 are taken each time.
+// cutHere reports whether to cut the power before a call: at renames, links, removals and syncs
+// outside the registry's storage, and at a sample of the other changes. Without -every-cut,
+// TestPowerCut uses about 16 of these calls.
 func cutHere(c trace.Call) bool {
 	if !c.Changes() {
 		return false
@@ -114,8 +115,8 @@ func cutHere(c trace.Call) bool {
 	return c.N%97 == 0
 }
 
-// testDisk is an ext4 file system in a file. Each mount is of a new file: the kernel
-// may keep what it knows of an old one.
+// testDisk is an ext4 file system in a file. Each mount uses a new file, because the kernel may
+// cache data of an old one.
 type testDisk struct {
 	side
 	n int
@@ -133,11 +134,11 @@ func (d *testDisk) make() {
 	d.Cleanup(func() { _, _ = d.try("mountpoint -q mnt && umount -l mnt || true") })
 }
 
-// image is the file that is mounted.
+// image returns the name of the mounted file.
 func (d *testDisk) image() string { return fmt.Sprintf("image%d", d.n) }
 
-// mount mounts a copy of a file, without what ext4 does to hide a missing sync and
-// without writing anything on its own.
+// mount mounts the image. Its options keep ext4 from hiding a missing sync (noauto_da_alloc) and
+// from writing by itself (commit=900, in seconds).
 func (d *testDisk) mount() {
 	d.Helper()
 	d.sh("mount -o loop,noauto_da_alloc,commit=900 " + d.image() + " mnt")
@@ -145,8 +146,8 @@ func (d *testDisk) mount() {
 
 func (d *testDisk) unmount() { d.Helper(); d.sh("umount mnt && rm " + d.image()) }
 
-// save keeps the disk as it is now. A container that was started meanwhile may have the
-// mount too: then leaving it does not write down what it has.
+// save saves the current state of the disk. It syncs first: a container that was started in the
+// meantime may have the mount too, and umount then does not write the data.
 func (d *testDisk) save() {
 	d.Helper()
 	d.sh("sync -f mnt && umount mnt && mv " + d.image() + " saved")
@@ -160,8 +161,8 @@ func (d *testDisk) restore() {
 	d.mount()
 }
 
-// powerCut goes on with what the disk has got. The kernel may be writing down what
-// it has promised; the copy is of a moment at which it was not.
+// powerCut continues with the data that reached the disk. The kernel may still be writing synced
+// data, so powerCut copies the image until the copy is consistent.
 func (d *testDisk) powerCut() {
 	d.Helper()
 	old := d.image()

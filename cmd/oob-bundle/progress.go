@@ -29,7 +29,7 @@ const (
 // events with --json, nothing with --quiet.
 type progress struct {
 	u     *ui
-	doing string // one word, for events: fetch, verify, store
+	doing string // one word, for events: fetch, verify, store, repair
 	total int64
 	name  func(bundle.Member) string
 

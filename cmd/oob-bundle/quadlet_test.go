@@ -18,8 +18,8 @@ import (
 	"github.com/oob-bundle/oob-bundle/manifests"
 )
 
-// podmanMachine is a Debian 13 that has systemd as its first process, podman and
-// no Docker.
+// podmanMachine is a Debian 13 machine with systemd as its first process and podman, without
+// Docker.
 type podmanMachine struct {
 	*machine
 	boots *exec.Cmd
@@ -42,7 +42,7 @@ func newPodmanMachine(s side, name string) *podmanMachine {
 			)
 			s.Log(out)
 		}
-		_ = p.boots.Process.Kill() // and with it everything there
+		_ = p.boots.Process.Kill() // kills all processes of the machine
 		_ = p.boots.Wait()
 		_, _ = s.try(
 			"ip netns del " + name + "; find $(awk '$3 == \"cgroup2\" {print $2; exit}' /proc/mounts)/" + name + " -depth -type d -exec rmdir {} +",
@@ -70,7 +70,7 @@ func (p *podmanMachine) boot() {
 	if err := p.boots.Start(); err != nil {
 		p.Fatal(err)
 	}
-	// Not one of the programs that prepare it, which are children too.
+	// Match by name, because the programs that prepare the machine are children too.
 	init := p.sh(
 		fmt.Sprintf(
 			"for _ in $(seq 300); do pgrep -P %d -x 'init|systemd' && exit 0; sleep 0.1; done; cat %s.log >&2; exit 1",
@@ -82,7 +82,7 @@ func (p *podmanMachine) boot() {
 		return "exec " + inside + "systemd-run --pipe --wait --quiet --collect --working-directory=" + p.dir +
 			" --setenv=PATH=" + p.dir + ":/usr/sbin:/usr/bin bash -euo pipefail -c " + quote(line)
 	}
-	// One of its own units may fail there, which makes it degraded.
+	// A unit of Debian may fail here, and the state is then degraded.
 	p.sh(
 		"for _ in $(seq 300); do s=$(" + inside + "systemctl is-system-running 2>/dev/null) || true; case $s in " +
 			"running|degraded) exit 0;; esac; sleep 0.2; done; cat " + p.name + ".log >&2; exit 1",
@@ -97,7 +97,7 @@ func (p *podmanMachine) reboot() {
 	p.boot()
 }
 
-// answers waits until the server answers by NGINX.
+// answers waits until the server answers through NGINX.
 func (p *podmanMachine) answers() {
 	p.Helper()
 	p.run(
@@ -106,8 +106,8 @@ func (p *podmanMachine) answers() {
 	)
 }
 
-// TestQuadlet carries the application architecture to a machine with podman and
-// systemd, starts it there as Quadlet's units, and goes through its life.
+// TestQuadlet carries the application architecture to a machine with podman and systemd, starts
+// it there as Quadlet units, and tests reboot, upgrade, rollback and uninstall.
 func TestQuadlet(t *testing.T) {
 	s, _ := carried(t)
 	m := newPodmanMachine(s, "oob-e2e-q")
@@ -132,7 +132,7 @@ func TestQuadlet(t *testing.T) {
 	m.checkSettings(token)
 	m.checkPlugins(token)
 
-	// By hand podman finds images by either name.
+	// A manual podman pull finds images by either name.
 	m.run(
 		"cp /var/lib/oob-bundle/deployments/application/current/runtime/containers/registries.conf " +
 			"/etc/containers/registries.conf.d/oob-bundle.conf; " +
@@ -141,7 +141,7 @@ func TestQuadlet(t *testing.T) {
 			"podman pull --quiet docker.io/library/nginx:1.30.4; podman pull --quiet 127.0.0.1:5000/docker.io/library/nginx:1.30.4",
 	)
 
-	// What the operator and bad luck do to it.
+	// The deployment survives a restart, a killed container and a reboot.
 	m.run("systemctl restart application-postgres.service")
 	m.answers()
 	m.run("podman kill application-mattermost")
@@ -151,7 +151,7 @@ func TestQuadlet(t *testing.T) {
 	m.wantsUnits("active")
 	m.wants(200, m.login(), "GET", "/api/v4/teams/name/team", "")
 
-	// An upgrade that does not come up goes back by itself, with the database.
+	// An upgrade that does not start is rolled back automatically, with the database.
 	code, stderr := m.exits("install broken.oob.tar" + flags + " --start --start-timeout 45s")
 	if code != 1 || !strings.Contains(stderr, "did not come up") || !strings.Contains(stderr, "application 11.7.9 runs again") {
 		t.Fatalf("the broken release: exit status %d: %s", code, stderr)
@@ -163,7 +163,7 @@ func TestQuadlet(t *testing.T) {
 	m.answers()
 	m.wants(200, m.login(), "GET", "/api/v4/teams/name/team", "")
 
-	// One that does come up migrates, and there is a way back from it.
+	// An upgrade that starts migrates the database, and can be rolled back.
 	m.run("oob-bundle install two.oob.tar" + flags + " --start")
 	if now := m.migrations(); now != before+1 {
 		t.Errorf("%d migrations instead of %d: the upgrade did not migrate", now, before+1)
@@ -178,7 +178,7 @@ func TestQuadlet(t *testing.T) {
 	m.wants(200, m.login(), "GET", "/api/v4/teams/name/team", "")
 	m.run("oob-bundle status --check")
 
-	// And nothing is left of it but its data.
+	// Uninstall leaves only the data.
 	m.run("oob-bundle uninstall application")
 	m.wantsUnits("not-found")
 	for what, line := range map[string]string{"containers": "podman ps --all --quiet", "networks": "podman network ls " +
@@ -201,7 +201,7 @@ func TestQuadlet(t *testing.T) {
 	}
 }
 
-// wantsUnits: each unit is as systemd calls it, or is not known at all.
+// wantsUnits checks that each unit has the state want. "not-found" means unknown to systemd.
 func (p *podmanMachine) wantsUnits(want string) {
 	p.Helper()
 	property := "ActiveState"
@@ -215,7 +215,7 @@ func (p *podmanMachine) wantsUnits(want string) {
 	}
 }
 
-// checkOwners: data belongs to who runs in the containers.
+// checkOwners checks that data belongs to the users that run in the containers.
 func (p *podmanMachine) checkOwners() {
 	p.Helper()
 	postgres := p.run("podman exec application-postgres id -u postgres")
@@ -231,8 +231,8 @@ func (p *podmanMachine) checkOwners() {
 	}
 }
 
-// TestQuadletUnits: podman makes units of what each architecture renders, with
-// labels for SELinux on each volume, and systemd is content with them.
+// TestQuadletUnits: Quadlet generates units from the files of each architecture without a
+// message, each volume has an SELinux label, and systemd-analyze accepts the units.
 func TestQuadletUnits(t *testing.T) {
 	for _, name := range manifests.Architectures() {
 		t.Run(name, func(t *testing.T) { quadletUnits(t, name) })
@@ -248,7 +248,7 @@ func quadletUnits(t *testing.T, name string) {
 	}
 	args := []string{"--deployment", "compose"}
 	for _, c := range m.Everything("compose") {
-		if c != "calls-offloader" { // which has Docker start its jobs
+		if c != "calls-offloader" { // starts its jobs with Docker
 			args = append(args, "--with", c)
 		}
 	}
@@ -280,7 +280,7 @@ func quadletUnits(t *testing.T, name string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// What Docker Compose would run, and a network.
+	// One unit for each service of Docker Compose, and one for the network.
 	text, err := os.ReadFile(filepath.Join(root, "deployments", name, "current/compose.yaml"))
 	if err != nil {
 		t.Fatal(err)
@@ -292,7 +292,7 @@ func quadletUnits(t *testing.T, name string) {
 	if len(units) != len(compose.Services)+1 || len(units) < 4 {
 		t.Fatalf("units: %q\nservices: %q", units, slices.Collect(maps.Keys(compose.Services)))
 	}
-	// In the Debian that has a Quadlet, which nothing is written to but a directory.
+	// Run Quadlet in the Debian 13 tree, in which this test writes only one directory.
 	run := side{t, s.dir}
 	inside := run.sh("mktemp -d " + filepath.Join(os.Getenv("OOB_E2E"), "trixie/root/units.XXXXXX"))
 	t.Cleanup(func() { run.sh("rm -rf " + inside) })
@@ -306,7 +306,7 @@ func quadletUnits(t *testing.T, name string) {
 	for _, u := range append(slices.Sorted(maps.Keys(compose.Services)), "network") {
 		made = append(made, dir+"/made/"+name+"-"+u+".service")
 	}
-	// That a path with a space is not waited for is Quadlet's own.
+	// Quadlet does not escape a space in RequiresMountsFor=, so ignore that message.
 	if said := run.sh(
 		chroot + "systemd-analyze verify --man=no " + strings.Join(
 			made,

@@ -14,8 +14,8 @@ import (
 	"github.com/oob-bundle/oob-bundle/manifests"
 )
 
-// TestCatalogueQuotes: a value of the site reaches the server's settings as it is, and
-// sets nothing else, whichever program reads the file that it stands in.
+// TestCatalogueQuotes: a site value reaches the server's settings unchanged and sets nothing
+// else, for every program that reads the file.
 func TestCatalogueQuotes(t *testing.T) {
 	values := []string{`Pa$$w0rd$HOME`, `x", "EnableDeveloper": true, "y":"`, `DOMAIN\host`, `it's 50% #1`, "[a]: {b}", `${HOME} $(HOME)`}
 	for name, read := range map[string]func(t *testing.T, release string) string{
@@ -86,7 +86,8 @@ func envLine(t *testing.T, release string, read func(string) string) string {
 
 func podmanValue(text string) string { return text }
 
-// composeValue reads what Compose takes as it is, and what it interpolates.
+// composeValue parses a value as Compose does: single-quoted text is literal, other text is
+// interpolated.
 func composeValue(text string) string {
 	if inner, ok := strings.CutPrefix(text, "'"); ok {
 		return strings.TrimSuffix(inner, "'")
@@ -128,8 +129,8 @@ func podValue(t *testing.T, release string) string {
 	return strings.NewReplacer("$$", "$", "$(HOME)", "/root").Replace(resource.Spec.MattermostEnv[i].Value)
 }
 
-// TestUnquotedWarning: create names the file, the line and the value of a template that
-// does not quote, and warns of nothing else.
+// TestUnquotedWarning: create warns about each unquoted value in a template, with file, line and
+// value, and about nothing else.
 func TestUnquotedWarning(t *testing.T) {
 	s := newSite(t)
 	world.Write(t, filepath.Join(s.dir, "a.yaml"), []byte(`apiVersion: oobbundle.dev/v1

@@ -23,7 +23,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/manifests"
 )
 
-// noise returns bytes that no compression makes smaller, always the same ones.
+// noise returns incompressible bytes, always the same for the same name.
 func noise(name string, size int) []byte {
 	h := fnv.New64a()
 	h.Write([]byte(name))
@@ -35,8 +35,8 @@ func noise(name string, size int) []byte {
 	return data
 }
 
-// exampleLayers gives images sizes like the real ones', at a fiftieth, and most
-// of them one of two bases.
+// exampleLayers returns layers at about a fiftieth of the real sizes. Images share a few base
+// layers.
 func exampleLayers(ref bundle.Reference, platform string) []v1.Layer {
 	layer := func(name string, size int) v1.Layer {
 		return world.Layer(world.File{Name: "content", Mode: 0o644, Data: noise(name, size)})
@@ -77,8 +77,8 @@ func exampleLayers(ref bundle.Reference, platform string) []v1.Layer {
 	return []v1.Layer{layer(base+platform, bases[base]), layer(ref.String()+platform, size)}
 }
 
-// example makes two bundles of the out-of-band architecture, and the pages of the
-// newer one: FILE.html, which create wrote, and inspected.html.
+// recordExample makes two bundles of the out-of-band architecture and the pages of the newer
+// one: FILE.html, written by create, and inspected.html.
 func recordExample(t *testing.T, program string) (s *site, file string) {
 	s = newSite(t)
 	s.up.Layers, s.up.SBOM = exampleLayers, exampleSBOM
@@ -116,9 +116,9 @@ func recordExample(t *testing.T, program string) (s *site, file string) {
 	return s, file
 }
 
-// paper is what a browser without a network makes of a page.
+// paper is a page rendered by a browser without a network.
 type paper struct {
-	text       string // of the PDF, squeezed
+	text       string // text of the PDF, squeezed
 	screenshot string // path
 	pdf        string // path
 }
@@ -133,9 +133,9 @@ func (s side) print(page, name string) paper {
 	return p
 }
 
-// TestInteropRecord prints the transfer record with a browser, reads it back from
-// PDF and picture with other people's programs, and does what it says, and what
-// the page beside the installer says, on a machine without a network.
+// TestInteropRecord prints the transfer record with a browser and reads the PDF and the picture
+// with other programs. It then follows the instructions of the record, and of the page beside
+// the installer, without a network.
 func TestInteropRecord(t *testing.T) {
 	s := side{t, t.TempDir()}
 	t.Setenv("PATH", filepath.Join(s.source(), "bin/tools")+":"+os.Getenv("PATH"))
@@ -179,7 +179,7 @@ func TestInteropRecord(t *testing.T) {
 	s.followReadMe(world, file, identity)
 }
 
-// followRecord does what the record says about checking without this program.
+// followRecord runs the record's commands for checking a bundle without this program.
 func (s side) followRecord(world *site, file, identity string) {
 	page, err := os.ReadFile(record.FileName(file))
 	if err != nil {
@@ -193,8 +193,8 @@ func (s side) followRecord(world *site, file, identity string) {
 	}
 }
 
-// followReadMe does what the page beside the installer says, with a directory
-// instead of the system's; a program that was changed has to be noticed.
+// followReadMe runs the commands of the page beside the installer, in a test directory instead
+// of the system's directories. The commands must detect a changed program.
 func (s side) followReadMe(world *site, file, identity string) {
 	medium := filepath.Dir(file)
 	text, err := os.ReadFile(filepath.Join(medium, "READ-ME-FIRST.txt"))

@@ -21,16 +21,15 @@ var (
 	spaces = regexp.MustCompile(`\s+`)
 )
 
-// squeezed is text without white space, in which what was broken over lines is
-// found again.
+// squeezed removes white space, so that text with line breaks can be found.
 func squeezed(s string) string { return spaces.ReplaceAllString(s, "") }
 
-// pageText is what a page says, squeezed.
+// pageText returns the text of a page, squeezed.
 func pageText(page []byte) string {
 	return squeezed(html.UnescapeString(markup.ReplaceAllString(style.ReplaceAllString(string(page), ""), " ")))
 }
 
-// collect calls found for every field of a JSON document that has one of the names.
+// collect calls found for every field of a JSON document whose name is in names.
 func collect(v any, names map[string]bool, found func(name string, value any)) {
 	switch x := v.(type) {
 	case map[string]any:
@@ -51,8 +50,8 @@ func exampleSBOM(ref bundle.Reference) []byte {
 	return fmt.Appendf(nil, `{"spdxVersion":"SPDX-2.3","name":%q}`, ref)
 }
 
-// TestRecordSaysAll: what inspect --json says of names, digests and sizes stands
-// on the page, for a whole architecture.
+// TestRecordSaysAll: the page contains all names, digests and sizes of inspect --json, for a
+// whole architecture.
 func TestRecordSaysAll(t *testing.T) {
 	s := newSite(t)
 	s.up.SBOM = exampleSBOM

@@ -15,7 +15,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 )
 
-// blobsOf lists the digits of a bundle's blobs.
+// blobsOf returns the hex digests of a bundle's blobs.
 func blobsOf(t *testing.T, path string) map[string]bool {
 	t.Helper()
 	list := map[string]bool{}
@@ -33,9 +33,8 @@ func blobsOf(t *testing.T, path string) map[string]bool {
 	}
 }
 
-// TestRepairEarlier: what is damaged of a release that rollback can go back to is
-// named by the repair of the current one, which is then no success, and is put right
-// by its own bundle.
+// TestRepairEarlier: if blobs of an earlier release are damaged, repair with the current bundle
+// fails and names the earlier bundle. repair with the earlier bundle restores the blobs.
 func TestRepairEarlier(t *testing.T) {
 	w := newFaultWorld(t)
 	install := func(name string, more ...string) []string {

@@ -21,7 +21,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 )
 
-// storage is an S3 of one folder, and the upstream of a bundle that is installed there.
+// storage is an S3 server on a directory, and the upstream of the bundle to install.
 type storage struct {
 	side
 	address    string // of S3
@@ -30,9 +30,9 @@ type storage struct {
 	size       int64    // of the bundle
 }
 
-// TestS3Storage: two distribution servers have one bucket, as behind a load balancer. What
-// is installed through one is pulled through the other, and an installation goes on when
-// one of them is killed. It needs neither root nor Docker.
+// TestS3Storage: two distribution servers share a bucket, as behind a load balancer. Content
+// installed through one server can be pulled through the other, and an installation can be
+// completed after one server is killed. The test needs neither root nor Docker.
 func TestS3Storage(t *testing.T) {
 	s := newStorage(t)
 	for _, redirect := range []bool{true, false} {
@@ -77,7 +77,7 @@ func TestS3Storage(t *testing.T) {
 	})
 }
 
-// newStorage starts S3 and makes the bundle.
+// newStorage starts the S3 server and makes the bundle.
 func newStorage(t *testing.T) *storage {
 	t.Helper()
 	s := &storage{side: side{t, t.TempDir()}, address: "127.0.0.1:5711", origin: world.NewRegistry(t, nil)}
@@ -86,7 +86,7 @@ func newStorage(t *testing.T) *storage {
 	t.Setenv("OOB_BUNDLE_PASSWORD", "")
 	s.sh("cd " + s.source() + " && CGO_ENABLED=0 go build -o " + bin + "/oob-bundle ./cmd/oob-bundle")
 	s.sh("mkdir s3 metadata")
-	// Metadata beside the objects: not every file system has extended attributes.
+	// Store metadata beside the objects, because not every file system has extended attributes.
 	s.start(
 		s.address,
 		"versitygw",
@@ -122,7 +122,7 @@ func newStorage(t *testing.T) *storage {
 	return s
 }
 
-// pair are two distribution servers on one bucket.
+// pair is two distribution servers on one bucket.
 type pair struct {
 	side
 	storage       *storage
@@ -134,7 +134,7 @@ func (s *storage) pair(t *testing.T, bucket string, redirect bool) *pair {
 	t.Helper()
 	p := &pair{side: side{t, s.dir}, storage: s, bucket: bucket}
 	p.sh("mkdir s3/" + bucket)
-	// Servers behind one address need one secret, by which each knows the uploads of the other.
+	// Servers behind one address must share a secret, so that each accepts the other's uploads.
 	const config = `version: 0.1
 log: {level: error, accesslog: {disabled: true}}
 storage:
@@ -181,7 +181,7 @@ func (p *pair) command(registry string) string {
 	return "oob-bundle install stored.oob.tar --key oob.pub --root " + p.bucket + " --registry " + registry + " --plain-http " + registry
 }
 
-// check pulls everything that was installed through one registry from another one.
+// check pulls everything that was installed through one registry from another registry.
 func (p *pair) check(installed, from string) {
 	p.Helper()
 	for _, ref := range p.storage.references {
@@ -211,8 +211,8 @@ func (p *pair) check(installed, from string) {
 	}
 }
 
-// balance passes connections on to the first server, and calls then when a third of the
-// bundle has gone there.
+// balance forwards connections to the first server. It calls then once a third of the bundle's
+// size was forwarded.
 func (p *pair) balance(then func(*balancer)) *balancer {
 	p.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -227,7 +227,7 @@ func (p *pair) balance(then func(*balancer)) *balancer {
 	return b
 }
 
-// balancer passes TCP connections on.
+// balancer forwards TCP connections.
 type balancer struct {
 	listener net.Listener
 	target   atomic.Pointer[string]
@@ -262,7 +262,7 @@ func (b *balancer) pass(client net.Conn) {
 	<-ended
 }
 
-// Write counts what has gone to a server.
+// Write counts the bytes forwarded to a server.
 func (b *balancer) Write(data []byte) (int, error) {
 	if b.passed.Add(int64(len(data))) > b.after && b.fired.CompareAndSwap(false, true) {
 		b.then(b)
@@ -270,7 +270,7 @@ func (b *balancer) Write(data []byte) (int, error) {
 	return len(data), nil
 }
 
-// server is a program that listens, and can be killed and started again.
+// server is a listening program that can be killed and restarted.
 type server struct {
 	side
 	address string

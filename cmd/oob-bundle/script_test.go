@@ -27,12 +27,12 @@ func TestMain(m *testing.M) {
 	})
 }
 
-// TestScripts runs testdata/script. Each script has an upstream of its own at
-// $UP, with team/app:1 (linux/amd64), team/app:2, and team/multi:1 (linux/amd64
-// and linux/arm64), and a site's registry at $SITE. $PRIVATE is the upstream
-// behind the login me:secret, and $STALLED never sends a blob. $OCI is a registry that
-// does not take Docker's media types, which team/docker:1 has. $PROGRAM is a
-// program for $PLATFORM that says it is oob-bundle; $ARCH is how files name that.
+// TestScripts runs testdata/script. The scripts share the upstream $UP, with team/app:1
+// (linux/amd64), team/app:2, team/docker:1 (Docker media types) and team/multi:1 (linux/amd64
+// and linux/arm64), and the site's registry $SITE. $PRIVATE is the upstream behind the login
+// me:secret. $STALLED is the upstream, but never sends a blob. $OCI is a registry that refuses
+// Docker media types. $PROGRAM is a program for $PLATFORM that identifies itself as oob-bundle.
+// $ARCH is the platform as in file names.
 func TestScripts(t *testing.T) {
 	up, site := world.NewRegistry(t, nil), world.NewRegistry(t, nil)
 	private, stalled := behindLogin(t, up.Host), withoutBlobs(t, up.Host)
@@ -76,7 +76,7 @@ func TestScripts(t *testing.T) {
 			"expand": func(ts *testscript.TestScript, _ bool, args []string) {
 				for _, a := range args {
 					data := os.Expand(ts.ReadFile(a), func(name string) string {
-						if strings.Contains(name, ".") { // a manifest's own
+						if strings.Contains(name, ".") { // a variable of the manifest
 							return "${" + name + "}"
 						}
 						return ts.Getenv(name)
@@ -88,7 +88,7 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// forward passes requests on to a registry.
+// forward forwards requests to a registry.
 func forward(host string) http.Handler {
 	return httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: host})
 }
@@ -120,7 +120,7 @@ func withoutBlobs(t *testing.T, host string) string {
 	return strings.TrimPrefix(s.URL, "http://")
 }
 
-// cmdExits runs a program and wants an exit status: exits N PROGRAM ARG...
+// cmdExits runs a program and checks its exit status: exits N PROGRAM ARG...
 func cmdExits(ts *testscript.TestScript, _ bool, args []string) {
 	want, err := strconv.Atoi(args[0])
 	ts.Check(err)
@@ -137,8 +137,8 @@ func cmdExits(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// cmdFlip copies a bundle with one bit changed: flip FROM TO PLACE, where the
-// place is head, slot or payload (the last byte of the last blob).
+// cmdFlip copies a bundle and changes one bit: flip FROM TO PLACE, where PLACE is head, slot or
+// payload (the last byte of the last blob).
 func cmdFlip(ts *testscript.TestScript, _ bool, args []string) {
 	data := []byte(ts.ReadFile(args[0]))
 	head, err := bundle.ReadHead(bytes.NewReader(data), int64(len(data)))
@@ -154,15 +154,15 @@ func cmdFlip(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs(args[1]), data, 0o644))
 }
 
-// cmdCut makes a file longer by some zeros, or shorter: cut FILE BYTES.
+// cmdCut adds zeros to a file, or truncates it if BYTES is negative: cut FILE BYTES.
 func cmdCut(ts *testscript.TestScript, _ bool, args []string) {
 	by, err := strconv.ParseInt(args[1], 10, 64)
 	ts.Check(err)
 	ts.Check(os.Truncate(ts.MkAbs(args[0]), int64(len(ts.ReadFile(args[0])))+by))
 }
 
-// cmdTear undoes half of a signature that was added, as a power cut would:
-// tear SIGNED BEFORE makes BEFORE the torn file, with the slot file beside it.
+// cmdTear simulates a power cut while sign writes a signature: tear SIGNED BEFORE writes half of
+// SIGNED's slot to BEFORE, and the slot file beside it.
 func cmdTear(ts *testscript.TestScript, _ bool, args []string) {
 	after, before := []byte(ts.ReadFile(args[0])), []byte(ts.ReadFile(args[1]))
 	head, err := bundle.ReadHead(bytes.NewReader(after), int64(len(after)))

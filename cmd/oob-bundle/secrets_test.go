@@ -21,8 +21,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 )
 
-// secretSide is a directory in which a program runs that has secrets, and
-// everything that it printed.
+// secretSide is a directory in which the program runs with secrets, and its whole output.
 type secretSide struct {
 	t       *testing.T
 	program string
@@ -42,7 +41,7 @@ func (s *secretSide) run(args ...string) {
 	}
 }
 
-// holders lists the files below the directory that hold a text, with their modes.
+// holders lists the files below the directory that contain a text, with their modes.
 func (s *secretSide) holders(text string) []string {
 	s.t.Helper()
 	var list []string
@@ -66,9 +65,8 @@ func (s *secretSide) holders(text string) []string {
 	return list
 }
 
-// TestSecretsStay: the password of a key is nowhere but in the environment, and a
-// password that is made on the site nowhere but in files that only their owner can
-// read.
+// TestSecretsStay: the password of a key stays in the environment of the program. A password
+// generated on the site is stored only in files that only their owner can read.
 func TestSecretsStay(t *testing.T) {
 	const password = "canary-of-the-key"
 	up := world.NewRegistry(t, nil)
@@ -91,7 +89,7 @@ components:
 		[]byte("# ${versions.app}\nPASSWORD={{ .Secrets.password }}\nV={{ .Version }}\n"),
 		0o644,
 	)
-	// Who keeps logins is asked by name, and sees what this program's children see.
+	// The credential helper records its environment, that of the program's child processes.
 	helper := "#!/bin/sh\nenv >>" + s.dir + "/helper\necho '{\"Username\":\"u\",\"Secret\":\"p\"}'\n"
 	if err := errors.Join(os.Mkdir(filepath.Join(s.dir, "bin"), 0o700), os.Mkdir(filepath.Join(s.dir, "docker"), 0o700)); err != nil {
 		t.Fatal(err)
@@ -152,8 +150,7 @@ components:
 	}
 }
 
-// TestNoCore: a program that dies of a signal while it holds a private key leaves
-// no image of its memory behind.
+// TestNoCore: a program that a signal kills while it holds a private key leaves no core dump.
 func TestNoCore(t *testing.T) {
 	key := world.NewKey(t)
 	for _, signal := range []syscall.Signal{syscall.SIGABRT, syscall.SIGSEGV, syscall.SIGQUIT, syscall.SIGILL} {

@@ -31,7 +31,7 @@ func (s side) sh(line string) string {
 
 func (s side) try(line string) (string, error) {
 	s.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute) // also while the test cleans up
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute) // not t.Context: sh also runs in Cleanup
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", line)
 	cmd.Dir = s.dir

@@ -16,7 +16,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/verify"
 )
 
-// failing is a registry that fails when the tag of an image moves.
+// failing is a registry that fails to set the tag "1" of an image.
 type failing struct{ install.Target }
 
 func (f failing) Tag(ctx context.Context, repo, tag string, to bundle.Digest) error {
@@ -26,7 +26,7 @@ func (f failing) Tag(ctx context.Context, repo, tag string, to bundle.Digest) er
 	return f.Target.Tag(ctx, repo, tag, to)
 }
 
-// putFile installs a file, and fails where the registry of the test does.
+// putFile installs a bundle. With fail, the registry fails when the image is tagged.
 func putFile(t *testing.T, key *world.Key, root string, file []byte, fail bool) error {
 	t.Helper()
 	policy := verify.Policy{Keys: []verify.Key{key.Trusted}}
@@ -59,8 +59,7 @@ func putFile(t *testing.T, key *world.Key, root string, file []byte, fail bool) 
 	return err
 }
 
-// TestUnfinishedInstallation: rollback and uninstall leave an installation that cannot be
-// finished.
+// TestUnfinishedInstallation: rollback and uninstall undo an installation that cannot be finished.
 func TestUnfinishedInstallation(t *testing.T) {
 	key := world.NewKey(t)
 	version := func(n int64) []byte {

@@ -33,7 +33,7 @@ func TestUnitRefuses(t *testing.T) {
 	}
 }
 
-// TestUnitQuotes: a path reaches the program as it is.
+// TestUnitQuotes: a path reaches the program unchanged.
 func TestUnitQuotes(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("no systemd there, and paths have backslashes")

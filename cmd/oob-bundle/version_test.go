@@ -9,9 +9,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestVersion: a build says its commit, whether its sources were changed, and
-// the checksums of what it is made of. A test is built without a commit, so the
-// records are made up here; .ci/release-check asks a real release.
+// TestVersion: version reports the commit, whether the sources were changed, and the checksums
+// of the modules. A test binary has no commit, so the test uses made-up build info;
+// .ci/release-check tests a real release.
 func TestVersion(t *testing.T) {
 	const commit = "0b69b040c1f3d5a2e6b7c8d9e0f1a2b3c4d5e6f7"
 	where := runtime.Version() + ", " + runtime.GOOS + "/" + runtime.GOARCH + ")\n"
