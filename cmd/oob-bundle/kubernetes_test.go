@@ -15,7 +15,9 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 
+	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
+	"github.com/oob-bundle/oob-bundle/manifests"
 )
 
 // clusterWorld is a real Kubernetes on one node without a route out, a site's registry with
@@ -314,3 +316,98 @@ func TestKubernetes(t *testing.T) {
 		t.Errorf("the namespace: %s", out)
 	}
 }
+
+// TestKubernetesCatalogue takes the application architecture to a real cluster with the real
+// operator of Mattermost and Helm; the server is a stand-in that answers its health check.
+func TestKubernetesCatalogue(t *testing.T) {
+	w := newClusterWorld(t)
+	s := newSite(t)
+	s.up.Layers = func(ref bundle.Reference, _ string) []v1.Layer {
+		program, path := "", ""
+		switch ref.Name {
+		case "mattermost/mattermost-enterprise-edition":
+			program, path = "app", "usr/local/bin/mattermost"
+		case "mattermost/mattermost-operator":
+			program, path = "mattermost-operator", "mattermost-operator"
+		default:
+			return []v1.Layer{world.Layer(world.File{Name: "about", Mode: 0o644, Data: []byte(ref.String())})}
+		}
+		data, err := os.ReadFile(filepath.Join(w.programs, program))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return []v1.Layer{world.Layer(
+			world.File{Name: path, Mode: 0o755, Data: data}, world.File{Name: "about", Mode: 0o644, Data: []byte(ref.String())},
+		)}
+	}
+	manifest, err := os.ReadFile(os.Getenv("OOB_OPERATOR"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	create := func(version string, sequence int) string {
+		set := map[string]string{"versions.mattermost": version}
+		s.stock("application", manifests.Choice{Deployment: "kubernetes", Set: set})
+		s.up.Page("https://raw.githubusercontent.com/mattermost/mattermost-operator/v1.25.9/docs/mattermost-operator/mattermost-operator.yaml", manifest)
+		file, args := s.create("application", "--deployment", "kubernetes", "--with", "operator-manifest", "--platform", "linux/amd64",
+			"--set", "versions.mattermost="+version, "--sequence", strconv.Itoa(sequence),
+			"--set", "sha256.operator-manifest="+bundle.DigestOf(manifest).Hex())
+		s.must(args...)
+		w.sh("mv " + file + " " + version + ".oob.tar")
+		return filepath.Join(w.dir, version+".oob.tar")
+	}
+	one, two := create("11.7.9", 1), create("11.8.5", 2)
+	w.key = s.key
+	w.login()
+	w.write("class.yaml", localClass)
+	w.kubectl("apply -f class.yaml")
+	w.write("values.yaml", w.sh("cat values.yaml")+"\n"+
+		"domain: chat.site.mil\npullSecret: site-registry\ndatabaseHost: "+nodeNet+".1\nstorageClass: local\nfileStorage: 1Gi\n")
+	w.oob("install " + one + " --key " + s.key.Public + " --root site --values values.yaml")
+	w.serve()
+	install := func(file string) string {
+		return "install " + file + " --key " + s.key.Public + " --root site --kubeconfig " + w.node + "/etc/admin.kubeconfig --values values.yaml --start --start-timeout 90s"
+	}
+	begun := time.Now()
+	t.Log(w.oob(install(one)))
+	t.Logf("first installation: %s", time.Since(begun).Round(time.Second))
+	version := func() string {
+		return w.kubectl("-n mattermost get mattermost application -o jsonpath='{.status.state} {.spec.version} {.status.version}'")
+	}
+	first := version()
+	if state := strings.Fields(first); len(state) != 3 || state[0] != "stable" || state[1] != state[2] {
+		t.Errorf("the server is %q", first)
+	}
+	begun = time.Now()
+	t.Log(w.oob(install(two)))
+	t.Logf("upgrade: %s", time.Since(begun).Round(time.Second))
+	if second := version(); second == first || !strings.HasPrefix(second, "stable ") {
+		t.Errorf("after the upgrade it is %q", second)
+	}
+	if code, out := w.exits("status --check --root site"); code != 0 {
+		t.Errorf("status: %d %s", code, out)
+	}
+	w.oob("rollback application --start --root site")
+	if back := version(); back != first {
+		t.Errorf("after rollback it is %q, and was %q", back, first)
+	}
+	out := w.oob("uninstall application --root site")
+	if left := w.kubectl("-n mattermost get mattermost,deployments -o name"); left != "" || !strings.Contains(out, "mattermost-files") {
+		t.Errorf("%s is left; %s", left, out)
+	}
+}
+
+// localClass is a class of volumes below the node's directories, with one volume.
+const localClass = `apiVersion: storage.k8s.io/v1
+kind: StorageClass
+metadata: {name: local}
+provisioner: kubernetes.io/no-provisioner
+---
+apiVersion: v1
+kind: PersistentVolume
+metadata: {name: one}
+spec:
+  capacity: {storage: 1Gi}
+  accessModes: [ReadWriteOnce]
+  storageClassName: local
+  hostPath: {path: /tmp/oob-kube-volume, type: DirectoryOrCreate}
+`

@@ -67,7 +67,25 @@ func (c *cluster) loadAll(ctx context.Context, a *host.About) ([][]object, error
 			return nil, fmt.Errorf("%s: %w", s, err)
 		}
 	}
+	addLogins(all)
 	return all, nil
+}
+
+// addLogins gives the service accounts of a namespace the login of a registry that the release
+// puts there: what upstream publishes names none.
+func addLogins(all [][]object) {
+	logins := map[string]string{} // name of the Secret by namespace
+	for _, o := range slices.Concat(all...) {
+		if o.kind() == "Secret" && o.text("type") == "kubernetes.io/dockerconfigjson" {
+			logins[o.namespace()] = o.name()
+		}
+	}
+	for _, o := range slices.Concat(all...) {
+		login := logins[o.namespace()]
+		if o.kind() == "ServiceAccount" && login != "" && o.at("imagePullSecrets") == nil {
+			o["imagePullSecrets"] = []any{map[string]any{"name": login}}
+		}
+	}
 }
 
 // check reports everything that stands in the way of applying a release: Helm, objects and
@@ -149,7 +167,7 @@ func (c *cluster) checkObjects(ctx context.Context, a *host.About, objects []obj
 	var problems []error
 	for _, o := range have {
 		exists[o.key()] = true
-		if o.kind() != "Namespace" && !o.ours(a.Name) && !c.access.TakeOver {
+		if !o.shared() && !o.ours(a.Name) && !c.access.TakeOver {
 			problems = append(problems, fmt.Errorf("%w: %s is in the cluster already; --take-over takes it, or remove it", errForeign, o))
 		}
 	}
@@ -238,29 +256,32 @@ func (c *cluster) checkStorage(ctx context.Context, objects []object) error {
 // start applies a release. Before is the release that was applied before, or nil; what that
 // has and this one has not is removed.
 func (c *cluster) start(ctx context.Context, a, before *host.About) error {
+	all, err := c.loadAll(ctx, a)
+	if err != nil {
+		return err
+	}
 	for n, s := range a.Cluster {
 		c.note("Step %d of %d: %s", n+1, len(a.Cluster), s)
-		if err := c.step(ctx, a, s); err != nil {
+		if err := c.step(ctx, a, s, all[n]); err != nil {
 			return fmt.Errorf("step %d, %s: %w", n+1, s, err)
 		}
 	}
 	if before == nil || before.ID == a.ID {
 		return nil
 	}
-	return c.prune(ctx, a, before)
+	return c.prune(ctx, a, before, all)
 }
 
-// step applies one step and waits until it is ready.
-func (c *cluster) step(ctx context.Context, a *host.About, s host.Step) error {
+// step applies one step, with its objects, and waits until it is ready.
+func (c *cluster) step(ctx context.Context, a *host.About, s host.Step, objects []object) error {
 	if s.Chart != "" {
 		if err := c.helm.upgrade(ctx, s, releaseDir(c.root, a), a.Name, c.timeout); err != nil {
 			return err
 		}
 		return c.waitFor(ctx, s, nil)
 	}
-	objects, err := c.load(ctx, a, s)
-	if err != nil || len(objects) == 0 {
-		return err
+	if len(objects) == 0 {
+		return nil
 	}
 	if _, err := c.kubectl.apply(ctx, objects, true); err != nil {
 		return err
@@ -400,17 +421,19 @@ func namespacesOf(objects []object) []string {
 	return slices.Sorted(maps.Keys(set))
 }
 
+// shared are objects that a cluster has by itself, or that several may want: applying them
+// takes nothing from anybody.
+func (o object) shared() bool {
+	return o.kind() == "Namespace" || o.kind() == "ServiceAccount" && o.name() == "default"
+}
+
 // kept are the kinds that are never deleted: they hold data, or other things.
 func (o object) kept() bool {
 	return slices.Contains([]string{"Namespace", "PersistentVolumeClaim", "PersistentVolume", "CustomResourceDefinition"}, o.kind())
 }
 
-// prune removes what an earlier release has and this one has not.
-func (c *cluster) prune(ctx context.Context, a, before *host.About) error {
-	all, err := c.loadAll(ctx, a)
-	if err != nil {
-		return err
-	}
+// prune removes what an earlier release has and this one, with all its objects, has not.
+func (c *cluster) prune(ctx context.Context, a, before *host.About, all [][]object) error {
 	old, err := c.loadAll(ctx, before)
 	if err != nil {
 		return err

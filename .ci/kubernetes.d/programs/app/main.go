@@ -1,5 +1,6 @@
 // Command app is the server of the tests' images. It answers every request with VERSION, and
-// /api/v4/system/ping with the status that PING has (200 without it). With "once" it ends.
+// /api/v4/system/ping with the status that PING has (200 without it). With "once" or
+// "version" it ends.
 package main
 
 import (
@@ -14,7 +15,7 @@ import (
 )
 
 func main() {
-	if len(os.Args) > 1 && os.Args[1] == "once" {
+	if len(os.Args) > 1 && (os.Args[1] == "once" || os.Args[1] == "version") {
 		fmt.Println("done", os.Getenv("VERSION"))
 		return
 	}
