@@ -13,23 +13,23 @@ import (
 	"github.com/oob-bundle/oob-bundle/install/ledger"
 )
 
-// ErrIncomplete says that the installation has begun to switch and did not
-// finish; the same command finishes it.
+// ErrIncomplete reports that the installation started to switch and did not finish. The same
+// command finishes it.
 var ErrIncomplete = errors.New("installation incomplete")
 
-// writers is how many blobs are stored at a time.
+// writers is the number of blobs that are stored in parallel.
 const writers = 4
 
-// Result is what Apply did.
+// Result is the outcome of Apply.
 type Result struct {
 	Receipt *ledger.Receipt
-	Nothing bool // everything was in place already
+	Nothing bool // the bundle was already installed
 	Release *host.About
-	Notes   []string // what is left to the operator
+	Notes   []string // what the operator still has to do
 }
 
-// Apply carries the plan out. Until every byte is stored and good no tag moves;
-// a bad byte takes back what this run added. Errors wrap bundle.ErrDigest,
+// Apply carries out the plan. No tag moves until every byte is stored and verified; a damaged
+// bundle reverts what this run stored. Errors wrap bundle.ErrDigest, bundle.ErrPolicy or
 // ErrIncomplete, or are the target's or the file system's.
 func (p *Plan) Apply(ctx context.Context, watch bundle.Watch) (*Result, error) {
 	if p.done != nil {
@@ -61,8 +61,8 @@ func (p *Plan) Apply(ctx context.Context, watch bundle.Watch) (*Result, error) {
 	return p.finish(ctx, repos, stored)
 }
 
-// present asks whether the target has every blob where hosts will pull it. What is in
-// them is for whoever pulls to check.
+// present checks that the target has every blob in the repository from which hosts pull it.
+// The content is not hashed: the client that pulls a blob verifies it.
 func (p *Plan) present(ctx context.Context, repos []*repository) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(writers)
@@ -87,7 +87,7 @@ func (p *Plan) present(ctx context.Context, repos []*repository) error {
 	return g.Wait()
 }
 
-// applyFiles is Apply where the target has all the content: files alone.
+// applyFiles is Apply for a target that already has all the content. It installs only files.
 func (p *Plan) applyFiles(ctx context.Context, repos []*repository) (*Result, error) {
 	s := &stored{partial: map[string]bool{}}
 	for _, i := range p.images {
@@ -105,9 +105,9 @@ func (p *Plan) applyFiles(ctx context.Context, repos []*repository) (*Result, er
 	return p.finish(ctx, repos, s)
 }
 
-// finish stages the files and switches.
+// finish stages the files and switches to the new release.
 func (p *Plan) finish(ctx context.Context, repos []*repository, stored *stored) (*Result, error) {
-	if p.Options.Again { // everything else is good now
+	if p.Options.Again { // all other content has been verified
 		drift, err := p.release.Repair(ctx)
 		if err != nil {
 			return nil, err
@@ -138,7 +138,7 @@ func (p *Plan) finish(ctx context.Context, repos []*repository, stored *stored) 
 	return &Result{Receipt: receipt, Release: next, Notes: p.release.Notes}, nil
 }
 
-// currentRelease returns what is current of a deployment, or nil.
+// currentRelease returns the current release of a deployment, or nil.
 func currentRelease(root, name string) (*host.About, error) {
 	id, err := host.Current(root, name)
 	if err != nil || id == "" {
@@ -147,13 +147,13 @@ func currentRelease(root, name string) (*host.About, error) {
 	return host.ReadRelease(root, name, id)
 }
 
-// installed returns the deployment of this name and target, which has no releases if it is
-// not installed.
+// installed returns the deployment of this name and target. It has no releases if it is not
+// installed.
 func (p *Plan) installed() ledger.Deployment {
 	return p.ledger.Deployments[ledger.Key(p.Bundle.Info.Name, p.Target.Name)]
 }
 
-// already returns a result if the bundle is installed as it stands, or nil.
+// already returns a result if exactly this bundle is already installed, or nil.
 func (p *Plan) already(ctx context.Context) (*Result, error) {
 	info, d := p.Bundle.Info, p.installed()
 	have := d.Current()
@@ -163,7 +163,7 @@ func (p *Plan) already(ctx context.Context) (*Result, error) {
 	}
 	release, err := currentRelease(p.Options.Root, info.Name)
 	if err != nil || release == nil || release.ID != p.release.ID {
-		return nil, nil //nolint:nilerr // it is put in place again
+		return nil, nil //nolint:nilerr // it is installed again
 	}
 	if !p.Options.TakeOver {
 		release.Links = OwnLinks(p.ledger, release)
@@ -178,14 +178,14 @@ func (p *Plan) already(ctx context.Context) (*Result, error) {
 	return &Result{Receipt: receipt, Release: release, Nothing: true}, err
 }
 
-// tagged reports whether the tags of what is installed are as they have to be.
+// tagged reports whether the tags of the installed release have the right values.
 func (p *Plan) tagged(ctx context.Context, d ledger.Deployment) (bool, error) {
 	have := d.Current()
-	if len(p.ledger.Tags(d, have.ID)) == 0 && !have.InPlace { // the record of them is lost
+	if len(p.ledger.Tags(d, have.ID)) == 0 && !have.InPlace { // the record of the tags is lost
 		return false, nil
 	}
 	wanted := append(Published(p.ledger, d), ledger.Placed{Place: p.place(p.central, retentionTag(have.Identity, 0)), Value: have.Identity})
-	// A signature that was added since is to be found there too.
+	// A signature that was added since then must be in the registry, too.
 	channel := p.ledger.Channels[have.Channel]
 	if slot, _, _ := p.slot(); !p.Options.InPlace && channel.Identity == have.Identity && channel.Highest == have.Identity {
 		wanted = append(wanted, ledger.Placed{Place: p.place(p.central, channelTag(have.Channel)), Value: slot.Digest})
@@ -200,7 +200,7 @@ func (p *Plan) tagged(ctx context.Context, d ledger.Deployment) (bool, error) {
 	return true, nil
 }
 
-// again reports whether the plan makes the release that is installed.
+// again reports whether the plan makes the release that is already installed.
 func (p *Plan) again() bool {
 	return p.release != nil && p.installed().Current().ID == p.release.ID
 }
@@ -209,8 +209,9 @@ func (p *Plan) change() *change {
 	return &change{root: p.Options.Root, ledger: p.ledger, target: p.Target, warn: p.Options.Warn, yielding: p.again() && !p.Options.TakeOver}
 }
 
-// takeBack ends a change that another run left unfinished, except for this installation. If
-// that is recorded, and thus finished with it, the result is returned.
+// takeBack reverts a change that another run left unfinished, unless the change is this
+// installation. If this installation is already recorded, takeBack finishes it and returns the
+// result.
 func (p *Plan) takeBack(ctx context.Context) (*Result, error) {
 	j := p.journal
 	if j == nil {
@@ -226,22 +227,22 @@ func (p *Plan) takeBack(ctx context.Context) (*Result, error) {
 	if err := p.change().settle(ctx, j); err != nil {
 		return nil, err
 	}
-	p.journal = nil // the record of its sequence stays, and it may still be installed
+	p.journal = nil // the channel's sequence stays recorded, and the bundle may still be installed
 	if !own {
 		return nil, nil
 	}
 	return p.already(ctx)
 }
 
-// Repair carries the plan out although it is installed, and puts right what has
-// drifted of the release, when all that the bundle brings is good. It returns what was
-// wrong with files and links.
+// Repair carries out the plan even if the bundle is installed. It restores files and links
+// that have drifted, after all content of the bundle has been verified. It returns the files
+// and links that were wrong.
 func (p *Plan) Repair(ctx context.Context, watch bundle.Watch) ([]host.Drift, error) {
 	about, err := currentRelease(p.Options.Root, p.Bundle.Info.Name)
 	switch {
 	case err != nil && !host.Lost(err):
 		return nil, err
-	case err != nil: // what it consists of is written again
+	case err != nil: // the files of the release are written again
 	case about == nil:
 		p.drift = append(p.drift, host.Drift{Path: filepath.Join(host.Base(p.Options.Root, p.Bundle.Info.Name), "current"), What: "link"})
 	default:

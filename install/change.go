@@ -17,27 +17,28 @@ import (
 	"github.com/oob-bundle/oob-bundle/install/ledger"
 )
 
-// change switches a deployment from one ledger to the next: tags first, then the release.
+// change switches a deployment from one ledger to the next: first the tags, then the release.
 // Every step may be repeated.
 type change struct {
 	root   string
 	ledger *ledger.Ledger // before the change, or after it where it was recorded
 	target Registry
-	// yielding leaves a path to another deployment that has it by now.
+	// yielding leaves a path to the deployment that owns it now.
 	yielding bool
 	warn     func(format string, args ...any) // or nil
 }
 
-// tell passes on what the operator should know.
+// tell reports a fact to the operator.
 func (c *change) tell(format string, args ...any) {
 	if c.warn != nil {
 		c.warn(format, args...)
 	}
 }
 
-// moves returns the tags that have to move to get to the next ledger, in the order in which
-// they are switched. Forced tags are moved whatever they are; of the others, those that
-// somebody else has moved since this host put them are left alone. Own are the forced ones.
+// moves returns the tags that must move to reach the next ledger, in the order in which they
+// are switched. Own are the forced tags; they move whatever their current value is. Others are
+// the remaining tags, without those that another host or user has moved since this host set
+// them.
 func (c *change) moves(ctx context.Context, next *ledger.Ledger, forced map[ledger.Place]bool) (own, others []ledger.TagMove, err error) {
 	from := map[ledger.Place]bundle.Digest{}
 	to := map[ledger.Place]bundle.Digest{}
@@ -68,12 +69,12 @@ func (c *change) moves(ctx context.Context, next *ledger.Ledger, forced map[ledg
 	return own, others, nil
 }
 
-// complete adds to the journal of another run the tags that have to move besides, if any:
-// programs that kept a State moved those of earlier releases later.
+// complete adds further tags that must move to the journal of another run. Programs that kept
+// a State moved the tags of earlier releases later.
 func (c *change) complete(ctx context.Context, j *ledger.Journal, next *ledger.Ledger) error {
 	d := next.Deployments[ledger.Key(j.Name, j.Registry)]
 	forced := map[ledger.Place]bool{}
-	if j.Action == ledger.ActionInstall { // these are in the journal, or another host has put them
+	if j.Action == ledger.ActionInstall { // these are in the journal, or another host has set them
 		for _, t := range next.Tags(d, d.Current().ID) {
 			forced[t.Place] = true
 		}
@@ -95,9 +96,9 @@ func (c *change) complete(ctx context.Context, j *ledger.Journal, next *ledger.L
 	return j.Write(c.root)
 }
 
-// inOrder sorts tags by when they move: first those that exist, which a registry may refuse
-// to move; then new ones; then the channels', by which other hosts learn of a bundle; and
-// last those that are removed.
+// inOrder sorts tags by the order in which they move: first existing tags, which a registry
+// may refuse to move; then new tags; then channel tags, by which other hosts discover a
+// bundle; last the tags that are removed.
 func inOrder(a, b ledger.TagMove) int {
 	rank := func(m ledger.TagMove) int {
 		switch {
@@ -113,9 +114,9 @@ func inOrder(a, b ledger.TagMove) int {
 	return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a.Repository, b.Repository), cmp.Compare(a.Tag, b.Tag))
 }
 
-// apply does what the journal says. A tag that is right already is put all the same: an
-// earlier run may have written it in part. A registry with immutable tags may refuse that.
-// The error wraps ErrRefused if the target does not let a tag move.
+// apply carries out the journal. A tag that already has the right value is set again, because
+// an earlier run may have written it partially; a registry with immutable tags may refuse
+// that. The error wraps ErrRefused if the target does not let a tag move.
 func (c *change) apply(ctx context.Context, j *ledger.Journal) error {
 	for n, m := range slices.Concat(j.Tags, j.Others) {
 		if ctx.Err() != nil {
@@ -125,7 +126,7 @@ func (c *change) apply(ctx context.Context, j *ledger.Journal) error {
 			continue
 		}
 		put := c.point
-		if j.Action == ledger.ActionInstall && n < len(j.Tags) { // what an installation puts has to be there
+		if j.Action == ledger.ActionInstall && n < len(j.Tags) { // the manifests of an installation must be there
 			put = c.target.Tag
 		}
 		now, err := c.target.Resolve(ctx, m.Repository, m.Tag)
@@ -145,7 +146,7 @@ func (c *change) apply(ctx context.Context, j *ledger.Journal) error {
 	return c.target.sync()
 }
 
-// revert undoes what the journal says, as far as it was done.
+// revert undoes those steps of the journal that were carried out.
 func (c *change) revert(ctx context.Context, j *ledger.Journal) error {
 	for _, m := range slices.Concat(j.Tags, j.Others) {
 		now, err := c.target.Resolve(ctx, m.Repository, m.Tag)
@@ -153,7 +154,7 @@ func (c *change) revert(ctx context.Context, j *ledger.Journal) error {
 			return err
 		}
 		if now != m.To || now == m.From {
-			continue // it had not come to this one
+			continue // the tag was not moved
 		}
 		if err := c.point(ctx, m.Repository, m.Tag, m.From); err != nil {
 			return err
@@ -165,8 +166,8 @@ func (c *change) revert(ctx context.Context, j *ledger.Journal) error {
 	return c.target.sync()
 }
 
-// point points a tag to what it was. If the registry does not have that any more, because
-// untagged content was collected, the tag is removed.
+// point sets a tag to an earlier value. If the registry has collected that manifest as
+// untagged content, point removes the tag.
 func (c *change) point(ctx context.Context, repo, tag string, to bundle.Digest) error {
 	err := c.target.Tag(ctx, repo, tag, to)
 	if to != "" && errors.Is(err, ErrMissing) {
@@ -176,8 +177,8 @@ func (c *change) point(ctx context.Context, repo, tag string, to bundle.Digest) 
 	return err
 }
 
-// settle ends a change that another run left unfinished: one that the ledger has recorded
-// is completed, any other is undone.
+// settle ends a change that another run left unfinished. A change that the ledger has recorded
+// is completed; any other change is reverted.
 func (c *change) settle(ctx context.Context, j *ledger.Journal) error {
 	if j.Action != ledger.ActionUninstall && j.Recorded(c.ledger) {
 		if err := c.apply(ctx, j); err != nil {
@@ -192,9 +193,9 @@ func (c *change) settle(ctx context.Context, j *ledger.Journal) error {
 	return j.Remove(c.root)
 }
 
-// carryOut is apply for a change that is refused as a whole: if the target does not let a
-// tag move, the tags that were moved are moved back and the journal is removed. The error
-// wraps bundle.ErrPolicy then, and ErrIncomplete otherwise.
+// carryOut applies a change completely or not at all. If the target does not let a tag move,
+// carryOut moves the other tags back and removes the journal, and the error wraps
+// bundle.ErrPolicy. Other errors wrap ErrIncomplete.
 func (c *change) carryOut(ctx context.Context, j *ledger.Journal) error {
 	err := c.apply(ctx, j)
 	if err == nil {
@@ -215,8 +216,8 @@ func (c *change) carryOut(ctx context.Context, j *ledger.Journal) error {
 	)
 }
 
-// release makes another release of a deployment current; "" is none. Undo says that the
-// one it was is taken back, with what it has merged into files of others.
+// release makes another release of a deployment current; "" means none. Undo reverts the
+// previous release, including what it merged into files of others.
 func (c *change) release(name, from, to string, undo bool) error {
 	before, err := c.about(name, from)
 	if err != nil {
@@ -229,7 +230,7 @@ func (c *change) release(name, from, to string, undo bool) error {
 	case to != "" && after == nil:
 		return fmt.Errorf("%w: release %s of %s is not there any more", ledger.ErrNotInstalled, to, name)
 	}
-	if (undo || c.yielding) && after != nil { // what is put back takes nothing from those that have it by now
+	if (undo || c.yielding) && after != nil { // a restored release takes no path from its present owner
 		after.Links = OwnLinks(c.ledger, after)
 	}
 	switch {
@@ -241,7 +242,7 @@ func (c *change) release(name, from, to string, undo bool) error {
 	return nil
 }
 
-// about reads a release; nil if the ID is "" or the release's record is lost.
+// about reads a release. It returns nil if the ID is "" or the release's record is lost.
 func (c *change) about(name, id string) (*host.About, error) {
 	if id == "" {
 		return nil, nil
@@ -253,7 +254,7 @@ func (c *change) about(name, id string) (*host.About, error) {
 	return a, err
 }
 
-// OwnLinks returns the links of a release in whose places no other deployment has its own.
+// OwnLinks returns the links of a release whose paths do not belong to another deployment.
 func OwnLinks(l *ledger.Ledger, a *host.About) []bundle.Link {
 	return slices.DeleteFunc(slices.Clone(a.Links), func(link bundle.Link) bool {
 		owner, ok := l.Owner(ledger.Path(filepath.Join(a.HostRoot, link.Path)))
@@ -261,8 +262,9 @@ func OwnLinks(l *ledger.Ledger, a *host.About) []bundle.Link {
 	})
 }
 
-// tidy removes the releases of a deployment that the ledger does not have, and makes the
-// receipts those of the others. What was started last stays: programs have its files open.
+// tidy removes the releases of a deployment that are not in the ledger, and writes or removes
+// receipts so that they match the rest. The release that was started last stays, because
+// programs have its files open.
 func (c *change) tidy(name string) error {
 	var keep []string
 	receipts := map[string]bool{}
@@ -300,7 +302,7 @@ func (c *change) tidy(name string) error {
 	return host.Prune(c.root, name, keep)
 }
 
-// writeReceipt writes the receipt of a release that has lost it.
+// writeReceipt writes the receipt of a release whose receipt is missing.
 func (c *change) writeReceipt(d ledger.Deployment, r ledger.Release) error {
 	path := ledger.ReceiptPath(c.root, ledger.ReceiptName(d.Name, d.Registry, r.ID))
 	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {

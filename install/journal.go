@@ -24,10 +24,10 @@ func (e *Incomplete) Error() string {
 	return fmt.Sprintf("%v: %v; run the same command again to finish it%s", ErrIncomplete, e.Err, more)
 }
 
-// Unwrap makes it both.
+// Unwrap returns both errors.
 func (e *Incomplete) Unwrap() []error { return []error{ErrIncomplete, e.Err} }
 
-// unfinished marks a change that has begun to switch and has to be finished.
+// unfinished wraps the error of a change that has started to switch and must be finished.
 func unfinished(action string, err error) error {
 	if err == nil || errors.Is(err, ErrIncomplete) {
 		return err
@@ -35,7 +35,7 @@ func unfinished(action string, err error) error {
 	return &Incomplete{err, action}
 }
 
-// Unfinished is the error for a change that has to be finished before another one.
+// Unfinished returns the error for a change that must be finished before another one starts.
 func Unfinished(root string, j *ledger.Journal) error {
 	more := ""
 	if j.Action == ledger.ActionInstall {
@@ -45,9 +45,9 @@ func Unfinished(root string, j *ledger.Journal) error {
 		ErrIncomplete, j.Action, j.Name, j.Version, j.Started.Format(time.RFC3339), Command(root, j), more)
 }
 
-// Command is what finishes a change. For a rollback that was to start the release again, or
-// to restore its database, it includes the flags for that: without them the release would
-// get the data that another one left.
+// Command returns the command that finishes a change. If a rollback was to start the release
+// or to restore its database, the command includes those flags. Without them the release would
+// run with the data of another release.
 func Command(root string, j *ledger.Journal) string {
 	if j.Action == ledger.ActionInstall {
 		return "the same oob-bundle install"
@@ -67,10 +67,10 @@ func Command(root string, j *ledger.Journal) string {
 	return command + RootFlag(root)
 }
 
-// DefaultRoot is the root of a host if no other is given.
+// DefaultRoot is the root directory if no other is given.
 const DefaultRoot = "/var/lib/oob-bundle"
 
-// RootFlag is the flag that a command needs for a root, with a space before it, or "".
+// RootFlag returns the flag that a command needs for a root, with a leading space, or "".
 func RootFlag(root string) string {
 	if filepath.Clean(root) == DefaultRoot {
 		return ""

@@ -13,18 +13,18 @@ import (
 	"github.com/oob-bundle/oob-bundle/verify/trust"
 )
 
-// ErrLocked says that another run is changing the same root.
+// ErrLocked reports that another run is changing the same root.
 var ErrLocked = errors.New("another run holds the lock")
 
-// Lock is the right to change a root. The kernel gives it back when the process
-// ends, however it ends.
+// Lock is the exclusive right to change a root. The kernel releases the lock when the process
+// ends for any reason.
 type Lock struct {
 	release func() error
-	note    string // who holds it, for the one that has to wait
-	made    string // the outermost directory that taking the lock made, or ""
+	note    string // file that names the process that holds the lock
+	made    string // the outermost directory that Acquire created, or ""
 }
 
-// Acquire locks a root and makes its directory if need be. Errors wrap ErrLocked.
+// Acquire locks a root and creates its directory if necessary. Errors wrap ErrLocked.
 func Acquire(root string) (*Lock, error) {
 	l := &Lock{note: filepath.Join(root, "lock")}
 	for dir := filepath.Clean(root); ; dir = filepath.Dir(dir) {
@@ -36,13 +36,13 @@ func Acquire(root string) (*Lock, error) {
 	if err := os.MkdirAll(root, 0o755); err != nil {
 		return nil, err
 	}
-	// Whoever can write these can install anything, or an older bundle.
+	// A user who can write to these paths can install anything, or an older bundle.
 	for _, name := range []string{"", "registry", "deployments", "receipts", "journal", "trust", "state.json", "state.json.old"} {
 		if err := trust.RefuseWritable(filepath.Join(root, name)); err != nil {
 			return nil, err
 		}
 	}
-	release, err := disk.TryLock(root) // the directory itself: it leaves no file behind
+	release, err := disk.TryLock(root) // the directory itself, so that no lock file remains
 	if err != nil {
 		return nil, fmt.Errorf("locking %s: %w", root, err)
 	}
@@ -56,14 +56,14 @@ func Acquire(root string) (*Lock, error) {
 	}
 	text := fmt.Sprintf("process %d since %s\n", os.Getpid(), time.Now().UTC().Format(time.RFC3339))
 	if err := os.WriteFile(l.note, []byte(text), 0o644); err != nil {
-		// The disk is full, and who is about to make room needs the lock, not the note.
+		// The disk is full. A command that frees space needs the lock but not the note.
 		_ = os.Remove(l.note)
 	}
 	return l, nil
 }
 
-// Release gives the lock back and removes what taking it made, if nothing else
-// came to stand there. A note that stays says only who held the lock last.
+// Release releases the lock and removes the directories that Acquire created, if they are
+// empty. A note that remains only names the last process that held the lock.
 func (l *Lock) Release() error {
 	_ = os.Remove(l.note)
 	if l.made != "" {

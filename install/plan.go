@@ -16,7 +16,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/verify"
 )
 
-// Plan is what an installation will do.
+// Plan describes what an installation will do.
 type Plan struct {
 	Bundle  *verify.Verified
 	Target  Registry
@@ -25,49 +25,47 @@ type Plan struct {
 	ledger  *ledger.Ledger
 	journal *ledger.Journal
 	images  []bundle.Image
-	central string // the repository that gets the whole tree
+	central string // the repository that gets the complete tree
 	release *host.Release
-	done    *Result      // it is installed as it stands
-	drift   []host.Drift // what was put right, with Options.Again
+	done    *Result      // set if the bundle is already installed
+	drift   []host.Drift // what was repaired, with Options.Again
 }
 
 // Options are the site's decisions about one installation.
 type Options struct {
 	Root string
-	// HostRoot is the directory whose etc/ gets links to the release; "" stands for
-	// that of the current release, or where there is none for FirstHostRoot, which may
-	// be "", too.
+	// HostRoot is the directory whose etc/ gets links to the release. "" selects the HostRoot
+	// of the current release, or FirstHostRoot if there is no current release. FirstHostRoot
+	// may be "", too.
 	HostRoot, FirstHostRoot string
-	// Values are what only the site knows; nil stands for those that the current
-	// release was made with.
+	// Values are the site's values. Nil selects the values of the current release.
 	Values map[string]string
-	// PlainHTTP reports whether a registry, by its address, is spoken to without TLS;
-	// nil means that none is.
+	// PlainHTTP reports whether a registry address is contacted without TLS. Nil means that
+	// every registry uses TLS.
 	PlainHTTP      func(address string) bool
-	Start          bool          // it is going to be started on this host
-	Policy         verify.Policy // for what is found on the registry
+	Start          bool          // the release will be started on this host
+	Policy         verify.Policy // for bundles found on the registry
 	AllowDowngrade bool
 	TakeOver       bool
-	// Chosen says that the target was named, and is not what is taken otherwise.
+	// Chosen means that the user named the target; it is not the default.
 	Chosen bool
-	// InPlace says that the bundle comes from the target itself, where another
-	// host has put it: nothing of it is stored or tagged.
+	// InPlace means that the bundle comes from the target itself, where another host stored
+	// it. Nothing is stored or tagged.
 	InPlace bool
-	// Again does everything although the bundle is installed as it stands.
+	// Again carries out every step even if the bundle is already installed.
 	Again bool
 	Warn  func(format string, args ...any)
-	// Before is called when everything is stored and nothing is switched yet, with the
-	// release that is going to be current. An error leaves it at that.
+	// Before is called with the new release when everything is stored and nothing is switched
+	// yet. An error stops the installation there.
 	Before func(ctx context.Context, next *host.About) error
 }
 
-// CentralRepository is where the root and everything below it is kept.
+// CentralRepository returns the repository that holds the root and everything below it.
 func CentralRepository(name string) string { return "oob-bundle/" + name }
 
-// NewPlan decides whether the bundle may be installed and what that means. The
-// caller holds the lock. The error holds every problem that was found; they wrap
-// bundle.ErrPolicy, disk.ErrSpace, host.ErrValues, fs.ErrPermission, or are the
-// target's.
+// NewPlan decides whether the bundle may be installed, and computes the changes. The caller
+// must hold the lock. The error contains every problem found; the problems wrap
+// bundle.ErrPolicy, disk.ErrSpace, host.ErrValues or fs.ErrPermission, or are the target's.
 func NewPlan(ctx context.Context, v *verify.Verified, target Registry, o Options) (*Plan, error) {
 	l, err := ledger.Read(o.Root)
 	if err != nil {
@@ -93,14 +91,15 @@ func NewPlan(ctx context.Context, v *verify.Verified, target Registry, o Options
 // Release returns the ID of the release that the plan makes.
 func (p *Plan) Release() string { return p.release.ID }
 
-// Links returns the places outside of the root that the release will have, as its
-// bundle names them.
+// Links returns the paths outside of the root that the release will link, as its bundle names
+// them.
 func (p *Plan) Links() []bundle.Link { return p.release.Linked() }
 
-// checkHost refuses to put a link in the place of something that is the host's.
+// checkHost refuses to replace a file of the host, or a link of another deployment, with a
+// link.
 func (p *Plan) checkHost() error {
 	foreign, err := p.release.Foreign()
-	if err != nil || p.Options.TakeOver || p.again() { // what others have by now is left to them
+	if err != nil || p.Options.TakeOver || p.again() { // links of other deployments stay theirs
 		return err
 	}
 	var problems []error
@@ -126,8 +125,8 @@ func (p *Plan) checkHost() error {
 	return errors.Join(problems...)
 }
 
-// checkSequence refuses to go back, by what this host knows and by what the
-// target's own verified root says.
+// checkSequence refuses a downgrade, judged by this host's records and by the verified root on
+// the target.
 func (p *Plan) checkSequence(ctx context.Context) error {
 	info := p.Bundle.Info
 	if slices.Contains(p.ledger.Unknown, info.Name) && !p.Options.AllowDowngrade {
@@ -143,10 +142,10 @@ func (p *Plan) checkSequence(ctx context.Context) error {
 		}
 	}
 	if p.Options.InPlace && p.ledger.Channels[info.Channel].Identity == p.Bundle.Identity {
-		return nil // this host has it, however far others are; nothing is stored or tagged
+		return nil // already installed here, even if other hosts are further; nothing is stored or tagged
 	}
 	if p.Target.Network == nil {
-		return nil // the ledger knows what is in it
+		return nil // the ledger describes its content
 	}
 	head, err := p.Target.Network.Root(ctx, p.central, channelTag(info.Channel))
 	if err != nil || head == nil {
@@ -166,8 +165,8 @@ func (p *Plan) checkSequence(ctx context.Context) error {
 	)
 }
 
-// checkAgainst compares the bundle with how far its channel is known to be. What
-// is installed, or was begun, is never refused.
+// checkAgainst compares the bundle's sequence with the known state of its channel. A bundle
+// that is installed or whose installation was started is never refused.
 func (p *Plan) checkAgainst(known ledger.Channel, where string) error {
 	info, identity := p.Bundle.Info, p.Bundle.Identity
 	switch {
@@ -189,8 +188,8 @@ func (p *Plan) checkAgainst(known ledger.Channel, where string) error {
 	)
 }
 
-// checkOwners refuses to change what another channel installed. A tag that means the same
-// already is not changed.
+// checkOwners refuses to change what another channel installed. A tag that already points to
+// the same image is not a change.
 func (p *Plan) checkOwners(ctx context.Context) error {
 	info := p.Bundle.Info
 	if p.Options.TakeOver {
@@ -227,7 +226,7 @@ func (p *Plan) checkOwners(ctx context.Context) error {
 	return nil
 }
 
-// foreignOwner returns the deployment of another channel that has a tag, if one does.
+// foreignOwner returns the deployment of another channel that owns a tag, if there is one.
 func (p *Plan) foreignOwner(repo, tag string) (ledger.Deployment, bool) {
 	owner, ok := p.ledger.Owner(p.place(repo, tag))
 	return owner, ok && owner.Current().Channel != p.Bundle.Info.Channel
@@ -243,14 +242,13 @@ func (p *Plan) tagNames(i bundle.Image) []string {
 	return append(sortedKeys(p.platformTags(i)), i.Tag)
 }
 
-// sortedKeys returns the keys of a map in their order.
+// sortedKeys returns the keys of a map in sorted order.
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
 
-// Done reports whether the bundle is installed as it stands, and Apply has nothing
-// to do.
+// Done reports whether the bundle is already installed, so that Apply has nothing to do.
 func (p *Plan) Done() bool { return p.done != nil }
 
-// platforms returns the root's descriptors of an image that say a platform.
+// platforms returns the root's descriptors of an image that name a platform.
 func (p *Plan) platforms(i bundle.Image) []bundle.Descriptor {
 	var list []bundle.Descriptor
 	for _, d := range p.Bundle.Index.Manifests {
@@ -261,28 +259,28 @@ func (p *Plan) platforms(i bundle.Image) []bundle.Descriptor {
 	return list
 }
 
-// channelTag is the tag under which the newest root of a channel is found.
+// channelTag returns the tag that points to the newest root of a channel.
 func channelTag(channel string) string { return "channel-" + bundle.DigestOf([]byte(channel)).Short() }
 
-// repository is what goes into one repository of the target.
+// repository is the content of one repository of the target.
 type repository struct {
 	name      string
 	manifests []bundle.Digest // children before parents
 	blobs     []bundle.Digest
-	partial   []bundle.Image // indexes that are offered, whatever their children
+	partial   []bundle.Image // indexes to offer, even if some children are missing
 	retain    []bundle.Digest
 	tags      []tag
 }
 
-// tag is one that moves last.
+// tag is a tag that moves last.
 type tag struct {
 	name   string
 	image  bundle.Image
-	digest bundle.Digest // what it points to
+	digest bundle.Digest // the manifest it points to
 }
 
-// repositories returns the central repository first, with everything, and then
-// one for each repository that images ask for.
+// repositories returns the central repository, which gets all content, and then one repository
+// for each repository that images name.
 func (p *Plan) repositories() ([]*repository, error) {
 	central := &repository{name: p.central}
 	all := collector{g: p.Bundle.Geometry, into: central, seen: map[bundle.Digest]bool{}}
@@ -314,7 +312,7 @@ func (p *Plan) repositories() ([]*repository, error) {
 		if i.Tag != "" {
 			r.tags = append(r.tags, tag{name: i.Tag, image: i, digest: i.Manifests[0]})
 		}
-		// Many repositories may need the same many blobs.
+		// Many repositories may need the same large set of blobs.
 		if total += len(r.blobs) + len(r.manifests); total > bundle.MaxDescriptors {
 			return nil, fmt.Errorf("%w: the repositories need more than %d blobs in all", bundle.ErrLimit, bundle.MaxDescriptors)
 		}
@@ -322,7 +320,7 @@ func (p *Plan) repositories() ([]*repository, error) {
 	return list, nil
 }
 
-// collector gathers what a repository needs, each digest once per role.
+// collector gathers the content that a repository needs, each digest once per role.
 type collector struct {
 	g    *bundle.Geometry
 	into *repository
@@ -352,8 +350,9 @@ func (c *collector) add(d bundle.Descriptor) {
 	c.into.manifests = append(c.into.manifests, d.Digest)
 }
 
-// retentionTags keeps each installed manifest from being taken for garbage:
-// oob-<16 digits of the identity>, and with a number from the second one on.
+// retentionTag returns a tag that protects an installed manifest from garbage collection:
+// oob-<first 16 hex digits of the identity>, followed by -2, -3, … from the second manifest
+// on.
 func retentionTag(identity bundle.Digest, n int) string {
 	t := "oob-" + identity.Short()
 	if n > 0 {
@@ -362,7 +361,8 @@ func retentionTag(identity bundle.Digest, n int) string {
 	return t
 }
 
-// Retaining returns the tags of a release that only keep its content from being collected.
+// Retaining returns the tags of a release that only protect its content from garbage
+// collection.
 func Retaining(l *ledger.Ledger, d ledger.Deployment, r ledger.Release) []ledger.Placed {
 	return slices.DeleteFunc(l.Tags(d, r.ID), func(t ledger.Placed) bool {
 		_, _, tag, _ := t.Place.Split()
@@ -370,8 +370,8 @@ func Retaining(l *ledger.Ledger, d ledger.Deployment, r ledger.Release) []ledger
 	})
 }
 
-// Published returns the tags of a deployment's current release by which people find images,
-// except those that another deployment has by now.
+// Published returns the image tags of a deployment's current release, except those that
+// another deployment owns now.
 func Published(l *ledger.Ledger, d ledger.Deployment) []ledger.Placed {
 	retaining := retentionTag(d.Current().Identity, 0)
 	return slices.DeleteFunc(l.Tags(d, d.Current().ID), func(t ledger.Placed) bool {
@@ -381,7 +381,7 @@ func Published(l *ledger.Ledger, d ledger.Deployment) []ledger.Placed {
 	})
 }
 
-// siteReference is how an image is called on the site.
+// siteReference returns the reference of an image on the site.
 func (p *Plan) siteReference(i bundle.Image, d bundle.Digest) string {
 	s := p.Target.Address + "/" + i.Repository
 	if i.Tag != "" {
@@ -390,9 +390,9 @@ func (p *Plan) siteReference(i bundle.Image, d bundle.Digest) string {
 	return s + "@" + string(d)
 }
 
-// platformTags are the names of an image's platforms, for a target that does not take its
-// partial index. A name that another image of the bundle has is left to that, and so is one
-// that is longer than a registry takes (distribution-spec): the digest remains.
+// platformTags returns one tag for each platform of an image, for a target that rejects its
+// partial index. It omits a tag that another image of the bundle uses, and a tag longer than a
+// registry allows (distribution-spec). Such a platform is reachable only by digest.
 func (p *Plan) platformTags(i bundle.Image) map[string]bundle.Digest {
 	if !i.Partial || len(i.Manifests) < 2 {
 		return nil
@@ -401,7 +401,7 @@ func (p *Plan) platformTags(i bundle.Image) map[string]bundle.Digest {
 	for _, d := range p.platforms(i) {
 		name := i.Tag + "-" + strings.ReplaceAll(d.Platform.String(), "/", "-")
 		taken := slices.ContainsFunc(p.images, func(o bundle.Image) bool { return o.Repository == i.Repository && o.Tag == name })
-		if _, twice := names[name]; !taken && !twice && len(name) <= 128 { // Windows has several of a platform
+		if _, twice := names[name]; !taken && !twice && len(name) <= 128 { // Windows images have several manifests for one platform
 			names[name] = d.Digest
 		}
 	}

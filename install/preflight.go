@@ -11,9 +11,9 @@ import (
 	"github.com/oob-bundle/oob-bundle/install/ledger"
 )
 
-// preflight finds everything that stands in the way of the installation, at once
-// and before anything is written: values, files and ports of the host, what
-// belongs to others, room, and the right to write to the host and to the registry.
+// preflight finds all problems of the installation before anything is written: values, files
+// and ports of the host, conflicts with other deployments, disk space, and write access to the
+// host and the registry.
 func (p *Plan) preflight(ctx context.Context) error {
 	o := p.Options
 	var problems []error
@@ -55,7 +55,7 @@ func (p *Plan) preflight(ctx context.Context) error {
 	return errors.Join(problems...)
 }
 
-// checkApart looks where other deployments keep their data.
+// checkApart refuses a data directory that overlaps that of another deployment.
 func (p *Plan) checkApart() error {
 	var problems []error
 	for _, d := range p.ledger.Sorted() {
@@ -73,9 +73,8 @@ func (p *Plan) checkApart() error {
 	return errors.Join(problems...)
 }
 
-// checkElsewhere refuses to go over to another registry unasked, which is easily done by
-// leaving --registry away: what this host runs is one release, whatever registries the
-// name is installed in.
+// checkElsewhere refuses an implicit change of registry, such as by omitting --registry. A
+// host runs one release of a name, whatever registries the name is installed in.
 func (p *Plan) checkElsewhere() error {
 	name, target := p.Bundle.Info.Name, p.Target.Name
 	if _, ok := p.ledger.Deployments[ledger.Key(name, target)]; ok {
@@ -100,7 +99,8 @@ func (p *Plan) checkElsewhere() error {
 	return nil
 }
 
-// checkRoom compares what registry and files take with what their disks have.
+// checkRoom compares the space that registry and files need with the free space on their
+// disks.
 func (p *Plan) checkRoom(repos []*repository) error {
 	var demands []disk.Demand
 	if p.Target.Store != nil {
@@ -117,7 +117,7 @@ func (p *Plan) checkRoom(repos []*repository) error {
 	return disk.NeedAll(demands...)
 }
 
-// checkRights looks at the directories that get something.
+// checkRights checks write access to the directories that will be written.
 func (p *Plan) checkRights() error {
 	dirs := []string{p.Options.Root}
 	if p.release != nil {
@@ -130,8 +130,8 @@ func (p *Plan) checkRights() error {
 	return errors.Join(problems...)
 }
 
-// content lists all that the target gets, and into how many repositories each
-// goes on average, rounded up.
+// content returns everything that the target gets, and the average number of repositories that
+// each blob goes into, rounded up.
 func (p *Plan) content(repos []*repository) (all []bundle.Descriptor, links int) {
 	for _, m := range p.Bundle.Blobs() {
 		all = append(all, bundle.Descriptor{MediaType: m.Type, Digest: m.Digest, Size: m.Size})

@@ -10,13 +10,13 @@ import (
 	"github.com/oob-bundle/oob-bundle/install/ledger"
 )
 
-// Preview is a Plan for people and programs: what Apply would do.
+// Preview describes what Apply would do, for people and programs.
 type Preview struct {
 	Bundle   ledger.Bundle    `json:"bundle"`
 	Registry string           `json:"registry"`
 	Release  string           `json:"release"`
 	Images   []PreviewImage   `json:"images"`
-	Tags     []ledger.TagMove `json:"tags"` // those that move
+	Tags     []ledger.TagMove `json:"tags"` // only tags that move
 	Files    []host.Change    `json:"files"`
 	Links    []string         `json:"links"`             // absolute paths outside of the root
 	Services []string         `json:"services"`          // that --start would start or restart
@@ -25,18 +25,18 @@ type Preview struct {
 	NewBlobs  int   `json:"newBlobs"`
 	NewBytes  int64 `json:"newBytes"`
 	FileBytes int64 `json:"fileBytes"`
-	Nothing   bool  `json:"nothing"` // it is installed as it stands
+	Nothing   bool  `json:"nothing"` // the bundle is already installed
 }
 
-// PreviewImage is an image and what is there of it.
+// PreviewImage is an image and its state on the target.
 type PreviewImage struct {
 	Reference string        `json:"reference"` // on the site
 	Digest    bundle.Digest `json:"digest"`
 	What      string        `json:"what"` // new, changed, same
 }
 
-// Preview asks the target what it has, and writes nothing. The payload is not
-// read: what it says holds if the rest of the bundle is good.
+// Preview queries the target and writes nothing. It does not read the payload; the result
+// holds if the rest of the bundle is valid.
 func (p *Plan) Preview(ctx context.Context) (*Preview, error) {
 	info := p.Bundle.Info
 	out := &Preview{
@@ -73,7 +73,7 @@ func (p *Plan) Preview(ctx context.Context) (*Preview, error) {
 	}
 	s := &stored{partial: map[string]bool{}}
 	for _, i := range p.images {
-		s.partial[i.Reference] = true // what most targets do; the others get a tag per platform
+		s.partial[i.Reference] = true // most targets accept it; the others get one tag per platform
 	}
 	s.slot, _, _ = p.slot()
 	wanted, err := p.wanted(ctx, repos, s)
@@ -91,7 +91,7 @@ func (p *Plan) Preview(ctx context.Context) (*Preview, error) {
 			m.To = w.Found
 		}
 		moves[repo+":"+tag] = m
-		internal := repo == p.central || strings.HasPrefix(tag, "oob-") // for programs
+		internal := repo == p.central || strings.HasPrefix(tag, "oob-") // internal tags
 		if !p.Options.InPlace && m.From != m.To && !internal {
 			out.Tags = append(out.Tags, m)
 		}
@@ -107,7 +107,7 @@ func (p *Plan) Preview(ctx context.Context) (*Preview, error) {
 	return out, nil
 }
 
-// previewImage describes an image. Moves are those of tags, by REPOSITORY:TAG.
+// previewImage describes an image. Moves are the moves of tags, by REPOSITORY:TAG.
 func (p *Plan) previewImage(i bundle.Image, moves map[string]ledger.TagMove) PreviewImage {
 	image := PreviewImage{Reference: p.siteReference(i, i.Manifests[0]), Digest: i.Manifests[0], What: "new"}
 	m, ok := moves[i.Repository+":"+i.Tag]
@@ -116,7 +116,7 @@ func (p *Plan) previewImage(i bundle.Image, moves map[string]ledger.TagMove) Pre
 	}
 	image.Digest = m.To
 	switch {
-	case p.Options.InPlace || m.From == m.To: // in place nothing of it is touched
+	case p.Options.InPlace || m.From == m.To: // an in-place installation changes no image
 		image.What = "same"
 	case m.From != "":
 		image.What = "changed"
@@ -124,9 +124,9 @@ func (p *Plan) previewImage(i bundle.Image, moves map[string]ledger.TagMove) Pre
 	return image
 }
 
-// missing returns what of the bundle's blobs and manifests the target would be given. A
-// registry says of a blob that it has it, and of a manifest nothing: those of a bundle
-// that is there are.
+// missing returns the blobs and manifests that would be sent to the target. A registry reports
+// whether it has a blob. Manifests are not queried: all are there if the root is, and
+// otherwise all count as missing.
 func (p *Plan) missing(ctx context.Context, central *repository) ([]bundle.Descriptor, error) {
 	at := func(d bundle.Digest) bundle.Descriptor {
 		m, _ := p.Bundle.Place(d)

@@ -9,17 +9,17 @@ import (
 	"github.com/oob-bundle/oob-bundle/install/ledger"
 )
 
-// Site is an installation's surroundings, for changes that need no bundle.
+// Site is the environment of a change that needs no bundle.
 type Site struct {
 	Root   string
 	Target Registry
 	Warn   func(format string, args ...any) // or nil
-	// Leave says that an uninstallation asks nothing of the target and changes nothing
-	// there: it is gone, or others need what is there.
+	// Leave makes an uninstallation ignore the target: nothing is read or changed there,
+	// because the target is gone or others need its content.
 	Leave bool
-	// Switched is called when tags and files are switched, and Last when an
-	// uninstallation has removed everything of its own; both before the change counts
-	// as finished. Nil does nothing.
+	// Switched is called after tags and files are switched. Last is called after an
+	// uninstallation has removed its files. Both run before the change counts as finished.
+	// Either may be nil.
 	Switched, Last func(ctx context.Context) error
 }
 
@@ -27,8 +27,8 @@ func (s *Site) change(l *ledger.Ledger) *change {
 	return &change{root: s.Root, ledger: l, target: s.Target, warn: s.Warn}
 }
 
-// open reads the ledger, and the journal of the target if it is of this deployment and
-// action. It refuses if it is of another change.
+// open reads the ledger, and the target's journal if that belongs to this deployment and
+// action. It refuses a journal of another change.
 func (s *Site) open(name, action string) (*ledger.Ledger, *ledger.Journal, error) {
 	l, err := ledger.Read(s.Root)
 	if err != nil {
@@ -44,9 +44,9 @@ func (s *Site) open(name, action string) (*ledger.Ledger, *ledger.Journal, error
 	return l, j, nil
 }
 
-// TakeBack ends the unfinished installation or rollback of a deployment, if there is one
-// for the target: it is undone, or completed if the ledger has recorded it. It returns the
-// journal, or nil. Errors are the target's or the file system's.
+// TakeBack ends the unfinished installation or rollback of a deployment on the target, if
+// there is one. It reverts the change, or completes it if the ledger has recorded it. It
+// returns the journal, or nil. Errors are the target's or the file system's.
 func TakeBack(ctx context.Context, s Site, name string) (*ledger.Journal, error) {
 	l, err := ledger.Read(s.Root)
 	if err != nil {
@@ -59,9 +59,9 @@ func TakeBack(ctx context.Context, s Site, name string) (*ledger.Journal, error)
 	return j, s.change(l).settle(ctx, j)
 }
 
-// Earlier returns the release that a rollback of d returns to: the newest whose files are
-// there, or that of a rollback which did not finish. Errors wrap ledger.ErrNotInstalled, or
-// are the file system's.
+// Earlier returns the release that a rollback of d returns to: the newest earlier release
+// whose files exist, or the release of an unfinished rollback. Errors wrap
+// ledger.ErrNotInstalled, or are the file system's.
 func Earlier(root string, d ledger.Deployment) (*host.About, error) {
 	j, err := ledger.ReadJournal(root, d.Registry)
 	if err != nil {
@@ -79,7 +79,7 @@ func Earlier(root string, d ledger.Deployment) (*host.About, error) {
 	return nil, fmt.Errorf("%w before %s %s that could be put back", ledger.ErrNotInstalled, d.Name, d.Current().Version)
 }
 
-// CanRollback reports why Rollback would refuse, before anything is stopped for it.
+// CanRollback reports why Rollback would refuse, before services are stopped for it.
 func CanRollback(ctx context.Context, s Site, d ledger.Deployment) error {
 	l, j, err := s.open(d.Name, ledger.ActionRollback)
 	if err != nil || j != nil {
@@ -89,9 +89,10 @@ func CanRollback(ctx context.Context, s Site, d ledger.Deployment) error {
 	return err
 }
 
-// Rollback returns to the release before the current one: tags and files. What programs
-// have written since, such as a database, stays as it is. Errors wrap
-// ledger.ErrNotInstalled, ErrIncomplete, or are the target's or the file system's.
+// Rollback returns to the release before the current one: tags and files. Data that programs
+// have written since then, such as a database, stays as it is. Errors wrap
+// ledger.ErrNotInstalled, bundle.ErrPolicy or ErrIncomplete, or are the target's or the file
+// system's.
 func Rollback(ctx context.Context, s Site, d ledger.Deployment) (*ledger.Receipt, error) {
 	l, j, err := s.open(d.Name, ledger.ActionRollback)
 	if err != nil {
@@ -123,7 +124,7 @@ func Rollback(ctx context.Context, s Site, d ledger.Deployment) (*ledger.Receipt
 	if err == nil {
 		err = s.change(l).tidy(d.Name)
 	}
-	if err == nil { // the journal goes last: without it the same command would go back once more
+	if err == nil { // last: without the journal, the same command would roll back once more
 		err = j.Remove(s.Root)
 	}
 	if err != nil {
@@ -132,7 +133,7 @@ func Rollback(ctx context.Context, s Site, d ledger.Deployment) (*ledger.Receipt
 	return receipt, nil
 }
 
-// switchOver carries a journal out, also one that another run has begun.
+// switchOver carries out a journal, including one that another run started.
 func (s *Site) switchOver(ctx context.Context, l, next *ledger.Ledger, j *ledger.Journal, begun bool) error {
 	c := s.change(l)
 	if begun && !j.Leave {
@@ -152,7 +153,7 @@ func (s *Site) receipt(l *ledger.Ledger, d ledger.Deployment) (*ledger.Receipt, 
 	return l.Receipt(s.Root, d, d.Current(), about)
 }
 
-// rollbackJournal returns what changes when the release before the current one is put back.
+// rollbackJournal returns the changes that restore the release before the current one.
 func (s *Site) rollbackJournal(ctx context.Context, l *ledger.Ledger, d ledger.Deployment) (*ledger.Journal, error) {
 	about, err := Earlier(s.Root, d)
 	if err != nil {
@@ -162,11 +163,11 @@ func (s *Site) rollbackJournal(ctx context.Context, l *ledger.Ledger, d ledger.D
 	if !ok {
 		return nil, fmt.Errorf("%w: release %s of %s is not recorded", ledger.ErrNotInstalled, about.ID, d.Name)
 	}
-	current, err := host.Current(s.Root, d.Name) // which may be of another target
+	current, err := host.Current(s.Root, d.Name) // may be the release of another target
 	if err != nil {
 		return nil, err
 	}
-	if current == "" { // the link to it is lost
+	if current == "" { // the "current" link is lost
 		current = d.Current().ID
 	}
 	if err := s.checkData(d.Name, current, then.ID); err != nil {
@@ -177,7 +178,7 @@ func (s *Site) rollbackJournal(ctx context.Context, l *ledger.Ledger, d ledger.D
 	j.Release, j.From = then.ID, current
 	next := l.Back(d, then.ID)
 	forced := map[ledger.Place]bool{}
-	if !d.Current().InPlace { // or another host filled the registry with it
+	if !d.Current().InPlace { // otherwise another host filled the registry
 		for _, t := range l.Tags(d, then.ID) {
 			forced[t.Place] = next.Value(t.Place) == t.Value
 		}
@@ -189,8 +190,8 @@ func (s *Site) rollbackJournal(ctx context.Context, l *ledger.Ledger, d ledger.D
 	return j, err
 }
 
-// checkData refuses to return to a release with another data directory, in which there is
-// nothing, or that could not merge into what is there.
+// checkData refuses to return to a release that uses another, empty data directory, or that
+// could not merge into the present files.
 func (s *Site) checkData(name, from, to string) error {
 	c := s.change(nil)
 	before, err := c.about(name, from)

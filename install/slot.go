@@ -11,8 +11,9 @@ import (
 	"github.com/oob-bundle/oob-bundle/verify"
 )
 
-// slot is the signatures as an artifact that refers to the root: whoever shares
-// the registry can check what is installed there. Blobs holds the rest of it.
+// slot returns the signatures as an artifact that refers to the root, so that other users of
+// the registry can verify what is installed. Blobs holds the artifact's blobs without the
+// manifest.
 func (p *Plan) slot() (d bundle.Descriptor, document []byte, blobs map[bundle.Digest][]byte) {
 	d, blobs = slotArtifact(p.Bundle)
 	document = blobs[d.Digest]
@@ -28,8 +29,8 @@ func slotArtifact(v *verify.Verified) (bundle.Descriptor, map[bundle.Digest][]by
 	return d, blobs
 }
 
-// Added is what an installation stores of a bundle besides its blobs: the root, the
-// signatures as an artifact, and indexes of what is carried of partial ones.
+// Added returns what an installation stores in addition to the bundle's blobs: the root, the
+// signatures as an artifact, and indexes of the carried manifests of partial images.
 func Added(v *verify.Verified) map[bundle.Digest][]byte {
 	_, blobs := slotArtifact(v)
 	blobs[v.Identity] = v.Root
@@ -41,7 +42,7 @@ func Added(v *verify.Verified) map[bundle.Digest][]byte {
 	return blobs
 }
 
-// storeSlot puts the signatures beside the root.
+// storeSlot stores the signatures next to the root.
 func (p *Plan) storeSlot(ctx context.Context, s *stored) error {
 	var blobs map[bundle.Digest][]byte
 	s.slot, s.slotDoc, blobs = p.slot()
@@ -62,9 +63,10 @@ func (p *Plan) storeSlot(ctx context.Context, s *stored) error {
 	return p.Target.PutManifest(ctx, p.central, m, s.slotDoc)
 }
 
-// CheckAsked refuses a bundle other than the one that was asked of a registry: by its name,
-// and by a tag that installations make (channel-HEX, oob-HEX) or a digest. A registry can
-// answer for one name with what was signed for another. The error wraps bundle.ErrPolicy.
+// CheckAsked refuses a bundle other than the requested one. It compares the name, and the
+// version if that is a tag that installations make (channel-HEX, oob-HEX) or a digest. A
+// registry can answer a request for one name with a bundle that was signed for another. The
+// error wraps bundle.ErrPolicy.
 func CheckAsked(info bundle.Info, identity bundle.Digest, name, version string) error {
 	got := fmt.Sprintf("%s %s of channel %q (%s)", info.Name, info.Version, info.Channel, identity)
 	if info.Name != name {

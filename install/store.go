@@ -15,7 +15,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
-// stored tells where things that depend on the target ended up.
+// stored records the results that depend on the target.
 type stored struct {
 	mu      sync.Mutex
 	partial map[string]bool // reference → its partial index was accepted
@@ -23,8 +23,8 @@ type stored struct {
 	slotDoc []byte
 }
 
-// store puts all content into the target: the whole tree into the central
-// repository, and from there what each image's repository needs.
+// store stores all content in the target: the complete tree in the central repository, and
+// from there the content of each image's repository.
 func (p *Plan) store(ctx context.Context, repos []*repository, watch bundle.Watch) (*stored, error) {
 	s := &stored{partial: map[string]bool{}}
 	central := repos[0]
@@ -58,8 +58,8 @@ func (p *Plan) store(ctx context.Context, repos []*repository, watch bundle.Watc
 	return s, g.Wait()
 }
 
-// fill puts the blobs and manifests of a repository. A target whose garbage was
-// collected meanwhile, or that said it has what it has not, gets all of them again.
+// fill stores the blobs and manifests of a repository. If the target has collected content
+// meanwhile, or does not have content that it reported, fill stores all blobs again.
 func (p *Plan) fill(ctx context.Context, r *repository, from string, watch bundle.Watch) error {
 	if err := p.storeBlobs(ctx, r, from, watch, missingOnly); err != nil {
 		return err
@@ -74,16 +74,16 @@ func (p *Plan) fill(ctx context.Context, r *repository, from string, watch bundl
 	return p.storeManifests(ctx, r)
 }
 
-// extent says which blobs are stored.
+// extent selects the blobs that are stored.
 type extent int
 
 const (
 	missingOnly    extent = iota
-	whateverItSays        // also those that the target says it has
+	whateverItSays        // also blobs that the target reports as present
 )
 
-// storeBlobs puts the blobs of a repository, the largest first, so that none is
-// left alone at the end.
+// storeBlobs stores the blobs of a repository, the largest first, so that no large blob is
+// left for the end.
 func (p *Plan) storeBlobs(ctx context.Context, r *repository, from string, watch bundle.Watch, which extent) error {
 	var blobs []bundle.Member
 	for _, d := range r.blobs {
@@ -127,14 +127,14 @@ func (p *Plan) storeBlob(ctx context.Context, r *repository, m bundle.Member, fr
 	if has && from != "" {
 		return nil
 	}
-	if has { // it need not be stored, and the bundle still has to be good
+	if has { // not stored again, but the bundle must still be verified
 		return p.Bundle.Hash(ctx, m, make([]byte, min(hashBuffer, m.Size+1)), watch)
 	}
 	defer watch.Begun(m)()
 	var sent *counting
 	err := p.Target.PutBlob(ctx, r.name, d, from, func() io.Reader {
 		if sent != nil {
-			watch.Add(-sent.n.Load()) // the target begins anew
+			watch.Add(-sent.n.Load()) // the target restarts the upload
 		}
 		sent = &counting{r: p.Bundle.Content(m), watch: watch}
 		return sent
@@ -145,14 +145,14 @@ func (p *Plan) storeBlob(ctx context.Context, r *repository, m bundle.Member, fr
 	return err
 }
 
-// hashBuffer is what is read at a time of a blob that the target has, in bytes.
+// hashBuffer is the read size for a blob that the target already has, in bytes.
 const hashBuffer = 256 << 10
 
-// counting tells of what is read.
+// counting reports the bytes that are read.
 type counting struct {
 	r     io.Reader
 	watch bundle.Watch
-	n     atomic.Int64 // a connection that failed may still be reading
+	n     atomic.Int64 // atomic, because a failed connection may still be reading
 }
 
 func (c *counting) Read(p []byte) (int, error) {
@@ -202,7 +202,7 @@ func (p *Plan) storePartial(ctx context.Context, r *repository, s *stored) error
 	return nil
 }
 
-// storeCarried stores an index of the manifests that are carried of a partial index.
+// storeCarried stores an index of the manifests that the bundle carries of a partial index.
 func (p *Plan) storeCarried(ctx context.Context, r *repository, i bundle.Image) error {
 	d, data, ok := p.Bundle.CarriedIndex(i)
 	if !ok {

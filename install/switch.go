@@ -11,7 +11,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/install/ledger"
 )
 
-// wanted lists the places that the release needs, each once, with what they are now.
+// wanted returns the places that the release needs, each once, with their current values.
 func (p *Plan) wanted(ctx context.Context, repos []*repository, s *stored) ([]ledger.Wanted, error) {
 	list := p.filled()
 	if list == nil {
@@ -43,9 +43,9 @@ func (p *Plan) wanted(ctx context.Context, repos []*repository, s *stored) ([]le
 	return list, nil
 }
 
-// filled returns the tags that this host itself put, or was going to put: those of a run
-// that did not finish, or of the release that is put right from the registry. It returns nil
-// if there are none.
+// filled returns the tags that this host itself set, or was going to set: those of an
+// unfinished run, or of the release that is repaired from the registry. It returns nil if
+// there are none.
 func (p *Plan) filled() (list []ledger.Wanted) {
 	if p.journal != nil {
 		for _, m := range p.journal.Tags {
@@ -62,7 +62,7 @@ func (p *Plan) filled() (list []ledger.Wanted) {
 	return list
 }
 
-// wantedTags lists the tags that the release needs.
+// wantedTags returns the tags that the release needs.
 func (p *Plan) wantedTags(repos []*repository, s *stored) (list []ledger.Wanted) {
 	add := func(repo, name string, to bundle.Digest) {
 		list = append(list, ledger.Wanted{Place: p.place(repo, name), Value: to})
@@ -79,8 +79,8 @@ func (p *Plan) wantedTags(repos []*repository, s *stored) (list []ledger.Wanted)
 	return list
 }
 
-// addRetention adds the tags that keep content from being collected: of the root, and of
-// what each repository has.
+// addRetention adds the tags that protect content from garbage collection: one for the root,
+// and those for the content of each repository.
 func (p *Plan) addRetention(repos []*repository, s *stored, add func(repo, name string, to bundle.Digest)) {
 	add(p.central, retentionTag(p.Bundle.Identity, 0), p.Bundle.Identity)
 	for _, r := range repos[1:] {
@@ -99,8 +99,8 @@ func (p *Plan) addRetention(repos []*repository, s *stored, add func(repo, name 
 	}
 }
 
-// disown takes tags for new that an installation of this bundle left, of which this host has
-// no record any more: nobody else writes to a registry below the root.
+// disown treats tags as new that an earlier installation of this bundle set and of which this
+// host has lost the record. No other host writes to a registry below the root.
 func (p *Plan) disown(list []ledger.Wanted) {
 	root := p.place(p.central, retentionTag(p.Bundle.Identity, 0))
 	left := slices.ContainsFunc(list, func(w ledger.Wanted) bool { return w.Place == root && w.Found == w.Value })
@@ -114,15 +114,15 @@ func (p *Plan) disown(list []ledger.Wanted) {
 	}
 }
 
-// meansSame reports whether a tag that leads to d is the image: all of it, or one of its
-// platforms.
+// meansSame reports whether d is the image: its index, or one of its platforms.
 func meansSame(i bundle.Image, d bundle.Digest) bool {
 	return d == i.Digest || slices.Contains(i.Manifests, d)
 }
 
-// addTag decides what an image's tag points to: the complete index, or the one
-// carried manifest. Of several, the index serves every platform if the target
-// took it; if not, the tag is the first platform's and each has one of its own.
+// addTag decides what an image's tag points to: the complete index, or the one carried
+// manifest. If several manifests are carried and the target accepted the index, the tag points
+// to the index. If the target rejected it, the tag points to the first platform, and each
+// platform gets its own tag.
 func (p *Plan) addTag(t tag, repo string, s *stored, add func(repo, name string, to bundle.Digest)) {
 	several := t.image.Partial && len(t.image.Manifests) > 1
 	switch {
@@ -140,9 +140,9 @@ func (p *Plan) addTag(t tag, repo string, s *stored, add func(repo, name string,
 	add(repo, t.name, t.digest)
 }
 
-// switchOver is the part that cannot be left half done: journal and sequence first, then
-// the tags and the release, then the ledger. Errors wrap ErrIncomplete, or bundle.ErrPolicy
-// where nothing was changed.
+// switchOver is the critical part of the installation. It writes the journal and the sequence
+// first, then switches the tags and the release, and then writes the ledger. Errors wrap
+// ErrIncomplete, or bundle.ErrPolicy if nothing was changed.
 func (p *Plan) switchOver(
 	ctx context.Context, wanted []ledger.Wanted, s *stored, current string, about *host.About,
 ) (*ledger.Receipt, error) {
@@ -162,7 +162,7 @@ func (p *Plan) switchOver(
 	}
 	before := p.ledger.Channels[p.Bundle.Info.Channel]
 	channel := p.raised(before)
-	// Before anything is switched: a power cut is no way back.
+	// Written before the switch, so that a power failure cannot permit a downgrade.
 	if err := p.setChannel(channel); err != nil {
 		return nil, unfinished(j.Action, err)
 	}
@@ -206,7 +206,7 @@ func (p *Plan) next(wanted []ledger.Wanted, s *stored, about *host.About) *ledge
 		Images:  []ledger.Image{},
 	}
 	have, known := p.installed().Release(r.ID)
-	if known && p.again() { // it is put right
+	if known && p.again() { // a repair keeps the date
 		r.Installed = have.Installed
 	}
 	for _, sig := range p.Bundle.Signatures {
@@ -218,7 +218,7 @@ func (p *Plan) next(wanted []ledger.Wanted, s *stored, about *host.About) *ledge
 	for _, w := range wanted {
 		values[w.Place] = w.Value
 		if w.Yields {
-			values[w.Place] = w.Found // it has more platforms, or fewer
+			values[w.Place] = w.Found // the present tag may have more platforms, or fewer
 		}
 	}
 	for _, i := range p.images {
@@ -235,7 +235,7 @@ func (p *Plan) next(wanted []ledger.Wanted, s *stored, about *host.About) *ledge
 	return p.ledger.With(info.Name, p.Target.Name, r, wanted)
 }
 
-// newJournal returns what the installation changes.
+// newJournal returns the changes of the installation.
 func (p *Plan) newJournal(ctx context.Context, c *change, next *ledger.Ledger, wanted []ledger.Wanted) (*ledger.Journal, error) {
 	info := p.Bundle.Info
 	j := ledger.NewJournal(ledger.ActionInstall, p.Target.Name)
@@ -248,13 +248,13 @@ func (p *Plan) newJournal(ctx context.Context, c *change, next *ledger.Ledger, w
 	}
 	var err error
 	if j.Tags, j.Others, err = c.moves(ctx, next, forced); p.Options.InPlace {
-		j.Tags = []ledger.TagMove{} // another host has put them
+		j.Tags = []ledger.TagMove{} // another host has set them
 	}
 	return j, err
 }
 
-// raised returns the record of the channel with the bundle's sequence. An older bundle that
-// is put back after a newer one was begun leaves it as it is.
+// raised returns the record of the channel with the bundle's sequence. The record does not
+// change if an older bundle is restored after the installation of a newer one was started.
 func (p *Plan) raised(c ledger.Channel) ledger.Channel {
 	if p.Bundle.Info.Sequence >= c.Sequence || p.Options.AllowDowngrade {
 		c.Sequence, c.Highest, c.Pending = p.Bundle.Info.Sequence, p.Bundle.Identity, p.Bundle.Identity
@@ -262,7 +262,7 @@ func (p *Plan) raised(c ledger.Channel) ledger.Channel {
 	return c
 }
 
-// setChannel records how far the channel has come. The zero value removes the record.
+// setChannel records the state of the channel. The zero value removes the record.
 func (p *Plan) setChannel(c ledger.Channel) error {
 	if p.ledger.Channels[p.Bundle.Info.Channel] = c; c == (ledger.Channel{}) {
 		delete(p.ledger.Channels, p.Bundle.Info.Channel)
@@ -270,7 +270,7 @@ func (p *Plan) setChannel(c ledger.Channel) error {
 	return p.ledger.Write(p.Options.Root)
 }
 
-// record writes the ledger that has the installation, and before it the receipt.
+// record writes the receipt and then the ledger that contains the installation.
 func (p *Plan) record(next *ledger.Ledger, about *host.About) (*ledger.Receipt, error) {
 	root := p.Options.Root
 	d := next.Deployments[ledger.Key(p.Bundle.Info.Name, p.Target.Name)]

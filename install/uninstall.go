@@ -11,7 +11,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/install/ledger"
 )
 
-// CanUninstall reports why Uninstall would refuse, before anything is stopped for it.
+// CanUninstall reports why Uninstall would refuse, before services are stopped for it.
 func CanUninstall(ctx context.Context, s Site, d ledger.Deployment) error {
 	l, j, err := s.open(d.Name, ledger.ActionUninstall)
 	if err != nil || j != nil {
@@ -21,9 +21,10 @@ func CanUninstall(ctx context.Context, s Site, d ledger.Deployment) error {
 	return err
 }
 
-// Uninstall removes a deployment: its tags are what they were before it, its files are
-// gone, its data is left. It returns what is left of its directory, and data directories
-// elsewhere. The sequence of its channel stays, and so does the right to install it again.
+// Uninstall removes a deployment. It restores the tags to their earlier values and removes the
+// files, and keeps the data. It returns what is left of the deployment's directory, and data
+// directories elsewhere. The sequence of its channel stays recorded, and the same bundle may
+// be installed again.
 func Uninstall(ctx context.Context, s Site, d ledger.Deployment) (left []string, err error) {
 	l, j, err := s.open(d.Name, ledger.ActionUninstall)
 	if err != nil {
@@ -38,7 +39,7 @@ func Uninstall(ctx context.Context, s Site, d ledger.Deployment) (left []string,
 		if err := j.Write(s.Root); err != nil {
 			return nil, err
 		}
-	} else if s.Leave && !j.Leave { // it was begun without that
+	} else if s.Leave && !j.Leave { // the earlier run had no --leave-registry
 		j.Leave, j.Tags, j.Others = true, []ledger.TagMove{}, nil
 		if err := j.Write(s.Root); err != nil {
 			return nil, err
@@ -67,15 +68,15 @@ func Uninstall(ctx context.Context, s Site, d ledger.Deployment) (left []string,
 	if err == nil && s.Last != nil {
 		err = s.Last(ctx)
 	}
-	// The journal goes last: without it the same command would find nothing to do.
+	// The journal is removed last: without it the same command would find nothing to do.
 	if err == nil {
 		err = j.Remove(s.Root)
 	}
 	return left, unfinished(j.Action, err)
 }
 
-// RemoveStaged removes what is left of a deployment whose first installation was taken
-// back. It returns what Uninstall returns.
+// RemoveStaged removes the rest of a deployment whose first installation was reverted. It
+// returns the same as Uninstall.
 func RemoveStaged(ctx context.Context, s Site, d ledger.Deployment) (left []string, err error) {
 	data := outside(s.Root, d.Name)
 	if s.Switched != nil {
@@ -92,9 +93,9 @@ func RemoveStaged(ctx context.Context, s Site, d ledger.Deployment) (left []stri
 	return append(left, data...), err
 }
 
-// outside lists the data directories of a deployment that are not in its own directory.
+// outside returns the data directories of a deployment that are outside of its own directory.
 func outside(root, name string) (list []string) {
-	releases, _ := host.Releases(root, name) // as far as they can be read
+	releases, _ := host.Releases(root, name) // unreadable releases are ignored
 	base, err := filepath.Abs(host.Base(root, name))
 	for _, r := range releases {
 		if _, statErr := os.Lstat(r.Data); err == nil && statErr == nil && !strings.HasPrefix(r.Data, base+string(filepath.Separator)) {
@@ -105,7 +106,7 @@ func outside(root, name string) (list []string) {
 	return slices.Compact(list)
 }
 
-// uninstallJournal returns what changes when a deployment goes.
+// uninstallJournal returns the changes that remove a deployment.
 func (s *Site) uninstallJournal(ctx context.Context, l *ledger.Ledger, d ledger.Deployment) (*ledger.Journal, error) {
 	now := d.Current()
 	j := ledger.NewJournal(ledger.ActionUninstall, s.Target.Name)
@@ -114,9 +115,9 @@ func (s *Site) uninstallJournal(ctx context.Context, l *ledger.Ledger, d ledger.
 	if err != nil {
 		return nil, err
 	}
-	if current == now.ID || current == "" { // the link to it may be lost
+	if current == now.ID || current == "" { // the "current" link may be lost
 		j.From = now.ID
-		for _, other := range l.Sorted() { // what is left of the name gets its place back
+		for _, other := range l.Sorted() { // another registry's release of this name becomes current
 			if other.Name != d.Name || other.Registry == d.Registry {
 				continue
 			}
