@@ -11,18 +11,19 @@ import (
 	"github.com/oob-bundle/oob-bundle/install/host"
 )
 
-// ErrNotInstalled marks a deployment or release that is not there to be changed.
+// ErrNotInstalled marks a deployment or release that is not installed.
 var ErrNotInstalled = errors.New("nothing is installed")
 
-// Path of the ledger below a root, and of the one before the last change.
+// path returns the path of the ledger below a root; earlierPath returns that of the previous
+// one.
 func path(root string) string        { return filepath.Join(root, "state.json") }
 func earlierPath(root string) string { return path(root) + ".old" }
 
-// Read reads the ledger of a root; a host on which nothing was ever installed has an empty
-// one. Where state.json is lost, damaged or does not describe what is installed, the ledger
-// is rebuilt from the copy of the one before and from releases, receipts and journals, and
-// Ledger.Rebuilt is the reason. Errors wrap host.ErrState or bundle.ErrNewer, or are the
-// file system's.
+// Read reads the ledger of a root. A host on which nothing was ever installed has an empty
+// ledger. If state.json is lost, damaged or does not describe what is installed, Read rebuilds
+// the ledger from state.json.old and from releases, receipts and journals, and sets
+// Ledger.Rebuilt to the reason. Errors wrap host.ErrState or bundle.ErrNewer, or are the file
+// system's.
 func Read(root string) (*Ledger, error) {
 	on, err := readEvidence(root)
 	if err != nil {
@@ -54,7 +55,7 @@ func Read(root string) (*Ledger, error) {
 func read(root, file string) (*Ledger, error) {
 	var l Ledger
 	err := host.ReadRecord(file, "Ledger", &l)
-	if errors.Is(err, host.ErrState) { // it may be one from before there were ledgers
+	if errors.Is(err, host.ErrState) { // may be a State, the format before Ledger
 		var s state
 		if host.ReadRecord(file, "State", &s) == nil {
 			return s.ledger(root, file)
@@ -87,7 +88,7 @@ func checkSequences(file string, channels map[string]Channel) error {
 	return nil
 }
 
-// Write replaces the ledger durably, and keeps the one before.
+// Write replaces the ledger durably and keeps the previous one.
 func (l *Ledger) Write(root string) error {
 	_, err := read(root, path(root))
 	if err == nil {
@@ -96,7 +97,7 @@ func (l *Ledger) Write(root string) error {
 			err = disk.WriteFile(earlierPath(root), earlier, 0o644)
 		}
 	}
-	if err != nil && !host.Lost(err) { // a damaged one is nothing to return to
+	if err != nil && !host.Lost(err) { // a damaged ledger is not worth keeping
 		return err
 	}
 	return host.WriteRecord(path(root), l)

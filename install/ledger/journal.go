@@ -14,15 +14,15 @@ import (
 	"github.com/oob-bundle/oob-bundle/install/host"
 )
 
-// What a change is.
+// The actions of a Journal.
 const (
 	ActionInstall   = "install"
 	ActionRollback  = "rollback"
 	ActionUninstall = "uninstall"
 )
 
-// Journal is a file below ROOT/journal, one for each registry: a change that has
-// everything it needs in place and is switching from one ledger to the next.
+// Journal is a file below ROOT/journal, one for each registry. It describes a change that has
+// stored everything it needs and is switching from one ledger to the next.
 type Journal struct {
 	APIVersion string        `json:"apiVersion"` // bundle.APIVersion
 	Kind       string        `json:"kind"`       // "Journal"
@@ -37,15 +37,15 @@ type Journal struct {
 	Release    string        `json:"release,omitempty"` // that becomes current, or "" for none
 	From       string        `json:"from,omitempty"`    // that was current, or ""
 	Tags       []TagMove     `json:"tags"`
-	// Others are tags that the change does not need itself: they become what other
-	// deployments need, or what they were before.
+	// Others are tags that the change itself does not need. They are set to what other
+	// deployments need, or to their value before any deployment.
 	Others []TagMove `json:"others,omitempty"`
-	Leave  bool      `json:"leave,omitempty"` // the registry is left alone
-	// Deployment is in journals of programs that kept a State instead of a Ledger.
+	Leave  bool      `json:"leave,omitempty"` // the registry is not changed
+	// Deployment is only in journals of programs that kept a State instead of a Ledger.
 	Deployment *installed `json:"deployment,omitempty"`
 }
 
-// NewJournal returns the journal of a change to the target of a name.
+// NewJournal returns the journal of a change to the target with the given name.
 func NewJournal(action, registry string) *Journal {
 	return &Journal{
 		APIVersion: bundle.APIVersion, Kind: "Journal", Action: action, Registry: registry, Started: time.Now().UTC().Truncate(time.Second),
@@ -53,7 +53,7 @@ func NewJournal(action, registry string) *Journal {
 	}
 }
 
-// Recorded reports whether a ledger already has what the journal changes.
+// Recorded reports whether a ledger already contains the change.
 func (j *Journal) Recorded(l *Ledger) bool {
 	d, installed := l.Deployments[Key(j.Name, j.Registry)]
 	if j.Action == ActionUninstall {
@@ -62,7 +62,8 @@ func (j *Journal) Recorded(l *Ledger) bool {
 	return installed && d.Current().Identity == j.Identity && d.Current().ID == j.Release
 }
 
-// journalPath names the journal of a registry, whose name may hold anything.
+// journalPath returns the path of a registry's journal. It hashes the name, which may contain
+// any character.
 func journalPath(root, registry string) string {
 	return filepath.Join(root, "journal", bundle.DigestOf([]byte(registry)).Short()+".json")
 }
@@ -70,7 +71,7 @@ func journalPath(root, registry string) string {
 // Write writes the journal durably.
 func (j *Journal) Write(root string) error { return host.WriteRecord(journalPath(root, j.Registry), j) }
 
-// Remove removes the journal: the change has finished.
+// Remove removes the journal after the change has finished.
 func (j *Journal) Remove(root string) error {
 	path := journalPath(root, j.Registry)
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -79,8 +80,8 @@ func (j *Journal) Remove(root string) error {
 	return disk.SyncDir(filepath.Dir(path))
 }
 
-// ReadJournal returns the journal of an unfinished change to a registry, or nil. Errors
-// are those of host.ReadRecord.
+// ReadJournal returns the journal of an unfinished change to a registry, or nil. Errors are
+// those of host.ReadRecord.
 func ReadJournal(root, registry string) (*Journal, error) {
 	return readJournal(journalPath(root, registry))
 }
@@ -110,7 +111,7 @@ func ReadJournals(root string) ([]*Journal, error) {
 	var list []*Journal
 	for _, e := range entries {
 		if filepath.Ext(e.Name()) != ".json" || strings.HasPrefix(e.Name(), ".") {
-			continue // one that was never completely written
+			continue // an incomplete temporary file
 		}
 		j, err := readJournal(filepath.Join(dir, e.Name()))
 		if err != nil {

@@ -1,7 +1,7 @@
-// Package ledger is the record of what is installed on a host and of who owns what there:
-// ROOT/state.json. An installation, a rollback and an uninstallation are each the
-// difference between two ledgers, and undoing one is the same difference the other way
-// round. This file has the rules, which are pure functions; the others read and write.
+// Package ledger records what is installed on a host and which deployment owns which tag or
+// path: ROOT/state.json. An installation, a rollback and an uninstallation are each the
+// difference between two ledgers; the reverse difference undoes them. This file contains the
+// rules, which are pure functions. The other files read and write.
 package ledger
 
 import (
@@ -13,47 +13,47 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
-// Ledger is what a host has. A Ledger that was read is not changed: With, Back and Without
-// return the next one.
+// Ledger describes what is installed on a host. A Ledger that was read is not changed: With,
+// Back and Without return the next one.
 type Ledger struct {
 	APIVersion string             `json:"apiVersion"` // bundle.APIVersion
 	Kind       string             `json:"kind"`       // "Ledger"
 	Channels   map[string]Channel `json:"channels"`
-	// Names are the channels from which the deployments of a name came last, also after
-	// they were removed. Another channel may not install that name while its data is there.
+	// Names maps the name of a deployment to the channel it last came from, even after
+	// removal. Another channel may not install that name while its data exists.
 	Names       map[string]string     `json:"names"`
 	Deployments map[string]Deployment `json:"deployments"` // by Key
-	// Claims are what releases need of tags and paths, in the order in which they were
-	// installed. See Value for the one that counts.
+	// Claims are the tags and paths that releases need, in order of installation. See Value
+	// for the claim that counts.
 	Claims map[Place][]Claim `json:"claims"`
-	// Before is what a tag was before the first claim, "" if there was none. A tag that is
-	// not in it was put in its place by another host, and is never moved.
+	// Before is the value of a tag before the first claim, "" if the tag did not exist. A tag
+	// without an entry was set by another host and is never moved.
 	Before map[Place]bundle.Digest `json:"before"`
 
-	// Rebuilt is why the ledger was rebuilt from other records, or nil.
+	// Rebuilt is the reason why the ledger was rebuilt from other records, or nil.
 	Rebuilt error `json:"-"`
 	// Unknown are the deployments on the disk that no record describes.
 	Unknown []string `json:"-"`
 }
 
-// Channel is how far an update channel has come.
+// Channel is the state of an update channel.
 type Channel struct {
 	Sequence int64 `json:"sequence"` // the highest; lower ones are refused
-	// Identity is the bundle that is installed, or "".
+	// Identity is the installed bundle, or "".
 	Identity bundle.Digest `json:"identity,omitempty"`
-	// Highest is the bundle with that sequence. It may be installed again after it was
-	// rolled back or uninstalled.
+	// Highest is the bundle with that sequence. It may be installed again after a rollback or
+	// an uninstallation.
 	Highest bundle.Digest `json:"highest,omitempty"`
-	// Pending is the bundle whose installation began to switch and did not finish, or "".
-	// It may be installed whatever was installed since.
+	// Pending is the bundle whose installation started to switch and did not finish, or "". It
+	// may be installed, whatever was installed since then.
 	Pending bundle.Digest `json:"pending,omitempty"`
 }
 
-// Deployment is what is installed under a name with the images in one registry.
+// Deployment is what is installed under one name with the images in one registry.
 type Deployment struct {
 	Name     string `json:"name"`
 	Registry string `json:"registry"` // name of the target: an address, or "embedded"
-	// Releases are the current one and those that a rollback can return to, newest first.
+	// Releases are the current release and those that a rollback can return to, newest first.
 	Releases []Release `json:"releases"`
 }
 
@@ -66,18 +66,18 @@ type Release struct {
 	Sequence  int64         `json:"sequence"`
 	Installed string        `json:"installed"` // RFC 3339, by this host's clock
 	Signers   []string      `json:"signers"`   // fingerprints of the trusted keys
-	Address   string        `json:"address"`   // of the registry, as image references begin
-	// InPlace says that another host put the images into the registry: none of its tags
-	// are this host's to move.
+	Address   string        `json:"address"`   // of the registry: the prefix of image references
+	// InPlace means that another host stored the images in the registry. This host must not
+	// move their tags.
 	InPlace bool    `json:"inPlace,omitempty"`
 	Images  []Image `json:"images"`
 }
 
-// Place is something of which there is one, and which several deployments may need: a tag
-// of a registry, or a path outside of the root. See Tag and Path.
+// Place is a tag of a registry or a path outside of the root. Several deployments may need the
+// same place. See Tag and Path.
 type Place string
 
-// Tag returns the place of a tag. A registry is named as in Deployment.
+// Tag returns the place of a tag. Registry is the name used in Deployment.
 func Tag(registry, repository, tag string) Place {
 	return Place("tag " + registry + " " + repository + ":" + tag)
 }
@@ -85,7 +85,7 @@ func Tag(registry, repository, tag string) Place {
 // Path returns the place of an absolute path.
 func Path(path string) Place { return Place("path " + path) }
 
-// Split returns the parts of a tag's place; ok is false for a path.
+// Split returns the parts of a tag's place. Ok is false for a path.
 func (p Place) Split() (registry, repository, tag string, ok bool) {
 	rest, ok := strings.CutPrefix(string(p), "tag ")
 	registry, rest, found := strings.Cut(rest, " ")
@@ -96,7 +96,7 @@ func (p Place) Split() (registry, repository, tag string, ok bool) {
 	return registry, rest[:colon], rest[colon+1:], true
 }
 
-// Claim is what one release needs of a place.
+// Claim is the need of one release for a place.
 type Claim struct {
 	Deployment string        `json:"deployment"`      // Key
 	Release    string        `json:"release"`         // ID
@@ -109,7 +109,7 @@ func Key(name, registry string) string { return name + " " + registry }
 // Key identifies the deployment in its ledger.
 func (d Deployment) Key() string { return Key(d.Name, d.Registry) }
 
-// Current returns the release that is installed. A deployment in a ledger has one.
+// Current returns the installed release. Every deployment in a ledger has one.
 func (d Deployment) Current() Release {
 	if len(d.Releases) == 0 {
 		return Release{}
@@ -117,7 +117,7 @@ func (d Deployment) Current() Release {
 	return d.Releases[0]
 }
 
-// Release returns the release of an ID.
+// Release returns the release with the given ID.
 func (d Deployment) Release(id string) (Release, bool) {
 	n := slices.IndexFunc(d.Releases, func(r Release) bool { return r.ID == id })
 	if n < 0 {
@@ -134,7 +134,7 @@ func New() *Ledger {
 	}
 }
 
-// Sorted returns the deployments in the order of their names and registries.
+// Sorted returns the deployments, sorted by name and registry.
 func (l *Ledger) Sorted() []Deployment {
 	var list []Deployment
 	for _, key := range slices.Sorted(maps.Keys(l.Deployments)) {
@@ -148,8 +148,8 @@ func (l *Ledger) Has(name string) bool {
 	return slices.ContainsFunc(l.Sorted(), func(d Deployment) bool { return d.Name == name })
 }
 
-// Find returns the deployment of a name; an empty name means the only one, and so does an
-// empty registry. The error wraps ErrNotInstalled.
+// Find returns the deployment with a name and a registry. An empty name or registry matches
+// any, if that leaves exactly one deployment. The error wraps ErrNotInstalled.
 func (l *Ledger) Find(name, registry string) (Deployment, error) {
 	var found []Deployment
 	for _, d := range l.Sorted() {
@@ -183,8 +183,8 @@ func (l *Ledger) isCurrent(c Claim) bool {
 	return l.Deployments[c.Deployment].Current().ID == c.Release
 }
 
-// holding returns the claim that counts: the last one of a current release, or else the last
-// one of a release that a rollback can return to.
+// holding returns the claim that counts: the last claim of a current release, or else the last
+// claim of a release that a rollback can return to.
 func holding(l *Ledger, p Place) (Claim, bool) {
 	claims := l.Claims[p]
 	for _, c := range slices.Backward(claims) {
@@ -198,13 +198,13 @@ func holding(l *Ledger, p Place) (Claim, bool) {
 	return claims[len(claims)-1], true
 }
 
-// Value returns what a tag has to be: what the claim that counts says, or "" if there is none.
+// Value returns the required value of a tag: that of the claim that counts, or "" without one.
 func (l *Ledger) Value(p Place) bundle.Digest {
 	c, _ := holding(l, p)
 	return c.Value
 }
 
-// Owner returns the deployment whose current release has a place.
+// Owner returns the deployment whose current release owns a place.
 func (l *Ledger) Owner(p Place) (Deployment, bool) {
 	if c, ok := holding(l, p); ok && l.isCurrent(c) {
 		return l.Deployments[c.Deployment], true
@@ -225,7 +225,7 @@ func (l *Ledger) claimsOf(key, release string) []Placed {
 	return list
 }
 
-// Placed is a place and what it is, or has to be.
+// Placed is a place and its actual or required value.
 type Placed struct {
 	Place Place
 	Value bundle.Digest
@@ -236,7 +236,7 @@ func (l *Ledger) Tags(d Deployment, release string) []Placed {
 	return slices.DeleteFunc(l.claimsOf(d.Key(), release), func(p Placed) bool { return !strings.HasPrefix(string(p.Place), "tag ") })
 }
 
-// Paths returns the absolute paths that releases of a deployment have, with any registry.
+// Paths returns the absolute paths that the releases of a deployment claim, with any registry.
 func (l *Ledger) Paths(name string) (list []string) {
 	for _, p := range slices.Sorted(maps.Keys(l.Claims)) {
 		path, ok := strings.CutPrefix(string(p), "path ")
@@ -247,21 +247,21 @@ func (l *Ledger) Paths(name string) (list []string) {
 	return list
 }
 
-// kept is how many earlier releases a deployment keeps, to return to.
+// kept is the number of earlier releases that a deployment keeps for a rollback.
 const kept = 2
 
 // Wanted is a place that a release needs.
 type Wanted struct {
 	Place Place
 	Value bundle.Digest // of a tag
-	Found bundle.Digest // what the tag is before the installation
-	// Yields says that the place stays with its owner, another deployment, and is this
-	// one's when the owner is gone.
+	Found bundle.Digest // value of the tag before the installation
+	// Yields means that the place stays with its owner, another deployment. This deployment
+	// gets the place when the owner is gone.
 	Yields bool
 }
 
-// With returns the ledger after the installation of a release. Of what a tag was, the
-// ledger keeps the last value that no release of this host put there.
+// With returns the ledger after the installation of a release. Of the earlier values of a tag,
+// the ledger keeps the last one that no release of this host set.
 func (l *Ledger) With(name, registry string, r Release, wanted []Wanted) *Ledger {
 	next, key := l.clone(), Key(name, registry)
 	earlier := slices.DeleteFunc(slices.Clone(l.Deployments[key].Releases), func(e Release) bool { return e.ID == r.ID })
@@ -292,8 +292,8 @@ func (l *Ledger) With(name, registry string, r Release, wanted []Wanted) *Ledger
 	return next
 }
 
-// Back returns the ledger after a rollback of a deployment to an earlier release, with
-// which the newer ones are gone.
+// Back returns the ledger after a rollback of a deployment to an earlier release. The newer
+// releases are removed.
 func (l *Ledger) Back(d Deployment, release string) *Ledger {
 	next := l.clone()
 	n := slices.IndexFunc(d.Releases, func(r Release) bool { return r.ID == release })
@@ -304,7 +304,7 @@ func (l *Ledger) Back(d Deployment, release string) *Ledger {
 	next.release(func(c Claim) bool {
 		return c.Deployment == d.Key() && slices.ContainsFunc(gone, func(r Release) bool { return r.ID == c.Release })
 	})
-	channel := next.Channels[d.Current().Channel] // the sequence stays: a rollback allows no downgrade
+	channel := next.Channels[d.Current().Channel] // the sequence stays: a rollback permits no downgrade
 	channel.Identity = d.Current().Identity
 	next.Channels[d.Current().Channel] = channel
 	return next
@@ -319,15 +319,14 @@ func (l *Ledger) Without(d Deployment) *Ledger {
 	return next
 }
 
-// Move is what a change does to one tag.
+// Move is the change of one tag.
 type Move struct {
 	Place    Place
 	From, To bundle.Digest // "" for no tag
 }
 
-// Diff returns what has to be done to the tags of a registry to get from one ledger to
-// another, sorted. Diff(b, a) undoes Diff(a, b). A tag that another host has put is not
-// this host's to move.
+// Diff returns the tag moves of a registry that lead from one ledger to another, sorted.
+// Diff(b, a) undoes Diff(a, b). A tag that another host set is not moved.
 func Diff(from, to *Ledger, registry string) []Move {
 	places := maps.Clone(from.Claims)
 	maps.Copy(places, to.Claims)
@@ -342,7 +341,7 @@ func Diff(from, to *Ledger, registry string) []Move {
 	return list
 }
 
-// puts reports whether this host put a tag where it is, or would.
+// puts reports whether this host set a tag, or would set it.
 func (l *Ledger) puts(p Place) bool {
 	c, claimed := holding(l, p)
 	if !claimed {
@@ -353,7 +352,7 @@ func (l *Ledger) puts(p Place) bool {
 	return known && !r.InPlace
 }
 
-// or returns the value of a tag, or what the other ledger says that it was before any claim.
+// or returns the value of a tag, or its value before any claim according to the other ledger.
 func (l *Ledger) or(p Place, other *Ledger) bundle.Digest {
 	if len(l.Claims[p]) == 0 {
 		return other.Before[p]
@@ -361,8 +360,8 @@ func (l *Ledger) or(p Place, other *Ledger) bundle.Digest {
 	return l.Value(p)
 }
 
-// release removes claims. Where the last one of a place is gone, nothing is known of it any
-// more.
+// release removes claims. Without the last claim of a place, the record of the place is
+// removed.
 func (l *Ledger) release(gone func(Claim) bool) {
 	for p, claims := range l.Claims {
 		left := slices.DeleteFunc(slices.Clone(claims), gone)

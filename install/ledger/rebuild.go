@@ -15,15 +15,15 @@ import (
 	"github.com/oob-bundle/oob-bundle/install/host"
 )
 
-// evidence is what a root has besides state.json.
+// evidence is what a root contains besides state.json.
 type evidence struct {
 	root     string
 	journals []*Journal
 	current  map[string]string // deployment → ID of its current release
 }
 
-// readEvidence reads what there is. Errors are the file system's; one of a damaged journal
-// wraps host.ErrState.
+// readEvidence reads the journals and the current releases. Errors are the file system's; the
+// error for a damaged journal wraps host.ErrState.
 func readEvidence(root string) (*evidence, error) {
 	d := &evidence{root: root, current: map[string]string{}}
 	var err error
@@ -36,7 +36,7 @@ func readEvidence(root string) (*evidence, error) {
 	}
 	for _, e := range deployments {
 		id, err := host.Current(root, e.Name())
-		if err == nil && id != "" { // an error is reported by whatever is done with the deployment
+		if err == nil && id != "" { // any operation on the deployment reports the error
 			d.current[e.Name()] = id
 		}
 	}
@@ -48,12 +48,12 @@ func (d *evidence) empty() bool {
 	return len(receipts)+len(d.journals)+len(d.current) == 0
 }
 
-// changing reports whether an unfinished change is about a deployment.
+// changing reports whether an unfinished change affects a deployment.
 func (d *evidence) changing(name string) bool {
 	return slices.ContainsFunc(d.journals, func(j *Journal) bool { return j.Name == name })
 }
 
-// unknownTo reports a current release that a ledger does not have. The error wraps
+// unknownTo returns an error if a ledger lacks a current release. The error wraps
 // host.ErrState.
 func (d *evidence) unknownTo(l *Ledger) error {
 	for _, name := range slices.Sorted(maps.Keys(d.current)) {
@@ -68,8 +68,8 @@ func (l *Ledger) hasCurrent(name, release string) bool {
 	return slices.ContainsFunc(l.Sorted(), func(d Deployment) bool { return d.Name == name && d.Current().ID == release })
 }
 
-// rebuild completes a ledger, which may be nil, with what is on the disk. Why is what
-// Ledger.Rebuilt becomes.
+// rebuild completes a ledger, which may be nil, from the records on the disk. Why becomes
+// Ledger.Rebuilt.
 func (d *evidence) rebuild(base *Ledger, why error) (*Ledger, error) {
 	receipts, err := readReceipts(d.root)
 	if err != nil {
@@ -91,7 +91,7 @@ func (d *evidence) rebuild(base *Ledger, why error) (*Ledger, error) {
 		}
 	}
 	found := d.group(receipts)
-	for _, have := range l.Sorted() { // an earlier ledger may have what is gone
+	for _, have := range l.Sorted() { // an earlier ledger may list removed deployments
 		if d.current[have.Name] == "" && !d.changing(have.Name) && found[have.Key()] == nil {
 			l = l.Without(have)
 			l.Rebuilt = why
@@ -118,7 +118,7 @@ func (d *evidence) rebuild(base *Ledger, why error) (*Ledger, error) {
 	return l, nil
 }
 
-// raise records that a channel has come at least as far as a sequence.
+// raise records that a channel has reached at least the given sequence.
 func (l *Ledger) raise(channel string, sequence int64, identity bundle.Digest) {
 	if c, ok := l.Channels[channel]; !ok || c.Sequence < sequence {
 		c.Sequence, c.Highest = sequence, identity
@@ -126,7 +126,8 @@ func (l *Ledger) raise(channel string, sequence int64, identity bundle.Digest) {
 	}
 }
 
-// readReceipts reads the receipts of a root, by file name. Damaged ones are left out.
+// readReceipts returns the receipts of a root, by file name. It skips damaged ones and those
+// that a newer program wrote.
 func readReceipts(root string) (map[string]*Receipt, error) {
 	files, err := os.ReadDir(filepath.Dir(ReceiptPath(root, "x")))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -144,8 +145,8 @@ func readReceipts(root string) (map[string]*Receipt, error) {
 	return list, nil
 }
 
-// group returns the receipts of each deployment, by Key: that of the current release
-// first, then the newest.
+// group returns the receipts of each deployment, by Key. The receipt of the current release is
+// first; the others follow, newest first.
 func (d *evidence) group(receipts map[string]*Receipt) map[string][]*Receipt {
 	groups := map[string][]*Receipt{}
 	for _, file := range slices.Sorted(maps.Keys(receipts)) {
@@ -170,9 +171,9 @@ func (d *evidence) group(receipts map[string]*Receipt) map[string][]*Receipt {
 	return groups
 }
 
-// enter adds deployments, by Key, from the receipts of their releases, and replaces those
-// of the same key. Owners are those of a state, or nil: then who installed last is the
-// owner. Errors are the file system's.
+// enter adds deployments, by Key, from the receipts of their releases, and replaces
+// deployments with the same key. Owners are those of a State, or nil: then the deployment
+// installed last is the owner. Errors are the file system's.
 func (l *Ledger) enter(root string, groups map[string][]*Receipt, owners map[string]owner) error {
 	type entry struct {
 		key     string
@@ -220,7 +221,7 @@ func (l *Ledger) enter(root string, groups map[string][]*Receipt, owners map[str
 	return nil
 }
 
-// rank returns 1 for a claim of the owner, who comes last.
+// rank returns 1 for a claim of the owner, which sorts last, and 0 for any other.
 func (l *Ledger) rank(p Place, c Claim, owners map[string]owner) int {
 	o, ok := owners[string(p)]
 	if d := l.Deployments[c.Deployment]; ok && o.Deployment == d.Name && o.Channel == d.Current().Channel {
@@ -229,8 +230,8 @@ func (l *Ledger) rank(p Place, c Claim, owners map[string]owner) int {
 	return 0
 }
 
-// state is what state.json was before there were ledgers: owners of single places, and
-// receipts for the rest.
+// state is the former format of state.json: the owners of single places, and receipts for
+// everything else.
 type state struct {
 	APIVersion  string               `json:"apiVersion"`
 	Kind        string               `json:"kind"` // "State"
@@ -255,8 +256,8 @@ type installed struct {
 	Before   []string      `json:"before,omitempty"`
 }
 
-// ledger returns the ledger that a state, with the receipts and releases of its time,
-// stands for. Errors are those of read.
+// ledger converts a State, with the receipts and releases of its time, to a ledger. Errors are
+// those of read.
 func (s *state) ledger(root, file string) (*Ledger, error) {
 	if s.Channels == nil || s.Owners == nil || s.Deployments == nil {
 		return nil, incomplete(file, "it has not all its parts")
@@ -272,7 +273,7 @@ func (s *state) ledger(root, file string) (*Ledger, error) {
 		switch {
 		case err != nil && !host.Lost(err):
 			return nil, err
-		case err != nil: // its tags are known again when the bundle is installed or repaired again
+		case err != nil: // its tags are recorded when the bundle is installed again or repaired
 			l.Rebuilt = err
 			current = &Receipt{
 				Bundle:  Bundle{Digest: d.Identity, Name: d.Name, Version: d.Version, Channel: d.Channel, Sequence: s.Channels[d.Channel].Sequence},

@@ -10,18 +10,18 @@ import (
 )
 
 // Receipt describes an installation for people and for programs of the site. No decision
-// depends on one, except where state.json is lost (see Read).
+// depends on a receipt, except when state.json is lost (see Read).
 type Receipt struct {
 	APIVersion string   `json:"apiVersion"` // bundle.APIVersion
 	Kind       string   `json:"kind"`       // "Receipt"
 	Bundle     Bundle   `json:"bundle"`
 	Signers    []string `json:"signers"`  // fingerprints of the trusted keys
-	Registry   string   `json:"registry"` // as image references begin
+	Registry   string   `json:"registry"` // prefix of image references
 	Images     []Image  `json:"images"`
 	Files      []File   `json:"files"`
 	Release    string   `json:"release"` // ID below deployments/NAME/releases
-	// Tags are those that were moved, and what they were before any deployment of this host
-	// had them.
+	// Tags are the tags that were moved, and their values before any deployment of this host
+	// set them.
 	Tags      []TagMove `json:"tags"`
 	Installed string    `json:"installed"` // RFC 3339, by this host's clock
 }
@@ -40,11 +40,11 @@ type Image struct {
 	Reference string        `json:"reference"` // on the site
 	Upstream  string        `json:"upstream"`
 	Digest    bundle.Digest `json:"digest"` // what the reference resolves to
-	// Index is upstream's index where only some of its manifests are here, and
-	// IndexStored says whether the registry took it nevertheless.
+	// Index is the upstream index if only some of its manifests are carried. IndexStored
+	// reports whether the registry accepted that index nevertheless.
 	Index       bundle.Digest   `json:"index,omitempty"`
 	IndexStored bool            `json:"indexStored,omitempty"`
-	Manifests   []bundle.Digest `json:"manifests"` // by which hosts pin it, a platform each
+	Manifests   []bundle.Digest `json:"manifests"` // for digest references by hosts, one per platform
 }
 
 // File is a file on the host.
@@ -54,7 +54,7 @@ type File struct {
 	SHA256 bundle.Digest `json:"sha256"`
 }
 
-// TagMove is one tag before and after.
+// TagMove is one tag before and after a change.
 type TagMove struct {
 	Repository string        `json:"repository"`
 	Tag        string        `json:"tag"`
@@ -64,8 +64,8 @@ type TagMove struct {
 
 func (t TagMove) place(registry string) Place { return Tag(registry, t.Repository, t.Tag) }
 
-// Receipt returns the receipt of a release of a deployment. About is what the release
-// consists of.
+// Receipt returns the receipt of a release of a deployment. About describes the release's
+// content.
 func (l *Ledger) Receipt(root string, d Deployment, r Release, about *host.About) (*Receipt, error) {
 	files, err := Files(root, about)
 	if err != nil {
@@ -86,7 +86,7 @@ func (l *Ledger) Receipt(root string, d Deployment, r Release, about *host.About
 	return out, nil
 }
 
-// Files lists the files of a release with absolute paths.
+// Files returns the files of a release with absolute paths.
 func Files(root string, about *host.About) ([]File, error) {
 	dir, err := filepath.Abs(filepath.Join(host.Base(root, about.Name), "releases", about.ID))
 	if err != nil {
@@ -104,7 +104,7 @@ func ReceiptName(name, registry, release string) string {
 	return name + "-" + release + "-" + bundle.DigestOf([]byte(registry)).Short()[:8] + ".json"
 }
 
-// ReceiptPath returns the path of a receipt of that file name.
+// ReceiptPath returns the path of a receipt with the given file name.
 func ReceiptPath(root, name string) string { return filepath.Join(root, "receipts", name) }
 
 // ReadReceipt reads a receipt by its file name. Errors are those of host.ReadRecord.
@@ -122,7 +122,7 @@ func ReadReceipt(root, name string) (*Receipt, error) {
 // embedded is the name of the target below the root.
 const embedded = "embedded"
 
-// target returns the name of the target that a receipt of that file name is about, or "".
+// target returns the name of the target that a receipt with this file name is about, or "".
 func (r *Receipt) target(file string) string {
 	for _, t := range []string{embedded, r.Registry} {
 		if ReceiptName(r.Bundle.Name, t, r.Release) == file {
@@ -135,7 +135,7 @@ func (r *Receipt) target(file string) string {
 // entry returns the release that a receipt is about, and its tags.
 func (r *Receipt) entry() (Release, []TagMove) {
 	tags, inPlace := r.Tags, len(r.Tags) == 0
-	if inPlace { // another host put the images there; the release has their tags all the same
+	if inPlace { // another host stored the images; the release still claims their tags
 		for _, i := range r.Images {
 			name := strings.TrimPrefix(i.Reference, r.Registry+"/")
 			if colon := strings.LastIndexByte(name, ':'); colon > 0 && !strings.Contains(name, "@") {

@@ -22,15 +22,15 @@ import (
 	"github.com/oob-bundle/oob-bundle/verify/trust"
 )
 
-// ErrAccounts says that a file of accounts cannot be used.
+// ErrAccounts marks an accounts file that cannot be used.
 var ErrAccounts = errors.New("accounts not usable")
 
-// maxPassword is what bcrypt looks at, in bytes.
+// maxPassword is the number of password bytes that bcrypt uses.
 const maxPassword = 72
 
-// Accounts are those who may pull, by name: a file as htpasswd -B writes it, one
-// NAME:BCRYPT a line. A file that changes is read again; while it cannot be used,
-// nobody may.
+// Accounts are the users that may pull, by name. They come from a file in the format of
+// htpasswd -B, one NAME:BCRYPT per line. A file that changes is read again. While the file is
+// unusable, no user may pull.
 type Accounts struct {
 	path string
 
@@ -39,15 +39,15 @@ type Accounts struct {
 	logins *logins
 }
 
-// logins are what one reading of the file says.
+// logins are the accounts from one reading of the file.
 type logins struct {
 	hashes  map[string][]byte // by name
-	cost    int               // the highest of the hashes
+	cost    int               // the highest cost of the hashes
 	compare func(hash, password []byte) error
-	gate    chan struct{} // bounds how many comparisons run at a time
+	gate    chan struct{} // limits the number of concurrent comparisons
 
 	mu    sync.Mutex
-	known map[[32]byte]bool // logins that were good, hashed: bcrypt is slow on purpose
+	known map[[32]byte]bool // hashes of successful logins: bcrypt is slow on purpose
 }
 
 func newLogins(hashes map[string][]byte) *logins {
@@ -64,7 +64,7 @@ func newLogins(hashes map[string][]byte) *logins {
 	return l
 }
 
-// costOf returns the cost of a hash that was checked, or 0.
+// costOf returns the cost of a valid hash, or 0.
 func costOf(hash []byte) int {
 	cost, err := bcrypt.Cost(hash)
 	if err != nil {
@@ -73,22 +73,22 @@ func costOf(hash []byte) int {
 	return cost
 }
 
-// bcryptHash is the whole of one: a comparison with a hash that is damaged ends at once,
-// and the time would tell that the account exists.
+// bcryptHash matches a complete bcrypt hash. A comparison with a damaged hash ends at once,
+// and that timing would reveal that the account exists.
 var bcryptHash = regexp.MustCompile(`^\$2[abxy]?\$[0-9]{2}\$[./A-Za-z0-9]{53}$`)
 
 var accountName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$`)
 
-// What is read of a file of accounts.
+// Limits for an accounts file.
 const (
 	maxAccounts = 4 << 20 // bytes
-	maxCost     = 17      // as of htpasswd; a comparison takes seconds then
+	maxCost     = 17      // as in htpasswd; a comparison takes seconds at this cost
 )
 
-// ReadAccounts reads the file at path. Errors wrap ErrAccounts or trust.ErrWritable, or
-// are the file system's.
+// ReadAccounts reads the file at path. Errors wrap ErrAccounts or trust.ErrWritable, or are
+// the file system's.
 func ReadAccounts(path string) (*Accounts, error) {
-	fi, err := os.Stat(path) // before it is read: what changes then is seen later
+	fi, err := os.Stat(path) // before reading, so that a change during reading is noticed later
 	if err != nil {
 		return nil, err
 	}
@@ -143,8 +143,8 @@ func readHashes(path string) (map[string][]byte, error) {
 	return hashes, nil
 }
 
-// checkAccount reports what is wrong with an account. The error does not contain the
-// line, which may have a password in it.
+// checkAccount returns an error for an invalid account. The error does not contain the line,
+// because the line may contain a password.
 func checkAccount(name, hash string) error {
 	if hash == "" {
 		return errors.New("not NAME:HASH; set the password with oob-bundle registry account or htpasswd -B")
@@ -163,7 +163,7 @@ func checkAccount(name, hash string) error {
 	return nil
 }
 
-// hashFormat names the format of a hash that is not bcrypt's.
+// hashFormat names the format of a hash that is not a bcrypt hash.
 func hashFormat(hash string) string {
 	for prefix, name := range map[string]string{
 		"$apr1$": "MD5 (the default of htpasswd)", "$1$": "MD5", "{SHA}": "SHA-1 (htpasswd -s)", "{SSHA}": "SHA-1",
@@ -176,10 +176,9 @@ func hashFormat(hash string) string {
 	return "a password that is not hashed, or hashed with crypt"
 }
 
-// SetAccount gives an account a password in the file at path, which is made if
-// it is not there; an empty password removes the account. It reports whether there
-// was one of that name. The caller is the only writer. Errors wrap ErrAccounts, or
-// are the file system's.
+// SetAccount sets the password of an account in the file at path, and creates the file if
+// necessary. An empty password removes the account. Had reports whether the account existed.
+// The caller must be the only writer. Errors wrap ErrAccounts, or are the file system's.
 func SetAccount(path, name string, password []byte) (had bool, err error) {
 	if !accountName.MatchString(name) {
 		return false, fmt.Errorf("%w: %q is not a name of letters, digits and . _ @ -", ErrAccounts, name)
@@ -194,7 +193,7 @@ func SetAccount(path, name string, password []byte) (had bool, err error) {
 	var lines []string
 	for _, line := range strings.Split(strings.TrimSpace(string(old)), "\n") {
 		switch {
-		case strings.HasPrefix(strings.TrimSpace(line), name+":"): // as it is read
+		case strings.HasPrefix(strings.TrimSpace(line), name+":"): // compared as the reader does
 			had = true
 		case line != "":
 			lines = append(lines, line)
@@ -214,7 +213,7 @@ func SetAccount(path, name string, password []byte) (had bool, err error) {
 	return had, disk.WriteFile(path, []byte(strings.Join(lines, "\n")+"\n"), 0o600)
 }
 
-// Protect lets requests through to next only with a good login.
+// Protect passes a request to next only with a valid login.
 func (a *Accounts) Protect(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		name, password, ok := r.BasicAuth()
@@ -223,20 +222,20 @@ func (a *Accounts) Protect(next http.Handler) http.Handler {
 			w.Header().Set("Docker-Distribution-Api-Version", "registry/2.0")
 			w.Header().Set("Content-Type", "application/json")
 			w.WriteHeader(http.StatusUnauthorized)
-			_, _ = w.Write([]byte(`{"errors":[{"code":"UNAUTHORIZED","message":"a login is needed"}]}`)) // the client may have gone
+			_, _ = w.Write([]byte(`{"errors":[{"code":"UNAUTHORIZED","message":"a login is needed"}]}`)) // the client may be gone
 			return
 		}
 		next.ServeHTTP(w, r)
 	})
 }
 
-// dummyHash returns a well-formed hash of a cost that no password is known for.
+// dummyHash returns a well-formed hash of the given cost with no known password.
 func dummyHash(cost int) []byte {
 	return fmt.Appendf(nil, "$2a$%02d$7EqJtq98hPqEX7fNZaFWoOhi5BkX4Yq9uGkHn6gk8M1bXW9e5cN9K", cost)
 }
 
-// good reports whether a login is right. A wrong one takes the same time for every name,
-// known or not: that of one comparison at the highest cost of the file.
+// good reports whether a login is valid. An invalid login takes the same time for every name,
+// known or unknown: that of one comparison at the highest cost in the file.
 func (l *logins) good(name, password string) bool {
 	login := sha256.Sum256([]byte(name + "\x00" + password))
 	l.mu.Lock()
@@ -255,10 +254,10 @@ func (l *logins) good(name, password string) bool {
 		hash = dummyHash(l.cost)
 	}
 	equal := l.compare(hash, []byte(password)) == nil
-	// The time doubles with the cost: costs c, c, c+1, … up to max-1 take together what
-	// max takes.
+	// The time doubles with the cost: comparisons at costs c, c, c+1, … up to max-1 together
+	// take as long as one at max.
 	for cost := costOf(hash); cost < l.cost; cost++ {
-		_ = l.compare(dummyHash(cost), []byte(password)) // only the time counts
+		_ = l.compare(dummyHash(cost), []byte(password)) // only for the time
 	}
 	if !equal || !exists {
 		return false
@@ -269,7 +268,7 @@ func (l *logins) good(name, password string) bool {
 	return true
 }
 
-// current returns the logins of the file as it is now: who was removed is out at
+// current returns the logins of the present file, so that a removed account is refused at
 // once.
 func (a *Accounts) current() *logins {
 	a.mu.Lock()
@@ -284,12 +283,12 @@ func (a *Accounts) current() *logins {
 	}
 	a.read, a.logins = fi, newLogins(hashes)
 	if err != nil {
-		a.read = nil // it is looked at again
+		a.read = nil // read again with the next request
 	}
 	return a.logins
 }
 
-// sameFile reports whether a file has not changed.
+// sameFile reports whether a file is unchanged.
 func sameFile(a, b fs.FileInfo) bool {
 	return os.SameFile(a, b) && a.ModTime().Equal(b.ModTime()) && a.Size() == b.Size() && a.Mode() == b.Mode()
 }

@@ -16,17 +16,17 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
-// Damage is something that a tag leads to and that is not as it should be.
+// Damage is missing or changed content that a tag leads to.
 type Damage struct {
 	Repository string        `json:"repository"`
 	Digest     bundle.Digest `json:"digest"`
 	What       string        `json:"what"` // missing, changed
 }
 
-// reachable is what the tags lead to.
+// reachable is the content that the tags lead to.
 type reachable struct {
 	e       *Embedded
-	blobs   map[bundle.Digest]int64           // digest → size, or -1 if a tag alone says so
+	blobs   map[bundle.Digest]int64           // digest → size, or -1 if only a tag names it
 	repos   map[string]map[bundle.Digest]bool // repository → manifests and blobs
 	missing []Damage
 }
@@ -58,7 +58,7 @@ func (e *Embedded) reach(ctx context.Context) (*reachable, error) {
 			}
 			to, err := bundle.ParseDigest(string(link))
 			if err != nil {
-				continue // damaged: it names nothing, which whoever needs it misses
+				continue // a damaged tag points to nothing; its users will find it missing
 			}
 			if err := r.manifest(name, to, -1); err != nil {
 				return nil, err
@@ -68,7 +68,7 @@ func (e *Embedded) reach(ctx context.Context) (*reachable, error) {
 	return r, nil
 }
 
-// repositories lists the names of all repositories.
+// repositories returns the names of all repositories.
 func (e *Embedded) repositories() ([]string, error) {
 	root := e.store.file(storageRoot + "/repositories")
 	var names []string
@@ -94,7 +94,7 @@ func (e *Embedded) repositories() ([]string, error) {
 	return names, err
 }
 
-// manifest visits a manifest, what it consists of, and what refers to it.
+// manifest visits a manifest, its children, and its referrers.
 func (r *reachable) manifest(repo string, digest bundle.Digest, size int64) error {
 	if r.repos[repo][digest] {
 		return nil
@@ -134,7 +134,7 @@ func (r *reachable) manifest(repo string, digest bundle.Digest, size int64) erro
 	for _, c := range m.Children() {
 		switch {
 		case bundle.IsManifest(c.MediaType) && m.Config == nil:
-			// Of an index that names more than is carried the rest is not here.
+			// Manifests of a partial index that are not carried do not exist here.
 			_, err := os.Stat(r.e.store.file(revisionPath(repo, c.Digest)))
 			if errors.Is(err, fs.ErrNotExist) {
 				continue
@@ -142,7 +142,7 @@ func (r *reachable) manifest(repo string, digest bundle.Digest, size int64) erro
 			if err == nil {
 				err = r.manifest(repo, c.Digest, c.Size)
 			}
-			if err != nil { // what is not known to be gone is not collected
+			if err != nil { // uncertain content is not collected
 				return err
 			}
 		default:
@@ -166,8 +166,7 @@ func revisionPath(repo string, d bundle.Digest) string {
 	return storageRoot + "/repositories/" + repo + "/_manifests/revisions/sha256/" + d.Hex() + "/link"
 }
 
-// Check hashes everything that a tag leads to and returns what is missing or
-// changed. Watch, which may be nil, is told of the bytes.
+// Check hashes everything that a tag leads to and returns the missing or changed content.
 func (e *Embedded) Check(ctx context.Context) ([]Damage, error) {
 	r, err := e.reach(ctx)
 	if err != nil {
@@ -211,13 +210,13 @@ func (e *Embedded) Check(ctx context.Context) ([]Damage, error) {
 	return found, nil
 }
 
-// Check hashes what the registry below root has, without changing it.
+// Check hashes the content of the registry below root, without changing the registry.
 func Check(ctx context.Context, root string) ([]Damage, error) {
 	e := &Embedded{store: &store{dir: Dir(root)}}
 	return e.Check(ctx)
 }
 
-// Drop removes the content of blobs that are damaged, so that it is stored again.
+// Drop removes the content of damaged blobs, so that it is stored again.
 func (e *Embedded) Drop(damaged []Damage) error {
 	for _, d := range damaged {
 		if err := removeIfThere(e.store.file(blobPath(d.Digest))); err != nil {
@@ -227,22 +226,22 @@ func (e *Embedded) Drop(damaged []Damage) error {
 	return nil
 }
 
-// Collected is what a collection has removed.
+// Collected counts the content that a collection has removed.
 type Collected struct {
 	Blobs int   `json:"blobs"`
 	Bytes int64 `json:"bytes"`
 }
 
-// Collect removes what no tag leads to: first the names in repositories, then the
-// content. The caller holds the lock of the root, and no change is unfinished. If a
-// manifest is damaged nothing is removed, and the error wraps bundle.ErrDigest.
+// Collect removes content that no tag leads to: first the links in repositories, then the
+// blobs. The caller must hold the lock of the root, and no change may be unfinished. If a
+// manifest is damaged, Collect removes nothing and the error wraps bundle.ErrDigest.
 func (e *Embedded) Collect(ctx context.Context) (c Collected, err error) {
 	c = e.recovered
 	r, err := e.reach(ctx)
 	if err != nil {
 		return c, err
 	}
-	if len(r.missing) > 0 { // what it leads to is not known, and would be taken for garbage
+	if len(r.missing) > 0 { // its children are unknown and would be collected
 		d := r.missing[0]
 		return c, fmt.Errorf(
 			"%w: manifest %s of %s in the registry is %s; nothing was removed: put it right with oob-bundle repair first",
@@ -257,13 +256,13 @@ func (e *Embedded) Collect(ctx context.Context) (c Collected, err error) {
 	if err := e.sweepBlobs(ctx, r, &c); err != nil {
 		return c, err
 	}
-	if err := e.Sync(); err != nil { // and nothing is being stored any more
+	if err := e.Sync(); err != nil { // this also ends the incoming file
 		return c, err
 	}
 	return c, e.store.tidy()
 }
 
-// sweepRepository removes the names of what a repository does not need.
+// sweepRepository removes the links to content that a repository does not need.
 func (e *Embedded) sweepRepository(repo string, needed map[bundle.Digest]bool) error {
 	keep := func(hex string) bool { return needed[bundle.Digest("sha256:"+hex)] }
 	base := storageRoot + "/repositories/" + repo
@@ -275,7 +274,7 @@ func (e *Embedded) sweepRepository(repo string, needed map[bundle.Digest]bool) e
 	if err := e.sweepTags(base, needed); err != nil || len(needed) > 0 {
 		return err
 	}
-	// A repository below this one has directories of its own here.
+	// Nested repositories have their directories here, too.
 	for _, sub := range []string{"_manifests", "_layers", "_uploads"} {
 		if err := os.RemoveAll(e.store.file(base + "/" + sub)); err != nil {
 			return err
@@ -284,7 +283,7 @@ func (e *Embedded) sweepRepository(repo string, needed map[bundle.Digest]bool) e
 	return nil
 }
 
-// sweepBlobs removes content that no repository needs, and counts it.
+// sweepBlobs removes and counts content that no repository needs.
 func (e *Embedded) sweepBlobs(ctx context.Context, r *reachable, c *Collected) error {
 	blobs := e.store.file(storageRoot + "/blobs/sha256")
 	shelves, err := os.ReadDir(blobs)
@@ -319,7 +318,7 @@ func (e *Embedded) sweepBlobs(ctx context.Context, r *reachable, c *Collected) e
 	return nil
 }
 
-// sweep removes the directories, named by hexadecimal digests, that are not kept.
+// sweep removes the directories, named by hexadecimal digests, that keep rejects.
 func (e *Embedded) sweep(dir string, keep func(hex string) bool) error {
 	list, err := os.ReadDir(e.store.file(dir))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -338,7 +337,7 @@ func (e *Embedded) sweep(dir string, keep func(hex string) bool) error {
 	return nil
 }
 
-// sweepTags removes the record of what tags were once.
+// sweepTags removes the earlier values of tags.
 func (e *Embedded) sweepTags(base string, keep map[bundle.Digest]bool) error {
 	dir := base + "/_manifests/tags"
 	tags, err := os.ReadDir(e.store.file(dir))
@@ -369,8 +368,8 @@ func HasBelow(root, repo string, d bundle.Digest) bool {
 	return err == nil
 }
 
-// TagBelow returns what a tag of the registry below root points to, or "" if there is no
-// such tag. It opens and writes nothing.
+// TagBelow returns the digest that a tag of the registry below root points to, or "" if there
+// is no such tag. It does not open the registry and writes nothing.
 func TagBelow(root, repo, tag string) (bundle.Digest, error) {
 	link, err := os.ReadFile(
 		filepath.Join((&store{dir: Dir(root)}).file(storageRoot+"/repositories/"+repo+"/_manifests/tags"), tag, "current", "link"),
@@ -383,7 +382,7 @@ func TagBelow(root, repo, tag string) (bundle.Digest, error) {
 	}
 	d, err := bundle.ParseDigest(string(link))
 	if err != nil {
-		return "", nil //nolint:nilerr // it names nothing
+		return "", nil //nolint:nilerr // a damaged tag points to nothing
 	}
 	return d, nil
 }

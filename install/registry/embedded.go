@@ -1,11 +1,10 @@
-// Package registry holds the places where install puts images: the embedded
-// registry below the root directory, and any registry on the site's network.
+// Package registry implements the targets of an installation: the embedded registry below the
+// root directory, and any registry on the site's network.
 //
-// The embedded registry has the layout of CNCF distribution's storage. Manifests
-// and tags go through distribution, used in process upon a driver of ours; blobs
-// are written by that driver alone (docs/decisions/0006-the-store.md). Serve
-// offers it all, read-only, to container engines; on a network with TLS, to those
-// who have an account.
+// The embedded registry uses the storage layout of CNCF distribution. Manifests and tags go
+// through distribution, which runs in this process on our own storage driver. That driver
+// alone writes blobs (docs/decisions/0006-the-store.md). Serve offers the registry read-only
+// to container engines; on a network with TLS, only to clients with an account.
 package registry
 
 import (
@@ -19,7 +18,7 @@ import (
 	"sync"
 
 	"github.com/distribution/distribution/v3"
-	_ "github.com/distribution/distribution/v3/manifest/manifestlist" // the manifest types that may be stored
+	_ "github.com/distribution/distribution/v3/manifest/manifestlist" // registers the supported manifest types
 	_ "github.com/distribution/distribution/v3/manifest/ocischema"
 	_ "github.com/distribution/distribution/v3/manifest/schema2"
 	"github.com/distribution/distribution/v3/registry/storage"
@@ -34,24 +33,24 @@ import (
 	"github.com/oob-bundle/oob-bundle/install"
 )
 
-// Embedded is the registry below a root directory, opened for writing. The
-// caller holds the lock of the root.
+// Embedded is the registry below a root directory, opened for writing. The caller must hold
+// the lock of the root.
 type Embedded struct {
 	store     *store // below ROOT/registry
 	incoming  *incoming
-	recovered Collected // what a run that crashed had left in doubt
+	recovered Collected // content of a crashed run that was removed
 	namespace distribution.Namespace
 	buffers   sync.Pool // of *[bufferSize]byte
 }
 
-// bufferSize is what is moved at a time, in bytes.
+// bufferSize is the size of a copy buffer, in bytes.
 const bufferSize = 256 << 10
 
-// Dir returns where the embedded registry of a root is kept.
+// Dir returns the directory of the embedded registry of a root.
 func Dir(root string) string { return filepath.Join(root, "registry") }
 
-// OpenEmbedded opens, or begins, the registry below root, and takes away what a
-// run that crashed left in doubt.
+// OpenEmbedded opens or creates the registry below root, and removes uncertain content of a
+// crashed run.
 func OpenEmbedded(ctx context.Context, root string) (*Embedded, error) {
 	quiet()
 	e := &Embedded{store: &store{dir: Dir(root)}}
@@ -64,10 +63,10 @@ func OpenEmbedded(ctx context.Context, root string) (*Embedded, error) {
 	return e, e.recover(ctx)
 }
 
-// linkBytes is what a link or a directory takes on most file systems.
+// linkBytes is the size of a link file or a directory on most file systems.
 const linkBytes = 4096
 
-// Space returns what is missing of the blobs, with the links to them.
+// Space returns the space for the missing blobs and for the links to all blobs.
 func (e *Embedded) Space(blobs []bundle.Descriptor, links int) (disk.Demand, error) {
 	missing, err := e.Missing(blobs)
 	if err != nil {
@@ -81,7 +80,7 @@ func (e *Embedded) Space(blobs []bundle.Descriptor, links int) (disk.Demand, err
 	return need, nil
 }
 
-// Prepare writes down what is going to be stored.
+// Prepare records what will be stored.
 func (e *Embedded) Prepare(blobs []bundle.Descriptor) error {
 	missing, err := e.Missing(blobs)
 	if err != nil {
@@ -109,15 +108,15 @@ func (e *Embedded) Missing(blobs []bundle.Descriptor) ([]bundle.Descriptor, erro
 	return missing, nil
 }
 
-// quiet keeps distribution's log off stderr: what it has to say comes back as
-// errors, and stderr is for people.
+// quiet discards distribution's log. Distribution also returns its errors, and stderr is for
+// people.
 func quiet() { logrus.SetOutput(io.Discard) }
 
-// Name is how the registry below the root is called in the ledger and in messages.
+// Name is the name of the registry below the root in the ledger and in messages.
 const Name = "embedded"
 
-// Registry returns e as the place where an installation puts images. Its address is the one
-// at which registry serve listens unless told otherwise.
+// Registry returns e as the target of an installation. Its address is the default address of
+// registry serve.
 func (e *Embedded) Registry() install.Registry {
 	return install.Registry{Target: e, Name: Name, Address: DefaultListen, Store: e}
 }
@@ -145,7 +144,7 @@ func (e *Embedded) HasBlob(_ context.Context, repo string, d bundle.Descriptor) 
 	return string(link) == string(d.Digest), err
 }
 
-// hasContent reports whether any repository has the blob.
+// hasContent reports whether the store has the blob with its full size.
 func (e *Embedded) hasContent(d bundle.Descriptor) (bool, error) {
 	fi, err := os.Stat(e.store.file(blobPath(d.Digest)))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -154,9 +153,9 @@ func (e *Embedded) hasContent(d bundle.Descriptor) (bool, error) {
 	return err == nil && fi.Size() == d.Size, err
 }
 
-// PutBlob stores a blob, hashing it on its way to its final place, or links it
-// to one that the repository from has. An error wraps bundle.ErrDigest if the
-// content is not what d says; then nothing of it is kept.
+// PutBlob stores a blob at its final place, hashing it on the way, or links stored content if
+// from is not empty. If the content does not match d, nothing is kept and the error wraps
+// bundle.ErrDigest.
 func (e *Embedded) PutBlob(ctx context.Context, repo string, d bundle.Descriptor, from string, open func() io.Reader) error {
 	if _, err := reference.WithName(repo); err != nil {
 		return fmt.Errorf("repository %q: %w", repo, err)
@@ -181,8 +180,8 @@ func (e *Embedded) PutBlob(ctx context.Context, repo string, d bundle.Descriptor
 	return e.store.link(repo, d.Digest)
 }
 
-// dropWrongSize removes a manifest whose file has another size than its name
-// promises: distribution would take it for good, whatever is stored.
+// dropWrongSize removes a manifest whose file has the wrong size. Distribution would accept
+// the existing file whatever it contains.
 func (e *Embedded) dropWrongSize(ctx context.Context, d bundle.Descriptor) error {
 	fi, err := os.Stat(e.store.file(blobPath(d.Digest)))
 	if errors.Is(err, fs.ErrNotExist) || err == nil && fi.Size() == d.Size {
@@ -194,8 +193,8 @@ func (e *Embedded) dropWrongSize(ctx context.Context, d bundle.Descriptor) error
 	return e.store.Delete(ctx, blobPath(d.Digest))
 }
 
-// PutManifest stores a manifest, and remembers what it refers to for the referrers
-// endpoint. The storage does not look at the children of an index.
+// PutManifest stores a manifest, and records its subject for the referrers endpoint. The
+// storage does not check the children of an index.
 func (e *Embedded) PutManifest(ctx context.Context, repo string, m *bundle.Manifest, data []byte) error {
 	r, err := e.repository(ctx, repo)
 	if err != nil {
@@ -214,7 +213,7 @@ func (e *Embedded) PutManifest(ctx context.Context, repo string, m *bundle.Manif
 	}
 	got, err := ms.Put(ctx, parsed)
 	var verification distribution.ErrManifestVerification
-	if errors.As(err, &verification) { // which hides what went wrong with the disk
+	if errors.As(err, &verification) { // this error hides the disk error
 		err = errors.Join(verification...)
 	}
 	if err != nil {
@@ -226,7 +225,7 @@ func (e *Embedded) PutManifest(ctx context.Context, repo string, m *bundle.Manif
 	return e.recordReferrer(ctx, repo, m)
 }
 
-// Resolve returns the digest that a tag has, or "".
+// Resolve returns the digest of a tag, or "".
 func (e *Embedded) Resolve(ctx context.Context, repo, tag string) (bundle.Digest, error) {
 	r, err := e.repository(ctx, repo)
 	if err != nil {
@@ -237,19 +236,19 @@ func (e *Embedded) Resolve(ctx context.Context, repo, tag string) (bundle.Digest
 		return "", nil
 	}
 	if errors.Is(err, digest.ErrDigestInvalidFormat) || errors.Is(err, digest.ErrDigestInvalidLength) {
-		return "", nil // damaged: it names nothing, and is written again
+		return "", nil // a damaged tag points to nothing and is written again
 	}
 	return bundle.Digest(d.Digest), err
 }
 
-// Tag points a tag to a manifest that is there, or removes the tag if that is "".
+// Tag points a tag to an existing manifest, or removes the tag if to is "".
 func (e *Embedded) Tag(ctx context.Context, repo, tag string, to bundle.Digest) error {
 	r, err := e.repository(ctx, repo)
 	if err != nil {
 		return err
 	}
 	if to != "" {
-		for _, p := range []string{revisionPath(repo, to), blobPath(to)} { // the library takes any failure for an absence
+		for _, p := range []string{revisionPath(repo, to), blobPath(to)} { // distribution reports any failure as "not found"
 			if _, err := os.Lstat(e.store.file(p)); errors.Is(err, fs.ErrNotExist) {
 				return fmt.Errorf("%w: %s has no manifest %s", install.ErrMissing, repo, to)
 			} else if err != nil {

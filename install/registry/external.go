@@ -24,18 +24,18 @@ type External struct {
 	host   string // HOST[:PORT]
 	prefix string // empty, or a path that ends in a slash
 
-	docker []string // what is going to be pushed and has Docker's media types, for messages
-	asked  bool     // whether the registry takes these
+	docker []string // images to push that have Docker's media types, for messages
+	asked  bool     // whether the registry is known to accept these
 
 	mu    sync.Mutex
 	repos map[string]*remote.Repository
-	from  []string // repositories to mount from, without prefix
+	from  []string // repositories to mount from, with prefix
 
 	referring sync.Mutex // held while a manifest with a subject is pushed
 }
 
-// OpenExternal returns the registry at HOST[:PORT][/PREFIX]. Mounting names the
-// repositories that PutBlob will be told to mount from.
+// OpenExternal returns the registry at HOST[:PORT][/PREFIX]. Mounting names the repositories
+// that PutBlob will mount from, without the prefix.
 func OpenExternal(client *remote.Client, address string, mounting ...string) *External {
 	host, prefix, _ := strings.Cut(address, "/")
 	if prefix = strings.Trim(prefix, "/"); prefix != "" {
@@ -48,12 +48,12 @@ func OpenExternal(client *remote.Client, address string, mounting ...string) *Ex
 	return e
 }
 
-// Registry returns e as the place where an installation puts images.
+// Registry returns e as the target of an installation.
 func (e *External) Registry() install.Registry {
 	return install.Registry{Target: e, Name: e.Address(), Address: e.Address(), Network: e}
 }
 
-// Address is what references on the site begin with.
+// Address returns the prefix of references on the site.
 func (e *External) Address() string { return strings.TrimSuffix(e.host+"/"+e.prefix, "/") }
 
 func (e *External) repository(ctx context.Context, name string) (*remote.Repository, error) {
@@ -69,8 +69,8 @@ func (e *External) repository(ctx context.Context, name string) (*remote.Reposit
 	return r, err
 }
 
-// Expect tells what is going to be pushed, so that Ready finds out whether the registry
-// takes its media types, and names the images that it does not take.
+// Expect announces the content that will be pushed. Ready then checks whether the registry
+// accepts its media types, and names the images that it does not accept.
 func (e *External) Expect(g *bundle.Geometry) {
 	for _, m := range g.Blobs() {
 		if !dockerType(m.Type) {
@@ -88,11 +88,11 @@ func dockerType(mediaType string) bool {
 	return mediaType == bundle.TypeDockerManifest || mediaType == bundle.TypeDockerList
 }
 
-// maxNamed bounds the images that one message names.
+// maxNamed limits the number of images that one message names.
 const maxNamed = 10
 
-// checkTypes asks the registry whether it takes what has Docker's media types. The error
-// wraps bundle.ErrPolicy if it does not.
+// checkTypes checks whether the registry accepts Docker's media types, if any will be pushed.
+// The error wraps bundle.ErrPolicy if it does not.
 func (e *External) checkTypes(ctx context.Context, repo string) error {
 	if len(e.docker) == 0 || e.asked {
 		return nil
@@ -115,9 +115,9 @@ func (e *External) checkTypes(ctx context.Context, repo string) error {
 		bundle.ErrPolicy, e.Address(), strings.Join(named, ", "), more, remote.DockerTypesHint)
 }
 
-// Ready begins an upload to each repository and gives it up. The error names all
-// that refuse, and wraps remote.ErrRegistry. If Expect was called, it also asks whether
-// the registry takes the media types, and the error may wrap bundle.ErrPolicy.
+// Ready starts an upload to each repository and cancels it. The error names all repositories
+// that refuse, and wraps remote.ErrRegistry. If Expect was called, Ready also checks the media
+// types, and the error may wrap bundle.ErrPolicy.
 func (e *External) Ready(ctx context.Context, repos []string) error {
 	refused := make([]error, len(repos))
 	g, gctx := errgroup.WithContext(ctx)
@@ -141,7 +141,7 @@ func (e *External) Ready(ctx context.Context, repos []string) error {
 	return e.checkTypes(ctx, repos[0])
 }
 
-// asking is how many repositories are asked at a time.
+// asking is the number of repositories that are checked in parallel.
 const asking = 4
 
 // HasBlob reports whether the repository has the blob with its full size.
@@ -153,8 +153,8 @@ func (e *External) HasBlob(ctx context.Context, repo string, d bundle.Descriptor
 	return r.HasBlob(ctx, d)
 }
 
-// PutBlob uploads a blob, or mounts it. An error wraps bundle.ErrDigest if the
-// content is not what d says; then the upload was not completed.
+// PutBlob uploads or mounts a blob. If the content does not match d, the upload is not
+// completed and the error wraps bundle.ErrDigest.
 func (e *External) PutBlob(ctx context.Context, repo string, d bundle.Descriptor, from string, open func() io.Reader) error {
 	r, err := e.repository(ctx, repo)
 	if err != nil {
@@ -166,8 +166,8 @@ func (e *External) PutBlob(ctx context.Context, repo string, d bundle.Descriptor
 	return r.PushBlob(ctx, d, from, func() io.Reader { return &verifying{r: open(), d: d, hash: sha256.New()} })
 }
 
-// verifying passes bytes on and fails at their end if they are not d's, before
-// an upload could be complete: the last read returns no bytes with the error.
+// verifying passes bytes on and fails at the end if they do not match d. The last read then
+// returns the error and no bytes, so that the upload cannot be complete.
 type verifying struct {
 	r    io.Reader
 	d    bundle.Descriptor
@@ -191,7 +191,7 @@ func (v *verifying) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// PutManifest pushes a manifest whose children are there.
+// PutManifest pushes a manifest whose children were stored before.
 func (e *External) PutManifest(ctx context.Context, repo string, m *bundle.Manifest, data []byte) error {
 	r, err := e.repository(ctx, repo)
 	if err != nil {
@@ -200,12 +200,12 @@ func (e *External) PutManifest(ctx context.Context, repo string, m *bundle.Manif
 	if m.Subject == nil {
 		return classed(r.PushManifest(ctx, "", m.Descriptor, data))
 	}
-	e.referring.Lock() // one at a time: the list may be kept by us
+	e.referring.Lock() // one at a time: the client may maintain the referrers list
 	defer e.referring.Unlock()
 	return classed(r.PushReferrer(ctx, m, data))
 }
 
-// classed marks that the registry has lost content, or does not take the manifest.
+// classed marks lost content with ErrMissing, and a rejected manifest with ErrNotTaken.
 func classed(err error) error {
 	switch {
 	case remote.Missing(err):
@@ -218,7 +218,7 @@ func classed(err error) error {
 	return err
 }
 
-// Resolve returns the digest that a tag has, or "".
+// Resolve returns the digest of a tag, or "".
 func (e *External) Resolve(ctx context.Context, repo, tag string) (bundle.Digest, error) {
 	r, err := e.repository(ctx, repo)
 	if err != nil {
@@ -227,8 +227,8 @@ func (e *External) Resolve(ctx context.Context, repo, tag string) (bundle.Digest
 	return r.Resolve(ctx, tag)
 }
 
-// Tag points a tag to a manifest that is there. Removing one is not something
-// that all registries do: where they refuse, it stays.
+// Tag points a tag to an existing manifest, or removes the tag if to is "". Not all registries
+// support that; where they refuse, the tag stays.
 func (e *External) Tag(ctx context.Context, repo, tag string, to bundle.Digest) error {
 	r, err := e.repository(ctx, repo)
 	if err != nil {
@@ -251,8 +251,8 @@ func (e *External) Tag(ctx context.Context, repo, tag string, to bundle.Digest) 
 	return err
 }
 
-// Root reads what the tag of a channel says is installed: the root and its
-// signature slot. Nil means that there is none, or that it is not of our making.
+// Root returns the root and its signature slot that the tag of a channel points to. It returns
+// nil if the tag does not exist or does not point to a bundle of this program.
 func (e *External) Root(ctx context.Context, repo, tag string) (*bundle.Head, error) {
 	r, err := e.repository(ctx, repo)
 	if err != nil {
@@ -267,7 +267,7 @@ func (e *External) Root(ctx context.Context, repo, tag string) (*bundle.Head, er
 	}
 	m, err := bundle.ParseManifest(d, data)
 	if err != nil || m.ArtifactType != bundle.TypeSignatures || m.Subject == nil || len(m.Layers) != 1 || m.Layers[0].Size != bundle.SlotSize {
-		return nil, nil //nolint:nilerr // somebody else's; it proves nothing either way
+		return nil, nil //nolint:nilerr // made by another program; it proves nothing either way
 	}
 	_, root, err := r.Manifest(ctx, string(m.Subject.Digest))
 	if err != nil {

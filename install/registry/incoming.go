@@ -18,28 +18,28 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle/disk"
 )
 
-// incoming is ROOT/registry/incoming.jsonl, which exists while content is being
-// stored that is not durable yet. Its first line begins it, an expected line
-// names a blob that was not there, and a stored line one that has come and was
-// synced. After a crash the blobs that were expected and not stored are in
-// doubt: their files may be there with other bytes, and are removed.
+// incoming is ROOT/registry/incoming.jsonl. The file exists while stored content is not
+// durable yet. The first line contains the API version, an expected line names a blob that was
+// missing, and a stored line names a blob that was stored and synced. After a crash, blobs
+// that were expected and not stored are in doubt: their files may contain wrong bytes, and are
+// removed.
 type incoming struct {
 	path string
 	sync func() error // makes everything that was stored durable
 
-	mu      sync.Mutex // of what follows
+	mu      sync.Mutex // guards the following fields
 	f       *os.File
 	waiting []bundle.Digest // stored, not synced
 	next    time.Time       // when the next checkpoint is due
 
-	checkpoint sync.Mutex // held by who makes one
+	checkpoint sync.Mutex // held while a checkpoint is made
 }
 
-// checkpointPause is the least time between two checkpoints: what went by since
-// the last one is what a crash can cost. It is longer where they take long.
+// checkpointPause is the minimum time between two checkpoints. A crash can lose the work since
+// the last checkpoint. The pause is longer if checkpoints take long.
 const checkpointPause = 100 * time.Millisecond
 
-// incomingLine is one line of the file; one of its fields is set.
+// incomingLine is one line of the file. Exactly one field is set.
 type incomingLine struct {
 	APIVersion string        `json:"apiVersion,omitempty"` // bundle.APIVersion, on the first line
 	Expected   bundle.Digest `json:"expected,omitempty"`
@@ -50,8 +50,8 @@ func newIncoming(dir string, sync func() error) *incoming {
 	return &incoming{path: filepath.Join(dir, "incoming.jsonl"), sync: sync}
 }
 
-// Storing reports whether content is being stored below root, or was when a run was
-// killed. Nothing of that is in use: tags come after it.
+// Storing reports whether content is being stored below root, or was when a run was killed. No
+// tag uses this content yet.
 func Storing(root string) (bool, error) {
 	_, err := os.Lstat(newIncoming(Dir(root), nil).path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -60,7 +60,7 @@ func Storing(root string) (bool, error) {
 	return err == nil, err
 }
 
-// begin writes down what is going to be stored, before anything is.
+// begin records the expected blobs before anything is stored.
 func (i *incoming) begin(expected []bundle.Digest) error {
 	var lines bytes.Buffer
 	add := func(l incomingLine) error {
@@ -87,8 +87,8 @@ func (i *incoming) begin(expected []bundle.Digest) error {
 	return err
 }
 
-// stored notes that a blob stands at its place, and makes a checkpoint if it is
-// time and nobody else is at it.
+// stored records that a blob is at its place. It makes a checkpoint if one is due and no other
+// goroutine is making one.
 func (i *incoming) stored(d bundle.Descriptor) error {
 	i.mu.Lock()
 	i.waiting = append(i.waiting, d.Digest)
@@ -101,7 +101,7 @@ func (i *incoming) stored(d bundle.Descriptor) error {
 	return i.claim()
 }
 
-// claim syncs, and then writes down what had been stored before.
+// claim syncs, and then records the blobs that were stored before the sync.
 func (i *incoming) claim() error {
 	i.mu.Lock()
 	list := i.waiting
@@ -131,7 +131,7 @@ func (i *incoming) claim() error {
 	return i.f.Sync()
 }
 
-// end removes the file: everything is durable, or nothing of it is left.
+// end removes the file: all content is durable, or none of it is left.
 func (i *incoming) end() error {
 	if i.f != nil {
 		if err := i.f.Close(); err != nil {
@@ -146,8 +146,8 @@ func (i *incoming) end() error {
 	return errors.Join(err, disk.SyncDir(filepath.Dir(i.path)))
 }
 
-// doubtful reads what a run that crashed expected and did not claim; exists is
-// false if none crashed. A line that a power cut tore ends the reading.
+// doubtful returns the blobs that a crashed run expected and did not record as stored. Exists
+// is false if no run crashed. Reading stops at a line that a power failure has damaged.
 func (i *incoming) doubtful() (list []bundle.Digest, exists bool, err error) {
 	f, err := os.Open(i.path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -181,12 +181,12 @@ func (i *incoming) doubtful() (list []bundle.Digest, exists bool, err error) {
 	}
 	err = lines.Err()
 	if errors.Is(err, bufio.ErrTooLong) {
-		err = nil // torn too: a power cut can leave any number of zeros
+		err = nil // also damage: a power failure can leave any number of zeros
 	}
 	return list, true, err
 }
 
-// sound reports whether what the line names are digests: they become paths.
+// sound reports whether the line contains valid digests, because they become paths.
 func (l incomingLine) sound() bool {
 	for _, d := range []bundle.Digest{l.Expected, l.Stored} {
 		if _, err := bundle.ParseDigest(string(d)); d != "" && err != nil {
@@ -196,8 +196,8 @@ func (l incomingLine) sound() bool {
 	return true
 }
 
-// recover removes what a crashed run left in doubt: blobs that were not synced,
-// links and descriptors that are not whole.
+// recover removes uncertain content of a crashed run: blobs that were not synced, and
+// incomplete links and descriptors.
 func (e *Embedded) recover(ctx context.Context) error {
 	doubt, crashed, err := e.incoming.doubtful()
 	if err != nil || !crashed {
@@ -207,7 +207,7 @@ func (e *Embedded) recover(ctx context.Context) error {
 	for _, d := range doubt {
 		doubtful[d] = true
 		dir := filepath.Dir(e.store.file(blobPath(d)))
-		files, err := os.ReadDir(dir) // what it was written as counts, too
+		files, err := os.ReadDir(dir) // including temporary files
 		if err == nil && len(files) > 0 {
 			e.recovered.Blobs++
 		}
@@ -220,8 +220,8 @@ func (e *Embedded) recover(ctx context.Context) error {
 			return err
 		}
 	}
-	// With them goes what says that they are there. A tag stays: it was switched when its
-	// manifest was, which is then being put right.
+	// Links to these blobs are removed, too. A tag stays: its manifest was stored before the
+	// tag was switched, so the crashed run was repairing that manifest.
 	if err := e.eachFile(ctx, path.Join(storageRoot, "repositories"), func(name string, data []byte) bool {
 		d, err := bundle.ParseDigest(string(data))
 		inTag := strings.Contains(filepath.ToSlash(name), "/_manifests/tags/")
@@ -235,14 +235,14 @@ func (e *Embedded) recover(ctx context.Context) error {
 	})
 }
 
-// eachFile removes the files below dir that are not good, and those that were
-// about to be renamed.
+// eachFile removes the files below dir that are not good, and temporary files that were not
+// renamed yet.
 func (e *Embedded) eachFile(ctx context.Context, dir string, good func(name string, data []byte) bool) error {
 	err := filepath.WalkDir(e.store.file(dir), func(name string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return errors.Join(err, context.Cause(ctx))
 		}
-		if !strings.HasPrefix(d.Name(), ".") { // no name of the store begins with one
+		if !strings.HasPrefix(d.Name(), ".") { // a leading dot marks a temporary file
 			data, err := os.ReadFile(name)
 			if err != nil || good(name, data) {
 				return err

@@ -15,9 +15,9 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
-// referrersRoot holds one file for each manifest that refers to another:
-// REPOSITORY/SUBJECT/REFERRER, the two being hexadecimal digests. The content
-// is the descriptor that the referrers API lists (distribution-spec 1.1).
+// referrersRoot contains one file for each manifest that refers to another:
+// REPOSITORY/SUBJECT/REFERRER, where both digests are hexadecimal. The content is the
+// descriptor that the referrers API lists (distribution-spec 1.1).
 const referrersRoot = "/referrers"
 
 func (e *Embedded) recordReferrer(ctx context.Context, repo string, m *bundle.Manifest) error {
@@ -35,8 +35,8 @@ func (e *Embedded) recordReferrer(ctx context.Context, repo string, m *bundle.Ma
 
 var referrersPath = regexp.MustCompile(`^/v2/([a-z0-9._/-]+)/referrers/([^/]*)$`)
 
-// referrers answers the one endpoint of the specification that distribution
-// does not have; everything else goes to next.
+// referrers serves the one endpoint of the specification that distribution does not implement.
+// All other requests go to next.
 func referrers(store driver.StorageDriver, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		match := referrersPath.FindStringSubmatch(r.URL.Path)
@@ -62,7 +62,7 @@ func referrers(store driver.StorageDriver, next http.Handler) http.Handler {
 		if r.URL.Query().Has("artifactType") {
 			w.Header().Set("OCI-Filters-Applied", "artifactType")
 		}
-		_, _ = w.Write(list) // the client has gone; nobody is left to tell
+		_, _ = w.Write(list) // the client may be gone
 	})
 }
 
@@ -85,7 +85,7 @@ func listReferrers(ctx context.Context, store driver.StorageDriver, dir, artifac
 		if err != nil {
 			return nil, err
 		}
-		// One that a power cut tore, or that is being written, says nothing; the others do.
+		// Skip a descriptor that a power failure has damaged or that is being written.
 		var d bundle.Descriptor
 		if bundle.DecodeStrict(data, &d) != nil {
 			continue

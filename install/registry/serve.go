@@ -16,13 +16,13 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// DefaultListen is where registry serve listens unless told otherwise.
+// DefaultListen is the default address of registry serve.
 const DefaultListen = "127.0.0.1:5000"
 
-// ErrNothingInstalled says that there is no registry below the root yet.
+// ErrNothingInstalled reports that there is no registry below the root yet.
 var ErrNothingInstalled = errors.New("nothing is installed")
 
-// NewHandler offers the embedded registry below root, read-only, with the
+// NewHandler returns a read-only handler for the embedded registry below root, with the
 // referrers endpoint.
 func NewHandler(ctx context.Context, root string) (http.Handler, error) {
 	dir := Dir(root)
@@ -39,18 +39,17 @@ func NewHandler(ctx context.Context, root string) (http.Handler, error) {
 		},
 	}
 	c.Catalog.MaxEntries = 1000
-	c.HTTP.Secret = "read-only" // it signs upload states, of which there are none
+	c.HTTP.Secret = "read-only" // signs upload states; there are no uploads
 	logrus.SetOutput(io.Discard)
 	app := handlers.NewApp(ctx, c)
 	store := filesystem.New(filesystem.DriverParameters{RootDirectory: dir, MaxThreads: 100})
 	return referrers(store, app), nil
 }
 
-// Grace is how long requests under way may take when the registry is stopped.
+// Grace is the time that running requests get when the registry is stopped.
 const Grace = 5 * time.Second
 
-// Serve answers on the listener until ctx ends, and then lets requests under way
-// finish within Grace.
+// Serve answers on the listener until ctx ends. Running requests may then finish within Grace.
 func Serve(ctx context.Context, l net.Listener, h http.Handler) error {
 	s := &http.Server{Handler: h, ReadHeaderTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute}
 	stopped := make(chan error, 1)
@@ -64,7 +63,7 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler) error {
 		return err
 	}
 	if err := <-stopped; err != nil {
-		return s.Close() // somebody is still pulling; the grace is over
+		return s.Close() // a client is still pulling after the grace period
 	}
 	return nil
 }

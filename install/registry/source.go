@@ -14,10 +14,10 @@ import (
 	"github.com/oob-bundle/oob-bundle/install/ledger"
 )
 
-// Heads returns the root of a bundle that was installed into the registry, with each of
-// the lists of signatures that hosts have put beside it. Version is a tag or a digest of
-// the repository. The result is not verified, and may be another bundle than the one that
-// was asked for (install.CheckAsked). Errors wrap remote.ErrRegistry or bundle.ErrFormat.
+// Heads returns the root of a bundle that was installed into the registry, once with each list
+// of signatures that hosts have stored next to it. Version is a tag or a digest of the
+// repository. The result is not verified, and may be another bundle than the requested one
+// (install.CheckAsked). Errors wrap remote.ErrRegistry or bundle.ErrFormat.
 func (e *External) Heads(ctx context.Context, repo, version string) ([]*bundle.Head, error) {
 	if strings.HasPrefix(version, "channel-") {
 		head, err := e.Root(ctx, repo, version)
@@ -48,7 +48,7 @@ func (e *External) Heads(ctx context.Context, repo, version string) ([]*bundle.H
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
-		if err != nil { // another one may be there
+		if err != nil { // another list may be readable
 			failed = append(failed, err)
 		} else if slot != nil {
 			heads = append(heads, &bundle.Head{Root: root, Slot: slot})
@@ -71,18 +71,18 @@ func fetchSlot(ctx context.Context, r *remote.Repository, ref bundle.Descriptor)
 	}
 	m, err := bundle.ParseManifest(ref, data)
 	if err != nil || len(m.Layers) != 1 || m.Layers[0].Size != bundle.SlotSize {
-		return nil, nil //nolint:nilerr // somebody else's; it proves nothing either way
+		return nil, nil //nolint:nilerr // made by another program; it proves nothing either way
 	}
 	slot := buffer(make([]byte, bundle.SlotSize))
 	return slot, r.Fetch(ctx, m.Layers[0], slot, nil)
 }
 
-// maxSlots bounds the lists of signatures that are tried: a bundle that is signed again
-// and installed again gets one more.
+// maxSlots limits the lists of signatures that are tried. A bundle that is signed again and
+// installed again gets one more list.
 const maxSlots = 50
 
 // OnlyChannel returns the tag of the only channel of a repository. Errors wrap
-// remote.ErrRegistry, or ledger.ErrNotInstalled if there are several.
+// remote.ErrRegistry, or ledger.ErrNotInstalled if there are several channels.
 func (e *External) OnlyChannel(ctx context.Context, repo string) (string, error) {
 	r, err := e.repository(ctx, repo)
 	if err != nil {
@@ -117,10 +117,10 @@ func (e *External) OnlyChannel(ctx context.Context, repo string) (string, error)
 	)
 }
 
-// maxDescribed bounds the channels that are described in an error: each takes requests.
+// maxDescribed limits the channels that an error describes, because each takes requests.
 const maxDescribed = 10
 
-// describe returns what a root says of itself, which is not verified.
+// describe returns the name, version and channel in a root, which is not verified.
 func (e *External) describe(ctx context.Context, repo, tag string) string {
 	head, err := e.Root(ctx, repo, tag)
 	if err != nil || head == nil {
@@ -133,8 +133,8 @@ func (e *External) describe(ctx context.Context, repo, tag string) string {
 	return fmt.Sprintf("says that it is %q of channel %q", info.Name+" "+info.Version, info.Channel)
 }
 
-// Bundle returns a bundle of the registry as if it were a file. The head has been
-// verified. Blobs are checked against their digests while they are fetched.
+// Bundle returns a bundle of the registry as if it were a file. The head must be verified.
+// Blobs are checked against their digests while they are fetched.
 func (e *External) Bundle(ctx context.Context, repo string, head *bundle.Head) (*bundle.Virtual, error) {
 	r, err := e.repository(ctx, repo)
 	if err != nil {
@@ -160,8 +160,8 @@ func (e *External) Bundle(ctx context.Context, repo string, head *bundle.Head) (
 	})
 }
 
-// stream reads one blob. Who reads it goes from its beginning to its end; going
-// elsewhere begins anew.
+// stream reads one blob. Sequential reads use one transfer; a read at another offset restarts
+// the transfer.
 type stream struct {
 	size  int64
 	fetch func(io.WriterAt) error
@@ -210,8 +210,8 @@ func (s *stream) begin(off int64) error {
 	return err
 }
 
-// sequential turns writes at growing offsets into a stream. A transfer that begins
-// anew writes what has gone through already once more: that is left away.
+// sequential turns writes at growing offsets into a stream. A transfer that restarts writes
+// earlier bytes again; they are skipped.
 type sequential struct {
 	w  io.Writer
 	at int64

@@ -20,27 +20,27 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle/disk"
 )
 
-// storageRoot is where distribution keeps everything, below the driver's root.
+// storageRoot is distribution's directory below the driver's root.
 const storageRoot = "/docker/registry/v2"
 
-// store is the storage driver through which distribution reads and writes below a
-// directory; blobs are put there by putBlob, past distribution, whose uploads make
-// and remove six files and directories for each. It differs from distribution's own in what makes files durable:
-// that one syncs each file, of which a bundle has thousands, and no directory it
-// makes. This one syncs only what replaces something that readers see, the
-// current link of a tag; for all else the owner syncs the file system as a whole
-// before it says that anything is there.
+// store is the storage driver through which distribution reads and writes a directory. putBlob
+// writes blobs without distribution, whose uploads create and remove six files and directories
+// per blob. store differs from distribution's own driver in what it makes durable. That driver
+// syncs each file, of which a bundle has thousands, but no directory that it creates. store
+// syncs only a file that replaces one that readers see: the current link of a tag. For all
+// other files, the owner syncs the complete file system before it reports that anything is
+// stored.
 //
-// It remembers which files came into being, so that a run that met a bad byte
-// can take back all it added, and nothing else.
+// store records which files were created, so that a run that met a bad byte can remove exactly
+// what it added.
 type store struct {
 	dir   string
 	mu    sync.Mutex
 	added []addition
 }
 
-// addition is a file that came into being: the content of a blob, a repository's
-// link to one, or, if it has a path, another. There are many.
+// addition is a created file: the content of a blob, a repository's link to a blob, or any
+// other file, by path. A run has many additions.
 type addition struct {
 	path string
 	repo string
@@ -59,8 +59,8 @@ func (a addition) file() string {
 
 var _ driver.StorageDriver = (*store)(nil)
 
-// tidy removes directories that hold nothing any more. The store's own may be a mount, or
-// a link to another disk: that stays.
+// tidy removes empty directories. If the store's own directory is a mount or a link to another
+// disk, it stays.
 func (s *store) tidy() error {
 	for _, sub := range []string{"docker", "referrers"} {
 		if err := disk.RemoveEmpty(filepath.Join(s.dir, sub)); err != nil {
@@ -72,12 +72,12 @@ func (s *store) tidy() error {
 		return nil
 	}
 	if err == nil && fi.IsDir() {
-		_ = os.Remove(s.dir) // unless it is not empty
+		_ = os.Remove(s.dir) // fails if it is not empty
 	}
 	return err
 }
 
-// file returns the place of a path on the disk.
+// file returns the path on the disk.
 func (s *store) file(p string) string { return filepath.Join(s.dir, filepath.FromSlash(p)) }
 
 // Name implements driver.StorageDriver.
@@ -89,7 +89,7 @@ func (s *store) GetContent(_ context.Context, p string) ([]byte, error) {
 	return data, missing(p, err)
 }
 
-// missing words an error as distribution wants it.
+// missing converts an error to the type that distribution expects.
 func missing(p string, err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return driver.PathNotFoundError{Path: p, DriverName: "oob-bundle"}
@@ -97,13 +97,13 @@ func missing(p string, err error) error {
 	return err
 }
 
-// PutContent writes a file, or replaces it as a whole. One that is there with the
-// same content is left alone.
+// PutContent writes a file, or replaces it atomically. A file with the same content is left
+// unchanged.
 func (s *store) PutContent(_ context.Context, p string, content []byte) error {
 	return s.put(p, content, addition{path: p})
 }
 
-// link makes a blob one of a repository's.
+// link adds a blob to a repository.
 func (s *store) link(repo string, d bundle.Digest) error {
 	return s.put(linkPath(repo, d), []byte(d), addition{repo: repo, blob: d})
 }
@@ -113,8 +113,8 @@ func (s *store) put(p string, content []byte, what addition) error {
 	if err := mkdir(filepath.Dir(name)); err != nil {
 		return err
 	}
-	// A new file that a crash leaves unfinished is found by recover, except a tag:
-	// that is the old one or the new one at every moment.
+	// After a crash, recover finds an unfinished new file. A tag is different: it must have
+	// its old or its new value at every moment.
 	if !isTag(p) {
 		err := writeNew(name, content)
 		if err == nil {
@@ -153,10 +153,10 @@ func writeNew(name string, content []byte) error {
 	return nil
 }
 
-// isTag reports whether a file is what a tag points to.
+// isTag reports whether a path is the current link of a tag.
 func isTag(p string) bool { return strings.HasSuffix(p, "/current/link") }
 
-// mkdir makes a directory and those above it.
+// mkdir creates a directory and its parents.
 func mkdir(dir string) error {
 	err := os.Mkdir(dir, 0o755)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -189,14 +189,13 @@ func (s *store) Reader(_ context.Context, p string, offset int64) (io.ReadCloser
 	return f, nil
 }
 
-// Writer implements driver.StorageDriver. Blobs are not uploaded: putBlob
-// stores them.
+// Writer implements driver.StorageDriver. It is not supported, because putBlob stores blobs.
 func (s *store) Writer(context.Context, string, bool) (driver.FileWriter, error) {
 	return nil, driver.ErrUnsupportedMethod{DriverName: s.Name()}
 }
 
-// blobPath is where distribution keeps the content of a blob, and linkPath what
-// makes it one of a repository's (distribution's registry/storage/paths.go).
+// blobPath returns the path of a blob's content, and linkPath that of the link that makes a
+// blob part of a repository (distribution's registry/storage/paths.go).
 func blobPath(d bundle.Digest) string {
 	return storageRoot + "/blobs/sha256/" + d.Hex()[:2] + "/" + d.Hex() + "/data"
 }
@@ -205,10 +204,10 @@ func linkPath(repo string, d bundle.Digest) string {
 	return storageRoot + "/repositories/" + repo + "/_layers/sha256/" + d.Hex() + "/link"
 }
 
-// putBlob writes a blob to its place, hashing what passes. Until all of it is
-// there and good it has another name. If another repository has brought it
-// already, what passes is only hashed. An error wraps bundle.ErrDigest or
-// ErrFormat if it is not d; then nothing of it is kept.
+// putBlob writes a blob to its place and hashes it while writing. The file has a temporary
+// name until it is complete and verified. If the store already has the blob, the input is only
+// hashed. If the input does not match d, nothing is kept and the error wraps bundle.ErrDigest
+// or ErrFormat.
 func (s *store) putBlob(ctx context.Context, d bundle.Descriptor, r io.Reader, buf []byte) error {
 	name := s.file(blobPath(d.Digest))
 	fi, err := os.Stat(name)
@@ -249,7 +248,7 @@ func writeBlob(ctx context.Context, name string, d bundle.Descriptor, r io.Reade
 	return errors.Join(pour(ctx, f, d, r, buf), f.Close())
 }
 
-// pour copies r, which has to be d, to w.
+// pour copies r to w and verifies that it matches d.
 func pour(ctx context.Context, w io.Writer, d bundle.Descriptor, r io.Reader, buf []byte) error {
 	digest, total, err := bundle.Copy(ctx, w, r, buf)
 	if err != nil {
@@ -321,7 +320,7 @@ func (s *store) Delete(_ context.Context, p string) error {
 	return os.RemoveAll(s.file(p))
 }
 
-// RedirectURL implements driver.StorageDriver: nothing is elsewhere.
+// RedirectURL implements driver.StorageDriver. It never redirects.
 func (s *store) RedirectURL(*http.Request, string) (string, error) { return "", nil }
 
 // Walk implements driver.StorageDriver.
@@ -329,7 +328,7 @@ func (s *store) Walk(ctx context.Context, p string, f driver.WalkFn, options ...
 	return driver.WalkFallback(ctx, s, p, f, options...)
 }
 
-// undo deletes what was recorded, last first.
+// undo deletes the recorded files, last first.
 func (s *store) undo() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -22,32 +22,32 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle/disk"
 )
 
-// ErrCertificate says that a certificate does not serve its purpose.
+// ErrCertificate marks a certificate that cannot be used.
 var ErrCertificate = errors.New("certificate not usable")
 
 // SiteCertificate is the certificate that a site makes for its own registry.
 type SiteCertificate struct {
-	CA, Certificate, Key string // paths; clients need the first
+	CA, Certificate, Key string // paths; clients need CA
 }
 
-// CertificateOf returns where the certificate of the registry below root is.
+// CertificateOf returns the paths of the certificate of the registry below root.
 func CertificateOf(root string) SiteCertificate {
 	dir := filepath.Join(root, "tls")
 	return SiteCertificate{filepath.Join(dir, "ca.crt"), filepath.Join(dir, "server.crt"), filepath.Join(dir, "server.key")}
 }
 
-// Clocks on isolated networks lie: a certificate that is made today has to be
-// good on a machine that believes it is another year.
+// Clocks on isolated networks are often wrong. A certificate made today must be valid on a
+// machine whose clock is years off.
 var (
-	validFrom  = time.Unix(0, 0).UTC() // where a clock without a battery starts
+	validFrom  = time.Unix(0, 0).UTC() // initial time of a clock without a battery
 	validUntil = time.Date(2099, 12, 31, 23, 59, 59, 0, time.UTC)
 )
 
-// LoadOrMake loads the certificate of the registry below root, or makes one for
-// the given host names and addresses. The authority that signs it exists for
-// this one signature: its private key is written nowhere, so nobody can make
-// another with it. Made reports whether it is new. Errors wrap ErrCertificate if
-// the one that is there is for other names, or are the file system's.
+// LoadOrMake loads the certificate of the registry below root, or makes one for the given host
+// names and addresses. The authority signs only this one certificate. Its private key is never
+// written, so that nobody can sign another certificate. Made reports whether the certificate
+// is new. Errors wrap ErrCertificate if the existing certificate is for other names, or are
+// the file system's.
 func LoadOrMake(root string, names []string) (cert tls.Certificate, made bool, err error) {
 	s := CertificateOf(root)
 	if _, err := os.Stat(s.Certificate); errors.Is(err, fs.ErrNotExist) {
@@ -70,8 +70,8 @@ func LoadOrMake(root string, names []string) (cert tls.Certificate, made bool, e
 	return cert, made, nil
 }
 
-// DateProblem tells what is wrong with the dates of a certificate at the given time of this
-// machine's clock, or returns "". Clients compare them with their own clocks.
+// DateProblem describes a problem with the dates of a certificate at the given time of this
+// machine's clock, or returns "". Clients compare the dates with their own clocks.
 func DateProblem(cert *x509.Certificate, now time.Time) string {
 	const day = "2006-01-02"
 	today := now.UTC().Format(day)
@@ -92,11 +92,10 @@ func DateProblem(cert *x509.Certificate, now time.Time) string {
 	return ""
 }
 
-// maxCertificate bounds a file with a certificate and its chain, or with a key, in bytes.
+// maxCertificate limits a file with a certificate chain or a key, in bytes.
 const maxCertificate = 1 << 20
 
-// LoadCertificate loads a certificate and its key, which others must not be able
-// to read.
+// LoadCertificate loads a certificate and its key. It refuses a key that other users can read.
 func LoadCertificate(certFile, keyFile string) (tls.Certificate, error) {
 	fi, err := os.Stat(keyFile)
 	if err != nil {
@@ -178,7 +177,7 @@ func (s SiteCertificate) make(names []string) error {
 	}
 	caPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: caDER})
 	leafPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: leafDER})
-	// The certificate comes last: with it the others are there.
+	// The certificate is written last: if it exists, the other files exist.
 	if err := disk.WriteFile(s.CA, caPEM, 0o644); err != nil {
 		return err
 	}
