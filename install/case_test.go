@@ -8,8 +8,8 @@ import (
 	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 )
 
-// TestNamesThatDifferInCase: tags, channels and names of values may, and what the
-// host writes down it must be able to read again.
+// TestNamesThatDifferInCase: tags, channels and names of values may differ only in case, and
+// the host can read back its records of them.
 func TestNamesThatDifferInCase(t *testing.T) {
 	w := newFixture(t)
 	for i, channel := range []string{"Rich", "rich"} {

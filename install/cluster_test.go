@@ -14,7 +14,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 )
 
-// wholeOnly is a target that takes no index with missing manifests.
+// wholeOnly is a target that rejects an index with missing manifests.
 type wholeOnly struct{ install.Target }
 
 func (w wholeOnly) PutManifest(ctx context.Context, repo string, m *bundle.Manifest, data []byte) error {
@@ -22,7 +22,7 @@ func (w wholeOnly) PutManifest(ctx context.Context, repo string, m *bundle.Manif
 		if !bundle.IsManifest(child.MediaType) {
 			continue
 		}
-		// A manifest is there if a tag can name it.
+		// A manifest exists if a tag can point to it.
 		if err := w.Tag(ctx, repo, "probe", child.Digest); errors.Is(err, install.ErrMissing) {
 			return install.ErrNotTaken
 		} else if err != nil {
@@ -35,8 +35,7 @@ func (w wholeOnly) PutManifest(ctx context.Context, repo string, m *bundle.Manif
 	return w.Target.PutManifest(ctx, repo, m, data)
 }
 
-// TestPlatformTags: a tag that an image of the bundle has is not given to a platform of
-// another one.
+// TestPlatformTags: a tag of one image is not given to a platform of another image.
 func TestPlatformTags(t *testing.T) {
 	w := newFixture(t)
 	c := world.NewContent("tags")
@@ -57,8 +56,8 @@ func TestPlatformTags(t *testing.T) {
 	w.undo("tags", uninstall)
 }
 
-// TestImagesOfClusters: files for machines of several platforms name an index that all of
-// them can pull; files for this host name its own manifest.
+// TestImagesOfClusters: files for machines of several platforms name an index that all of them
+// can pull; files for this host name its own manifest.
 func TestImagesOfClusters(t *testing.T) {
 	const object = "apiVersion: v1\nkind: Pod\nspec: {containers: [{image: %s}]}\n"
 	for _, form := range []string{"", "kubernetes"} {

@@ -18,7 +18,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/verify/trust"
 )
 
-// onlyFile returns the one file that matches.
+// onlyFile returns the only file that matches.
 func onlyFile(t *testing.T, pattern string) string {
 	t.Helper()
 	found, err := filepath.Glob(pattern)
@@ -28,7 +28,7 @@ func onlyFile(t *testing.T, pattern string) string {
 	return found[0]
 }
 
-// leaveJournal installs until a run ends while it switches, which leaves a journal behind.
+// leaveJournal installs until a run fails during the switch and leaves a journal.
 func leaveJournal(t *testing.T, w *fixture, file []byte) {
 	t.Helper()
 	for step := 1; ; step++ {
@@ -41,7 +41,7 @@ func leaveJournal(t *testing.T, w *fixture, file []byte) {
 	}
 }
 
-// putLarge puts a file of 100 MiB, which has nothing in it, at a path.
+// putLarge writes a file of 100 MiB of zeros.
 func putLarge(t *testing.T, path string) {
 	t.Helper()
 	large, err := os.Create(path)
@@ -53,9 +53,9 @@ func putLarge(t *testing.T, path string) {
 	}
 }
 
-// TestHostileRecords puts each document that a host keeps into each of the states in
-// which two parsers could read it differently, or in which it has no end. It is
-// refused, nothing is changed, and with the right document all goes on.
+// TestHostileRecords damages each document that a host keeps: forms that two parsers could
+// read differently, and endless files. Each is refused and nothing changes. With the right
+// document restored, the installation works again.
 func TestHostileRecords(t *testing.T) {
 	w := newFixture(t)
 	content := func(what string, sequence int64) *world.Content {
@@ -82,7 +82,7 @@ func TestHostileRecords(t *testing.T) {
 	}
 	receipt := onlyFile(t, filepath.Join(w.root, "receipts", "rich-"+r.Release.ID+"-*.json"))
 	installing := func() error { _, err := w.install(next); return err }
-	rebuilt := func() error { // nothing of a damaged state is used
+	rebuilt := func() error { // a damaged state is not used at all
 		state, err := ledger.Read(w.root)
 		if err == nil && (state.Channels["rich"].Sequence != 8 || len(state.Deployments) != 1 || len(state.Channels) != 1) {
 			t.Errorf("rebuilt: %+v", state)
@@ -92,7 +92,7 @@ func TestHostileRecords(t *testing.T) {
 	documents := []struct {
 		name, path, number string
 		read               func() error
-		// A map of names has fields of any name.
+		// A map of names accepts any field name.
 		free []string
 	}{
 		{"state", filepath.Join(w.root, "state.json"), `"sequence":8`, rebuilt, nil},

@@ -11,8 +11,8 @@ import (
 	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 )
 
-// TestHostileTars shows install what verify's test of the same name shows to verify,
-// on a site where nothing is and on one where the bundle before is: nothing changes.
+// TestHostileTars installs the archives of verify's test of the same name, on an empty site
+// and on a site with an earlier bundle. Nothing changes.
 func TestHostileTars(t *testing.T) {
 	for _, site := range []string{"empty", "installed"} {
 		t.Run(site, func(t *testing.T) {
@@ -39,8 +39,8 @@ func TestHostileTars(t *testing.T) {
 	}
 }
 
-// TestHostileContent: what a trusted signer signed and should not have is refused
-// before anything is written, too.
+// TestHostileContent: invalid content is refused before anything is written, even if a trusted
+// key signed it.
 func TestHostileContent(t *testing.T) {
 	w := newFixture(t)
 	w.must(w.install(world.Rich("before").File(t, w.key)))

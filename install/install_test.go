@@ -28,7 +28,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/verify"
 )
 
-// fixture is an upstream, a maker's key, and a site.
+// fixture is an upstream registry, an author's key, and a site.
 type fixture struct {
 	t    *testing.T
 	up   *world.Registry
@@ -41,7 +41,7 @@ func newFixture(t *testing.T) *fixture {
 	return &fixture{t, world.NewRegistry(t, nil), world.NewKey(t), filepath.Join(t.TempDir(), "site")}
 }
 
-// push puts an image whose content is the text under REPOSITORY:TAG.
+// push stores an image that contains text under REPOSITORY:TAG.
 func (w *fixture) push(ref, text string) string {
 	return w.up.Push(
 		w.t, ref,
@@ -49,7 +49,7 @@ func (w *fixture) push(ref, text string) string {
 	)
 }
 
-// bundle makes a bundle of the references.
+// bundle creates a bundle of the references.
 func (w *fixture) bundle(name string, sequence int64, refs ...string) []byte {
 	return w.bundleWith(name, refs, func(o *create.Options) { o.Sequence = &sequence })
 }
@@ -67,7 +67,7 @@ func (w *fixture) bundleWith(name string, refs []string, change func(*create.Opt
 
 type choice func(*site)
 
-// site is how one installation is made.
+// site holds the settings of one installation.
 type site struct {
 	install.Options
 	target func(ctx context.Context, root string) (install.Registry, error)
@@ -85,7 +85,7 @@ func embedded(ctx context.Context, root string) (install.Registry, error) {
 	return e.Registry(), nil
 }
 
-// wrapped puts something between the installation and the embedded registry.
+// wrapped wraps the embedded registry's target.
 func wrapped(wrap func(install.Target) install.Target) choice {
 	return func(s *site) {
 		s.target = func(ctx context.Context, root string) (install.Registry, error) {
@@ -96,7 +96,7 @@ func wrapped(wrap func(install.Target) install.Target) choice {
 	}
 }
 
-// install does what the command does.
+// install does the same as the install command.
 func (w *fixture) install(file []byte, choices ...choice) (*install.Result, error) {
 	w.t.Helper()
 	policy := verify.Policy{Keys: []verify.Key{w.key.Trusted}}
@@ -139,7 +139,7 @@ func (w *fixture) must(r *install.Result, err error) *install.Result {
 	return r
 }
 
-// tags returns what every tag of the site's registry resolves to.
+// tags returns the digest of every tag in the site's registry.
 func (w *fixture) tags() map[string]string {
 	w.t.Helper()
 	tags := map[string]string{}
@@ -160,7 +160,7 @@ func (w *fixture) tags() map[string]string {
 	return tags
 }
 
-// tree returns everything below the site's root.
+// tree returns all files below the root's parent directory.
 func (w *fixture) tree() map[string]string {
 	w.t.Helper()
 	files := map[string]string{}
@@ -220,7 +220,7 @@ func TestInstall(t *testing.T) {
 	}
 }
 
-// TestTagsThatWereTurned: the same bundle puts them right again.
+// TestTagsThatWereTurned: the same bundle repairs tags that were changed.
 func TestTagsThatWereTurned(t *testing.T) {
 	w := newFixture(t)
 	ref := w.push("team/app:1", "one")
@@ -299,8 +299,8 @@ func TestOwners(t *testing.T) {
 
 var byteStep = flag.Int64("byte-step", 5, "change every N-th byte of a payload")
 
-// TestEveryPayloadByte changes the bytes that verify.Open does not read, each of them
-// with -byte-step 1: what is refused while it is stored must leave no trace.
+// TestEveryPayloadByte changes bytes that verify.Open does not read (every one with -byte-step
+// 1). A bundle that is refused while it is stored must leave no trace.
 func TestEveryPayloadByte(t *testing.T) {
 	w := newFixture(t)
 	file := w.bundle("demo", 1, w.push("team/app:1", "one"))
@@ -331,7 +331,7 @@ func TestEveryPayloadByte(t *testing.T) {
 	w.must(w.install(file))
 }
 
-// TestBadByteInAnUpgrade: the old state stays, to the byte.
+// TestBadByteInAnUpgrade: the old state stays, byte for byte.
 func TestBadByteInAnUpgrade(t *testing.T) {
 	w := newFixture(t)
 	w.must(w.install(w.bundle("demo", 1, w.push("team/app:1", "one"))))
@@ -354,7 +354,7 @@ func TestBadByteInAnUpgrade(t *testing.T) {
 	w.must(w.install(file))
 }
 
-// plug is pulled at a step; several goroutines may come to it.
+// plug fails at a given step. Several goroutines may use it.
 type plug struct {
 	mu    sync.Mutex
 	left  int
@@ -374,7 +374,7 @@ func (p *plug) step() error {
 	return nil
 }
 
-// pulledAt ends an installation at the given step of its target.
+// pulledAt stops an installation at the given step of its target.
 func pulledAt(step int) (choice, *plug) {
 	p := &plug{left: step}
 	return func(s *site) {
@@ -386,7 +386,7 @@ func pulledAt(step int) (choice, *plug) {
 	}, p
 }
 
-// failing is a target whose calls fail from a step on.
+// failing is a target whose calls fail from one step on.
 type failing struct {
 	install.Target
 	plug *plug
@@ -413,7 +413,7 @@ func (f failing) Tag(ctx context.Context, repo, tag string, to bundle.Digest) er
 	return f.Target.Tag(ctx, repo, tag, to)
 }
 
-// failingStore is the store of such a target.
+// failingStore is the store of a failing target.
 type failingStore struct {
 	install.Store
 	plug *plug
@@ -426,9 +426,8 @@ func (f failingStore) Sync() error {
 	return f.Store.Sync()
 }
 
-// TestInterruptedAnywhere ends an upgrade at each of its steps. The same
-// command then finishes it; or the old bundle, which stays welcome, or a third
-// one takes back what it began.
+// TestInterruptedAnywhere stops an upgrade at each step. The same command then finishes the
+// upgrade. Installing the old bundle or a third one instead reverts the upgrade first.
 func TestInterruptedAnywhere(t *testing.T) {
 	w := newFixture(t)
 	w.up.Push(t, "team/same:1", world.Image("linux/amd64", world.Layer(world.File{Name: "s", Data: []byte("same")})))
@@ -471,7 +470,7 @@ func TestInterruptedAnywhere(t *testing.T) {
 					t.Fatalf("step %d: %s", step, diff)
 				}
 			case "the old":
-				w.must(w.install(two)) // what was begun stays welcome
+				w.must(w.install(two)) // an upgrade that was started is not refused
 				w.must(w.install(two))
 				w.root = filepath.Join(t.TempDir(), "site")
 				w.must(w.install(one))
@@ -489,8 +488,8 @@ func TestInterruptedAnywhere(t *testing.T) {
 	}
 }
 
-// TestExternalSequence: a host that knows nothing cannot put an older bundle
-// into a registry that it shares.
+// TestExternalSequence: a host without records cannot put an older bundle into a shared
+// registry.
 func TestExternalSequence(t *testing.T) {
 	w := newFixture(t)
 	shared := world.NewRegistry(t, nil)
@@ -520,7 +519,7 @@ func TestExternalSequence(t *testing.T) {
 	w.must(w.install(one, external, allowDowngrade))
 }
 
-// checkReceipt compares receipts with the published schema.
+// checkReceipt validates receipts against the published schema.
 func checkReceipt(t *testing.T, dir string) {
 	t.Helper()
 	schema, err := jsonschema.NewCompiler().Compile("../docs/receipt.schema.json")
@@ -546,7 +545,7 @@ func checkReceipt(t *testing.T, dir string) {
 	}
 }
 
-// TestExternalSameSequence: the registry's word counts besides the host's own.
+// TestExternalSameSequence: the registry's sequence counts in addition to the host's own.
 func TestExternalSameSequence(t *testing.T) {
 	w := newFixture(t)
 	shared := world.NewRegistry(t, nil)
@@ -575,8 +574,8 @@ func TestExternalSameSequence(t *testing.T) {
 	}
 }
 
-// TestPresentBlobs: a damaged bundle is refused also where the site has the
-// damaged blob already, and nothing that a broken run began is touched by it.
+// TestPresentBlobs: a damaged bundle is refused even if the site already has the damaged blob,
+// and what an interrupted run left stays unchanged.
 func TestPresentBlobs(t *testing.T) {
 	w := newFixture(t)
 	one := w.bundle("demo", 1, w.push("team/app:1", "one"))
@@ -592,7 +591,7 @@ func TestPresentBlobs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	last := v.Blobs()[len(v.Blobs())-1] // the layer, which the site has
+	last := v.Blobs()[len(v.Blobs())-1] // the layer, which the site already has
 	three[last.Data] ^= 1
 	if _, err := w.install(three); !errors.Is(err, bundle.ErrDigest) {
 		t.Errorf("got %v", err)
@@ -641,7 +640,7 @@ func TestLocked(t *testing.T) {
 	}
 }
 
-// TestNewerState: documents of a later program are not guessed at.
+// TestNewerState: a document of a newer program is refused, not interpreted.
 func TestNewerState(t *testing.T) {
 	w := newFixture(t)
 	file := w.bundle("demo", 1, w.push("team/app:1", "one"))
@@ -657,8 +656,8 @@ func TestNewerState(t *testing.T) {
 	}
 }
 
-// TestTagsOfEarlierReleases: a tag that only an earlier release had goes with it,
-// when nobody can go back to it any more, and with all the rest.
+// TestTagsOfEarlierReleases: a tag of an earlier release is removed when no rollback can reach
+// that release any more, and with the deployment.
 func TestTagsOfEarlierReleases(t *testing.T) {
 	w := newFixture(t)
 	before := w.tags()
@@ -670,7 +669,7 @@ func TestTagsOfEarlierReleases(t *testing.T) {
 	}
 	tags := w.tags()
 	for i, ref := range refs {
-		if _, ok := tags[ref]; ok != (i > 0) { // the current one and two before it
+		if _, ok := tags[ref]; ok != (i > 0) { // the current release and two before it
 			t.Errorf("%s: it is there: %v; %v", ref, ok, tags)
 		}
 	}

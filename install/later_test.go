@@ -19,7 +19,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 )
 
-// watching keeps the journal as it is when everything is switched.
+// watching records the journal after the switch.
 type watching struct {
 	install.Store
 	root    string
@@ -37,9 +37,8 @@ func (w watching) Sync() error {
 	return errors.Join(err, w.Store.Sync())
 }
 
-// TestKilledAtItsEnd: of an installation everything is done but the removal of its
-// journal. Whatever comes next takes nothing of it back: the state, the tags and what is
-// current say the same.
+// TestKilledAtItsEnd: a run is killed just before it removes its journal. The next command
+// reverts nothing: the state, the tags and the current release agree.
 func TestKilledAtItsEnd(t *testing.T) {
 	w := newFixture(t)
 	w.must(w.install(w.bundle("demo", 1, w.push("team/app:1", "one"))))
@@ -88,9 +87,8 @@ func TestKilledAtItsEnd(t *testing.T) {
 	w.must(w.install(three))
 }
 
-// TestCollectAfterKill ends an upgrade at each step before it switches, and then
-// collects: the release that is installed is whole, what was begun is gone, and nobody
-// is told that something is being stored.
+// TestCollectAfterKill stops an upgrade at each step before the switch, and then collects. The
+// installed release is complete, the started upgrade is removed, and Storing reports false.
 func TestCollectAfterKill(t *testing.T) {
 	w := newFixture(t)
 	app := world.Image("linux/amd64", world.Layer(world.File{Name: "app", Mode: 0o755, Data: []byte("app")}))
@@ -145,7 +143,7 @@ func TestCollectAfterKill(t *testing.T) {
 	}
 }
 
-// tagged returns the short identity of what is installed.
+// tagged returns the short identity of the installed bundle.
 func tagged(t *testing.T, root string) string {
 	t.Helper()
 	state, err := ledger.Read(root)

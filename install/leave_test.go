@@ -13,7 +13,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/install/ledger"
 )
 
-// refusing is a registry that takes so many tags and no more.
+// refusing is a registry that accepts only a given number of tags.
 type refusing struct {
 	install.Target
 	left, asked *int
@@ -27,7 +27,7 @@ func (r refusing) Tag(ctx context.Context, repo, tag string, to bundle.Digest) e
 	return r.Target.Tag(ctx, repo, tag, to)
 }
 
-// refused returns the site of an installed deployment whose registry takes so many tags.
+// refused returns the site of an installed deployment whose registry accepts left tags.
 func (w *fixture) refused(name string, left int) (s install.Site, d ledger.Deployment, asked *int) {
 	w.t.Helper()
 	asked = new(int)
@@ -46,8 +46,8 @@ func (w *fixture) refused(name string, left int) (s install.Site, d ledger.Deplo
 	return install.Site{Root: w.root, Target: r, Warn: w.t.Logf}, d, asked
 }
 
-// TestLeave: who leaves the registry alone asks nothing of it, also where the
-// uninstallation was begun without that, or is finished without it.
+// TestLeave: with Leave, an uninstallation sends no request to the registry, even if it was
+// started or is finished without Leave.
 func TestLeave(t *testing.T) {
 	w := newFixture(t)
 	w.must(w.install(w.bundle("aaa", 1, w.push("team/app:1", "one"))))
@@ -78,7 +78,7 @@ func TestLeave(t *testing.T) {
 	}
 }
 
-// TestTagOfNobody: a tag that its owner gives up belongs to the next one that has it.
+// TestTagOfNobody: a tag that its owner drops belongs to the next deployment that claims it.
 func TestTagOfNobody(t *testing.T) {
 	w := newFixture(t)
 	ref := w.push("team/app:1", "one")
@@ -90,8 +90,8 @@ func TestTagOfNobody(t *testing.T) {
 	}
 }
 
-// TestOthersReceipt: a receipt of another deployment that is lost or damaged keeps nobody
-// from an upgrade.
+// TestOthersReceipt: a lost or damaged receipt of another deployment does not prevent an
+// upgrade.
 func TestOthersReceipt(t *testing.T) {
 	for name, harm := range map[string]func(string) error{"lost": os.Remove, "damaged": func(p string) error { return os.Truncate(p, 0) }} {
 		w := newFixture(t)
@@ -105,13 +105,13 @@ func TestOthersReceipt(t *testing.T) {
 		if _, err := w.install(w.bundle("aaa", 2, w.push("team/app:1", "two"))); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
-		w.must(w.install(other)) // which writes it again
+		w.must(w.install(other)) // writes the receipt again
 		w.undo("aaa", uninstall)
 		w.undo("bbb", uninstall)
 	}
 }
 
-// TestNeededAndGone: a tag that goes to somebody whose image the registry has lost goes.
+// TestNeededAndGone: a tag is removed if its next owner's image is lost from the registry.
 func TestNeededAndGone(t *testing.T) {
 	w := newFixture(t)
 	ref := w.push("team/app:1", "one")
@@ -128,8 +128,8 @@ func TestNeededAndGone(t *testing.T) {
 	}
 }
 
-// TestFinishedInPlace: what a run that was stopped had put there is in the receipt,
-// whichever way the next one takes the bundle.
+// TestFinishedInPlace: the receipt contains the tags that an interrupted run set, even if the
+// next run installs in place.
 func TestFinishedInPlace(t *testing.T) {
 	w := newFixture(t)
 	file := w.bundle("aaa", 1, w.push("team/app:1", "one"))
@@ -149,8 +149,8 @@ func TestFinishedInPlace(t *testing.T) {
 	}
 }
 
-// TestDroppedAndStopped stops an upgrade that gives a tag up at each of its tags; then it
-// is finished, or another bundle is installed first.
+// TestDroppedAndStopped stops an upgrade that drops a tag at each of its tags. Then the
+// upgrade is finished, or another bundle is installed first.
 func TestDroppedAndStopped(t *testing.T) {
 	for stop := range 8 {
 		w := newFixture(t)
@@ -183,7 +183,7 @@ func TestDroppedAndStopped(t *testing.T) {
 	}
 }
 
-// TestEarlierLost: a rollback passes over a release whose files are lost, and needs no receipt.
+// TestEarlierLost: a rollback skips a release whose files are lost, and needs no receipt.
 func TestEarlierLost(t *testing.T) {
 	w := newFixture(t)
 	for n := range int64(3) {

@@ -19,21 +19,21 @@ import (
 	"github.com/oob-bundle/oob-bundle/manifests"
 )
 
-// crowded is a store that takes more room than there is.
+// crowded is a store that needs more space than exists.
 type crowded struct{ install.Store }
 
 func (crowded) Space([]bundle.Descriptor, int) (disk.Demand, error) {
 	return disk.Demand{Dir: os.TempDir(), Bytes: 1 << 60, Files: 1}, nil
 }
 
-// TestPreflight: everything that stands in the way is said at once, before anything
-// is written anywhere: values, room, and each repository that a registry refuses.
+// TestPreflight: all problems are reported at once, before anything is written: values, space,
+// and each repository that the registry refuses.
 func TestPreflight(t *testing.T) {
 	w := newFixture(t)
 	pushed := 0
 	shared := world.NewRegistry(t, func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-			if r.Method == http.MethodPost && strings.Contains(r.URL.Path, "/team/") { // as Harbor does without the project
+			if r.Method == http.MethodPost && strings.Contains(r.URL.Path, "/team/") { // as Harbor does if the project does not exist
 				rw.WriteHeader(http.StatusForbidden)
 				return
 			}

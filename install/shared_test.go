@@ -18,7 +18,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 )
 
-// undo rolls a deployment back, or uninstalls it, and collects what nobody needs.
+// undo rolls back or uninstalls a deployment, and collects garbage.
 func (w *fixture) undo(name string, do func(context.Context, install.Site, ledger.Deployment) error) {
 	w.t.Helper()
 	if err := w.tryUndo(name, do); err != nil {
@@ -52,9 +52,9 @@ func rollback(ctx context.Context, s install.Site, d ledger.Deployment) error {
 	return err
 }
 
-// TestTakenOverTag: a tag that was taken over is what its first owner needs again when
-// the other one goes; and where that is gone from the registry, the tag goes, and
-// nothing is in the way of what comes next.
+// TestTakenOverTag: when a deployment that took over a tag is removed, the tag gets the first
+// owner's value again. If that content is gone from the registry, the tag is removed. Later
+// installations still work.
 func TestTakenOverTag(t *testing.T) {
 	for _, lost := range []bool{false, true} {
 		w := newFixture(t)
@@ -84,7 +84,7 @@ func TestTakenOverTag(t *testing.T) {
 	}
 }
 
-// TestRollbackAcrossChannels: what is put back belongs to the channel that it came by.
+// TestRollbackAcrossChannels: a restored release belongs to its original channel.
 func TestRollbackAcrossChannels(t *testing.T) {
 	w := newFixture(t)
 	w.must(w.install(w.bundle("demo", 1, w.push("team/app:1", "one"))))
@@ -97,8 +97,8 @@ func TestRollbackAcrossChannels(t *testing.T) {
 	}
 }
 
-// TestOwnersThatGo: what two share stays with the one that is left, and what is left to
-// nobody is free.
+// TestOwnersThatGo: a shared tag stays with the remaining deployment, and is free after the
+// last one is removed.
 func TestOwnersThatGo(t *testing.T) {
 	w := newFixture(t)
 	ref := w.push("team/app:1", "one")
@@ -113,8 +113,8 @@ func TestOwnersThatGo(t *testing.T) {
 	w.must(w.install(other))
 }
 
-// TestNameWithPasswords: the name of a deployment that has left data or passwords is not
-// another channel's for the asking.
+// TestNameWithPasswords: another channel may not use the name of a deployment that has left
+// data or passwords.
 func TestNameWithPasswords(t *testing.T) {
 	w := newFixture(t)
 	w.must(w.install(w.bundle("demo", 1, w.push("team/app:1", "one"))))
@@ -129,9 +129,8 @@ func TestNameWithPasswords(t *testing.T) {
 	w.must(w.install(w.bundle("demo", 2, w.push("team/app:1", "three"))))
 }
 
-// TestPartialIndex: an index of which only some platforms were carried is kept as long
-// as a release that a rollback can go back to, also where no tag of the site's leads to
-// it (one platform), or leads to it no more (several).
+// TestPartialIndex: a partial index is kept as long as a rollback can return to its release,
+// even if no tag of the site points to it (one platform) or points to it any more (several).
 func TestPartialIndex(t *testing.T) {
 	for _, carried := range []int{1, 2} {
 		w := newFixture(t)

@@ -17,8 +17,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 )
 
-// hosted returns a bundle of one image with files for the host, whose first path has the
-// given content.
+// hosted returns a bundle of one image with the given files for the host.
 func (w *fixture) hosted(sequence int64, doc bundle.Host, files map[string]string, templates ...string) []byte {
 	c := world.NewContent("hosted")
 	c.Info.Sequence = sequence
@@ -44,8 +43,8 @@ func sortedNames(m map[string]string) (names []string) {
 func values(v map[string]string) choice { return func(s *site) { s.Values = v } }
 func hostRoot(dir string) choice        { return func(s *site) { s.HostRoot = dir } }
 
-// TestNothingFailsAfterTheJournal: whatever depends on values, names or the files of the
-// host is found before anything is switched, so that no installation is left unfinished.
+// TestNothingFailsAfterTheJournal: problems with values, names or host files are found before
+// the switch, so that no installation is left unfinished.
 func TestNothingFailsAfterTheJournal(t *testing.T) {
 	merge := func(file string) bundle.Host {
 		return bundle.Host{
@@ -167,7 +166,7 @@ func symlink(t *testing.T, to, name string) {
 	}
 }
 
-// TestLeavingAnUnfinishedChange: wherever an installation stops, it can be taken back, and
+// TestLeavingAnUnfinishedChange: an installation that stops at any step can be reverted and
 // uninstalled.
 func TestLeavingAnUnfinishedChange(t *testing.T) {
 	host := bundle.Host{Merges: []bundle.Merge{{File: "config.json", Patch: "p.json"}}}
@@ -203,7 +202,7 @@ func TestLeavingAnUnfinishedChange(t *testing.T) {
 				t.Fatal(err)
 			}
 			d, err := state.Find("hosted", "")
-			if err == nil && d.Current().Version == "1.0.0" && !first { // it was taken back, or completed
+			if err == nil && d.Current().Version == "1.0.0" && !first { // it was reverted, or completed
 				if got := w.tags(); len(got) < len(tags) {
 					t.Errorf("step %d: the tags are %v and were %v", step, got, tags)
 				}
@@ -221,7 +220,7 @@ func TestLeavingAnUnfinishedChange(t *testing.T) {
 	}
 }
 
-// immutable is a target that lets no tag move, like a registry with immutable tags.
+// immutable is a target that refuses to move the tags that rule selects.
 type immutable struct {
 	install.Target
 	rule  func(repo, tag string) bool
@@ -233,15 +232,15 @@ func (i immutable) Tag(ctx context.Context, repo, tag string, to bundle.Digest) 
 	if err != nil {
 		return err
 	}
-	if now != "" && i.rule(repo, tag) { // also to what it is already
+	if now != "" && i.rule(repo, tag) { // even if the value does not change
 		return install.ErrRefused
 	}
 	*i.moved = append(*i.moved, repo+":"+tag)
 	return i.Target.Tag(ctx, repo, tag, to)
 }
 
-// TestImmutableTags: a tag that a registry does not let move refuses the whole change
-// before any other has moved, and one that is right already is not put again.
+// TestImmutableTags: if the registry does not let one tag move, the whole change is refused
+// and every tag stays as it was. Tags with the right value cause no error.
 func TestImmutableTags(t *testing.T) {
 	for name, rule := range map[string]func(repo, tag string) bool{
 		"all":             func(string, string) bool { return true },
@@ -273,9 +272,9 @@ func TestImmutableTags(t *testing.T) {
 					t.Errorf("tags: %s", diff)
 				}
 			}
-			// The sequence of what was refused counts for nothing.
+			// The sequence of the refused bundle is not recorded.
 			w.must(w.install(one, fixed))
-			// Where a run that was interrupted had moved some, it finishes without them.
+			// Once the new tags are set, the rule prevents nothing.
 			w.must(w.install(two))
 			if !w.must(w.install(two, fixed)).Nothing {
 				t.Error("a second time it did something")
@@ -285,7 +284,7 @@ func TestImmutableTags(t *testing.T) {
 	}
 }
 
-// TestStateRebuilt: a lost or empty record of sequences is no reason to go back.
+// TestStateRebuilt: a lost or empty record of sequences does not permit a downgrade.
 func TestStateRebuilt(t *testing.T) {
 	for name, lose := range map[string]func(t *testing.T, root string){
 		"state removed":          func(t *testing.T, root string) { remove(t, root, "state.json") },
@@ -330,7 +329,7 @@ func TestStateRebuilt(t *testing.T) {
 				w.undo("demo", uninstall)
 				return
 			}
-			w.must(w.install(file[200])) // what is installed is welcome
+			w.must(w.install(file[200])) // the installed bundle is accepted
 			w.undo("demo", rollback)
 			w.must(w.install(file[250]))
 			if state, err := ledger.Read(w.root); err != nil || state.Rebuilt != nil {

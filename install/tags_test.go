@@ -18,8 +18,8 @@ import (
 
 var lives = flag.Int("lives", 12, "sequences of changes to deployments that share tags")
 
-// TestSharedTags: whatever deployments do with tags that they share, a tag is what its
-// owner says, and when the last of them is gone nothing of any of them is left.
+// TestSharedTags: whatever changes are made to deployments that share tags, each tag has its
+// owner's value. After the last deployment is removed, nothing is left.
 func TestSharedTags(t *testing.T) {
 	w := newFixture(t)
 	names := []string{"aaa", "bbb", "ccc"}
@@ -27,13 +27,13 @@ func TestSharedTags(t *testing.T) {
 	for _, text := range []string{"one", "two", "three"} {
 		x, y := w.push("team/x:1", text), w.push("team/y:1", text)
 		for i, name := range names {
-			refs := [][]string{{x}, {x, y}, {y}}[(i+len(text))%3] // some have not got one of the two
+			refs := [][]string{{x}, {x, y}, {y}}[(i+len(text))%3] // some lack one of the two
 			bundles[name] = append(bundles[name], w.bundle(name, int64(len(bundles[name])+1), refs...))
 		}
 	}
 	for seed := range uint64(*lives) {
 		w.root = filepath.Join(t.TempDir(), "site")
-		random := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // it has to be the same each time
+		random := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // must be reproducible
 		var done []string
 		for range 12 {
 			name := names[random.IntN(len(names))]
@@ -73,7 +73,7 @@ func TestSharedTags(t *testing.T) {
 	}
 }
 
-// change is undo of what may not be there to undo.
+// change is undo for a deployment that may not be installed.
 func (w *fixture) change(name string, do func(context.Context, install.Site, ledger.Deployment) error) {
 	w.t.Helper()
 	err := w.tryUndo(name, do)
@@ -93,8 +93,8 @@ func (w *fixture) collect() {
 	}
 }
 
-// settled reports whether every tag that a release needs is what the ledger says, and every
-// tag of the registry is one that a release needs.
+// settled reports whether every tag that a release needs has the value in the ledger, and
+// every tag of the registry is needed by a release.
 func (w *fixture) settled() bool {
 	w.t.Helper()
 	l, err := ledger.Read(w.root)
@@ -120,16 +120,16 @@ func (w *fixture) settled() bool {
 	return len(tags) == 0
 }
 
-// TestTagBefore: what a tag was before the first of several deployments had it comes back
-// with the last of them, however they took it from each other, and in whichever order
-// they go.
+// TestTagBefore: after the last of several deployments is removed, a tag has its value from
+// before the first one, however they took the tag over and in whichever order they are
+// removed.
 func TestTagBefore(t *testing.T) {
 	for _, order := range [][]string{{"aaa", "bbb"}, {"bbb", "aaa"}} {
 		w := newFixture(t)
 		ref := w.push("team/app:1", "mine")
 		w.must(w.install(w.bundle("own", 1, ref)))
 		mine := w.tags()[w.siteName(ref)]
-		// Without its records it is somebody's, as what another client has pushed.
+		// Without its records, the tag looks like one that another client has pushed.
 		for _, p := range []string{"state.json", "receipts", "deployments"} {
 			if err := os.RemoveAll(filepath.Join(w.root, p)); err != nil {
 				t.Fatal(err)
@@ -154,8 +154,8 @@ func TestTagBefore(t *testing.T) {
 	}
 }
 
-// TestLostState: who installs the bundles again whose records are gone, one after the
-// other, loses nothing of the others, and whoever comes first does not own them.
+// TestLostState: after the state is lost, installing the bundles again one by one harms no
+// other deployment and gives none of their tags to the first.
 func TestLostState(t *testing.T) {
 	w := newFixture(t)
 	a, b := w.bundle("aaa", 1, w.push("team/x:1", "x")), w.bundle("bbb", 1, w.push("team/y:1", "y"))
@@ -180,13 +180,13 @@ func TestLostState(t *testing.T) {
 	}
 }
 
-// TestNameTakenOver: who takes a name over takes what it owned.
+// TestNameTakenOver: taking over a name takes over what it owned.
 func TestNameTakenOver(t *testing.T) {
 	w := newFixture(t)
 	ref := w.push("team/app:1", "one")
 	w.must(w.install(w.bundle("demo", 1, ref)))
 	other := w.push("team/other:1", "two")
-	for n := range int64(4) { // until the first release is forgotten
+	for n := range int64(4) { // until the first release is dropped
 		w.must(
 			w.install(
 				w.bundleWith("demo", []string{other}, func(o *create.Options) { o.Channel = "foreign"; seq := n + 1; o.Sequence = &seq }),
@@ -200,8 +200,7 @@ func TestNameTakenOver(t *testing.T) {
 	w.must(w.install(w.bundle("third", 1, ref)))
 }
 
-// TestDamagedRecords: a record of an earlier release that a power cut has emptied is in
-// nobody's way.
+// TestDamagedRecords: an empty record of an earlier release prevents nothing.
 func TestDamagedRecords(t *testing.T) {
 	for what, current := range map[string]bool{"receipts/*.json": true, "deployments/demo/releases/*/release.json": false} {
 		w := newFixture(t)

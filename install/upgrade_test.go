@@ -27,7 +27,7 @@ var program = flag.String(
 	"make testdata/state.tar.gz anew with this program, which has to be of commit e87f49c; needs root and chattr",
 )
 
-// stateAt is where the host of testdata/state.tar.gz was.
+// stateAt is the path at which the host of testdata/state.tar.gz was made.
 const stateAt = "/srv/oob-state"
 
 // version returns a bundle whose tags, file and link depend on its version.
@@ -42,9 +42,9 @@ func (w *fixture) version(name string, n int) []byte {
 	return c.File(w.t, w.key)
 }
 
-// TestHostWithState takes over a host that a program made which kept a State and owners
-// instead of a ledger: two releases of one deployment, and another one that took over a tag.
-// It can be upgraded, rolled back and removed as any other.
+// TestHostWithState takes over a host whose program kept a State and owners instead of a
+// ledger: two releases of one deployment, and another deployment that took over a tag. The
+// host can be upgraded, rolled back and uninstalled like any other.
 func TestHostWithState(t *testing.T) {
 	if *program != "" {
 		makeState(t)
@@ -141,7 +141,7 @@ func readWithState(t *testing.T, w *fixture) {
 	}
 }
 
-// upgradeAndBack upgrades a host with a State and goes back further than it was.
+// upgradeAndBack upgrades a host with a State and rolls back to a release before the State's.
 func upgradeAndBack(t *testing.T, w *fixture) {
 	t.Helper()
 	shared := func() string { return w.tags()["docker.io/library/shared:1"] }
@@ -163,7 +163,7 @@ func upgradeAndBack(t *testing.T, w *fixture) {
 	}
 }
 
-// unfinished puts a journal in its place, and what belongs to it.
+// unfinished replaces the root with one that has a journal of the given action.
 func unfinished(t *testing.T, w *fixture, action string) {
 	t.Helper()
 	begun := filepath.Join(filepath.Dir(w.root), "begun-"+action)
@@ -175,7 +175,7 @@ func unfinished(t *testing.T, w *fixture, action string) {
 	}
 }
 
-// unpackState unpacks testdata/state.tar.gz, and gives its paths another root.
+// unpackState unpacks testdata/state.tar.gz and changes the root in its paths.
 func unpackState(t *testing.T, dir string) {
 	t.Helper()
 	f, err := os.Open("testdata/state.tar.gz")
@@ -196,7 +196,7 @@ func unpackState(t *testing.T, dir string) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		at := filepath.Join(dir, filepath.FromSlash(h.Name)) //nolint:gosec // it is this project's own archive
+		at := filepath.Join(dir, filepath.FromSlash(h.Name)) //nolint:gosec // the archive is part of this project
 		switch h.Typeflag {
 		case tar.TypeDir:
 			err = os.MkdirAll(at, 0o755)
@@ -215,7 +215,8 @@ func unpackState(t *testing.T, dir string) {
 	}
 }
 
-// makeState makes testdata/state.tar.gz. What cannot be changed ends a change in the middle.
+// makeState creates testdata/state.tar.gz. Immutable files (chattr +i) stop a change in the
+// middle.
 func makeState(t *testing.T) {
 	t.Helper()
 	w := newFixture(t)
@@ -230,7 +231,7 @@ func makeState(t *testing.T) {
 	world.Write(t, key, pem, 0o644)
 	run := func(fails bool, args ...string) {
 		t.Helper()
-		out, err := exec.Command(*program, args...).CombinedOutput() //nolint:gosec // it is the tester's choice
+		out, err := exec.Command(*program, args...).CombinedOutput() //nolint:gosec // the tester chooses the program
 		if t.Logf("%q\n%s", args, out); (err != nil) != fails {
 			t.Fatal(err)
 		}

@@ -16,7 +16,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/internal/testkit/seeds"
 )
 
-// TestSeeds counts what the fuzz target begins with, and what becomes of it.
+// TestSeeds counts the seeds of the fuzz target and their results.
 func TestSeeds(t *testing.T) {
 	seeds.Targets(t, "FuzzState")
 	seeds.Count(t, "FuzzState", stateSeeds(), 15, 35, 0, fuzzState(t.TempDir()))
@@ -169,13 +169,13 @@ func stateSeeds() seeds.Of[stateDocument] {
 	return s
 }
 
-// stateKind is the kind of a state from before there were ledgers.
+// stateKind is the kind of a State, the format before Ledger.
 const stateKind = 4
 
 const releaseID = "0123456789abcdef"
 
-// FuzzState: what this host wrote down is written again to the same bytes, others
-// read the same in it, and a newer program's is told apart from a damaged one.
+// FuzzState: a record that is read is written again to the same bytes, encoding/json reads the
+// same values, and a newer program's record is distinguished from a damaged one.
 func FuzzState(f *testing.F) {
 	for _, s := range stateSeeds().All() {
 		f.Add(s.kind, s.data)
@@ -230,7 +230,7 @@ func fuzzState(root string) func(t *testing.T, in stateDocument) bool {
 			}
 			return false
 		}
-		if _, was := bundle.KindOf(in.data); was != "State" { // which is read as a ledger
+		if _, was := bundle.KindOf(in.data); was != "State" { // a State is read as a Ledger
 			same(t, kind, in.data, got)
 		}
 		written, err := bundle.Encode(got)
@@ -251,7 +251,7 @@ func fuzzState(root string) func(t *testing.T, in stateDocument) bool {
 	}
 }
 
-// apiVersion returns that of a document which is one, or "".
+// apiVersion returns the API version of a valid document, or "".
 func apiVersion(data []byte) string {
 	var anything struct{}
 	var head map[string]any
@@ -265,8 +265,7 @@ func apiVersion(data []byte) string {
 	return v
 }
 
-// same compares what was read with what encoding/json reads, which lets much more
-// through.
+// same compares a value with that of encoding/json, which accepts much more.
 func same(t *testing.T, kind int, data []byte, got any) {
 	t.Helper()
 	other := reflect.New(reflect.TypeOf(got).Elem()).Interface()

@@ -24,7 +24,7 @@ func digest(text string) bundle.Digest {
 
 func tag(name string) ledger.Place { return ledger.Tag(site, "team/app", name) }
 
-// registry is what tags are, and a ledger of how they became that.
+// registry holds the values of tags, and the ledger that led to them.
 type registry struct {
 	*ledger.Ledger
 	tags map[ledger.Place]bundle.Digest
@@ -59,7 +59,7 @@ func (r *registry) set(p ledger.Place, to bundle.Digest) {
 	r.tags[p] = to
 }
 
-// install installs version n of a deployment, whose tags have the values given.
+// install installs version n of a deployment with the given tag values.
 func (r *registry) install(name string, n int, tags map[string]string) {
 	var wanted []ledger.Wanted
 	for _, t := range slices.Sorted(maps.Keys(tags)) {
@@ -81,7 +81,7 @@ func (r *registry) uninstall(name string) {
 	}
 }
 
-// TestValue shows what a tag is after changes to deployments that share it.
+// TestValue checks the value of a tag after changes to deployments that share it.
 func TestValue(t *testing.T) {
 	type step func(r *registry)
 	install := func(name string, n int, value string) step {
@@ -145,7 +145,7 @@ func TestValue(t *testing.T) {
 	}
 }
 
-// TestYields shows that a place stays with its owner, and falls to who yielded it.
+// TestYields: a place stays with its owner, and then passes to the deployment that yielded.
 func TestYields(t *testing.T) {
 	l := ledger.New()
 	own := ledger.Wanted{Place: tag("1"), Value: digest("a")}
@@ -161,7 +161,7 @@ func TestYields(t *testing.T) {
 	}
 }
 
-// TestInPlace shows that tags which another host put are never moved.
+// TestInPlace: tags that another host set are never moved.
 func TestInPlace(t *testing.T) {
 	l := ledger.New()
 	next := l.With(
@@ -175,12 +175,12 @@ func TestInPlace(t *testing.T) {
 	}
 }
 
-// TestUndo makes random changes to three deployments that share three tags. Undoing each
-// one moves every tag back, and when all deployments are gone the tags are what they were.
+// TestUndo makes random changes to three deployments that share three tags. Undoing a change
+// moves every tag back. After all deployments are removed, the tags have their first values.
 func TestUndo(t *testing.T) {
 	names, tags := []string{"a", "b", "c"}, []string{"1", "2", "3"}
 	for seed := range uint64(300) {
-		random := rand.New(rand.NewPCG(seed, 1)) //nolint:gosec // it has to be the same each time
+		random := rand.New(rand.NewPCG(seed, 1)) //nolint:gosec // must be reproducible
 		r := newRegistry(map[string]string{"1": "x"})
 		first := maps.Clone(r.tags)
 		for n := range 20 {

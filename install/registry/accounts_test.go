@@ -33,12 +33,12 @@ func accountsFile(t *testing.T, text string) string {
 	return path
 }
 
-// TestAccountsTakeTheSameTime: a wrong login costs the same for every name, whether there
-// is such an account, and whatever the costs in the file.
+// TestAccountsTakeTheSameTime: an invalid login costs the same for every name, whether or not
+// the account exists, and whatever the costs in the file.
 func TestAccountsTakeTheSameTime(t *testing.T) {
 	for name, c := range map[string]struct {
 		costs []int
-		work  int // rounds of a wrong login
+		work  int // rounds of an invalid login
 	}{
 		"as htpasswd -B":  {[]int{5}, 1 << 5},
 		"as this program": {[]int{6, 6}, 1 << 6},
@@ -63,7 +63,7 @@ func TestAccountsTakeTheSameTime(t *testing.T) {
 				}
 				work += 1 << cost
 				if err = compare(hash, password); err != nil && !errors.Is(err, bcrypt.ErrMismatchedHashAndPassword) {
-					t.Errorf("%s: %v", hash, err) // it took no time
+					t.Errorf("%s: %v", hash, err) // the comparison took no time
 				}
 				return err
 			}
@@ -85,7 +85,7 @@ func TestAccountsTakeTheSameTime(t *testing.T) {
 			for i := range c.costs {
 				login(fmt.Sprint("user", i), "right", true)
 			}
-			work = 0 // a password that is too long says nothing about names either
+			work = 0 // a password that is too long reveals no names either
 			for _, user := range []string{"user0", "nobody"} {
 				if a.current().good(user, strings.Repeat("x", maxPassword+1)) || work != 0 {
 					t.Errorf("%s: %d rounds", user, work)
@@ -95,8 +95,8 @@ func TestAccountsTakeTheSameTime(t *testing.T) {
 	}
 }
 
-// TestAccountsRefused: a file that others could change, or that has anything but bcrypt's
-// hashes, is not used; the error says what to do and shows no password.
+// TestAccountsRefused: a file that other users can change, or that contains anything but
+// bcrypt hashes, is not used. The error contains the fix and no password.
 func TestAccountsRefused(t *testing.T) {
 	good := "one:" + hashOf(t, "x", 4) + "\n"
 	for text, want := range map[string]string{
@@ -152,7 +152,7 @@ func TestAccountsOthersCanWrite(t *testing.T) {
 	if err != nil || !a.current().good("one", "right") {
 		t.Fatal(err)
 	}
-	// While it is served, too.
+	// The same holds while the file is in use.
 	if err := os.Chmod(path, 0o666); err != nil {
 		t.Fatal(err)
 	}

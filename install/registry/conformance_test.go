@@ -23,8 +23,8 @@ import (
 	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 )
 
-// targets are the implementations of install.Target; each test below runs with
-// all of them.
+// targets returns the implementations of install.Target. Each test below runs with all of
+// them.
 func targets(t *testing.T) map[string]install.Target {
 	t.Helper()
 	embedded, err := registry.OpenEmbedded(t.Context(), t.TempDir())
@@ -51,7 +51,7 @@ func descriptor(mediaType string, data []byte) bundle.Descriptor {
 
 func reader(data []byte) func() io.Reader { return func() io.Reader { return bytes.NewReader(data) } }
 
-// image stores a config, a layer and a manifest.
+// image stores a config and a layer, and returns a manifest.
 func image(t *testing.T, target install.Target, repo, layer string) (*bundle.Manifest, []byte) {
 	t.Helper()
 	config := []byte(`{"os":"linux","architecture":"amd64"}`)
@@ -128,7 +128,7 @@ func testTags(t *testing.T, target install.Target) {
 	one, oneData := image(t, target, "team/app", "one")
 	two, twoData := image(t, target, "team/app", "two")
 	for m, data := range map[*bundle.Manifest][]byte{one: oneData, two: twoData} {
-		for range 2 { // a second time changes nothing
+		for range 2 { // the second time changes nothing
 			if err := target.PutManifest(ctx, "team/app", m, data); err != nil {
 				t.Fatal(err)
 			}
@@ -178,8 +178,8 @@ func testInterrupted(t *testing.T, target install.Target) {
 	}
 }
 
-// TestHastyRegistry: one that says it has the blob before it has read it is not
-// believed.
+// TestHastyRegistry: a registry that reports success before it has read the blob causes an
+// error.
 func TestHastyRegistry(t *testing.T) {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.Method {
@@ -203,8 +203,8 @@ func TestHastyRegistry(t *testing.T) {
 	}
 }
 
-// TestShortHost: a host without a dot or a port is never asked, as others would
-// take it for a name on Docker Hub.
+// TestShortHost: a host without a dot or a port is never contacted, because other programs
+// would read it as a name on Docker Hub.
 func TestShortHost(t *testing.T) {
 	client, err := remote.New(remote.Options{})
 	if err != nil {
@@ -216,7 +216,7 @@ func TestShortHost(t *testing.T) {
 	}
 }
 
-// TestUndo takes back what was added, and nothing else.
+// TestUndo checks that Undo removes exactly what was added.
 func TestUndo(t *testing.T) {
 	root := t.TempDir()
 	first, err := registry.OpenEmbedded(t.Context(), root)
@@ -233,7 +233,7 @@ func TestUndo(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, repo := range []string{"team/app", "team/other"} {
-		m, data = image(t, second, repo, "two") // the config is there already
+		m, data = image(t, second, repo, "two") // the config is already stored
 		if err := second.PutManifest(t.Context(), repo, m, data); err != nil {
 			t.Fatal(err)
 		}
@@ -250,7 +250,7 @@ func TestUndo(t *testing.T) {
 	}
 }
 
-// tree lists the files below dir with their contents.
+// tree returns the files below dir with their contents.
 func tree(t *testing.T, dir string) []string {
 	t.Helper()
 	var list []string
@@ -268,8 +268,7 @@ func tree(t *testing.T, dir string) []string {
 	return list
 }
 
-// TestWrongSize: a file that a crash of the machine left too short under a good
-// name is not taken for the blob.
+// TestWrongSize: a file that a crash truncated is not accepted as the blob.
 func TestWrongSize(t *testing.T) {
 	root := t.TempDir()
 	target, err := registry.OpenEmbedded(t.Context(), root)
@@ -296,7 +295,7 @@ func TestWrongSize(t *testing.T) {
 	}
 }
 
-// TestReadOnly: what is served cannot be changed, and is there.
+// TestReadOnly: content is served and cannot be changed.
 func TestReadOnly(t *testing.T) {
 	root := t.TempDir()
 	if _, err := registry.NewHandler(t.Context(), root); !errors.Is(err, registry.ErrNothingInstalled) {
@@ -335,7 +334,7 @@ func TestReadOnly(t *testing.T) {
 	}
 	s := httptest.NewServer(h)
 	defer s.Close()
-	// What a power cut left of another one is not listed, and hides nothing.
+	// A referrer file damaged by a power failure is not listed, and hides no other file.
 	beside, err := filepath.Glob(filepath.Join(root, "registry", "*", "team", "app", subject.Digest.Hex(), "*"))
 	if err != nil || len(beside) != 1 {
 		t.Fatalf("referrers: %v, %v", beside, err)
@@ -380,10 +379,10 @@ func TestReadOnly(t *testing.T) {
 	}
 }
 
-// TestReferrersOfExternal: a registry that does not list what refers to a
-// manifest gets a list that is whole, also when several are pushed at once.
+// TestReferrersOfExternal: a registry without the referrers API gets a complete list, even if
+// several referrers are pushed at once.
 func TestReferrersOfExternal(t *testing.T) {
-	up := world.NewRegistry(t, nil) // distribution has no such list
+	up := world.NewRegistry(t, nil) // distribution has no referrers API
 	client, err := remote.New(remote.Options{PlainHTTP: []string{up.Host}})
 	if err != nil {
 		t.Fatal(err)
@@ -415,7 +414,7 @@ func TestReferrersOfExternal(t *testing.T) {
 					return err
 				}
 			}
-			for range 2 { // a second time changes nothing
+			for range 2 { // the second time changes nothing
 				if err := target.PutManifest(t.Context(), "team/app", about, blobs[d.Digest]); err != nil {
 					return err
 				}

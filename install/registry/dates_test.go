@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// TestCertificateDates: a certificate whose dates do not fit to the clock is reported, and
-// one that is made here fits to the clock of a machine without a battery.
+// TestCertificateDates: a certificate whose dates do not match the clock is reported. A
+// certificate made here is valid on a machine without a clock battery.
 func TestCertificateDates(t *testing.T) {
 	cert, _, err := LoadOrMake(t.TempDir(), []string{"registry.site"})
 	if err != nil {

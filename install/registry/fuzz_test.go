@@ -18,19 +18,19 @@ import (
 	"github.com/oob-bundle/oob-bundle/internal/testkit/seeds"
 )
 
-// TestSeeds counts what the fuzz target begins with, and what becomes of it.
+// TestSeeds counts the seeds of the fuzz target and their results.
 func TestSeeds(t *testing.T) {
 	seeds.Targets(t, "FuzzStore")
 	seeds.Count(t, "FuzzStore", storeSeeds(), 17, 17, 0, fuzzStore(t.TempDir()))
 }
 
-// storeDocument is a file of the registry's own.
+// storeDocument is a file that only this program's registry has.
 type storeDocument struct {
 	kind byte // modulo 3: incoming.jsonl, a referrer, accounts
 	data []byte
 }
 
-// hashed is a password as htpasswd -B writes it, of the least cost.
+// hashed is a password in the format of htpasswd -B, at the lowest cost.
 const hashed = "$2y$04$S.cQhU9oUbaQb5P8CGxkUeS7g6wnlGsWlTuVnDo/iEJGPmx.UnHbG"
 
 func storeSeeds() seeds.Of[storeDocument] {
@@ -86,8 +86,8 @@ func storeSeeds() seeds.Of[storeDocument] {
 	return s
 }
 
-// FuzzStore: what the registry wrote down for itself, and what an administrator
-// wrote for it, is read as it stands there or refused.
+// FuzzStore: the registry's own records and an administrator's files are read exactly or
+// refused.
 func FuzzStore(f *testing.F) {
 	for _, s := range storeSeeds().All() {
 		f.Add(s.kind, s.data)
@@ -118,8 +118,8 @@ func put(t *testing.T, path string, data []byte) {
 	}
 }
 
-// checkIncoming: in doubt is what was expected and not stored, and nothing else; a
-// path of the store comes of it only if it is a digest.
+// checkIncoming: only blobs that were expected and not stored are in doubt. Only a valid
+// digest becomes a path of the store.
 func checkIncoming(t *testing.T, dir string, data []byte) bool {
 	t.Helper()
 	i := newIncoming(dir, func() error { return nil })
@@ -149,7 +149,7 @@ func checkIncoming(t *testing.T, dir string, data []byte) bool {
 	return true
 }
 
-// checkReferrer: a referrer that is listed says in the list what it says in its file.
+// checkReferrer: the list contains a referrer exactly as its file does.
 func checkReferrer(t *testing.T, dir string, data []byte) bool {
 	t.Helper()
 	s := &store{dir: dir}
@@ -163,7 +163,7 @@ func checkReferrer(t *testing.T, dir string, data []byte) bool {
 	if err := json.Unmarshal(index, &list); err != nil || len(list.Manifests) > 1 {
 		t.Fatalf("%q is listed as %q: %v", data, index, err)
 	}
-	if len(list.Manifests) == 0 { // it says nothing
+	if len(list.Manifests) == 0 { // invalid, not listed
 		return false
 	}
 	var d bundle.Descriptor
@@ -173,8 +173,8 @@ func checkReferrer(t *testing.T, dir string, data []byte) bool {
 	return true
 }
 
-// checkAccounts: an account is one line, whose hash is bcrypt's; taking one away
-// keeps all others.
+// checkAccounts: an account is one line with a bcrypt hash. Removing an account keeps all
+// others.
 func checkAccounts(t *testing.T, dir string, data []byte) bool {
 	t.Helper()
 	path := filepath.Join(dir, "accounts")

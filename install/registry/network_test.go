@@ -41,7 +41,7 @@ func isTag(r *http.Request) bool {
 	return isPut(r) && strings.HasSuffix(r.URL.Path, "/team/app/manifests/1")
 }
 
-// location changes where the registry wants an upload sent.
+// location changes the upload location that the registry returns.
 func location(change func(h *network.Host, was string) string) network.Mode {
 	return network.On(isStart, func(h *network.Host, w http.ResponseWriter, r *http.Request) {
 		good := h.Good(r)
@@ -57,7 +57,7 @@ func location(change func(h *network.Host, was string) string) network.Mode {
 	})
 }
 
-// siteFaults are those that only who pushes meets.
+// siteFaults are faults that affect only pushes.
 func siteFaults() []network.Fault {
 	reg := remote.ErrRegistry
 	on, says, answers := network.On, network.Says, network.Answers
@@ -65,7 +65,7 @@ func siteFaults() []network.Fault {
 		return on(func(r *http.Request) bool { return r.Method == http.MethodHead }, answers(status, "", "Content-Length", length))
 	}
 	var mu sync.Mutex
-	var pushed []string // of the one that dies
+	var pushed []string // by "dies"
 	dies := func(h *network.Host, w http.ResponseWriter, r *http.Request) bool {
 		if h.Hits.Load() >= 2 {
 			panic(http.ErrAbortHandler)
@@ -84,7 +84,7 @@ func siteFaults() []network.Fault {
 		w.WriteHeader(good.Code)
 		return true
 	}
-	var uploaded []string                                                            // of the one that collects
+	var uploaded []string                                                            // by "collects"
 	collects := func(h *network.Host, _ http.ResponseWriter, r *http.Request) bool { // at the first manifest
 		mu.Lock()
 		defer mu.Unlock()
@@ -299,7 +299,7 @@ func atLeast(n int64) func(testing.TB, *network.Host) {
 	}
 }
 
-// site is a host that installs into a registry of its network.
+// site is a host that installs into a registry on its network.
 type site struct {
 	root  string
 	key   *world.Key
@@ -344,7 +344,7 @@ func (s *site) install(t *testing.T, h *network.Host, path string) error {
 	return err
 }
 
-// get asks the registry itself, without what stands before it.
+// get sends a request to the registry's handler directly, without the faults before it.
 func get(t *testing.T, h http.Handler, path string) (int, []byte) {
 	t.Helper()
 	w := httptest.NewRecorder()
@@ -355,8 +355,8 @@ func get(t *testing.T, h http.Handler, path string) (int, []byte) {
 	return w.Code, w.Body.Bytes()
 }
 
-// soundness says what is wrong with a registry: whatever it has under a digest has
-// that digest, and what its manifests name is there.
+// soundness returns the problems of a registry: content must match its digest, and everything
+// that a manifest names must exist.
 func soundness(t *testing.T, h http.Handler) (problems []string) {
 	t.Helper()
 	var catalogue struct{ Repositories []string }
@@ -405,11 +405,10 @@ func unsound(t *testing.T, h http.Handler, repo, what, digest string) (problems 
 	return problems
 }
 
-// TestNetwork fills a site's registry, or upgrades what is in it, against every fault of
-// that and of the way to it. However the run ends, it ends soon, says what is wrong, and gives no secret
-// away; the registry is sound, and its tag is the old one or, if the run succeeded
-// or had begun to switch, the new one; and the same command succeeds when the fault
-// is gone.
+// TestNetwork fills or upgrades a site's registry under every fault of the registry and of the
+// network. Every run ends soon, reports the problem, and reveals no secret. The registry stays
+// sound. Its tag has the old value or, if the run succeeded or had started to switch, the new
+// one. The same command succeeds once the fault is gone.
 func TestNetwork(t *testing.T) {
 	ways := network.WayFaults()
 	faults := slices.Concat(ways, siteFaults())
@@ -464,7 +463,7 @@ func TestNetwork(t *testing.T) {
 				}
 			}
 			old := string(bundle.DigestOf([]byte(nothing)))
-			if i >= len(ways) { // what the registry itself does wrong meets an upgrade
+			if i >= len(ways) { // a fault of the registry itself affects an upgrade
 				runs++
 				if err := s.install(t, h, bundles[0]); err != nil {
 					t.Fatal(err)
@@ -504,7 +503,7 @@ func TestNetwork(t *testing.T) {
 	t.Logf("%d faults, %d runs; %d places searched for canaries, %d found", len(faults), runs, looked, leaks)
 }
 
-// TestCAFile: a file that is missing, or holds no certificate, is named at once.
+// TestCAFile: a file that is missing or contains no certificate is reported by name.
 func TestCAFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ca.pem")
 	if _, err := remote.New(remote.Options{CAFile: path}); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), path) {
@@ -516,8 +515,8 @@ func TestCAFile(t *testing.T) {
 	}
 }
 
-// artifacts makes manifests that refer to another, each with a layer of its own, and
-// stores the layers.
+// artifacts creates manifests that refer to subject, each with its own layer, and stores the
+// layers.
 func artifacts(
 	t *testing.T, target install.Target, repo string, subject bundle.Descriptor, names ...string,
 ) map[string]func(install.Target) error {
@@ -543,7 +542,7 @@ func artifacts(
 	return put
 }
 
-// listed returns the kinds of what refers to a manifest.
+// listed returns the kinds of the referrers of a manifest.
 func listed(t *testing.T, host, repo string, subject bundle.Digest) (kinds []string) {
 	t.Helper()
 	client, err := remote.New(remote.Options{PlainHTTP: []string{host}, Patience: remote.Patience{Pause: time.Millisecond}})
@@ -565,8 +564,8 @@ func listed(t *testing.T, host, repo string, subject bundle.Digest) (kinds []str
 	return kinds
 }
 
-// TestReferrersUnsupported: however a registry says that it lists no referrers, they
-// are found by their tag; what is no such answer is an error.
+// TestReferrersUnsupported: however a registry rejects the referrers API, referrers are found
+// by their tag. Any other answer is an error.
 func TestReferrersUnsupported(t *testing.T) {
 	for _, status := range []int{200, 400, 404, 405, 406, 501} { // 200 is a web page
 		t.Run(fmt.Sprint(status), func(t *testing.T) {
@@ -605,9 +604,8 @@ func external(t *testing.T, host string) install.Target {
 	return registry.OpenExternal(client, host)
 }
 
-// TestReferrersOfTwoMachines: two that add to one list at the same time, so that
-// the second to write has not seen what the first wrote, both find their own there
-// when they are done.
+// TestReferrersOfTwoMachines: two machines add to one list at the same time, so that the
+// second writer has not seen the first one's entry. Both entries are in the list at the end.
 func TestReferrersOfTwoMachines(t *testing.T) {
 	var mu sync.Mutex
 	reads, writes := 0, 0
@@ -625,7 +623,7 @@ func TestReferrersOfTwoMachines(t *testing.T) {
 				count, done = &writes, bothWritten
 			}
 			mu.Unlock()
-			next.ServeHTTP(w, r) // then nobody goes on before the other is as far
+			next.ServeHTTP(w, r) // each machine then waits for the other
 			mu.Lock()
 			*count++
 			if *count == 2 {
@@ -658,8 +656,8 @@ func TestReferrersOfTwoMachines(t *testing.T) {
 	}
 }
 
-// TestSlowFiling: a registry that has all of a large blob may take longer to file it than
-// a connection may be silent otherwise.
+// TestSlowFiling: after receiving a large blob, a registry may be silent for longer than the
+// usual idle limit.
 func TestSlowFiling(t *testing.T) {
 	const idle = 500 * time.Millisecond
 	sent := 0
@@ -670,7 +668,7 @@ func TestSlowFiling(t *testing.T) {
 			w.WriteHeader(http.StatusAccepted)
 		case isSend(r):
 			sent++
-			_, _ = io.Copy(io.Discard, r.Body) // a body that breaks off is the client's failure
+			_, _ = io.Copy(io.Discard, r.Body) // an aborted body is the client's error
 			time.Sleep(3 * idle)
 			w.WriteHeader(http.StatusCreated)
 		}
@@ -681,7 +679,7 @@ func TestSlowFiling(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	data := make([]byte, 60<<20) // six seconds more
+	data := make([]byte, 60<<20) // allows six more seconds
 	if err := registry.OpenExternal(client, at).PutBlob(t.Context(), "team/app", descriptor("x", data), "", reader(data)); err != nil {
 		t.Fatal(err)
 	}

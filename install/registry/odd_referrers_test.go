@@ -11,12 +11,11 @@ import (
 	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 )
 
-// isListTag says whether a request is about the tag that holds a list of referrers.
+// isListTag reports whether a request concerns the tag of a list of referrers.
 func isListTag(r *http.Request) bool { return strings.Contains(r.URL.Path, "/manifests/sha256-") }
 
-// TestOddReferrersTag: a registry on which no list of referrers can be kept takes
-// the manifests all the same, as often as they are pushed. What is under the tag and
-// is not a list is left alone.
+// TestOddReferrersTag: a registry that cannot keep a list of referrers still accepts the
+// manifests, however often they are pushed. Other content under the tag is not changed.
 func TestOddReferrersTag(t *testing.T) {
 	subjectOf := func(r *http.Request) string {
 		return strings.Replace(r.URL.Path, "/manifests/sha256-", "/manifests/sha256:", 1)

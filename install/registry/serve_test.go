@@ -15,8 +15,8 @@ import (
 	"github.com/oob-bundle/oob-bundle/install/registry"
 )
 
-// TestSiteCertificate: made once, good for its names on any date, and for no
-// others; its authority's key is nowhere.
+// TestSiteCertificate: the certificate is made once, and is valid on any date for its names
+// only. The authority's key is not stored.
 func TestSiteCertificate(t *testing.T) {
 	root := t.TempDir()
 	names := []string{"registry.site", "10.1.2.3"}
@@ -39,7 +39,7 @@ func TestSiteCertificate(t *testing.T) {
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(data)
 	for _, name := range names {
-		for _, year := range []int{2001, 2026, 2098} { // clocks lie
+		for _, year := range []int{2001, 2026, 2098} { // clocks may be wrong
 			_, err := cert.Leaf.Verify(x509.VerifyOptions{DNSName: name, Roots: pool, CurrentTime: time.Date(year, 1, 1, 0, 0, 0, 0, time.UTC)})
 			if err != nil {
 				t.Errorf("%s in %d: %v", name, year, err)
@@ -64,8 +64,8 @@ func TestSiteCertificate(t *testing.T) {
 	}
 }
 
-// protected serves what only those with an account may see, and returns a client that
-// trusts its certificate, and its address.
+// protected serves content that requires an account. It returns the address, and a client that
+// trusts the certificate.
 func protected(t *testing.T, a *registry.Accounts) (client *http.Client, address string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -146,7 +146,7 @@ func TestAccounts(t *testing.T) {
 	} {
 		login(test.name, test.password, test.status)
 	}
-	// The file is read again when it changes, and while it is none, nobody may.
+	// A changed file is read again. While the file is unusable, every login fails.
 	set("two", "")
 	login("two", "second", 401)
 	login("one", "canary-secret", 418)

@@ -19,8 +19,8 @@ import (
 	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 )
 
-// TestDockerTypes: a registry that does not take Docker's media types is found out
-// before a blob is pushed, and the message names the images. Asking leaves nothing there.
+// TestDockerTypes: a registry that rejects Docker's media types is detected before a blob is
+// pushed, and the message names the images. The check leaves nothing behind.
 func TestDockerTypes(t *testing.T) {
 	up := world.NewRegistry(t, nil)
 	layer := world.Layer(world.File{Name: "a", Mode: 0o644, Data: []byte("a")})
@@ -94,8 +94,7 @@ func TestDockerTypes(t *testing.T) {
 	}
 }
 
-// TestDockerTypeRefused: a manifest whose type the registry does not take is refused by
-// policy.
+// TestDockerTypeRefused: a manifest whose type the registry rejects causes bundle.ErrPolicy.
 func TestDockerTypeRefused(t *testing.T) {
 	site := world.NewRegistry(t, world.OCIOnly)
 	target := external(t, site.Host)
@@ -149,7 +148,7 @@ func geometryOf(t *testing.T, path string) *bundle.Geometry {
 	return r.Geometry
 }
 
-// statusOf remembers a status.
+// statusOf records a status.
 type statusOf struct {
 	http.ResponseWriter
 	status int
