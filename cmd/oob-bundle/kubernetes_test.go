@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -340,10 +341,7 @@ func TestKubernetesCatalogue(t *testing.T) {
 			world.File{Name: path, Mode: 0o755, Data: data}, world.File{Name: "about", Mode: 0o644, Data: []byte(ref.String())},
 		)}
 	}
-	manifest, err := os.ReadFile(os.Getenv("OOB_OPERATOR"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	manifest := operatorManifest(t)
 	create := func(version string, sequence int) string {
 		set := map[string]string{"versions.mattermost": version}
 		s.stock("application", manifests.Choice{Deployment: "kubernetes", Set: set})
@@ -394,6 +392,28 @@ func TestKubernetesCatalogue(t *testing.T) {
 	if left := w.kubectl("-n mattermost get mattermost,deployments -o name"); left != "" || !strings.Contains(out, "mattermost-files") {
 		t.Errorf("%s is left; %s", left, out)
 	}
+}
+
+// operatorManifest returns what installs the operator: the file of its module, with the resource
+// definition of its source, which the file is some releases behind.
+func operatorManifest(t *testing.T) []byte {
+	t.Helper()
+	module := os.Getenv("OOB_OPERATOR") // directory
+	read := func(name string) string {
+		data, err := os.ReadFile(filepath.Join(module, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(data)
+	}
+	const name = "name: mattermosts.installation.mattermost.com"
+	documents := strings.Split(read("docs/mattermost-operator/mattermost-operator.yaml"), "\n---\n")
+	n := slices.IndexFunc(documents, func(d string) bool { return strings.Contains(d, name) })
+	if n < 0 {
+		t.Fatal("the file has no resource definition of the server")
+	}
+	documents[n] = read("config/crd/bases/installation.mattermost.com_mattermosts.yaml")
+	return []byte(strings.Join(documents, "\n---\n"))
 }
 
 // localClass is a class of volumes below the node's directories, with one volume.

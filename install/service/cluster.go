@@ -185,7 +185,7 @@ func (c *cluster) checkObjects(ctx context.Context, a *host.About, objects []obj
 		}
 	}
 	if errors.Join(problems...) == nil && len(judged) > 0 {
-		_, err := c.kubectl.apply(ctx, judged, c.access.TakeOver, "--dry-run=server")
+		_, err := c.kubectl.apply(ctx, judged, true, "--dry-run=server")
 		if !unknownKind(err) {
 			problems = append(problems, err)
 		}
