@@ -17,8 +17,9 @@ import (
 
 const clusterKind = "Kubernetes"
 
-// cluster is a Kubernetes cluster, by means of kubectl and helm. A release is applied step by
-// step; applying another one of the same deployment changes the cluster to that.
+// cluster is a Kubernetes cluster, operated through kubectl and helm. A release is applied
+// step by step. Applying another release of the same deployment changes the cluster to that
+// release.
 type cluster struct {
 	kubectl kubectl
 	helm    helm
@@ -39,15 +40,15 @@ func (m *Manager) cluster(ctx context.Context, rec *host.Started) (*cluster, err
 
 func (c *cluster) kind() string { return clusterKind }
 
-// namesImages is false: nodes pull, and not this host.
+// namesImages returns false: the nodes pull images, not this host.
 func (c *cluster) namesImages(string) bool { return false }
 
 func (c *cluster) pull(context.Context, []string) error { return nil }
 
-// startOnly has nothing to do: stop leaves the database as it is.
+// startOnly does nothing: stop does not touch the database.
 func (c *cluster) startOnly(context.Context, *host.About, string) error { return nil }
 
-// forget has nothing to do: what was removed is gone.
+// forget does nothing: stop has removed the objects.
 func (c *cluster) forget(context.Context, *host.About) error { return nil }
 
 // load reads the objects of a step.
@@ -58,7 +59,7 @@ func (c *cluster) load(ctx context.Context, a *host.About, s host.Step) ([]objec
 	return c.kubectl.load(ctx, filepath.Join(releaseDir(c.root, a), filepath.FromSlash(s.Apply)), a.Name)
 }
 
-// loadAll reads the objects of all steps, each under its step's number.
+// loadAll reads the objects of all steps, indexed by step.
 func (c *cluster) loadAll(ctx context.Context, a *host.About) ([][]object, error) {
 	all := make([][]object, len(a.Cluster))
 	for n, s := range a.Cluster {
@@ -113,8 +114,8 @@ func (c *cluster) check(ctx context.Context, a *host.About) error {
 	return errors.Join(problems...)
 }
 
-// checkCharts looks for Helm releases of others, and tells of images that do not come from
-// the site's registry.
+// checkCharts reports Helm releases of others, and notes images from outside the site's
+// registry.
 func (c *cluster) checkCharts(ctx context.Context, a *host.About) error {
 	var problems []error
 	for _, s := range a.Cluster {
@@ -138,7 +139,7 @@ func (c *cluster) checkCharts(ctx context.Context, a *host.About) error {
 	return errors.Join(problems...)
 }
 
-// tellForeign names the images that nodes would pull from elsewhere than the site's registry.
+// tellForeign notes the images that nodes would pull from outside the site's registry.
 func (c *cluster) tellForeign(a *host.About, what string, objects []object) {
 	foreign := map[string]bool{}
 	for _, o := range objects {
@@ -156,8 +157,9 @@ func (c *cluster) tellForeign(a *host.About, what string, objects []object) {
 	}
 }
 
-// checkObjects looks for objects of others, asks for the rights to apply, and lets the server
-// judge what it knows already.
+// checkObjects reports objects of others, missing rights and missing storage. If there are
+// none, it asks the server to validate the objects, except those in namespaces that do not
+// exist yet.
 func (c *cluster) checkObjects(ctx context.Context, a *host.About, objects []object) error {
 	have, err := c.kubectl.get(ctx, objects)
 	if err != nil {
@@ -174,7 +176,7 @@ func (c *cluster) checkObjects(ctx context.Context, a *host.About, objects []obj
 	namespaces := map[string]bool{}
 	for _, o := range objects {
 		if o.kind() == "Namespace" && !exists[o.key()] {
-			namespaces[o.name()] = true // what goes into it cannot be judged yet
+			namespaces[o.name()] = true // the server cannot validate objects in a namespace that does not exist
 		}
 	}
 	problems = append(problems, c.checkRights(ctx, objects), c.checkStorage(ctx, objects))
@@ -193,7 +195,8 @@ func (c *cluster) checkObjects(ctx context.Context, a *host.About, objects []obj
 	return errors.Join(problems...)
 }
 
-// checkRights asks the server whether the account may apply each kind of object.
+// checkRights asks the server whether the account may patch, create and delete each kind of
+// object.
 func (c *cluster) checkRights(ctx context.Context, objects []object) error {
 	asked := map[string]bool{}
 	var missing []string
@@ -227,7 +230,8 @@ func (c *cluster) checkRights(ctx context.Context, objects []object) error {
 	return nil
 }
 
-// checkStorage looks for a default StorageClass where a volume needs one.
+// checkStorage requires a default StorageClass if a volume claim names neither a class nor a
+// volume.
 func (c *cluster) checkStorage(ctx context.Context, objects []object) error {
 	needs := slices.ContainsFunc(objects, func(o object) bool {
 		return o.kind() == "PersistentVolumeClaim" && o.at("spec.storageClassName") == nil && o.at("spec.volumeName") == nil
@@ -253,8 +257,8 @@ func (c *cluster) checkStorage(ctx context.Context, objects []object) error {
 		"mark one as the default, or name one in the site's values")
 }
 
-// start applies a release. Before is the release that was applied before, or nil; what that
-// has and this one has not is removed.
+// start applies a release. before is the release that was applied before, or nil; start
+// removes the objects that only before has.
 func (c *cluster) start(ctx context.Context, a, before *host.About) error {
 	all, err := c.loadAll(ctx, a)
 	if err != nil {
@@ -289,7 +293,7 @@ func (c *cluster) step(ctx context.Context, a *host.About, s host.Step, objects 
 	return c.waitFor(ctx, s, objects)
 }
 
-// waitFor waits until the objects of a step, its conditions and its services are ready.
+// waitFor waits until a step's objects, conditions and services are ready.
 func (c *cluster) waitFor(ctx context.Context, s host.Step, objects []object) error {
 	deadline := time.Now().Add(c.timeout)
 	said := ""
@@ -313,7 +317,7 @@ func (c *cluster) waitFor(ctx context.Context, s host.Step, objects []object) er
 	}
 }
 
-// pending returns what a step still waits for, or "".
+// pending returns what a step is waiting for, or "".
 func (c *cluster) pending(ctx context.Context, s host.Step, objects []object) (string, error) {
 	have, err := c.kubectl.get(ctx, objects)
 	if err != nil {
@@ -357,7 +361,7 @@ func (c *cluster) pending(ctx context.Context, s host.Step, objects []object) (s
 	return "", nil
 }
 
-// waitsFor returns why no object of the name has the value in the field, or "".
+// waitsFor returns why the named object does not have the value in the field, or "".
 func waitsFor(list []object, name, field, value string) string {
 	_, name, _ = strings.Cut(name, "/")
 	for _, o := range list {
@@ -372,12 +376,12 @@ func waitsFor(list []object, name, field, value string) string {
 	return name + " does not exist"
 }
 
-// trouble describes why pods in the namespaces of the objects do not start, or returns "".
+// trouble returns why a pod in the namespaces of the objects does not start, or "".
 func (c *cluster) trouble(ctx context.Context, objects []object) string {
 	for _, ns := range namespacesOf(objects) {
 		out, err := c.kubectl.do(ctx, nil, "get", "pods", "--namespace", ns, "--output", "json")
 		if err != nil {
-			continue // what was asked for is reported anyway
+			continue // best effort: the caller reports the state of the step anyway
 		}
 		pods, err := decodeObjects(out)
 		if err != nil {
@@ -463,7 +467,7 @@ func (c *cluster) prune(ctx context.Context, a, before *host.About, all [][]obje
 	return nil
 }
 
-// removeOurs deletes those of the objects that have the deployment's label.
+// removeOurs deletes the objects that have the deployment's label.
 func (c *cluster) removeOurs(ctx context.Context, deployment string, list []object) error {
 	have, err := c.kubectl.get(ctx, list)
 	if err != nil {
@@ -477,8 +481,8 @@ func (c *cluster) removeOurs(ctx context.Context, deployment string, list []obje
 }
 
 // stop removes a release from the cluster, except volumes, namespaces, resource definitions
-// and the steps that hold data. With except, which names the database, it only scales the
-// application to nothing.
+// and the steps that keep data. If except is set, it names the database, and stop only scales
+// the application to zero replicas.
 func (c *cluster) stop(ctx context.Context, a *host.About, except string) error {
 	all, err := c.loadAll(ctx, a)
 	if err != nil {
@@ -522,8 +526,8 @@ func (c *cluster) stop(ctx context.Context, a *host.About, except string) error 
 	return nil
 }
 
-// scaleDown applies the objects of the application without replicas, and waits until their
-// pods are gone.
+// scaleDown applies the application's objects with zero replicas and waits until their pods
+// are gone.
 func (c *cluster) scaleDown(ctx context.Context, a *host.About, all [][]object) error {
 	var scaled []object
 	for n, s := range a.Cluster {
@@ -567,7 +571,7 @@ func (c *cluster) scaleDown(ctx context.Context, a *host.About, all [][]object) 
 	}
 }
 
-// exec runs a program in the pod that the database's selector finds.
+// exec runs a program in the pod that the database's selector selects.
 func (c *cluster) exec(ctx context.Context, a *host.About, service string, in io.Reader, out io.Writer, args ...string) error {
 	d := a.Database
 	pod, err := c.kubectl.do(
@@ -587,7 +591,7 @@ func (c *cluster) exec(ctx context.Context, a *host.About, service string, in io
 	return runAs(ctx, "kubectl exec "+args[0], "", in, out, append(append(all, string(pod), "--"), args...)...)
 }
 
-// unwell names the steps that are not ready.
+// unwell returns why steps are not ready, one reason per step.
 func (c *cluster) unwell(ctx context.Context, a *host.About) ([]string, error) {
 	all, err := c.loadAll(ctx, a)
 	if err != nil {
@@ -609,7 +613,8 @@ func (c *cluster) unwell(ctx context.Context, a *host.About) ([]string, error) {
 	return list, nil
 }
 
-// drift names the objects that are not as the release has them: the server compares.
+// drift returns the objects that are missing or differ from the release. The server compares:
+// it applies each object in a dry run.
 func (c *cluster) drift(ctx context.Context, a *host.About) ([]string, error) {
 	all, err := c.loadAll(ctx, a)
 	if err != nil {
@@ -646,7 +651,8 @@ func (c *cluster) drift(ctx context.Context, a *host.About) ([]string, error) {
 	return list, nil
 }
 
-// sameSpec compares what people write in an object, without what the server keeps.
+// sameSpec reports whether two objects are equal apart from the status and the metadata that
+// the server maintains.
 func sameSpec(a, b object) bool {
 	text := func(o object) string {
 		plain := maps.Clone(map[string]any(o))
@@ -655,14 +661,14 @@ func sameSpec(a, b object) bool {
 		plain["metadata"] = map[string]any{"labels": meta["labels"], "annotations": meta["annotations"]}
 		data, err := json.Marshal(plain)
 		if err != nil {
-			return err.Error() // texts, numbers and maps of them alone: it has none
+			return err.Error() // cannot happen: the value came from JSON
 		}
 		return string(data)
 	}
 	return text(a) == text(b)
 }
 
-// logs writes what the cluster says about the pods of a release.
+// logs writes the pods, events and container logs of a release's namespaces.
 func (c *cluster) logs(ctx context.Context, a *host.About, w io.Writer) {
 	all, err := c.loadAll(ctx, a)
 	if err != nil {

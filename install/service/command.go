@@ -21,7 +21,7 @@ func has(program string) bool {
 	return err == nil
 }
 
-// askSystemd reports why systemd cannot be used, or nil.
+// askSystemd returns why systemd cannot be used, or nil.
 func askSystemd(ctx context.Context) error {
 	out, err := run(ctx, "systemctl", "is-system-running")
 	switch state := strings.TrimSpace(string(out)); state {
@@ -35,8 +35,8 @@ func askSystemd(ctx context.Context) error {
 	}
 }
 
-// run runs a program and returns its output. The error has the last lines of its
-// standard error.
+// run runs a program and returns its output. The error contains the last lines of its standard
+// error.
 func run(ctx context.Context, args ...string) ([]byte, error) {
 	var out bytes.Buffer
 	err := runTo(ctx, "", nil, &out, args...)
@@ -47,13 +47,13 @@ func runTo(ctx context.Context, dir string, in io.Reader, out io.Writer, args ..
 	return runAs(ctx, strings.Join(args[:min(len(args), 2)], " "), dir, in, out, args...)
 }
 
-// runAs is runTo of a command that messages call by a name.
+// runAs is runTo with a name for the command in messages.
 func runAs(ctx context.Context, name, dir string, in io.Reader, out io.Writer, args ...string) error {
 	_, err := runSaid(ctx, name, dir, in, out, args...)
 	return err
 }
 
-// runSaid is runAs that also returns the last lines of standard error.
+// runSaid is runAs, and also returns the last lines of standard error.
 func runSaid(ctx context.Context, name, dir string, in io.Reader, out io.Writer, args ...string) ([]string, error) {
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.Dir, cmd.Stdin, cmd.Stdout = dir, in, out
@@ -80,16 +80,16 @@ func runSaid(ctx context.Context, name, dir string, in io.Reader, out io.Writer,
 	return nil, failed
 }
 
-// maskKey is the key of what masks passwords in the words of programs: Docker Compose quotes
-// values that it cannot use.
+// maskKey is the context key of the function that masks passwords in the output of programs:
+// Docker Compose quotes values that it cannot use.
 type maskKey struct{}
 
-// masking returns a context in which errors do not show the passwords of a deployment.
+// masking returns a context in which errors do not contain the passwords of a deployment.
 func (m *Manager) masking(ctx context.Context, a *host.About) context.Context {
 	return context.WithValue(ctx, maskKey{}, host.Mask(m.root, a.Name))
 }
 
-// failure is a program that ended with an error.
+// failure is the error of a program that failed.
 type failure struct {
 	name string
 	said []string // the last lines of its standard error
@@ -106,7 +106,7 @@ func (f *failure) Error() string {
 
 func (f *failure) Unwrap() error { return f.err }
 
-// saidBy returns the standard error of the program whose failure an error is.
+// saidBy returns the last lines of standard error from a failure, or nil for another error.
 func saidBy(err error) []string {
 	var f *failure
 	if errors.As(err, &f) {
@@ -115,8 +115,8 @@ func saidBy(err error) []string {
 	return nil
 }
 
-// containsAny reports whether one of the lines contains one of the words, which are in
-// lower case.
+// containsAny reports whether a line contains one of the words, ignoring the line's case. The
+// words must be in lower case.
 func containsAny(lines []string, words ...string) bool {
 	for _, line := range lines {
 		for _, w := range words {
@@ -128,14 +128,14 @@ func containsAny(lines []string, words ...string) bool {
 	return false
 }
 
-// What is kept of a program's standard error.
+// Limits of the standard error that is kept.
 const (
 	maxSaid  = 16 << 10 // bytes
 	maxLines = 8
 	maxLine  = 500 // bytes
 )
 
-// tail keeps the end of what is written to it.
+// tail keeps the last maxSaid bytes written to it.
 type tail struct{ data []byte }
 
 func (t *tail) Write(p []byte) (int, error) {
@@ -146,8 +146,8 @@ func (t *tail) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// lines returns the last lines, without control characters. Programs that show progress
-// end lines with CR.
+// lines returns the last lines with control characters quoted. CR ends a line, too: programs
+// that show progress use it.
 func (t *tail) lines() []string {
 	var lines []string
 	for _, line := range strings.FieldsFunc(string(t.data), func(r rune) bool { return r == '\n' || r == '\r' }) {
@@ -158,7 +158,7 @@ func (t *tail) lines() []string {
 	return lines[max(0, len(lines)-maxLines):]
 }
 
-// visible returns a line with its control characters quoted, cut at maxLine.
+// visible returns a line with its control characters quoted, cut off at maxLine.
 func visible(line string) string {
 	var b strings.Builder
 	for _, r := range strings.ToValidUTF8(line, "\ufffd") {

@@ -15,7 +15,7 @@ const (
 	composeKind = "Docker Compose"
 )
 
-// compose is Docker Compose, of either generation.
+// compose is Docker Compose, as the plugin of docker or as the program docker-compose.
 type compose struct {
 	command []string // docker compose, or docker-compose
 	root    string
@@ -25,7 +25,7 @@ func (c *compose) kind() string { return composeKind }
 
 func (c *compose) namesImages(p string) bool { return p == composeFile }
 
-// forget has nothing to do: what Compose has stopped is gone.
+// forget does nothing: Compose keeps no records of what it stopped.
 func (c *compose) forget(context.Context, *host.About) error { return nil }
 
 func (c *compose) args(a *host.About, args ...string) (dir string, all []string) {
@@ -41,7 +41,7 @@ func (c *compose) do(ctx context.Context, a *host.About, args ...string) ([]byte
 	return out.Bytes(), err
 }
 
-// name is what messages call a command of Compose.
+// name returns the name of a Compose command for messages.
 func (c *compose) name(command string) string { return strings.Join(c.command, " ") + " " + command }
 
 func (c *compose) pull(ctx context.Context, images []string) error {
@@ -92,7 +92,7 @@ func (c *compose) exec(ctx context.Context, a *host.About, service string, in io
 	return runAs(ctx, c.name("exec"), dir, in, out, all...)
 }
 
-// unwell asks Docker about each container: running, and healthy if it can say.
+// unwell asks Docker whether each container runs, and is healthy if it has a health check.
 func (c *compose) unwell(ctx context.Context, a *host.About) ([]string, error) {
 	out, err := c.do(ctx, a, "ps", "--all", "--quiet")
 	if err != nil {
@@ -114,7 +114,7 @@ func (c *compose) unwell(ctx context.Context, a *host.About) ([]string, error) {
 		if len(f) < 4 {
 			continue
 		}
-		done := f[1] == "exited" && f[3] == "0" && (len(f) < 5 || f[4] == "no") // one that had something to do once
+		done := f[1] == "exited" && f[3] == "0" && (len(f) < 5 || f[4] == "no") // a one-shot container
 		well := f[1] == "running" && (f[2] == "healthy" || f[2] == "-")
 		if done || well {
 			continue

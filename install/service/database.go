@@ -14,27 +14,28 @@ import (
 	"github.com/oob-bundle/oob-bundle/install/host"
 )
 
-// DumpFile is where the dump is kept that was taken before a release started.
+// DumpFile returns the path of the dump that is taken before a release starts.
 func DumpFile(root string, next *host.About) string {
 	return filepath.Join(host.Base(root, next.Name), "backups", "before-"+next.ID+".dump")
 }
 
-// HasDatabase reports whether a release has a database with something in it.
+// HasDatabase reports whether a release has a database with data in it. If that cannot be
+// determined, it reports true.
 func HasDatabase(a *host.About) bool {
 	if a == nil || a.Database == nil {
 		return false
 	}
 	if a.Database.Selector != "" {
-		return true // in a cluster that has run
+		return true // in a cluster; assume that it has data
 	}
 	_, err := os.Stat(filepath.Join(a.Data, filepath.FromSlash(a.Database.Directory), "PG_VERSION"))
 	return err == nil || !errors.Is(err, fs.ErrNotExist)
 }
 
-// Dump stops everything but the database of the release that runs and dumps it, for
-// the case that the next one does not come up. A dump of the same name stays until
-// this one is complete. The error wraps ErrNoDump; then what was running has been
-// started again, if it is still the current release.
+// Dump stops all services of the running release except the database, and dumps the database
+// in case the next release does not start. An existing dump of the same name stays until the
+// new one is complete. The error wraps ErrNoDump. If the dump itself fails, Dump starts the
+// running release again, provided that it is still the current release.
 func (m *Manager) Dump(ctx context.Context, running, next *host.About) error {
 	ctx = m.masking(ctx, running)
 	e, err := m.of(ctx, running)
@@ -89,7 +90,7 @@ func (m *Manager) dump(ctx context.Context, e engine, a *host.About, file string
 	return errors.Join(os.Rename(file+".new", file), disk.SyncDir(filepath.Dir(file)))
 }
 
-// alone leaves nothing running but the database, and waits until that answers.
+// alone stops all services except the database, and waits until the database answers.
 func (m *Manager) alone(ctx context.Context, e engine, a *host.About) error {
 	d := a.Database
 	if err := e.stop(ctx, a, d.Service); err != nil {
@@ -100,7 +101,8 @@ func (m *Manager) alone(ctx context.Context, e engine, a *host.About) error {
 	}
 	deadline := time.Now().Add(m.timeout)
 	for {
-		// By the network, where it answers only when it is not being made.
+		// Connect over the network: during initialization PostgreSQL listens only on its
+		// socket.
 		err := e.exec(ctx, a, d.Service, nil, io.Discard, "pg_isready", "--host", "127.0.0.1", "--username", d.User, "--dbname", d.Name)
 		if err == nil || ctx.Err() != nil || time.Now().After(deadline) {
 			return err
@@ -113,8 +115,9 @@ func (m *Manager) alone(ctx context.Context, e engine, a *host.About) error {
 	}
 }
 
-// Before returns the dump of the database from before a release was started, or "" if
-// none was taken: one that an earlier start of it has left is another database's.
+// Before returns the dump that was taken before the release's last start, or "" if none was
+// taken. A dump from before an earlier start does not count: it belongs to another state of
+// the database.
 func (m *Manager) Before(a *host.About) (string, error) {
 	rec, err := host.ReadStarted(m.root, a.Name)
 	if err != nil || rec == nil || rec.Release != a.ID {
@@ -123,7 +126,7 @@ func (m *Manager) Before(a *host.About) (string, error) {
 	return rec.Dump, nil
 }
 
-// Finish puts back what was being put back for a release when that was interrupted.
+// Finish completes an interrupted restore for a release, if there is one.
 func (m *Manager) Finish(ctx context.Context, a *host.About) error {
 	rec, err := m.started(a)
 	if err != nil || rec.Restoring == "" {
@@ -133,9 +136,8 @@ func (m *Manager) Finish(ctx context.Context, a *host.About) error {
 	return m.Restore(ctx, a, rec.Restoring)
 }
 
-// Restore puts a dump back, with the database of the given release. Everything
-// but the database is stopped then. Whatever starts the release next goes on with
-// that first if it did not come to its end.
+// Restore restores a dump into the database of a release. It stops all other services of the
+// release. If it is interrupted, the next start of the release completes it first.
 func (m *Manager) Restore(ctx context.Context, a *host.About, file string) (err error) {
 	ctx = m.masking(ctx, a)
 	f, err := os.Open(file)
@@ -162,7 +164,8 @@ func (m *Manager) Restore(ctx context.Context, a *host.About, file string) (err 
 		return err
 	}
 	d := a.Database
-	// The database as a whole: a migration may have made what the dump does not know.
+	// Replace the whole database: a migration may have created objects that the dump does not
+	// contain.
 	if err := e.exec(
 		ctx, a, d.Service, f, io.Discard,
 		"pg_restore",

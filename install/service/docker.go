@@ -13,9 +13,9 @@ import (
 	"strings"
 )
 
-// docker returns how Docker Compose is called here. The error wraps ErrNoRuntime; it
-// wraps ErrUnusable too if the programs are there and do not work, and fs.ErrPermission
-// if this user may not use them.
+// docker returns the command that runs Docker Compose on this host. The error wraps
+// ErrNoRuntime; also ErrUnusable if the programs are installed but do not work, and
+// fs.ErrPermission if this user may not use them.
 func docker(ctx context.Context) (command []string, err error) {
 	if err := askDocker(ctx); err != nil {
 		return nil, noDocker(ctx, err)
@@ -34,10 +34,10 @@ func docker(ctx context.Context) (command []string, err error) {
 		"install the package docker-compose-plugin or docker-compose\n%w", ErrNoRuntime, errors.Join(problems...))
 }
 
-// askDocker reports why Docker cannot be used, or nil. Without a server, docker info with
-// a format fails in Docker 27 and newer. From 23 to 26 it succeeds, and prints the reason
-// to standard error. Up to 20.10 it fails in the template and hides the reason, which
-// docker version prints.
+// askDocker returns why Docker cannot be used, or nil. Without a server, docker info with a
+// format fails in Docker 27 and newer. Docker 23 to 26 succeeds and prints the reason to
+// standard error. Docker 20.10 and older fails in the template and hides the reason; docker
+// version prints it.
 func askDocker(ctx context.Context) error {
 	var out bytes.Buffer
 	args := []string{"docker", "info", "--format", "{{.ServerVersion}}"}
@@ -55,7 +55,7 @@ func askDocker(ctx context.Context) error {
 
 const orQuadlet = "on a host with podman and systemd set the value quadlet, if the bundle has it"
 
-// noDocker explains why docker info failed and says what to do.
+// noDocker returns the error for a failed docker info, with advice.
 func noDocker(ctx context.Context, err error) error {
 	if errors.Is(err, exec.ErrNotFound) {
 		return fmt.Errorf("%w: Docker does not answer: there is no program docker on this host; install it, or %s",
@@ -90,11 +90,11 @@ func noDocker(ctx context.Context, err error) error {
 	return &unusable{fmt.Sprintf("%v: Docker does not answer: %v\n%s", ErrUnusable, err, advice), kinds}
 }
 
-// aboutRootless says what a rootless Docker cannot do.
+// aboutRootless explains why a rootless Docker cannot reach the local registry.
 const aboutRootless = "A rootless Docker has its own network, from which the registry at 127.0.0.1:5000 cannot be reached: " +
 	"serve it on an address of this host (oob-bundle registry serve --listen), and give that as the value registry"
 
-// unusable is an engine that is there and does not work.
+// unusable is the error for an engine that is installed but does not work.
 type unusable struct {
 	text  string
 	kinds []error
@@ -103,7 +103,7 @@ type unusable struct {
 func (u *unusable) Error() string   { return u.text }
 func (u *unusable) Unwrap() []error { return u.kinds }
 
-// withoutWarnings drops what a program warns of before it fails for another reason.
+// withoutWarnings drops the warnings that a program prints before it fails for another reason.
 func withoutWarnings(lines []string) []string {
 	var rest []string
 	for _, line := range lines {
@@ -114,7 +114,7 @@ func withoutWarnings(lines []string) []string {
 	return rest
 }
 
-// isPodman reports whether the program docker is podman under that name.
+// isPodman reports whether the program named docker is podman.
 func isPodman(ctx context.Context, said []string) bool {
 	if containsAny(said, "emulate docker cli using podman") {
 		return true
@@ -123,7 +123,7 @@ func isPodman(ctx context.Context, said []string) bool {
 	return err == nil && strings.Contains(strings.ToLower(string(out)), "podman")
 }
 
-// rootlessSocket returns the socket of this user's own Docker, or "".
+// rootlessSocket returns the socket of this user's rootless Docker, or "".
 func rootlessSocket() string {
 	for _, dir := range []string{os.Getenv("XDG_RUNTIME_DIR"), fmt.Sprintf("/run/user/%d", os.Getuid())} {
 		socket := filepath.Join(dir, "docker.sock")
@@ -134,7 +134,7 @@ func rootlessSocket() string {
 	return ""
 }
 
-// pullFailed adds to the error of docker pull that a rootless Docker cannot reach a
+// pullFailed adds an explanation to an error of docker pull: a rootless Docker cannot reach a
 // registry on a loopback address.
 func pullFailed(ctx context.Context, image string, err error) error {
 	host, _, _ := strings.Cut(image, "/")

@@ -20,8 +20,8 @@ func failing(pattern, said string) string {
 	return pattern + ") echo '" + said + "' >&2; exit 1;;\n"
 }
 
-// TestDockerSays: why Docker cannot be used is shown in its own words, with what to do
-// about it, and a kind of its own.
+// TestDockerSays checks that the error shows Docker's own message, gives advice, and wraps the
+// right sentinels.
 func TestDockerSays(t *testing.T) {
 	const cannotConnect = "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?"
 	const denied = `permission denied while trying to connect to the Docker daemon socket at unix:///var/run/docker.sock: ` +
@@ -31,7 +31,7 @@ func TestDockerSays(t *testing.T) {
 	for name, c := range map[string]struct {
 		answers    string
 		env        map[string]string
-		socket     bool // of a rootless Docker
+		socket     bool // whether a rootless Docker's socket exists
 		says       []string
 		permission bool
 		gone       bool
@@ -129,7 +129,7 @@ func TestDockerSays(t *testing.T) {
 	}
 }
 
-// TestDockerWarns: what Docker warns of while it answers is no reason not to use it.
+// TestDockerWarns checks that warnings of a working Docker do not count as a failure.
 func TestDockerWarns(t *testing.T) {
 	for _, answers := range []string{
 		`"docker info"*) echo 24.0.7; echo odd >&2;;`, `"docker info"*) echo "WARNING: odd" >&2;;`,
@@ -142,7 +142,7 @@ func TestDockerWarns(t *testing.T) {
 	}
 }
 
-// socketDir returns a directory with the socket of a rootless Docker.
+// socketDir returns a directory that contains the socket of a rootless Docker.
 func socketDir(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "s") // short: a socket's path has at most 107 bytes
@@ -161,7 +161,7 @@ func socketDir(t *testing.T) string {
 	return dir
 }
 
-// TestEngineSays: the same for what Docker Compose and systemd need.
+// TestEngineSays is TestDockerSays for Docker Compose and systemd.
 func TestEngineSays(t *testing.T) {
 	for name, c := range map[string]struct {
 		names, answers, form string
@@ -206,7 +206,7 @@ func TestEngineSays(t *testing.T) {
 	}
 }
 
-// TestSystemctlDenied: a unit that only root may start is a matter of permission.
+// TestSystemctlDenied checks that a refused systemctl is reported as fs.ErrPermission.
 func TestSystemctlDenied(t *testing.T) {
 	for _, said := range []string{
 		"Failed to start app.service: Interactive authentication required.", "Failed to reload daemon: Access denied",
@@ -220,7 +220,8 @@ func TestSystemctlDenied(t *testing.T) {
 	}
 }
 
-// TestSilentUnit: a systemctl that does not answer is no unit without a state.
+// TestSilentUnit checks that a systemctl that does not answer is an error, not an inactive
+// unit.
 func TestSilentUnit(t *testing.T) {
 	fake(t, "systemctl", failing(`"systemctl is-active"*`, "Failed to connect to bus: No such file or directory"))
 	sick, err := (&systemd{}).unwell(t.Context(), app("linux", unitLinks))
@@ -229,8 +230,8 @@ func TestSilentUnit(t *testing.T) {
 	}
 }
 
-// TestLeaveUnusable: an engine that does not answer may still run a database; the next
-// one must not start another on its directory.
+// TestLeaveUnusable checks that Leave fails if the engine does not answer: that engine may
+// still run a database, and a second one must not start on the same directory.
 func TestLeaveUnusable(t *testing.T) {
 	for said, left := range map[string]bool{
 		"permission denied":                   false,
@@ -244,7 +245,8 @@ func TestLeaveUnusable(t *testing.T) {
 	}
 }
 
-// TestRootlessPull: a rootless Docker cannot reach a registry on a loopback address.
+// TestRootlessPull checks that a rootless Docker's failed pull from a loopback address is
+// explained.
 func TestRootlessPull(t *testing.T) {
 	refused := "dial tcp 127.0.0.1:5000: connect: connection refused"
 	for image, hint := range map[string]bool{
@@ -271,8 +273,8 @@ func TestRootlessPull(t *testing.T) {
 	}
 }
 
-// TestSaid: of what a program prints only the end is shown, and nothing of it reaches a
-// terminal as a command.
+// TestSaid checks that only the end of a program's output is shown, and that control
+// characters do not reach the terminal.
 func TestSaid(t *testing.T) {
 	fake(t, "docker", `"docker a") i=0; while [ $i -lt 20000 ]; do echo "line $i" >&2; i=$((i+1)); done; exit 1;;
 "docker b") printf '\033[31mred\007\r\nbell\tand \342\200\256turned\377\n' >&2; exit 1;;
@@ -292,7 +294,7 @@ func TestSaid(t *testing.T) {
 	}
 }
 
-// TestMaskedWords: what a program prints about a failure shows no password of the site.
+// TestMaskedWords checks that errors with a program's output contain no password of the site.
 func TestMaskedWords(t *testing.T) {
 	const secret = "S3cretS3cretS3cret"
 	fake(t, "podman systemctl journalctl", strings.Replace(podmanThere, `"systemctl is-failed"*) exit 1;;`, `"systemctl is-failed"*) exit 1;;

@@ -17,16 +17,17 @@ import (
 	"github.com/oob-bundle/oob-bundle/install/host"
 )
 
-// helm is the program with what it needs to reach the cluster.
+// helm is the helm program with the arguments to reach the cluster.
 type helm struct {
 	command []string
 	kubectl kubectl
 }
 
-// oldestHelm is the oldest release of Helm 3 that works here: it takes labels.
+// oldestHelm is the oldest supported minor version of Helm 3, because of --labels.
 const oldestHelm = 14
 
-// labelHelm marks Helm releases of a deployment; Helm keeps it with each revision.
+// labelHelm is the label of a deployment's Helm releases. Helm stores the label with each
+// revision.
 const labelHelm = "oob-bundle"
 
 func newHelm(a Access, k kubectl) helm {
@@ -46,7 +47,7 @@ func (h helm) do(ctx context.Context, args ...string) ([]byte, error) {
 	return out.Bytes(), err
 }
 
-// check reports a Helm that is missing or too old. The error wraps ErrNoRuntime.
+// check reports a Helm that is missing or too old. The error then wraps ErrNoRuntime.
 func (h helm) check(ctx context.Context) error {
 	out, err := h.do(ctx, "version", "--template", "{{.Version}}")
 	if errors.Is(err, exec.ErrNotFound) {
@@ -66,15 +67,15 @@ func (h helm) check(ctx context.Context) error {
 	return nil
 }
 
-// revision is one of a Helm release.
+// revision is one revision of a Helm release.
 type revision struct {
 	number     int
 	status     string
-	deployment string // label of the deployment that made it; "" is another's
+	deployment string // label of the deployment that made the revision; "" if another program made it
 }
 
-// history returns the revisions of a Helm release, the oldest first. Helm keeps each in a
-// Secret (helm.sh, storage backend Secrets).
+// history returns the revisions of a Helm release, oldest first. Helm stores each revision in
+// a Secret (helm.sh, storage backend Secrets).
 func (h helm) history(ctx context.Context, name, namespace string) ([]revision, error) {
 	out, err := h.kubectl.do(
 		ctx, nil, "get", "secrets", "--namespace", namespace, "--selector", "owner=helm,name="+name,
@@ -102,11 +103,11 @@ func (h helm) history(ctx context.Context, name, namespace string) ([]revision, 
 	return list, nil
 }
 
-// errForeign marks something in the cluster that the deployment did not make.
+// errForeign marks an object in the cluster that the deployment did not create.
 var errForeign = fmt.Errorf("%w: it is not of this deployment", bundle.ErrPolicy)
 
-// own reports why the deployment may not change a Helm release: another has made it, or is
-// changing it.
+// own returns why the deployment may not change a Helm release, or nil. Another program has
+// made the release or is changing it.
 func own(list []revision, s host.Step, deployment string) error {
 	if len(list) == 0 {
 		return nil
@@ -128,8 +129,7 @@ func own(list []revision, s host.Step, deployment string) error {
 	)
 }
 
-// clear ends an operation of this deployment that was interrupted, so that Helm accepts the
-// next one.
+// clear ends an interrupted operation of this deployment, so that Helm accepts the next one.
 func (h helm) clear(ctx context.Context, list []revision, s host.Step) error {
 	if len(list) == 0 {
 		return nil
@@ -152,7 +152,7 @@ func (h helm) uninstall(ctx context.Context, s host.Step) error {
 	return err
 }
 
-// upgrade installs a chart or changes its release, and waits until its objects are ready.
+// upgrade installs or upgrades a chart's release and waits until its objects are ready.
 func (h helm) upgrade(ctx context.Context, s host.Step, dir, deployment string, timeout time.Duration) error {
 	list, err := h.history(ctx, s.Release, s.Namespace)
 	if err == nil {
@@ -172,7 +172,7 @@ func (h helm) upgrade(ctx context.Context, s host.Step, dir, deployment string, 
 	return err
 }
 
-// objects returns what a chart makes, hooks included.
+// objects returns the objects that a chart renders.
 func (h helm) objects(ctx context.Context, s host.Step, dir string) ([]object, error) {
 	args := []string{"template", s.Release, filepath.Join(dir, filepath.FromSlash(s.Chart)), "--namespace", s.Namespace}
 	if s.Values != "" {

@@ -15,18 +15,20 @@ import (
 	"github.com/oob-bundle/oob-bundle/install/host"
 )
 
-// Access says how a cluster is reached. Zero values leave it to kubectl.
+// Access configures how a cluster is reached. Access without a Kubeconfig and Context uses
+// those of the last start, or leaves the choice to kubectl.
 type Access struct {
 	Kubeconfig string // path
 	Context    string
-	TakeOver   bool // objects and Helm releases of others are taken
+	TakeOver   bool // take over objects and Helm releases of others
 }
 
-// k3sConfig is where k3s keeps its own kubeconfig.
+// k3sConfig is the path of the kubeconfig that k3s writes.
 const k3sConfig = "/etc/rancher/k3s/k3s.yaml"
 
-// completed returns the access with what was recorded at the last start, or what k3s has,
-// where nothing is given.
+// completed returns the access with its empty fields filled in. If neither field is set, it
+// uses the access that was recorded at the last start. Without any kubeconfig it uses that of
+// k3s.
 func (a Access) completed(rec *host.Started) Access {
 	if rec != nil && a.Kubeconfig == "" && a.Context == "" {
 		a.Kubeconfig, a.Context = rec.Kubeconfig, rec.Context
@@ -41,7 +43,7 @@ func (a Access) completed(rec *host.Started) Access {
 	return a
 }
 
-// kubectl is the program with what it needs to reach the cluster.
+// kubectl is the kubectl program with the arguments to reach the cluster.
 type kubectl struct{ command []string }
 
 func newKubectl(a Access) kubectl {
@@ -55,15 +57,15 @@ func newKubectl(a Access) kubectl {
 	return k
 }
 
-// do runs kubectl and returns what it prints.
+// do runs kubectl and returns its output.
 func (k kubectl) do(ctx context.Context, in []byte, args ...string) ([]byte, error) {
 	var out bytes.Buffer
 	err := runAs(ctx, "kubectl "+args[0], "", bytes.NewReader(in), &out, append(slices.Clone(k.command), args...)...)
 	return out.Bytes(), err
 }
 
-// reach asks the server for its version. The error wraps ErrNoRuntime, and ErrUnusable if
-// there is a kubectl.
+// reach returns the server's version. The error wraps ErrNoRuntime, and also ErrUnusable if
+// kubectl is installed.
 func (k kubectl) reach(ctx context.Context) (version string, err error) {
 	out, err := k.do(ctx, nil, "version", "--output", "json")
 	if errors.Is(err, exec.ErrNotFound) {
@@ -86,14 +88,14 @@ func (k kubectl) reach(ctx context.Context) (version string, err error) {
 	return doc.ServerVersion.GitVersion, nil
 }
 
-// load reads the objects of a file as kubectl reads them, with the deployment's label.
+// load reads the objects of a file with kubectl and adds the deployment's label.
 func (k kubectl) load(ctx context.Context, file, deployment string) ([]object, error) {
 	data, err := os.ReadFile(file)
 	if err != nil {
 		return nil, err
 	}
 	if !bytes.Contains(data, []byte("kind:")) && !bytes.Contains(data, []byte(`"kind"`)) {
-		return nil, nil // a template whose condition does not hold
+		return nil, nil // no objects: a template whose condition is false
 	}
 	out, err := k.do(ctx, nil, "label", "--local", "--filename", file, "--output", "json", "--overwrite", labelDeployment+"="+deployment)
 	if err != nil {
@@ -107,7 +109,7 @@ func unknownKind(err error) bool {
 	return containsAny(saidBy(err), "no matches for kind", "could not find the requested resource", "doesn't have a resource type")
 }
 
-// get returns those of the objects that the cluster has, as it has them.
+// get returns those of the objects that exist in the cluster, in the cluster's version.
 func (k kubectl) get(ctx context.Context, list []object) ([]object, error) {
 	if len(list) == 0 {
 		return nil, nil
@@ -137,7 +139,7 @@ func (k kubectl) get(ctx context.Context, list []object) ([]object, error) {
 	return have, nil
 }
 
-// apply applies objects on the server. Force takes fields that others manage.
+// apply applies objects with server-side apply. force takes over fields that others manage.
 func (k kubectl) apply(ctx context.Context, list []object, force bool, args ...string) ([]byte, error) {
 	data, err := encodeObjects(list)
 	if err != nil {
@@ -166,8 +168,8 @@ func (k kubectl) remove(ctx context.Context, list []object, timeout string) erro
 	return err
 }
 
-// answers reports why a service does not answer with status 200, or "". The address is
-// NAMESPACE/SERVICE:PORT/PATH; the API server asks it.
+// answers returns why a service does not answer with success, or "". The address is
+// NAMESPACE/SERVICE:PORT/PATH. The request goes through the API server's proxy.
 func (k kubectl) answers(ctx context.Context, address string) (string, error) {
 	namespace, rest, _ := strings.Cut(address, "/")
 	service, path, _ := strings.Cut(rest, "/")

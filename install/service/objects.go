@@ -10,10 +10,10 @@ import (
 	"strings"
 )
 
-// object is a Kubernetes object as kubectl prints it (JSON).
+// object is a Kubernetes object, decoded from kubectl's JSON.
 type object map[string]any
 
-// at returns the value of a field, whose names have dots between them, or nil.
+// at returns the value at a path of field names separated by dots, or nil.
 func (o object) at(field string) any {
 	var v any = map[string]any(o)
 	for _, name := range strings.Split(field, ".") {
@@ -31,7 +31,7 @@ func (o object) text(field string) string {
 	return s
 }
 
-// number returns a field, or the default if it is missing.
+// number returns the number in a field, or missing if there is none.
 func (o object) number(field string, missing int64) int64 {
 	if f, ok := o.at(field).(float64); ok {
 		return int64(f)
@@ -43,7 +43,7 @@ func (o object) kind() string      { return o.text("kind") }
 func (o object) name() string      { return o.text("metadata.name") }
 func (o object) namespace() string { return o.text("metadata.namespace") }
 
-// group returns the API group; "" is the core's.
+// group returns the API group; "" is the core group.
 func (o object) group() string {
 	group, _, ok := strings.Cut(o.text("apiVersion"), "/")
 	if !ok {
@@ -52,12 +52,12 @@ func (o object) group() string {
 	return group
 }
 
-// key identifies an object in its cluster, whatever the version of its API.
+// key identifies an object in its cluster, regardless of the API version.
 func (o object) key() string {
 	return strings.Join([]string{o.group(), o.kind(), o.namespace(), o.name()}, "/")
 }
 
-// String returns the name for messages: deployment/web in chat.
+// String returns the name for messages, such as "deployment/web in chat".
 func (o object) String() string {
 	s := strings.ToLower(o.kind()) + "/" + o.name()
 	if ns := o.namespace(); ns != "" {
@@ -66,7 +66,7 @@ func (o object) String() string {
 	return s
 }
 
-// conditionOf returns the status of a condition and its message.
+// conditionOf returns a condition's status, and its reason and message.
 func (o object) conditionOf(kind string) (status, message string) {
 	list, _ := o.at("status.conditions").([]any)
 	for _, c := range list {
@@ -78,10 +78,10 @@ func (o object) conditionOf(kind string) (status, message string) {
 	return "", ""
 }
 
-// fieldManager is the name under which objects are applied.
+// fieldManager is the field manager of server-side apply.
 const fieldManager = "oob-bundle"
 
-// labelDeployment is the label of every object that is applied: the deployment's name.
+// labelDeployment is the label on every applied object. Its value is the deployment's name.
 const labelDeployment = "oobbundle.dev/deployment"
 
 // ours reports whether an object of the cluster was applied for a deployment.
@@ -90,11 +90,11 @@ func (o object) ours(deployment string) bool {
 	return labels[labelDeployment] == deployment
 }
 
-// errFailed marks an object that will not become ready by waiting.
+// errFailed marks an object that will never become ready.
 var errFailed = errors.New("it failed")
 
-// readiness has, for the kinds that are waited for, what an object still waits for, or "". All
-// others are ready when they exist.
+// readiness contains the readiness check of each kind that start waits for. A check returns
+// what the object is waiting for, or "". Objects of other kinds are ready when they exist.
 var readiness = map[string]func(o object) (string, error){
 	"apps/Deployment":  object.deployment,
 	"apps/StatefulSet": object.statefulSet,
@@ -105,8 +105,8 @@ var readiness = map[string]func(o object) (string, error){
 	"installation.mattermost.com/Mattermost":        object.mattermost,
 }
 
-// waiting returns what an object still waits for, or "" if it is ready. The error wraps
-// errFailed if it never will be.
+// waiting returns what an object is waiting for, or "" if it is ready. The error wraps
+// errFailed if the object will never be ready.
 func (o object) waiting() (string, error) {
 	if seen := o.number("status.observedGeneration", -1); seen >= 0 && seen < o.number("metadata.generation", 0) {
 		return "the change is not seen yet", nil
@@ -117,7 +117,8 @@ func (o object) waiting() (string, error) {
 	return "", nil
 }
 
-// pods reports that so many of the wanted pods are there, or that nothing has counted yet.
+// pods returns a message if fewer pods than wanted are ready, or if the controller has not
+// counted them yet.
 func (o object) pods(have, want int64) string {
 	if o.at("status.observedGeneration") == nil || have < want {
 		return fmt.Sprintf("%d of %d pods are ready", have, want)
@@ -169,9 +170,9 @@ func (o object) database() (string, error) {
 	return "", nil
 }
 
-// mattermost is waiting for the operator's resource (mattermost-operator,
-// apis/mattermost/v1beta1, MattermostStatus): its state stays stable until the operator has
-// seen a change, so the version has to be the wanted one, too.
+// mattermost checks the operator's resource (mattermost-operator, apis/mattermost/v1beta1,
+// MattermostStatus). The state stays "stable" until the operator has seen a change, so the
+// version and the image must also be the wanted ones.
 func (o object) mattermost() (string, error) {
 	state := o.text("status.state")
 	switch {
@@ -185,7 +186,7 @@ func (o object) mattermost() (string, error) {
 	return "", nil
 }
 
-// images returns the images that an object names in fields called image.
+// images returns the values of all fields named image.
 func (o object) images() []string {
 	var list []string
 	var walk func(v any)
@@ -209,7 +210,7 @@ func (o object) images() []string {
 	return slices.Compact(list)
 }
 
-// decodeObjects reads what kubectl prints with -o json: objects one after the other, or lists.
+// decodeObjects decodes the output of kubectl -o json: a sequence of objects and lists.
 func decodeObjects(data []byte) ([]object, error) {
 	dec := json.NewDecoder(bytes.NewReader(data))
 	var list []object
@@ -235,7 +236,7 @@ func decodeObjects(data []byte) ([]object, error) {
 	}
 }
 
-// encodeObjects writes objects as one list that kubectl reads.
+// encodeObjects encodes objects as one list for kubectl.
 func encodeObjects(list []object) ([]byte, error) {
 	return json.Marshal(map[string]any{"apiVersion": "v1", "kind": "List", "items": list})
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/install/host"
 )
 
-// TestWaiting checks when an object counts as ready, for each kind that is waited for.
+// TestWaiting checks when an object of each kind counts as ready.
 func TestWaiting(t *testing.T) {
 	for name, test := range map[string]struct {
 		kind string // apiVersion and kind
@@ -109,7 +109,7 @@ func TestHelmOwner(t *testing.T) {
 	s := host.Step{Release: "db", Namespace: "data"}
 	for name, test := range map[string]struct {
 		list []revision
-		want string // part of the error; "" means that it may
+		want string // part of the error; "" means that the change is allowed
 	}{
 		"none":                     {nil, ""},
 		"its own":                  {[]revision{{1, "deployed", "chat"}}, ""},
@@ -126,7 +126,7 @@ func TestHelmOwner(t *testing.T) {
 	}
 }
 
-// TestPodTrouble checks what is reported of a pod that does not run.
+// TestPodTrouble checks the reason that is reported for a pod that does not run.
 func TestPodTrouble(t *testing.T) {
 	waiting := func(field, reason, message string) string {
 		return fmt.Sprintf(`%q:[{"state":{"waiting":{"reason":%q,"message":%q}}}]`, field, reason, message)

@@ -1,8 +1,8 @@
-// Package service starts and stops what a deployment consists of, by means of the
-// programs that the host has for that: Docker Compose, or systemd, with podman's
-// Quadlet or without containers. It knows what was started last (host.Started), whatever
-// is current, and when all is well, and it dumps a PostgreSQL before an upgrade and puts
-// the dump back after a failed one.
+// Package service starts and stops the services of a deployment. It runs them with the
+// programs of the host: Docker Compose, podman Quadlet with systemd, systemd units, or kubectl
+// and Helm. It records which release was started last (host.Started), which need not be the
+// current release, and checks whether its services are healthy. It dumps a PostgreSQL database
+// before an upgrade and restores the dump after a failed one.
 package service
 
 import (
@@ -25,18 +25,18 @@ import (
 )
 
 var (
-	// ErrNoRuntime says that the host has nothing that could start the deployment.
+	// ErrNoRuntime reports that the host cannot start the deployment.
 	ErrNoRuntime = errors.New("nothing here can start it")
-	// ErrUnusable says, with ErrNoRuntime, that what could start the deployment is there
-	// and does not work. It may still run services.
+	// ErrUnusable, together with ErrNoRuntime, reports an engine that is installed but does
+	// not work. The engine may still be running services.
 	ErrUnusable = errors.New("what would start it does not work")
-	// ErrUnhealthy says that it was started and did not come up.
+	// ErrUnhealthy reports a deployment that was started and did not become healthy.
 	ErrUnhealthy = errors.New("it did not come up")
-	// ErrNoDump says that the database could not be dumped.
+	// ErrNoDump reports that the database could not be dumped.
 	ErrNoDump = errors.New("the database was not dumped")
 )
 
-// Manager starts deployments, each by the engine that its release is made for.
+// Manager starts deployments, each with the engine that its release requires.
 type Manager struct {
 	root      string
 	plainHTTP func(address string) bool
@@ -45,10 +45,10 @@ type Manager struct {
 	note      func(format string, args ...any)
 }
 
-// New returns a manager of the deployments below root. PlainHTTP reports whether a
-// registry, by its address, speaks no TLS; timeout is how long services get to come up.
+// New returns a manager of the deployments below root. plainHTTP reports whether the registry
+// at an address speaks no TLS. timeout is how long services may take to become healthy.
 func New(root string, plainHTTP func(address string) bool, access Access, timeout time.Duration, note func(string, ...any)) *Manager {
-	if abs, err := filepath.Abs(root); err == nil { // engines are started in other directories
+	if abs, err := filepath.Abs(root); err == nil { // engines run in other directories
 		root = abs
 	}
 	return &Manager{root, plainHTTP, timeout, access, note}
@@ -56,29 +56,29 @@ func New(root string, plainHTTP func(address string) bool, access Access, timeou
 
 // engine is a program that runs services.
 type engine interface {
-	// pull makes images available that are not there.
+	// pull pulls the images that the engine does not have.
 	pull(ctx context.Context, images []string) error
-	// start starts a release in the place of another one, which may be nil.
+	// start starts a release. before is the release that ran before, or nil.
 	start(ctx context.Context, a, before *host.About) error
 	// startOnly starts one service.
 	startOnly(ctx context.Context, a *host.About, service string) error
-	// stop stops all services, except one if that is not "".
+	// stop stops all services except the named one; "" stops all.
 	stop(ctx context.Context, a *host.About, except string) error
-	// exec runs a program where a service runs.
+	// exec runs a program in the container or pod of a service.
 	exec(ctx context.Context, a *host.About, service string, in io.Reader, out io.Writer, args ...string) error
-	// unwell names the services that do not run, or say that they are not healthy.
+	// unwell names the services that are not running or report that they are unhealthy.
 	unwell(ctx context.Context, a *host.About) ([]string, error)
 	logs(ctx context.Context, a *host.About, w io.Writer)
-	// forget removes what the engine knows of a stopped release whose links are gone.
+	// forget removes the engine's records of a stopped release whose links are removed.
 	forget(ctx context.Context, a *host.About) error
-	// kind names the engine: what one of them runs another one does not see.
+	// kind returns the name of the engine. An engine does not see what another one runs.
 	kind() string
-	// namesImages reports whether a file of a release, by its path, says what runs.
+	// namesImages reports whether the release file at path names the images that run.
 	namesImages(path string) bool
 }
 
-// Check reports whether the host has what starts a deployment of a form with these
-// links. The error wraps ErrNoRuntime and says what is missing.
+// Check reports whether the host can start a deployment of this form with these links. The
+// error wraps ErrNoRuntime and names what is missing.
 func (m *Manager) Check(ctx context.Context, form string, links []bundle.Link) error {
 	_, err := m.engine(ctx, form, links, nil)
 	if err != nil && ctx.Err() != nil {
@@ -93,7 +93,7 @@ func (m *Manager) of(ctx context.Context, a *host.About) (engine, error) {
 		return nil, err
 	}
 	e, err := m.engine(ctx, a.Form, a.Links, rec)
-	if err != nil && ctx.Err() != nil { // what was asked was interrupted, and is not missing
+	if err != nil && ctx.Err() != nil { // the check was interrupted; nothing is known to be missing
 		return nil, context.Cause(ctx)
 	}
 	if s, ok := e.(*systemd); ok {
@@ -139,7 +139,7 @@ func (m *Manager) engine(ctx context.Context, form string, links []bundle.Link, 
 	return nil, fmt.Errorf("%w: the bundle does not say what it is a deployment for", ErrNoRuntime)
 }
 
-// noSystemd says that systemd is missing, or why it cannot be used.
+// noSystemd returns the error for a systemd that is missing or cannot be used.
 func noSystemd(what string, err error) error {
 	if errors.Is(err, exec.ErrNotFound) {
 		return fmt.Errorf("%w: %s: there is no program systemctl on this host", ErrNoRuntime, what)
@@ -147,17 +147,17 @@ func noSystemd(what string, err error) error {
 	return &unusable{fmt.Sprintf("%v: %s: %v", ErrUnusable, what, err), []error{ErrNoRuntime, ErrUnusable, err}}
 }
 
-// errGone says, with ErrUnusable, that what is there is another engine.
+// errGone, together with ErrUnusable, reports that the program is another engine.
 var errGone = errors.New("another engine is here")
 
-// gone reports whether an error says that an engine is not on this host, so that nothing
-// of it runs.
+// gone reports whether an error shows that the engine is not on this host. Nothing of that
+// engine runs then.
 func gone(err error) bool {
 	return errors.Is(err, errGone) || errors.Is(err, ErrNoRuntime) && !errors.Is(err, ErrUnusable)
 }
 
-// knowsQuadlet looks whether podman is new enough to make units: those of the
-// catalogue have keys of 4.9.
+// knowsQuadlet checks that podman is new enough: the catalogue's Quadlet units use keys of
+// podman 4.9.
 func knowsQuadlet(ctx context.Context) error {
 	out, err := run(ctx, "podman", "version", "--format", "{{.Client.Version}}")
 	if err != nil {
@@ -188,7 +188,7 @@ func (m *Manager) Pull(ctx context.Context, a *host.About) error {
 	return e.pull(ctx, images)
 }
 
-// text returns the files of a release that name the images which the engine runs.
+// text returns the contents of the release files that name the images to run.
 func (m *Manager) text(e engine, a *host.About) (string, error) {
 	var b strings.Builder
 	for _, f := range a.Files {
@@ -208,7 +208,7 @@ func releaseDir(root string, a *host.About) string {
 	return filepath.Join(host.Base(root, a.Name), "releases", a.ID)
 }
 
-// Running returns the release that was started last and not stopped since, or nil.
+// Running returns the release that was started last and has not been stopped since, or nil.
 func (m *Manager) Running(name string) (*host.About, error) {
 	rec, err := host.ReadStarted(m.root, name)
 	if err != nil || rec == nil {
@@ -225,9 +225,9 @@ func (m *Manager) Running(name string) (*host.About, error) {
 	return a, nil
 }
 
-// started returns the record of a release that is started or about to be; one that
-// another release has left gives only the dump that was taken for this one. A database
-// that is being put back for another release is not this one's yet.
+// started returns the record of a release that is started or about to be started. From the
+// record of another release it takes only that release's ID, as Before, and the dump that was
+// taken for this one. It fails while a dump is being restored for another release.
 func (m *Manager) started(a *host.About) (host.Started, error) {
 	rec, err := host.ReadStarted(m.root, a.Name)
 	switch {
@@ -249,9 +249,9 @@ func (m *Manager) started(a *host.About) (host.Started, error) {
 	return host.Started{Release: a.ID, Before: rec.Release}, nil
 }
 
-// Up starts a release and waits until all is well; a dump that was being put back is
-// put back first. The error wraps ErrUnhealthy; what the services have said is then in
-// a file that it names.
+// Up starts a release and waits until all services are healthy. It first completes an
+// interrupted restore. If the services fail, the error wraps ErrUnhealthy and names the file
+// with their logs.
 func (m *Manager) Up(ctx context.Context, a *host.About) error {
 	ctx = m.masking(ctx, a)
 	e, err := m.of(ctx, a)
@@ -265,7 +265,7 @@ func (m *Manager) Up(ctx context.Context, a *host.About) error {
 	if err != nil {
 		return err
 	}
-	if c, ok := e.(*cluster); ok { // later commands reach the same cluster
+	if c, ok := e.(*cluster); ok { // so that later commands reach the same cluster
 		rec.Kubeconfig, rec.Context = c.access.Kubeconfig, c.access.Context
 	}
 	if err := rec.Write(m.root, a.Name); err != nil {
@@ -295,8 +295,8 @@ func (m *Manager) Up(ctx context.Context, a *host.About) error {
 	return fmt.Errorf("%w: %w; what the services said is in %s", ErrUnhealthy, err, file)
 }
 
-// earlier returns the release that ran before the one that is started, or nil if there was
-// none or its record is lost.
+// earlier returns the release that ran before the one being started. It returns nil if there
+// was none or its record is lost.
 func (m *Manager) earlier(rec host.Started, a *host.About) (*host.About, error) {
 	if rec.Before == "" {
 		return nil, nil
@@ -309,7 +309,8 @@ func (m *Manager) earlier(rec host.Started, a *host.About) (*host.About, error) 
 	return before, err
 }
 
-// Preflight reports everything that would keep a release, which is laid out, from starting.
+// Preflight reports everything that would keep a staged release from starting in its cluster.
+// It checks Kubernetes deployments only.
 func (m *Manager) Preflight(ctx context.Context, a *host.About) error {
 	if a.Form != "kubernetes" {
 		return nil
@@ -329,7 +330,7 @@ func (m *Manager) Preflight(ctx context.Context, a *host.About) error {
 	return nil
 }
 
-// Waiting names what of a started release is not ready.
+// Waiting returns the parts of a started release that are not ready.
 func (m *Manager) Waiting(ctx context.Context, a *host.About) ([]string, error) {
 	ctx = m.masking(ctx, a)
 	e, err := m.of(ctx, a)
@@ -349,7 +350,8 @@ func (m *Manager) PutRight(ctx context.Context, a *host.About) error {
 	return e.start(ctx, a, nil)
 }
 
-// Drift names what of a started release the cluster has otherwise; nil where no cluster runs it.
+// Drift returns the objects of a started release that are missing or changed in its cluster.
+// It returns nil if no cluster runs the release.
 func (m *Manager) Drift(ctx context.Context, a *host.About) ([]string, error) {
 	rec, err := host.ReadStarted(m.root, a.Name)
 	if err != nil || a.Form != "kubernetes" || rec == nil || rec.Release != a.ID {
@@ -368,14 +370,14 @@ func RanBefore(root string, a *host.About) (bool, error) {
 	return rec != nil && rec.Release == a.ID && rec.Before != "", err
 }
 
-// CameUp reports whether a release, as it was started last, has come up once. From
-// then on its data is newer than any dump.
+// CameUp reports whether a release has become healthy since it was started last. From then on
+// its data is newer than any dump.
 func CameUp(root string, a *host.About) (bool, error) {
 	rec, err := host.ReadStarted(root, a.Name)
 	return rec != nil && rec.Release == a.ID && rec.Up, err
 }
 
-// wait asks until everything is well twice in a row.
+// wait polls until two checks in a row find everything healthy.
 func (m *Manager) wait(ctx context.Context, e engine, a *host.About) error {
 	deadline := time.Now().Add(m.timeout)
 	for well := 0; ; {
@@ -401,7 +403,7 @@ func (m *Manager) wait(ctx context.Context, e engine, a *host.About) error {
 	}
 }
 
-// unwell says what is wrong with a running release, or "".
+// unwell returns what is wrong with a running release, or "".
 func unwell(ctx context.Context, e engine, a *host.About) (string, error) {
 	sick, err := e.unwell(ctx, a)
 	if err != nil {
@@ -418,7 +420,7 @@ func unwell(ctx context.Context, e engine, a *host.About) (string, error) {
 		}
 		res, err := client.Do(req)
 		if err != nil {
-			return u + " does not answer", nil //nolint:nilerr // that is what was asked
+			return u + " does not answer", nil //nolint:nilerr // an address that does not answer is a result, not a failure
 		}
 		if err := res.Body.Close(); err != nil {
 			return "", err

@@ -23,9 +23,9 @@ import (
 	"github.com/oob-bundle/oob-bundle/install/host"
 )
 
-// programs stands in for what a host has: programs of these names, alone on PATH,
-// that write down how they are called. Answers are cases of a shell's case over
-// "NAME ARGUMENTS"; without one a program is silent and content.
+// programs is a set of fake programs, the only ones on PATH. They log their calls. The answers
+// given to fake are the cases of a shell's case statement over "NAME ARGUMENTS". A call
+// without a case prints nothing and succeeds.
 type programs struct {
 	t   *testing.T
 	log string
@@ -37,7 +37,7 @@ func fake(t *testing.T, names, answers string) *programs {
 	p := &programs{t, filepath.Join(dir, "log")}
 	script := "#!/bin/sh\ncall=\"${0##*/} $*\"\necho \"$call\" >>" + p.log + "\ncase $call in\n" + answers + "\nesac\n"
 	for _, name := range strings.Fields(names) {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(script), 0o700); err != nil { //nolint:gosec // it has to be run
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(script), 0o700); err != nil { //nolint:gosec // the test executes the file
 			t.Fatal(err)
 		}
 	}
@@ -45,7 +45,7 @@ func fake(t *testing.T, names, answers string) *programs {
 	return p
 }
 
-// calls returns what was called since it was last asked.
+// calls returns the calls since the last calls.
 func (p *programs) calls() []string {
 	p.t.Helper()
 	data, err := os.ReadFile(p.log)
@@ -68,7 +68,7 @@ func (p *programs) want(calls ...string) {
 	}
 }
 
-// podmanThere answers as a host with podman and systemd does on which all is well.
+// podmanThere contains the answers of a healthy host with podman and systemd.
 const podmanThere = `"systemctl is-system-running") echo degraded; exit 1;;
 "podman version"*) echo 5.4.2;;
 "systemctl is-failed"*) exit 1;;
@@ -101,8 +101,8 @@ func manager(t *testing.T) *Manager {
 	return New(t.TempDir(), always, Access{}, time.Minute, func(string, ...any) {})
 }
 
-// TestRuntime: what starts a deployment follows from its form, the site's choice,
-// and what the host has; where it has not got it, the message says so.
+// TestRuntime checks that the deployment's form, the site's values and the host's programs
+// decide the engine, and that the error names what is missing.
 func TestRuntime(t *testing.T) {
 	noDocker := `docker*) exit 1;;` + "\n"
 	for name, c := range map[string]struct {
@@ -164,8 +164,8 @@ func TestRuntime(t *testing.T) {
 	}
 }
 
-// TestPull: podman gets what its units name and has not got yet, from a registry
-// without TLS only where that was said.
+// TestPull checks that podman pulls the images that its units name and that it lacks, and that
+// it skips TLS only where plain HTTP is configured.
 func TestPull(t *testing.T) {
 	p := fake(t, "podman systemctl", podmanThere+`"podman image exists r/a@sha256:1") ;;
 "podman image exists"*) exit 1;;
@@ -195,9 +195,8 @@ func TestPull(t *testing.T) {
 	}
 }
 
-// TestQuadletUnits: systemd reads the units that are linked before it is asked to
-// start them; one that has failed too often gets another chance; and a network
-// goes with all that is in it, not with one.
+// TestQuadletUnits checks that systemd reloads before it starts units, that failed units are
+// reset first, and that a network is stopped only when all of its services are.
 func TestQuadletUnits(t *testing.T) {
 	p := fake(t, "podman systemctl", strings.Replace(podmanThere, `"systemctl is-failed"*`, `"systemctl is-failed --quiet app-web.service") ;;
 "systemctl is-failed"*`, 1))
@@ -241,7 +240,7 @@ func TestQuadletUnits(t *testing.T) {
 	p.want("podman exec --interactive app-postgres pg_dump d")
 }
 
-// enable is what systemctl enable leaves behind.
+// enable creates the link that systemctl enable leaves behind.
 func enable(t *testing.T, a *host.About, dir, unit string) {
 	t.Helper()
 	a.HostRoot = t.TempDir()
@@ -253,8 +252,8 @@ func enable(t *testing.T, a *host.About, dir, unit string) {
 	}
 }
 
-// TestUnits: units of a release's own are enabled, and what enabling left is
-// removed when they are gone, unless the host has its own at that place again.
+// TestUnits checks that a release's own units are enabled, and disabled when they are gone,
+// unless the host's own unit is back at the same path.
 func TestUnits(t *testing.T) {
 	for _, c := range []struct {
 		state, dir string
@@ -291,8 +290,8 @@ func TestUnits(t *testing.T) {
 	}
 }
 
-// TestUnitLess: what was enabled of an earlier release, and the one that came up has not
-// got, is enabled no more; also where that one runs in containers.
+// TestUnitLess checks that a unit of an earlier release is disabled when the new release does
+// not have it, including a new release that runs in containers.
 func TestUnitLess(t *testing.T) {
 	was := app(
 		"linux",
@@ -335,8 +334,8 @@ func TestUnitLess(t *testing.T) {
 	}
 }
 
-// TestUnwell: a unit that runs is well when its container says so, if it says
-// anything.
+// TestUnwell checks that a running unit counts as healthy only if its container runs, and is
+// healthy if it has a health check.
 func TestUnwell(t *testing.T) {
 	for name, c := range map[string]struct{ answers, want string }{
 		"all well":          {podmanThere, "[]"},
@@ -356,8 +355,8 @@ func TestUnwell(t *testing.T) {
 	}
 }
 
-// TestUp: a release has come up when its units, containers and addresses say so;
-// where it does not, what it said is kept and named.
+// TestUp checks that a release is up when its units, containers and addresses are healthy, and
+// that otherwise its logs are kept and named in the error.
 func TestUp(t *testing.T) {
 	status := http.StatusOK
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) }))
@@ -394,8 +393,8 @@ func TestUp(t *testing.T) {
 	}
 }
 
-// TestSlowStart: systemd is not waited for longer than a release may take to come
-// up, and who interrupts a run is not told that it did not.
+// TestSlowStart checks that the wait for systemd ends at the start timeout, and that an
+// interrupted run does not report an unhealthy release.
 func TestSlowStart(t *testing.T) {
 	p := fake(t, "podman systemctl journalctl", podmanThere+`"systemctl restart"*) exec /bin/sleep 60;;`)
 	m := New(t.TempDir(), always, Access{}, 100*time.Millisecond, func(string, ...any) {})
@@ -425,8 +424,8 @@ func TestSlowStart(t *testing.T) {
 	}
 }
 
-// TestDump: everything but the database is stopped, and the dump is there as a
-// whole or not at all; then what was stopped is started again.
+// TestDump checks that everything but the database is stopped, that a dump is kept only if it
+// is complete, and that the services start again after a failed dump.
 func TestDump(t *testing.T) {
 	current, next := app("compose", quadlets), app("compose", quadlets)
 	next.ID = "2"
@@ -469,8 +468,8 @@ func TestDump(t *testing.T) {
 	}
 }
 
-// TestLeave: of what runs, the next release must find nothing that it does not
-// start itself: least of all another engine's database on its directory.
+// TestLeave checks that everything is stopped that the next release does not start itself,
+// above all another engine's database on the same directory.
 func TestLeave(t *testing.T) {
 	both := podmanThere + `"docker compose"*"config --services") echo postgres;;`
 	compose, podman := app("compose", nil), app("compose", quadlets)

@@ -11,7 +11,8 @@ import (
 	"github.com/oob-bundle/oob-bundle/install/host"
 )
 
-// Stop stops everything. That the release was started is remembered until Stopped.
+// Stop stops all services of a release. The record that the release was started stays until
+// Stopped is called.
 func (m *Manager) Stop(ctx context.Context, a *host.About) error {
 	ctx = m.masking(ctx, a)
 	e, err := m.of(ctx, a)
@@ -21,13 +22,13 @@ func (m *Manager) Stop(ctx context.Context, a *host.About) error {
 	return e.stop(ctx, a, "")
 }
 
-// orGone says how to go on if the engine that would have to stop a release is gone.
+// orGone adds advice on how to continue if the engine that should stop a release is gone.
 func (m *Manager) orGone(a *host.About, err error) error {
 	if errors.Is(err, fs.ErrPermission) {
-		return err // it is there, and may run
+		return err // the engine exists and may be running services
 	}
 	if rec, readErr := m.started(a); readErr != nil || rec.Restoring != "" {
-		return err // its database is not whole
+		return err // its database is not fully restored
 	}
 	return fmt.Errorf(
 		"%w; if nothing of %s %s runs any more, remove %s (the dump of its database that an upgrade takes is then yours to take)",
@@ -35,8 +36,8 @@ func (m *Manager) orGone(a *host.About, err error) error {
 	)
 }
 
-// Yield stops a release for another one that is started next. In a cluster nothing is
-// stopped: applying the next one changes what runs.
+// Yield stops a release so that next can start. Between two Kubernetes releases it stops
+// nothing: applying next changes what runs.
 func (m *Manager) Yield(ctx context.Context, a, next *host.About) error {
 	if a.Form == "kubernetes" && next.Form == "kubernetes" {
 		return nil
@@ -44,12 +45,13 @@ func (m *Manager) Yield(ctx context.Context, a, next *host.About) error {
 	return m.Stop(ctx, a)
 }
 
-// Stopped says that what was stopped is not going to be started again.
+// Stopped removes the record that a deployment was started. A stopped release is then not
+// started again.
 func (m *Manager) Stopped(a *host.About) error { return host.ForgetStarted(m.root, a.Name) }
 
-// Leave stops what the next release would not: units that it has not got, and
-// everything if another engine runs it, because two servers on one database
-// directory destroy it. An engine that is gone runs nothing.
+// Leave stops what the next release would not stop: units that the next release does not have,
+// and everything if the engines differ, because two servers on one database directory destroy
+// it. It does nothing if the current engine is not on this host.
 func (m *Manager) Leave(ctx context.Context, current, next *host.About) error {
 	ctx = m.masking(ctx, current)
 	old, err := m.of(ctx, current)
@@ -72,13 +74,12 @@ func (m *Manager) Leave(ctx context.Context, current, next *host.About) error {
 		return slices.ContainsFunc(next.Links, func(n bundle.Link) bool { return n.Path == l.Path })
 	})
 	if old.kind() == composeKind || len(gone.Links) == 0 {
-		return nil // Compose removes by itself what a release has not got
+		return nil // Compose removes services that a release does not have
 	}
 	return old.stop(ctx, &gone, "")
 }
 
-// Forget lets the engine of a release that was stopped, and whose links are gone,
-// forget it.
+// Forget removes the engine's records of a stopped release whose links are removed.
 func (m *Manager) Forget(ctx context.Context, a *host.About) error {
 	e, err := m.of(ctx, a)
 	if err != nil {
@@ -87,8 +88,8 @@ func (m *Manager) Forget(ctx context.Context, a *host.About) error {
 	return e.forget(ctx, a)
 }
 
-// forgetOthers makes systemd forget the units that other releases have and the one that
-// runs now has not got.
+// forgetOthers makes systemd forget the units of other releases that the running release does
+// not have.
 func (m *Manager) forgetOthers(ctx context.Context, a *host.About) error {
 	releases, err := host.Releases(m.root, a.Name)
 	problems := []error{err}

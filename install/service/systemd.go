@@ -14,8 +14,8 @@ import (
 	"github.com/oob-bundle/oob-bundle/install/host"
 )
 
-// systemd runs units: those of a release itself, or those that podman's Quadlet
-// makes of its .container files.
+// systemd runs systemd units: those of the release, or those that podman's Quadlet generates
+// from its .container files.
 type systemd struct {
 	podman    bool
 	plainHTTP bool
@@ -31,7 +31,7 @@ func (s *systemd) kind() string {
 
 func (s *systemd) namesImages(p string) bool { return s.podman && strings.HasPrefix(p, "quadlet/") }
 
-// units returns the services that the links of a release make known.
+// units returns the names of the services that a release's links define.
 func (s *systemd) units(a *host.About) []string {
 	var list []string
 	for _, l := range a.Links {
@@ -51,10 +51,10 @@ func unit(l bundle.Link) []string {
 	return nil
 }
 
-// quadlet reports whether a link is to something that podman makes a unit of.
+// quadlet reports whether a link is to a file from which Quadlet generates a unit.
 func quadlet(l bundle.Link) bool { return path.Dir(l.Path) == "/etc/containers/systemd" }
 
-// networks returns the services that make the networks of a release.
+// networks returns the services that create the networks of a release.
 func networks(a *host.About) []string {
 	var list []string
 	for _, l := range a.Links {
@@ -85,12 +85,12 @@ func systemctl(ctx context.Context, verb string, units ...string) error {
 	return err
 }
 
-// reload makes systemd read the units that are linked now, and makes Quadlet
-// write its own; until then it goes by those of an earlier release.
+// reload makes systemd read the linked units and Quadlet generate its own. Until then systemd
+// uses the units of an earlier release.
 func (s *systemd) reload(ctx context.Context) error { return systemctl(ctx, "daemon-reload") }
 
-// bring starts or restarts units as they are linked now. Those that have failed
-// too often are given another chance.
+// bring reloads systemd and starts or restarts units. It resets units that have failed, so
+// that systemd does not refuse them for failing too often.
 func (s *systemd) bring(ctx context.Context, verb string, units ...string) error {
 	if err := s.reload(ctx); err != nil {
 		return err
@@ -112,7 +112,7 @@ func (s *systemd) bring(ctx context.Context, verb string, units ...string) error
 
 func (s *systemd) start(ctx context.Context, a, _ *host.About) error {
 	units := s.units(a)
-	if !s.podman { // Quadlet's units are enabled by what they say
+	if !s.podman { // Quadlet enables its units by their [Install] sections
 		if err := s.reload(ctx); err != nil {
 			return err
 		}
@@ -137,12 +137,12 @@ func (s *systemd) stop(ctx context.Context, a *host.About, except string) error 
 	if len(units) == 0 {
 		return nil
 	}
-	// One that was linked and never started is not known yet, and could not be stopped.
+	// systemd does not know a unit that was linked and never loaded, and could not stop it.
 	if err := s.reload(ctx); err != nil {
 		return err
 	}
-	// What systemd does not know and does not run cannot be stopped: an interrupted
-	// run has done that, and has taken the links away.
+	// Skip units that systemd does not know and that are not active: an interrupted run has
+	// stopped them and removed their links.
 	var known []string
 	for _, u := range units {
 		out, err := run(ctx, "systemctl", "show", "--property", "LoadState", "--property", "ActiveState", "--value", u)
@@ -172,7 +172,7 @@ func (s *systemd) forget(ctx context.Context, a *host.About) error {
 			return err
 		}
 		if strings.TrimSpace(string(out)) != "not-found" {
-			continue // what the host had there is back
+			continue // the host's own unit is back
 		}
 		if err := systemctl(ctx, "disable", u); err != nil {
 			return err
@@ -181,7 +181,7 @@ func (s *systemd) forget(ctx context.Context, a *host.About) error {
 	return nil
 }
 
-// enabled reports whether enabling a unit has left a link of its own.
+// enabled reports whether enabling a unit has left a link to it.
 func enabled(a *host.About, unit string) bool {
 	for _, dir := range []string{"*.wants", "*.requires"} {
 		left, err := filepath.Glob(filepath.Join(a.HostRoot, "etc/systemd/system", dir, unit))
@@ -199,8 +199,8 @@ func (s *systemd) exec(ctx context.Context, a *host.About, service string, in io
 	return runTo(ctx, "", in, out, append([]string{"podman", "exec", "--interactive", a.Name + "-" + service}, args...)...)
 }
 
-// unwell asks systemd about each unit, and podman about the health of each
-// container that can say.
+// unwell asks systemd about each unit. With podman it also asks about each container's health,
+// if the container has a health check.
 func (s *systemd) unwell(ctx context.Context, a *host.About) ([]string, error) {
 	health := map[string]string{}
 	if s.podman {
@@ -216,7 +216,7 @@ func (s *systemd) unwell(ctx context.Context, a *host.About) ([]string, error) {
 		switch h, ok := health[u]; {
 		case ctx.Err() != nil:
 			return nil, context.Cause(ctx)
-		case err != nil && state == "": // it has not answered
+		case err != nil && state == "": // systemctl has not answered
 			return nil, err
 		case err != nil:
 			sick = append(sick, u+" ("+state+")")
@@ -229,10 +229,9 @@ func (s *systemd) unwell(ctx context.Context, a *host.About) ([]string, error) {
 	return sick, nil
 }
 
-// health returns, for each unit that has a running container, how that is not
-// well, or "".
+// health maps the unit of each running container to "starting", "unhealthy" or "".
 func (s *systemd) health(ctx context.Context) (map[string]string, error) {
-	// The label is from the environment that Quadlet gives each unit.
+	// podman sets this label from the environment that Quadlet gives each unit.
 	out, err := run(
 		ctx,
 		"podman",
@@ -260,7 +259,7 @@ func (s *systemd) health(ctx context.Context) (map[string]string, error) {
 }
 
 func (s *systemd) logs(ctx context.Context, a *host.About, w io.Writer) {
-	for _, u := range s.units(a) { // each for itself: podman logs what it does with one there too
+	for _, u := range s.units(a) { // one query per unit: podman writes its own messages about a unit there, too
 		if err := runTo(ctx, "", nil, w, "journalctl", "--no-pager", "--lines", "200", "--unit", u); err != nil {
 			fmt.Fprintln(w, err)
 		}
