@@ -20,22 +20,22 @@ import (
 	"github.com/oob-bundle/oob-bundle/verify"
 )
 
-// Source is a bundle, and where and how it is put in place.
+// Source names a bundle and configures its installation.
 type Source struct {
-	Path      string     // of a file; "" with Reference
-	Reference *Reference // of a bundle that another host has installed into a registry
+	Path      string     // of the bundle file; "" with Reference
+	Reference *Reference // a bundle that another host has installed into a registry
 	Policy    verify.Policy
-	// Registry is HOST[:PORT][/PREFIX], registry.Name, or "" for the one of the name, or below
-	// the root. It is left empty with Reference.
+	// Registry is HOST[:PORT][/PREFIX] or registry.Name. If it is "", the deployment's
+	// registry is used, or the one below the root. It must be empty with Reference.
 	Registry string
-	// HostRoot and FirstHostRoot are those of install.Options.
+	// HostRoot and FirstHostRoot are the fields of install.Options.
 	HostRoot, FirstHostRoot string
-	Values                  string // YAML file; "" stands for the values of the current release
+	Values                  string // YAML file; "" means the values of the current release
 	TakeOver                bool
 	AllowDowngrade          bool
 }
 
-// Reference names a bundle of a registry.
+// Reference identifies a bundle in a registry.
 type Reference struct {
 	Address string // HOST[:PORT][/PREFIX]
 	Name    string // of the bundle
@@ -53,7 +53,7 @@ func (r Reference) String() string {
 	return s
 }
 
-// name is how messages call the bundle.
+// name returns the name of the bundle for messages.
 func (s Source) name() string {
 	if s.Reference != nil {
 		return s.Reference.String()
@@ -61,7 +61,7 @@ func (s Source) name() string {
 	return s.Path
 }
 
-// opened is a verified bundle, the lock of the root, and the target.
+// opened contains a verified bundle, its target and the lock of the root.
 type opened struct {
 	verified *verify.Verified
 	target   install.Registry
@@ -69,14 +69,13 @@ type opened struct {
 	close    func() error
 }
 
-// sized is a bundle, wherever it is.
+// sized is the content of a bundle, local or in a registry.
 type sized interface {
 	io.ReaderAt
 	Size() int64
 }
 
-// open verifies a bundle and prepares everything that changes the root. What was
-// opened is closed by the caller.
+// open verifies a bundle, locks the root and opens the target. The caller must call close.
 func (o *Operator) open(ctx context.Context, s Source) (_ *opened, err error) {
 	x := &opened{options: install.Options{
 		Root:           o.Root,
@@ -138,7 +137,7 @@ func (o *Operator) open(ctx context.Context, s Source) (_ *opened, err error) {
 	return x, err
 }
 
-// Verified returns a bundle of a registry after its verification.
+// Verified verifies a bundle in a registry and returns it.
 func (o *Operator) Verified(ctx context.Context, ref Reference, policy verify.Policy) (*verify.Verified, error) {
 	file, err := o.onRegistry(ctx, ref, policy)
 	if err != nil {
@@ -151,8 +150,8 @@ func (o *Operator) Verified(ctx context.Context, ref Reference, policy verify.Po
 	return v, nil
 }
 
-// onRegistry finds a bundle that another host has installed into a registry, and
-// verifies its root before anything else is asked for.
+// onRegistry finds a bundle that another host has installed into a registry. It verifies the
+// bundle's root before it requests anything else.
 func (o *Operator) onRegistry(ctx context.Context, ref Reference, policy verify.Policy) (sized, error) {
 	client, err := o.Client()
 	if err != nil {
@@ -189,25 +188,25 @@ func (o *Operator) onRegistry(ctx context.Context, ref Reference, policy verify.
 	return v, nil
 }
 
-// InstallOptions are those of Install.
+// InstallOptions contains the options of Install.
 type InstallOptions struct {
 	Source
-	DryRun       bool // find everything out, and change nothing
-	Start        bool // start what was installed and wait until it is well
+	DryRun       bool // check everything and change nothing
+	Start        bool // start the release and wait until it is healthy
 	StartTimeout time.Duration
 }
 
-// InstallResult is what Install did. With DryRun it has the preview alone.
+// InstallResult describes what Install did. With DryRun it contains only the preview.
 type InstallResult struct {
 	*install.Result
 	Preview *install.Preview
-	InPlace bool // the bundle comes from the registry into which it is installed
+	InPlace bool // the bundle comes from the registry that it is installed into
 	Serves  bool // images are in the registry below the root
 }
 
-// Install verifies a bundle and puts its content in place. Errors are those of verify.Open,
-// install.NewPlan and Plan.Apply, as BundleError or RegistryError where they are about one,
-// and those of package service.
+// Install verifies a bundle and installs its content. Errors are those of verify.Open,
+// install.NewPlan, Plan.Apply and package service. Errors about the bundle or the target
+// registry are a BundleError or a RegistryError.
 func (o *Operator) Install(ctx context.Context, opt InstallOptions) (result *InstallResult, err error) {
 	x, err := o.open(ctx, opt.Source)
 	if err != nil {
@@ -264,7 +263,7 @@ func (o *Operator) Install(ctx context.Context, opt InstallOptions) (result *Ins
 	return result, nil
 }
 
-// notePlatform tells of a host that can serve the images and not run them.
+// notePlatform prints a note if the host can serve the images but not run them.
 func (o *Operator) notePlatform(name string, info bundle.Info) {
 	own := bundle.Platform{OS: "linux", Architecture: runtime.GOARCH}
 	runs := func(p bundle.Platform) bool { _, ok := own.Runs(p); return ok }
@@ -276,7 +275,7 @@ func (o *Operator) notePlatform(name string, info bundle.Info) {
 	}
 }
 
-// noteStoring tells what is going to be stored.
+// noteStoring prints a note about what is going to be stored.
 func (o *Operator) noteStoring(name string, plan *install.Plan, v *verify.Verified, target install.Registry) {
 	switch {
 	case plan.Done():
@@ -288,7 +287,7 @@ func (o *Operator) noteStoring(name string, plan *install.Plan, v *verify.Verifi
 	}
 }
 
-// filling marks an error of a registry that was to be filled.
+// filling returns an error of the external target registry as a RegistryError.
 func filling(target install.Registry, err error) error {
 	if target.Name != registry.Name && errors.Is(err, remote.ErrRegistry) {
 		return &RegistryError{err}
@@ -296,7 +295,7 @@ func filling(target install.Registry, err error) error {
 	return err
 }
 
-// count writes how many of something there are: 1 file, 2 files.
+// count formats a number of things: 1 file, 2 files.
 func count(n int, what string) string {
 	if n != 1 {
 		what += "s"

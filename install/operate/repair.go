@@ -19,21 +19,21 @@ import (
 	"github.com/oob-bundle/oob-bundle/verify"
 )
 
-// RepairResult is what Repair put right.
+// RepairResult contains what Repair restored.
 type RepairResult struct {
 	Digest bundle.Digest     `json:"digest"`
 	Files  []host.Drift      `json:"files"`
 	Blobs  []registry.Damage `json:"blobs"`
 	Tags   []string          `json:"tags"`
-	Others []registry.Damage `json:"others"` // that another bundle brought, and that only it can put right
+	Others []registry.Damage `json:"others"` // damage that only another bundle can repair
 
 	Name, Version string `json:"-"` // of the bundle
-	Earlier       bool   `json:"-"` // it is of a release that rollback can go back to
+	Earlier       bool   `json:"-"` // the bundle is of a release that rollback can return to
 }
 
-// Repair puts right what has changed since a bundle was installed. Of a release that
-// rollback can go back to, only what the registry has is looked at. The result is complete
-// also with an error that wraps ErrDrift: some damage needs another bundle.
+// Repair restores everything that has changed since a bundle was installed. For a release that
+// rollback can return to, it repairs only the registry content. The result is complete even if
+// the error wraps ErrDrift: some damage needs another bundle.
 func (o *Operator) Repair(ctx context.Context, s Source) (result *RepairResult, err error) {
 	x, err := o.open(ctx, s)
 	if err != nil {
@@ -91,18 +91,18 @@ func (o *Operator) Repair(ctx context.Context, s Source) (result *RepairResult, 
 	return r.out, r.others()
 }
 
-// repair is one that has begun.
+// repair is a repair in progress.
 type repair struct {
 	*Operator
 	*opened
-	name      string // of the bundle, in messages
+	name      string // name of the bundle in messages
 	ledger    *ledger.Ledger
 	installed ledger.Deployment
 	embedded  *registry.Embedded // or nil
 	out       *RepairResult
 }
 
-// find finds out which release the bundle is of.
+// find finds the release that the bundle belongs to.
 func (r *repair) find() (err error) {
 	if r.ledger, err = ledger.Read(r.Root); err != nil {
 		return err
@@ -126,7 +126,7 @@ func (r *repair) find() (err error) {
 	return nil
 }
 
-// plan plans the installation that is there once more.
+// plan plans the existing installation again.
 func (r *repair) plan(ctx context.Context) (*install.Plan, error) {
 	r.options.Again = true
 	plan, err := install.NewPlan(ctx, r.verified, r.target, r.options)
@@ -143,7 +143,7 @@ func (r *repair) plan(ctx context.Context) (*install.Plan, error) {
 	return plan, nil
 }
 
-// registry puts right what the registry below the root has.
+// registry repairs the content of the registry below the root.
 func (r *repair) registry(ctx context.Context) error {
 	if r.embedded == nil {
 		return nil
@@ -156,7 +156,7 @@ func (r *repair) registry(ctx context.Context) error {
 	return repairBlobs(ctx, r.verified, r.embedded, r.out)
 }
 
-// cluster applies the release again where a cluster that runs it has something otherwise.
+// cluster applies the release again if its objects in the cluster have drifted.
 func (r *repair) cluster(ctx context.Context) error {
 	about, err := host.ReadRelease(r.Root, r.installed.Name, r.installed.Current().ID)
 	if err != nil {
@@ -176,7 +176,7 @@ func (r *repair) cluster(ctx context.Context) error {
 	return nil
 }
 
-// repairTimeout is how long what is put right in a cluster may take to be ready.
+// repairTimeout limits the wait until repaired objects are ready.
 const repairTimeout = 5 * time.Minute
 
 // others returns an error if some damage needs another bundle.
@@ -191,7 +191,7 @@ func (r *repair) others() error {
 	)
 }
 
-// closeSecrets makes the passwords of the site nobody else's to read again.
+// closeSecrets makes the password files readable by their owner only.
 func closeSecrets(root string, d ledger.Deployment, out *RepairResult) error {
 	about, err := host.ReadRelease(root, d.Name, d.Current().ID)
 	if err != nil {
@@ -213,8 +213,8 @@ func closeSecrets(root string, d ledger.Deployment, out *RepairResult) error {
 	return nil
 }
 
-// retainAgain makes the tags again that keep what an earlier release needs. A check
-// reaches only what tags lead to, so this comes before it.
+// retainAgain restores the tags that retain an earlier release. It must run before the check,
+// which examines only content that tags lead to.
 func (r *repair) retainAgain(ctx context.Context) error {
 	e, v := r.embedded, r.verified
 	added := install.Added(v)
@@ -248,8 +248,8 @@ func (r *repair) retainAgain(ctx context.Context) error {
 	return e.Sync()
 }
 
-// manifestOf returns what a retention tag of a bundle leads to: a manifest, the root, or
-// an index of which some manifests are carried.
+// manifestOf returns the manifest that a retention tag points to: a manifest of the bundle,
+// its root, or an index of which the bundle contains only some manifests.
 func manifestOf(v *verify.Verified, added map[bundle.Digest][]byte, d bundle.Digest) (*bundle.Manifest, []byte, error) {
 	if m := v.Manifests[d]; m != nil {
 		data, err := v.ReadBlob(m.Descriptor, bundle.MaxManifest)
@@ -271,7 +271,7 @@ func manifestOf(v *verify.Verified, added map[bundle.Digest][]byte, d bundle.Dig
 	return m, data, err
 }
 
-// storeTree stores a manifest with all that it needs.
+// storeTree stores a manifest and everything that it references.
 func storeTree(
 	ctx context.Context, v *verify.Verified, e *registry.Embedded, repo string, added map[bundle.Digest][]byte,
 	d bundle.Digest,
@@ -282,7 +282,7 @@ func storeTree(
 	}
 	for _, c := range m.Children() {
 		place, ok := v.Place(c.Digest)
-		if !ok { // not all of an index need be carried
+		if !ok { // the bundle may contain only a part of an index
 			continue
 		}
 		if v.Manifests[c.Digest] != nil {
@@ -300,8 +300,8 @@ func storeTree(
 	return e.PutManifest(ctx, repo, m, data)
 }
 
-// repairBlobs puts the blobs right that the bundle has, and lists all that were
-// damaged. What a damaged manifest leads to is found when the manifest is good again.
+// repairBlobs restores the damaged blobs that the bundle contains, and lists all damage. It
+// checks again after each repair, because a repaired manifest can lead to more damage.
 func repairBlobs(ctx context.Context, v *verify.Verified, e *registry.Embedded, out *RepairResult) error {
 	added := install.Added(v)
 	for {
@@ -328,7 +328,7 @@ func repairBlobs(ctx context.Context, v *verify.Verified, e *registry.Embedded, 
 	}
 }
 
-// storeAgain replaces damaged blobs by those of the bundle, and of what is added to it.
+// storeAgain replaces damaged blobs with those of the bundle and those that installation adds.
 func storeAgain(
 	ctx context.Context, v *verify.Verified, e *registry.Embedded, damaged []registry.Damage,
 	added map[bundle.Digest][]byte,
@@ -359,7 +359,7 @@ func storeAgain(
 	return e.Sync()
 }
 
-// otherBundles names the bundles besides one that have something on a target.
+// otherBundles returns the other bundles that have content on a target, without duplicates.
 func otherBundles(l *ledger.Ledger, target install.Registry, except bundle.Digest) []string {
 	var list []string
 	for _, d := range l.Sorted() {

@@ -15,23 +15,24 @@ import (
 	"github.com/oob-bundle/oob-bundle/install/service"
 )
 
-// Change names a deployment that is changed without a bundle.
+// Change names a deployment to change without a bundle.
 type Change struct {
 	Name     string // "" means the only one
-	Registry string // where several of the name are installed, or ""
+	Registry string // required if the name is installed with several registries, else ""
 }
 
-// subject is the deployment that a change is about.
+// subject is the deployment to change.
 type subject struct {
 	ledger.Deployment
-	// takenBack is a change to it that another run left unfinished, and that was ended.
+	// takenBack reports whether an unfinished change of another kind was reverted.
 	takenBack bool
-	// first says that this was its first installation: nothing of it is recorded.
+	// first reports whether that change was the first installation: nothing is recorded of the
+	// deployment.
 	first bool
 }
 
-// site opens what a change without a bundle needs: the lock, and the target of a
-// deployment that is installed or that an unfinished change is about.
+// site acquires the lock and opens the target of a deployment. The deployment is installed or
+// has an unfinished change. The caller must call release.
 func (o *Operator) site(ctx context.Context, change Change, action string) (d subject, s install.Site, release func() error, err error) {
 	lock, err := install.Acquire(o.Root)
 	if err != nil {
@@ -47,7 +48,7 @@ func (o *Operator) site(ctx context.Context, change Change, action string) (d su
 	return d, s, lock.Release, nil
 }
 
-// subject finds the deployment, and ends another unfinished change to it.
+// subject finds the deployment and reverts an unfinished change to it of another kind.
 func (o *Operator) subject(ctx context.Context, change Change, action string) (d subject, err error) {
 	l, err := ledger.Read(o.Root)
 	if err != nil {
@@ -90,8 +91,8 @@ func (o *Operator) subject(ctx context.Context, change Change, action string) (d
 	return d, nil
 }
 
-// takeBack takes back another change of a deployment that did not finish, so that rollback
-// and uninstall never depend on finishing it. It reports whether there was one.
+// takeBack reverts an unfinished change of another kind, so that rollback and uninstall never
+// depend on finishing it. It reports whether it reverted one.
 func (o *Operator) takeBack(ctx context.Context, j *ledger.Journal, action string) (bool, error) {
 	if j.Action == action {
 		return false, nil
@@ -110,8 +111,8 @@ func (o *Operator) takeBack(ctx context.Context, j *ledger.Journal, action strin
 	return taken != nil, nil
 }
 
-// notYet returns, where nothing is installed, the error of an unfinished change of the
-// name, or err.
+// notYet replaces err, if nothing is installed, by the error for an unfinished change of the
+// name.
 func notYet(root, name string, err error) error {
 	journals, journalErr := ledger.ReadJournals(root)
 	if journalErr != nil || !errors.Is(err, ledger.ErrNotInstalled) {
@@ -125,15 +126,16 @@ func notYet(root, name string, err error) error {
 	return err
 }
 
-// RollbackOptions are those of Rollback.
+// RollbackOptions contains the options of Rollback.
 type RollbackOptions struct {
 	Change
-	Start        bool // stop what runs, and start what is put back
+	Start        bool // stop the running release and start the restored one
 	StartTimeout time.Duration
-	Restore      bool // with Start: put back the dump from before the newer release
+	Restore      bool // with Start: restore the dump from before the newer release
 }
 
-// RollbackResult is what Rollback did, to the release that was current or was taken back.
+// RollbackResult describes the release that Rollback restored, or whose installation it
+// reverted.
 type RollbackResult struct {
 	Name     string        `json:"name"`
 	Channel  string        `json:"channel"`
@@ -141,12 +143,13 @@ type RollbackResult struct {
 	Version  string        `json:"version"`
 	Registry string        `json:"registry"`
 
-	Receipt   *ledger.Receipt `json:"-"` // of the release that is current now, or nil if there is none
-	TakenBack bool            `json:"-"` // an unfinished installation was taken back, and nothing more
+	Receipt   *ledger.Receipt `json:"-"` // of the current release, or nil if there is none
+	TakenBack bool            `json:"-"` // only an unfinished change was reverted
 }
 
-// Rollback puts the release before the current one back; an unfinished installation is
-// taken back instead. Errors are those of install.Rollback and of package service.
+// Rollback restores the release before the current one. If a change of another kind is
+// unfinished, Rollback reverts that change instead. Errors are those of install.Rollback and
+// of package service.
 func (o *Operator) Rollback(ctx context.Context, opt RollbackOptions) (result *RollbackResult, err error) {
 	d, site, release, err := o.site(ctx, opt.Change, ledger.ActionRollback)
 	if err != nil {
@@ -171,7 +174,7 @@ func (o *Operator) Rollback(ctx context.Context, opt RollbackOptions) (result *R
 		if err := r.stop(ctx); err != nil {
 			return nil, err
 		}
-		site.Switched = r.start // before the rollback counts as finished: the same command goes on with it
+		site.Switched = r.start // runs before the rollback counts as finished, so that the same command resumes it
 	}
 	if r.migrated && r.dump == "" && service.HasDatabase(older) {
 		o.Warn(
@@ -195,19 +198,19 @@ func (o *Operator) Rollback(ctx context.Context, opt RollbackOptions) (result *R
 	return result, nil
 }
 
-// rollback is one that has begun.
+// rollback is a rollback in progress.
 type rollback struct {
 	*Operator
 	opt       RollbackOptions
 	installed ledger.Deployment
-	older     *host.About // that is put back
+	older     *host.About // the release to restore
 	manager   *service.Manager
-	running   *host.About // that was started last, or nil
-	migrated  bool        // another release than older has had the database
-	dump      string      // that is put back, or ""
+	running   *host.About // the release that was started last, or nil
+	migrated  bool        // a release other than older has used the database
+	dump      string      // the dump to restore, or ""
 }
 
-// find finds out what runs, and which dump belongs to it.
+// find finds the running release and the dump to restore.
 func (r *rollback) find() (err error) {
 	if r.running, err = r.manager.Running(r.installed.Name); err != nil {
 		return err
@@ -226,12 +229,12 @@ func (r *rollback) find() (err error) {
 	)
 }
 
-// stop stops what runs, when the images of the other release are there.
+// stop pulls the images of the older release and then stops the running one.
 func (r *rollback) stop(ctx context.Context) error {
 	if err := pullImages(ctx, r.manager, r.Root, r.installed.Registry != registry.Name, r.older); err != nil || !r.migrated {
 		return err
 	}
-	if r.dump == "" { // a dump that is put back ends what another one began
+	if r.dump == "" { // restoring r.dump replaces an interrupted restore
 		if err := r.manager.Finish(ctx, r.running); err != nil {
 			return err
 		}
@@ -240,7 +243,7 @@ func (r *rollback) stop(ctx context.Context) error {
 	return r.manager.Yield(ctx, r.running, r.older)
 }
 
-// start puts the database back and starts the release.
+// start restores the database and starts the older release.
 func (r *rollback) start(ctx context.Context) error {
 	if r.dump != "" {
 		r.Note("Putting the dump %s back", r.dump)
@@ -262,7 +265,8 @@ func (d subject) result() *RollbackResult {
 	return &RollbackResult{Name: d.Name, Channel: now.Channel, Identity: now.Identity, Version: now.Version, Registry: d.Registry}
 }
 
-// takenBack ends a rollback that had only to take back an unfinished installation.
+// takenBack returns the result of a rollback that only reverted an unfinished change. With
+// Start it starts the current release.
 func (o *Operator) takenBack(ctx context.Context, d subject, opt RollbackOptions) (*RollbackResult, error) {
 	now := d.Current()
 	result := d.result()

@@ -18,19 +18,20 @@ import (
 	"github.com/oob-bundle/oob-bundle/install/service"
 )
 
-// launch starts a release, and goes back to the one before if it does not come up.
+// launch starts a release, and returns to the previous release if the new one does not become
+// healthy.
 type launch struct {
 	*Operator
 	target   install.Registry
 	manager  *service.Manager
-	prepared bool // what ran before has made room
+	prepared bool // before has run
 }
 
-// restart is how long an interrupted command may take to start again what it stopped.
+// restart is how long an interrupted command may take to restart the services that it stopped.
 const restart = 2 * time.Minute
 
-// before is called when everything is in place and nothing is switched. What makes
-// room is what runs, which need not be what is current.
+// before runs when the new release is stored and staged but not yet active. It makes room by
+// stopping services of the running release, which need not be the current one.
 func (l *launch) before(ctx context.Context, next *host.About) error {
 	l.prepared = true
 	if err := l.manager.Preflight(ctx, next); err != nil {
@@ -44,7 +45,7 @@ func (l *launch) before(ctx context.Context, next *host.About) error {
 		return err
 	}
 	if service.HasDatabase(running) {
-		l.NeedsTime(restart) // what ran is started again if the dump fails
+		l.NeedsTime(restart) // a failed dump starts the running release again
 		if err := l.manager.Dump(ctx, running, next); err != nil {
 			return err
 		}
@@ -52,8 +53,8 @@ func (l *launch) before(ctx context.Context, next *host.About) error {
 	return l.manager.Leave(ctx, running, next)
 }
 
-// pullImages makes the images of a release available to the container engine. The registry
-// of this host is served for that time, unless it is served already.
+// pullImages pulls the images of a release into the container engine. It serves the registry
+// of this host meanwhile, unless the registry is already being served.
 func pullImages(ctx context.Context, m *service.Manager, root string, external bool, a *host.About) (err error) {
 	if external || a.Registry != registry.DefaultListen {
 		return m.Pull(ctx, a)
@@ -63,11 +64,11 @@ func pullImages(ctx context.Context, m *service.Manager, root string, external b
 		if lc, err = new(net.ListenConfig).Listen(ctx, "tcp", registry.DefaultListen); err == nil {
 			break
 		}
-		if err = servesOurs(ctx, a); err == nil { // somebody serves it there
+		if err = servesOurs(ctx, a); err == nil { // the registry is already being served
 			return m.Pull(ctx, a)
 		}
-		if time.Now().After(until) { // and not for another root, for as long as that pulls
-			return joinIf(m.Pull(ctx, a), err) // what the engine has already it need not pull
+		if time.Now().After(until) { // another root's registry still holds the port
+			return joinIf(m.Pull(ctx, a), err) // the engine may have all images already
 		}
 		select {
 		case <-ctx.Done():
@@ -87,7 +88,7 @@ func pullImages(ctx context.Context, m *service.Manager, root string, external b
 	return errors.Join(err, <-ended)
 }
 
-// joinIf adds what may be the cause to an error, if there is one.
+// joinIf adds a possible cause to err, unless err is nil.
 func joinIf(err, cause error) error {
 	if err == nil {
 		return nil
@@ -95,11 +96,12 @@ func joinIf(err, cause error) error {
 	return errors.Join(cause, err)
 }
 
-// serving is how long another root's installation may have the port.
+// serving is how long to wait for the port while another root's installation uses it.
 const serving = 10 * time.Second
 
-// servesOurs reports whether what answers at the place of this host's registry has what a
-// release needs. Whether it asks for a login, or speaks TLS, is for the engine to see.
+// servesOurs requests one image of the release from the server on this host's registry port.
+// It returns an error if the image is missing or the server is gone. It ignores TLS and
+// logins: the engine handles those.
 func servesOurs(ctx context.Context, a *host.About) error {
 	for _, image := range a.Images {
 		name, digest, ok := strings.Cut(strings.TrimPrefix(image, registry.DefaultListen+"/"), "@")
@@ -116,10 +118,10 @@ func servesOurs(ctx context.Context, a *host.About) error {
 		)
 		res, err := (&http.Client{Timeout: 10 * time.Second}).Do(req)
 		if errors.Is(err, syscall.ECONNREFUSED) {
-			return err // it was there a moment ago
+			return err // the server was there a moment ago
 		}
 		if err != nil {
-			return nil //nolint:nilerr // it may speak something else, and still be ours
+			return nil //nolint:nilerr // the server may speak TLS and still be the right one
 		}
 		if err := res.Body.Close(); err != nil {
 			return err
@@ -135,9 +137,9 @@ func servesOurs(ctx context.Context, a *host.About) error {
 	return nil
 }
 
-// after starts what is current.
+// after starts the current release.
 func (l *launch) after(ctx context.Context, next *host.About) error {
-	if !l.prepared { // it was installed already, and nothing was switched
+	if !l.prepared { // the release was already installed, so nothing called before
 		if err := l.before(ctx, next); err != nil {
 			return err
 		}
@@ -167,8 +169,8 @@ func (l *launch) after(ctx context.Context, next *host.About) error {
 	return errors.Join(fmt.Errorf("%s %s: %w", next.Name, next.Version, err), l.back(ctx, next))
 }
 
-// back stops a release that did not come up, and starts the one before with the
-// database as it was.
+// back stops a release that did not become healthy, and starts the previous release with the
+// database from before.
 func (l *launch) back(ctx context.Context, next *host.About) error {
 	installed, err := ledger.Read(l.Root)
 	if err != nil {
@@ -204,7 +206,8 @@ func (l *launch) back(ctx context.Context, next *host.About) error {
 	if err := l.manager.Yield(ctx, next, earlier); err != nil {
 		return err
 	}
-	// Before the rollback counts as finished: rollback goes on with it.
+	// Switched runs before the rollback counts as finished, so that the rollback command can
+	// resume it.
 	site := install.Site{Root: l.Root, Target: l.target, Warn: l.Warn, Switched: func(ctx context.Context) error {
 		if dump != "" {
 			l.Note("Putting the dump %s back", dump)

@@ -17,14 +17,14 @@ import (
 	"github.com/oob-bundle/oob-bundle/install/registry"
 )
 
-// Status is what is installed on a host.
+// Status describes the deployments that are installed on a host.
 type Status struct {
 	Deployments []DeploymentStatus `json:"deployments"`
 	Pending     []PendingStatus    `json:"pending"` // changes that did not finish
 	Checked     bool               `json:"checked"`
-	Unchecked   []string           `json:"unchecked"` // registries that --check does not look into
+	Unchecked   []string           `json:"unchecked"` // registries that --check does not examine
 	Damaged     []registry.Damage  `json:"damaged"`   // in the registry below ROOT
-	Storing     bool               `json:"storing"`   // content for it is on its way, or was when a run was killed
+	Storing     bool               `json:"storing"`   // content is being stored, or was when a run was killed
 }
 
 // DeploymentStatus is one deployment.
@@ -38,11 +38,11 @@ type DeploymentStatus struct {
 	Registry  string         `json:"registry"`
 	Installed string         `json:"installed"` // RFC 3339, by this host's clock
 	Release   string         `json:"release"`
-	Current   bool           `json:"current"` // its files are those that are in use
+	Current   bool           `json:"current"` // its files are the ones in use
 	Directory string         `json:"directory"`
 	Started   string         `json:"started"`           // release that was started last and not stopped, or ""
-	Waiting   []string       `json:"waiting,omitempty"` // what of it is not ready in its cluster
-	Before    []string       `json:"before"`            // versions that a rollback can go back to, the newest first
+	Waiting   []string       `json:"waiting,omitempty"` // parts that are not ready in its cluster
+	Before    []string       `json:"before"`            // versions that rollback can return to, newest first
 	Images    []ledger.Image `json:"images"`
 	Files     []ledger.File  `json:"files"`
 	Drift     []host.Drift   `json:"drift"`
@@ -56,16 +56,16 @@ type PendingStatus struct {
 	Digest   bundle.Digest `json:"digest"`
 	Registry string        `json:"registry"`
 	Started  string        `json:"started"`
-	Command  string        `json:"-"` // that finishes it
+	Command  string        `json:"-"` // finishes the change
 }
 
-// StatusOptions are those of Status.
+// StatusOptions contains the options of Status.
 type StatusOptions struct {
 	Check bool // hash files and blobs
 }
 
-// Status describes what is installed. The result is complete also with an error that wraps
-// ErrDrift, or install.ErrIncomplete with Check.
+// Status returns what is installed. The result is complete even if the error wraps ErrDrift
+// or, with Check, install.ErrIncomplete.
 func (o *Operator) Status(ctx context.Context, opt StatusOptions) (*Status, error) {
 	l, err := ledger.Read(o.Root)
 	if err != nil {
@@ -185,8 +185,8 @@ func (o *Operator) describeInstalled(ctx context.Context, l *ledger.Ledger, d le
 	return out, err
 }
 
-// fileDrift lists what has changed of the files, passwords and links of a release. Current
-// is the release that is in use.
+// fileDrift returns the changed files, passwords and links of a release. current is the ID of
+// the release in use.
 func (o *Operator) fileDrift(
 	ctx context.Context, l *ledger.Ledger, d ledger.Deployment, about *host.About, current string,
 ) ([]host.Drift, error) {
@@ -205,14 +205,14 @@ func (o *Operator) fileDrift(
 		return append(list, links...), err
 	}
 	installed := func(x ledger.Deployment) bool { return x.Name == d.Name && x.Current().ID == current }
-	if !slices.ContainsFunc(l.Sorted(), installed) { // it leads to no release that is installed
+	if !slices.ContainsFunc(l.Sorted(), installed) { // the link current points to no installed release
 		list = append(list, host.Drift{Path: filepath.Join(host.Base(o.Root, d.Name), "current"), What: "link"})
 	}
 	return list, nil
 }
 
-// tagDrift lists the tags of a deployment in the registry below the root that are lost, or
-// lead to something else than they have to.
+// tagDrift returns the tags of a deployment in the registry below the root that are lost or
+// point to the wrong content.
 func tagDrift(root string, l *ledger.Ledger, d ledger.Deployment) (list []host.Drift, err error) {
 	for _, r := range d.Releases {
 		lost, err := lostTags(root, l, d, r)
@@ -233,9 +233,9 @@ func tagDrift(root string, l *ledger.Ledger, d ledger.Deployment) (list []host.D
 	return list, nil
 }
 
-// lostTags lists the tags that keep a release in the registry below the root and are not
-// there any more, although what they kept may be: repair with the release's bundle makes
-// them again. A release that rollback can return to counts as long as its root is there.
+// lostTags returns the lost or wrong tags that retain a release in the registry below the
+// root. Their content may still exist; repair with the release's bundle restores the tags. A
+// release that rollback can return to counts only while its root exists.
 func lostTags(root string, l *ledger.Ledger, d ledger.Deployment, r ledger.Release) (list []string, err error) {
 	if d.Registry != registry.Name {
 		return nil, nil
@@ -246,7 +246,7 @@ func lostTags(root string, l *ledger.Ledger, d ledger.Deployment, r ledger.Relea
 	return elsewhere(root, install.Retaining(l, d, r))
 }
 
-// elsewhere lists the tags that do not lead to where they have to.
+// elsewhere returns the tags that do not point to their values.
 func elsewhere(root string, tags []ledger.Placed) (list []string, err error) {
 	for _, t := range tags {
 		_, repository, tag, _ := t.Place.Split()
@@ -261,8 +261,8 @@ func elsewhere(root string, tags []ledger.Placed) (list []string, err error) {
 	return list, nil
 }
 
-// refuseLost refuses to remove what no tag leads to where tags are lost: what they kept
-// would go with it.
+// refuseLost returns an error if retaining tags are lost. Removing untagged content would then
+// also remove the content that they retained.
 func (o *Operator) refuseLost() error {
 	l, err := ledger.Read(o.Root)
 	if err != nil {
@@ -285,7 +285,7 @@ func (o *Operator) refuseLost() error {
 	return nil
 }
 
-// Drift counts the places that are not as they were installed.
+// Drift returns the number of places that differ from what was installed.
 func (s *Status) Drift() int {
 	n := len(s.Damaged)
 	for _, d := range s.Deployments {
@@ -294,7 +294,7 @@ func (s *Status) Drift() int {
 	return n
 }
 
-// elsewhere lists the registries that somebody else keeps.
+// elsewhere returns the external registries, without duplicates.
 func (s *Status) elsewhere() (list []string) {
 	for _, d := range s.Deployments {
 		if d.Registry != registry.Name && !slices.Contains(list, d.Registry) {

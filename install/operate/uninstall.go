@@ -15,26 +15,27 @@ import (
 	"github.com/oob-bundle/oob-bundle/install/service"
 )
 
-// UninstallOptions are those of Uninstall.
+// UninstallOptions contains the options of Uninstall.
 type UninstallOptions struct {
 	Change
-	// LeaveRegistry changes nothing in a registry of the site.
+	// LeaveRegistry leaves an external registry unchanged.
 	LeaveRegistry bool
 }
 
-// UninstallResult is what Uninstall did.
+// UninstallResult describes what Uninstall removed and left.
 type UninstallResult struct {
 	Name    string        `json:"name"`
 	Version string        `json:"version"`
 	Digest  bundle.Digest `json:"digest"`
 	Channel string        `json:"channel"`
-	// Sequence is what the channel stays at: this host still refuses what is older.
+	// Sequence is the channel's sequence. This host still refuses older bundles of the
+	// channel.
 	Sequence int64              `json:"sequence"`
 	Removed  registry.Collected `json:"removed"` // from the registry below the root
 	Left     []string           `json:"left"`    // paths with data, passwords and dumps
 }
 
-// ErrOwnRegistry is the error for leaving the registry below the root alone.
+// ErrOwnRegistry reports LeaveRegistry with the registry below the root.
 var ErrOwnRegistry = errors.New("--leave-registry is for a registry of the site; the one below --root goes with what is in it")
 
 // Uninstall stops and removes a deployment. Errors are those of install.Uninstall and of
@@ -80,8 +81,8 @@ func (o *Operator) Uninstall(ctx context.Context, opt UninstallOptions) (result 
 	return result, nil
 }
 
-// stop stops what runs of a deployment. It returns what has to be called when its files are
-// gone, or nil.
+// stop stops the running release of a deployment. It returns the function to call after the
+// files are removed, or nil.
 func (o *Operator) stop(ctx context.Context, d ledger.Deployment) (forget func(context.Context) error, err error) {
 	manager := o.manager(time.Minute)
 	running, lost := manager.Running(d.Name)
@@ -99,7 +100,7 @@ func (o *Operator) stop(ctx context.Context, d ledger.Deployment) (forget func(c
 	if running == nil || both && !ours(d, running) {
 		return nil, nil
 	}
-	if err := manager.Finish(ctx, running); err != nil { // what is left of it is to be of one release
+	if err := manager.Finish(ctx, running); err != nil { // the data that remains must belong to one release
 		return nil, err
 	}
 	o.Note("Stopping %s %s", running.Name, running.Version)
@@ -116,7 +117,7 @@ func forgetRunning(ctx context.Context, manager *service.Manager, running *host.
 	return manager.Stopped(running)
 }
 
-// elsewhere reports whether the same name is installed with another registry, too.
+// elsewhere reports whether the same name is also installed with another registry.
 func (o *Operator) elsewhere(d ledger.Deployment) (bool, error) {
 	l, err := ledger.Read(o.Root)
 	if err != nil {
@@ -126,14 +127,15 @@ func (o *Operator) elsewhere(d ledger.Deployment) (bool, error) {
 	return slices.ContainsFunc(l.Sorted(), other), nil
 }
 
-// ours reports whether a release is of what is installed with this registry.
+// ours reports whether a release belongs to the deployment d.
 func ours(d ledger.Deployment, a *host.About) bool {
 	_, ok := d.Release(a.ID)
 	return ok
 }
 
-// collectUnneeded removes from the registry below the root what no tag leads to. What
-// another deployment has lost, or what is damaged, is no reason to keep this one.
+// collectUnneeded removes untagged content from the registry below the root. Lost tags of
+// another deployment or damaged content only cause a warning: they do not prevent the
+// uninstallation.
 func (o *Operator) collectUnneeded(ctx context.Context, target install.Registry) (registry.Collected, error) {
 	e, ok := target.Target.(*registry.Embedded)
 	if !ok {
@@ -155,8 +157,8 @@ func (o *Operator) collectUnneeded(ctx context.Context, target install.Registry)
 	return removed, err
 }
 
-// Collect removes from the registry below the root what no tag leads to. Errors wrap
-// ErrDrift, install.ErrIncomplete, or are the file system's.
+// Collect removes untagged content from the registry below the root. Errors wrap ErrDrift or
+// install.ErrIncomplete, or come from the file system.
 func (o *Operator) Collect(ctx context.Context) (removed registry.Collected, err error) {
 	lock, err := install.Acquire(o.Root)
 	if err != nil {
