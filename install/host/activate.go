@@ -24,10 +24,10 @@ func Current(root, name string) (string, error) {
 	return filepath.Base(to), nil
 }
 
-// Switch makes the staged release to current instead of from; either may be nil. JSON
-// patches are applied, one rename switches, and then links are made and removed. It may be
-// repeated after an interruption. With undo it takes a change back: a file that cannot be
-// patched is left as it is.
+// Switch makes the staged release to current instead of from. Either may be nil. Switch
+// applies JSON patches, switches with one rename, and then makes and removes links. It can be
+// repeated after an interruption. With undo it reverts a change: it leaves a file that cannot
+// be patched unchanged.
 func Switch(root, name string, from, to *About, undo bool) error {
 	base, err := filepath.Abs(Base(root, name))
 	if err != nil {
@@ -42,7 +42,7 @@ func Switch(root, name string, from, to *About, undo bool) error {
 	if err := symlink(filepath.Join("releases", to.ID), filepath.Join(base, "current")); err != nil {
 		return err
 	}
-	// The links come after the rename: they must not lead to a file that is not there.
+	// Make the links after the rename: before it, a link could point to a missing file.
 	for _, l := range to.Links {
 		if err := makeLink(base, to.HostRoot, l); err != nil {
 			return err
@@ -66,9 +66,9 @@ func removeCurrent(base string, from *About) error {
 	return disk.SyncDir(base)
 }
 
-// RemoveLost removes what a release has outside of it whose record is lost: those of the
-// paths, absolute, that are links into the deployment, and what is current. What the host
-// had in the links' places comes back.
+// RemoveLost removes the links and the current link of a release whose record is lost. paths
+// are absolute; those that are not links into the deployment stay. The host's files that the
+// links replaced are restored.
 func RemoveLost(root, name string, paths []string) error {
 	base, err := filepath.Abs(Base(root, name))
 	if err != nil {
@@ -78,9 +78,9 @@ func RemoveLost(root, name string, paths []string) error {
 		to, err := os.Readlink(p)
 		file, ours := strings.CutPrefix(to, filepath.Join(base, "current")+string(filepath.Separator))
 		if err != nil || !ours {
-			continue // it is the host's again, or nothing
+			continue // the path belongs to the host again, or is missing
 		}
-		at := strings.LastIndex(p, "/etc/") // where links may be (bundle.Link)
+		at := strings.LastIndex(p, "/etc/") // links are only below etc/ (bundle.Link)
 		if at < 0 {
 			continue
 		}
@@ -96,7 +96,7 @@ func RemoveLost(root, name string, paths []string) error {
 	return errors.Join(err, disk.SyncDir(base))
 }
 
-// symlink points a name to a target, whatever it was, at once and durably.
+// symlink atomically and durably replaces name, whatever it is, by a link to target.
 func symlink(target, name string) error {
 	if to, err := os.Readlink(name); err == nil && to == target {
 		return nil
@@ -114,7 +114,7 @@ func symlink(target, name string) error {
 	return disk.SyncDir(filepath.Dir(name))
 }
 
-// Prune removes the releases of a deployment that are not among those to keep.
+// Prune removes the releases of a deployment except those to keep.
 func Prune(root, name string, keep []string) error {
 	dir := filepath.Join(Base(root, name), "releases")
 	entries, err := os.ReadDir(dir)
@@ -129,12 +129,12 @@ func Prune(root, name string, keep []string) error {
 			continue
 		}
 		p := filepath.Join(dir, e.Name())
-		// First what says that it is complete.
+		// Remove the record first: without it the release counts as incomplete.
 		if err := os.Remove(filepath.Join(p, bundle.ReleaseFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
-		// Nobody goes back to what was before it. The directory goes last: the next run
-		// finds by it what is left to do.
+		// The files from before this release's patches are not needed any more. Remove the
+		// directory last, so that the next run still finds it if this one is interrupted.
 		if err := forgetMerges(filepath.Join(Base(root, name), "replaced"), e.Name()); err != nil {
 			return err
 		}
@@ -145,8 +145,8 @@ func Prune(root, name string, keep []string) error {
 	return nil
 }
 
-// Remove removes all of a deployment except its data, its secrets and its
-// backups, and returns what is left.
+// Remove removes a deployment except its data, secrets and backups. It returns the paths that
+// are left.
 func Remove(root, name string) ([]string, error) {
 	base := Base(root, name)
 	if err := Prune(root, name, nil); err != nil {

@@ -12,15 +12,15 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
-// Change is what becomes of one file.
+// Change describes the change to one file.
 type Change struct {
 	Path string `json:"path"` // absolute
 	What string `json:"what"` // new, changed, same, removed
 	Diff string `json:"diff,omitempty"`
 }
 
-// Changes compares the release with the one that is current. Archives are not
-// opened: one is the same if the bundle carries the same.
+// Changes compares the release with the current one. It does not open archives: an archive is
+// the same if its digest is the same.
 func (r *Release) Changes() ([]Change, error) {
 	before := map[string]File{}
 	dir := ""
@@ -28,7 +28,7 @@ func (r *Release) Changes() ([]Change, error) {
 		return nil, err
 	} else if id != "" {
 		about, err := ReadRelease(r.site.Root, r.Name, id)
-		if errors.Is(err, fs.ErrNotExist) { // its record is lost: everything is new
+		if errors.Is(err, fs.ErrNotExist) { // the record is lost, so everything is new
 			about = &About{}
 		} else if err != nil {
 			return nil, err
@@ -65,14 +65,14 @@ func (r *Release) Changes() ([]Change, error) {
 		list = append(list, c)
 	}
 	for _, key := range sortedKeys(before) {
-		if f := before[key]; f.Archive == "" { // what an archive brought goes with it
+		if f := before[key]; f.Archive == "" { // an archive's files are listed with the archive
 			list = append(list, Change{Path: filepath.Join(dir, filepath.FromSlash(key)), What: "removed"})
 		}
 	}
 	return list, nil
 }
 
-// maxDiff bounds what is compared line by line, in bytes.
+// maxDiff limits the size of files that are compared line by line, in bytes.
 const maxDiff = 256 << 10
 
 func (r *Release) diff(dir string, f file) (string, error) {

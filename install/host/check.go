@@ -12,9 +12,9 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle/disk"
 )
 
-// CheckSwitch reports everything on which Switch to the release would fail, and
-// directories of the data that cannot be made. Nothing is changed. Errors wrap ErrData,
-// ErrValues or bundle.ErrPolicy, or are the file system's.
+// CheckSwitch reports everything that would make Switch to the release fail, and data
+// directories that cannot be created. It changes nothing. Errors wrap ErrData, ErrValues or
+// bundle.ErrPolicy, or come from the file system.
 func (r *Release) CheckSwitch() error {
 	id, err := Current(r.site.Root, r.Name)
 	if err != nil {
@@ -32,8 +32,8 @@ func (r *Release) CheckSwitch() error {
 	return checkSwitch(r.base, from.merges(r.base), r.merges(), r.Links(), false)
 }
 
-// CheckSwitch reports everything on which Switch back to a release on the disk would
-// fail. Errors are those of Release.CheckSwitch.
+// CheckSwitch reports everything that would make Switch back to a staged release fail. Errors
+// are those of Release.CheckSwitch.
 func (a *About) CheckSwitch(root string, from *About) error {
 	base, err := filepath.Abs(Base(root, a.Name))
 	if err != nil {
@@ -57,8 +57,8 @@ func checkSwitch(base string, from, to *merges, links []string, undo bool) error
 	return errors.Join(append(problems, replaceable(filepath.Join(base, "current")))...)
 }
 
-// replaceable refuses a directory in the place where the new content of a file is written
-// before it is renamed. The error wraps bundle.ErrPolicy.
+// replaceable refuses a directory at the temporary name that a replacement of the file uses.
+// The error wraps bundle.ErrPolicy.
 func replaceable(path string) error {
 	fresh := disk.TempName(path)
 	if fi, err := os.Lstat(fresh); err == nil && fi.IsDir() {
@@ -67,7 +67,7 @@ func replaceable(path string) error {
 	return nil
 }
 
-// checkDirectories refuses directories of the data in whose place there is something else.
+// checkDirectories refuses data directories whose path is taken by something else.
 func checkDirectories(data string, directories []bundle.Directory) error {
 	if _, err := os.Lstat(data); errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -78,7 +78,7 @@ func checkDirectories(data string, directories []bundle.Directory) error {
 		for _, part := range strings.Split(d.Path, "/") {
 			at = filepath.Join(at, part)
 			fi, err := os.Lstat(at)
-			if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) { // programs may hide theirs
+			if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) { // a program may make its directory unreadable
 				break
 			}
 			if err == nil && !fi.IsDir() {

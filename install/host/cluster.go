@@ -8,7 +8,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
-// Step is a step of a cluster as a release has it: its templates are filled in.
+// Step is a cluster step of a release, with its templates filled in.
 type Step struct {
 	Stage     string             `json:"stage"`
 	Apply     string             `json:"apply,omitempty"` // path of a file of the release
@@ -22,7 +22,7 @@ type Step struct {
 	Keep      bool               `json:"keep,omitempty"`
 }
 
-// String describes the step as a command would.
+// String returns the step as a short command.
 func (s Step) String() string {
 	if s.Apply != "" {
 		return "apply " + s.Apply
@@ -30,7 +30,8 @@ func (s Step) String() string {
 	return fmt.Sprintf("chart %s as %s in %s", path.Base(s.Chart), s.Release, s.Namespace)
 }
 
-// holds reports whether a template is empty, or its result is neither empty nor false.
+// holds reports whether a condition is empty, or renders to something other than "" or
+// "false".
 func (r *renderer) holds(condition string) (bool, error) {
 	if condition == "" {
 		return true, nil
@@ -40,13 +41,13 @@ func (r *renderer) holds(condition string) (bool, error) {
 	return result != "" && result != "false", err
 }
 
-// text fills in a template of one line.
+// text renders a one-line template.
 func (r *renderer) text(name, template string) (string, error) {
 	out, err := r.render(name, template)
 	return strings.TrimSpace(string(out)), err
 }
 
-// collectCluster fills in the steps, and adds the archives of their charts to the files.
+// collectCluster renders the steps and adds the archives of their charts to the files.
 func (r *Release) collectCluster(render *renderer) error {
 	for _, s := range bundle.InOrder(r.host.Cluster) {
 		wanted, err := render.holds(s.If)
@@ -82,7 +83,7 @@ func (r *Release) collectCluster(render *renderer) error {
 	return r.clusterDatabase(render)
 }
 
-// addChart adds the archive of a chart to the files: Helm then needs no registry.
+// addChart adds the archive of a chart to the files, so that Helm needs no registry.
 func (r *Release) addChart(name string, step *Step) error {
 	for _, c := range r.bundle.Deployment.Charts {
 		if c.Name != name {
@@ -99,7 +100,8 @@ func (r *Release) addChart(name string, step *Step) error {
 	return fmt.Errorf("%w: the chart %s is not in the bundle", bundle.ErrFormat, name)
 }
 
-// clusterDatabase fills in where in the cluster the database runs, if it does.
+// clusterDatabase renders the location of the database in the cluster. It removes the database
+// if its condition is false.
 func (r *Release) clusterDatabase(render *renderer) error {
 	if r.host.Database == nil || r.host.Database.Selector == "" {
 		return nil
@@ -122,7 +124,7 @@ func (r *Release) clusterDatabase(render *renderer) error {
 	return err
 }
 
-// ClusterSteps describes the steps of the cluster, in their order.
+// ClusterSteps returns descriptions of the cluster's steps, in order.
 func (r *Release) ClusterSteps() []string {
 	list := []string{}
 	for _, s := range r.cluster {

@@ -14,7 +14,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
-// collect lists the files and renders those that are templates.
+// collect lists the release's files and renders the templates.
 func (r *Release) collect() error {
 	d := r.bundle.Deployment
 	render := &renderer{
@@ -59,7 +59,7 @@ func (r *Release) collect() error {
 	return errors.Join(append(problems, r.checkNames())...)
 }
 
-// render returns a file of the bundle as the release has it.
+// render returns a file of the bundle in the form that the release contains.
 func (r *Release) render(render *renderer, f bundle.HostFile) (out file, err error) {
 	mode, err := strconv.ParseUint(f.Mode, 8, 32)
 	if err != nil {
@@ -92,12 +92,12 @@ func (r *Release) render(render *renderer, f bundle.HostFile) (out file, err err
 	return out, err
 }
 
-// checkNames refuses paths that no host can have, or that an installation uses itself.
+// checkNames refuses duplicate paths, invalid paths, and paths that this program uses itself.
 func (r *Release) checkNames() error {
 	var problems []error
 	seen := map[string]bool{}
 	for _, f := range r.files {
-		if err := bundle.CheckPath(f.path); err != nil { // a value of the site may be part of it
+		if err := bundle.CheckPath(f.path); err != nil { // the path may contain a value of the site
 			problems = append(problems, fmt.Errorf("%w: %w", ErrValues, err))
 		}
 		if low := strings.ToLower(f.path); seen[low] || strings.HasPrefix(low, ".") || low == bundle.ReleaseFile {
@@ -109,13 +109,14 @@ func (r *Release) checkNames() error {
 	return errors.Join(problems...)
 }
 
-// kubernetesObject finds what every object of Kubernetes has, and no Compose file.
+// kubernetesObject matches the apiVersion and kind of every Kubernetes object. A Compose file
+// has neither.
 var kubernetesObject = regexp.MustCompile(`(?m)^apiVersion:[^\n]*$(?s:.*)^kind:|^kind:[^\n]*$(?s:.*)^apiVersion:`)
 
-// maxIncluded bounds how deep templates may include each other.
+// maxIncluded limits how deep templates may include each other.
 const maxIncluded = 4
 
-// included returns what comes of another template of the bundle.
+// included returns the rendered text of another template of the bundle.
 func (r *Release) included(render *renderer, p string) (string, error) {
 	if render.depth == maxIncluded {
 		return "", errors.New("templates that include each other")
@@ -169,15 +170,15 @@ func (r *Release) addPlugins(render *renderer) error {
 	return nil
 }
 
-// public returns a renderer without the passwords: its results are names of directories
-// and addresses, which everybody may see.
+// public returns a renderer without the passwords. Its results are addresses and directory
+// names, which are not secret.
 func (r *renderer) public() *renderer {
 	p := *r
 	p.Secrets, p.plain = nil, true
 	return &p
 }
 
-// healthURLs fills in the addresses that answer when all is well.
+// healthURLs renders the addresses that answer when the deployment is healthy.
 func (r *Release) healthURLs(render *renderer) ([]string, error) {
 	var urls []string
 	for _, h := range r.host.Health {

@@ -13,14 +13,14 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
-// ErrData says that something in a data directory is not what it has to be. The
-// programs may write there, and whoever runs this may be root: so nothing in it is
-// followed to elsewhere, waited for, or read without a bound.
+// ErrData reports an unexpected file in a data directory. Programs may write there while root
+// runs this program. Therefore this package follows no links there, opens no pipes in a way
+// that blocks, and limits all reads.
 var ErrData = errors.New("what programs keep is not as it has to be")
 
-// checkData refuses a data directory that is ROOT, holds it, or is in it at another
-// place than the deployment's own: what is merged into files there is what ROOT is made
-// of. Links are followed as far as there is something.
+// checkData refuses a data directory that contains ROOT, or is in ROOT at another place than
+// the deployment's own: merges into its files could change the files of ROOT. It compares the
+// paths after resolving the links of their existing parts.
 func checkData(root, base, data string) error {
 	own := filepath.Join(base, "data")
 	if data == own {
@@ -45,7 +45,7 @@ func within(dir, p string) bool {
 	return err == nil && rel != ".." && !strings.HasPrefix(rel, ".."+string(filepath.Separator))
 }
 
-// resolved follows the links of what is there of a path.
+// resolved resolves the links in the existing part of a path.
 func resolved(p string) string {
 	if to, err := filepath.EvalSymlinks(p); err == nil {
 		return to
@@ -57,8 +57,9 @@ func resolved(p string) string {
 	return filepath.Join(resolved(dir), filepath.Base(p))
 }
 
-// descend opens a directory below root, by slashes, each part of which has to be a
-// directory itself. The error wraps ErrData, fs.ErrNotExist, or is the file system's.
+// descend opens the directory dir, with slashes, below root. Each part of dir must be a
+// directory, not a link. The error wraps ErrData or fs.ErrNotExist, or comes from the file
+// system.
 func descend(root *os.Root, dir string) (*os.Root, error) {
 	here, err := root.OpenRoot(".")
 	if err != nil || dir == "." {
@@ -95,8 +96,8 @@ func descendOne(here *os.Root, part string) (*os.Root, error) {
 	return next, nil
 }
 
-// readData reads a regular file of at most limit bytes below root. The error wraps
-// ErrData, fs.ErrNotExist, or is the file system's.
+// readData reads a regular file of at most limit bytes below root. The error wraps ErrData or
+// fs.ErrNotExist, or comes from the file system.
 func readData(root *os.Root, name string, limit int64) (data []byte, fi fs.FileInfo, err error) {
 	dir, err := descend(root, path.Dir(name))
 	if err != nil {

@@ -1,19 +1,21 @@
-// Package host lays a deployment's files out on the host: below ROOT/deployments,
-// one directory for each deployment,
+// Package host lays out a deployment's files on the host. Each deployment has a directory
+// below ROOT/deployments:
 //
-//	NAME/releases/ID/   what one installation consists of; never changed afterwards
-//	NAME/current        a symbolic link to one of them: the switch
-//	NAME/secrets.json   passwords, made here once (0600)
-//	NAME/data/          what the programs keep; made once, never touched again
-//	NAME/replaced/      files of the host's that a link has taken the place of
+//	NAME/releases/ID/   the files of one release; never changed afterwards
+//	NAME/current        symbolic link to the current release; replacing it is the switch
+//	NAME/secrets.json   generated passwords (0600)
+//	NAME/data/          data of the programs; its directories are created once
+//	NAME/replaced/      the host's files that links have replaced
 //	NAME/backups/       dumps of the database
-//	NAME/started.json   which release was started last, and the dump from before it
+//	NAME/started.json   the release that was started last, and the dump from before it
 //
-// and outside of it only symbolic links to files in current, at the places that
-// bundle.IsLinkPlace knows. So one rename puts everything in its place or back.
+// Outside this directory there are only the data directory, if the site names another one, and
+// symbolic links to files in current, at the places that bundle.IsLinkPlace allows. One rename
+// therefore switches all files at once.
 //
-//	Deployment + values + secrets ─New→ Release ─Stage→ on disk ─Activate→ current
+//	Deployment + values + secrets ─New→ Release ─Stage→ on disk ─Switch→ current
 //
-// A release's ID is a hash of the bundle's identity, the site's values and the
-// address of the registry: the same bundle with other values is another release.
+// A release's ID is a hash of the bundle's identity, the site's values, the registry's address
+// and everything else that its files depend on. The same bundle with other values is another
+// release.
 package host

@@ -18,7 +18,7 @@ func linkTarget(base string, l bundle.Link) string {
 	return filepath.Join(base, "current", filepath.FromSlash(l.File))
 }
 
-// Linked returns the links that the release makes, as the bundle names them.
+// Linked returns the links that the release makes, with paths as in the bundle.
 func (r *Release) Linked() []bundle.Link {
 	if r.site.HostRoot == "" {
 		return nil
@@ -26,7 +26,7 @@ func (r *Release) Linked() []bundle.Link {
 	return r.host.Links
 }
 
-// Links returns where the release has links outside of the root, absolute.
+// Links returns the absolute paths of the release's links.
 func (r *Release) Links() []string {
 	var list []string
 	for _, l := range r.Linked() {
@@ -48,12 +48,12 @@ func leadsTo(p, target string) (bool, error) {
 	return to == target, err
 }
 
-// replaced is where something that a link took the place of is kept.
+// replaced returns the path that keeps the file that a link has replaced.
 func replaced(base, hostRoot string, l bundle.Link) string {
 	return filepath.Join(base, "replaced", resolved(hostRoot), l.Path)
 }
 
-// makeLink makes a link; what the host had there is kept first.
+// makeLink makes a link. It first keeps the host's file at that path.
 func makeLink(base, hostRoot string, l bundle.Link) error {
 	p := filepath.Join(hostRoot, l.Path)
 	target := linkTarget(base, l)
@@ -71,10 +71,10 @@ func makeLink(base, hostRoot string, l bundle.Link) error {
 			return err
 		}
 		if within(filepath.Join(base, "current"), to) {
-			break // an earlier release had another file there
+			break // a link of an earlier release
 		}
-		// If it is a deployment's that took the place from this one, that keeps from now
-		// on what the host had.
+		// If another deployment took the path from this one, that deployment now keeps the
+		// host's file.
 		if err := passOn(base, hostRoot, l); err != nil {
 			return err
 		}
@@ -91,8 +91,8 @@ func makeLink(base, hostRoot string, l bundle.Link) error {
 	return symlink(target, p)
 }
 
-// removeLinks removes the links of a release except those that the next one, which
-// may be nil, has too, and puts back what the host had.
+// removeLinks removes the links of a release and restores the host's files. It leaves the
+// links that next, which may be nil, has too.
 func removeLinks(base string, a, next *About) error {
 	for _, l := range a.Links {
 		if next != nil && resolved(next.HostRoot) == resolved(a.HostRoot) &&
@@ -101,7 +101,7 @@ func removeLinks(base string, a, next *About) error {
 		}
 		p, kept := filepath.Join(a.HostRoot, l.Path), replaced(base, a.HostRoot, l)
 		ours, err := leadsTo(p, linkTarget(base, l))
-		if err == nil && !ours { // any more
+		if err == nil && !ours { // the link is not ours any more
 			if err = errors.Join(passOn(base, a.HostRoot, l), forgetReplaced(kept, p)); err == nil {
 				continue
 			}
@@ -125,11 +125,11 @@ func removeLinks(base string, a, next *About) error {
 	return nil
 }
 
-// maxTaken bounds how often deployments may have taken one place from each other.
+// maxTaken limits how often deployments may have taken one path from each other.
 const maxTaken = 100
 
-// passOn gives what is kept of the host's to the deployment that took the place of a link
-// and keeps that link: when it goes, the host's has to come back, and no link to nothing.
+// passOn moves the host's kept file to the deployment that took the link's path and that now
+// keeps the link. Removing that deployment must restore the host's file, not a dangling link.
 func passOn(base, hostRoot string, l bundle.Link) error {
 	kept, at := replaced(base, hostRoot, l), filepath.Join(hostRoot, l.Path)
 	for range maxTaken {
@@ -158,7 +158,7 @@ func passOn(base, hostRoot string, l bundle.Link) error {
 	return nil
 }
 
-// keepAside keeps what the host had in a link's place; what is kept there already
+// keepAside keeps the host's file at a link's path. A different file that is already kept
 // stays, and the new one gets a number.
 func keepAside(kept, p string) error {
 	content, err := contentOf(p)
@@ -181,17 +181,17 @@ func keepAside(kept, p string) error {
 	}
 }
 
-// numbered returns a further name for what is kept under a name.
+// numbered returns another name for a kept file.
 func numbered(kept string, n int) string {
 	dir, base := filepath.Split(kept)
-	if len(base) > 240 { // with the number it may be too long for a file system
+	if len(base) > 240 { // the name with the number may be too long for the file system
 		base = bundle.DigestOf([]byte(base)).Short()
 	}
 	return filepath.Join(dir, fmt.Sprintf("%s.%d", base, n))
 }
 
-// copyOf makes to, whatever it was, what from is: a link, or a file with its content,
-// mode and owner. Who is not root becomes the owner.
+// copyOf replaces to by a copy of from: a link, or a file with its content, mode and owner.
+// Only root can preserve the owner.
 func copyOf(from, to string) error {
 	fi, err := os.Lstat(from)
 	if err != nil {
@@ -214,7 +214,7 @@ func copyOf(from, to string) error {
 	return os.Lchown(to, uid, gid)
 }
 
-// contentOf returns what a file holds, or where a link leads.
+// contentOf returns the content of a file or the target of a link.
 func contentOf(p string) ([]byte, error) {
 	fi, err := os.Lstat(p)
 	if err != nil {
@@ -227,8 +227,8 @@ func contentOf(p string) ([]byte, error) {
 	return disk.ReadFile(p, bundle.MaxRecord)
 }
 
-// forgetReplaced removes what is kept of the host's if it is in its place again: a
-// run that put it there and was interrupted may not have come to that.
+// forgetReplaced removes a kept file if the host has the same content in its place again. An
+// interrupted run may have restored the content without removing the kept file.
 func forgetReplaced(kept, p string) error {
 	old, err := contentOf(kept)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -241,7 +241,7 @@ func forgetReplaced(kept, p string) error {
 	if err != nil || !bytes.Equal(old, now) {
 		return nil //nolint:nilerr // the host has something else there by now, and keeps both
 	}
-	if err := copyOf(kept, p); err != nil { // its owner, too
+	if err := copyOf(kept, p); err != nil { // restores the owner, too
 		return err
 	}
 	return os.Remove(kept)

@@ -17,7 +17,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle/disk"
 )
 
-// merges are the JSON patches of one release, with access to their content.
+// merges contains the JSON patches of one release and access to their content.
 type merges struct {
 	release string // ID
 	data    string // absolute path of the data directory
@@ -26,7 +26,7 @@ type merges struct {
 	secret  func(path string) bool // the patch contains a password of the site
 }
 
-// merges returns those of a release that is on the disk.
+// merges returns the merges of a staged release.
 func (a *About) merges(base string) *merges {
 	if a == nil {
 		return &merges{}
@@ -42,7 +42,7 @@ func (a *About) merges(base string) *merges {
 	}
 }
 
-// merges returns those of a release that is not on the disk yet.
+// merges returns the merges of a release that is not yet staged.
 func (r *Release) merges() *merges {
 	find := func(p string) (file, bool) {
 		at := slices.IndexFunc(r.files, func(f file) bool { return f.path == p && f.as != bundle.AsArchive })
@@ -70,7 +70,7 @@ func (r *Release) merges() *merges {
 	}
 }
 
-// kept returns where the content of a file is kept as it was before merge n.
+// kept returns the path that keeps a file's content from before merge n.
 func (m *merges) kept(base string, n int) string {
 	return filepath.Join(base, "replaced", fmt.Sprintf("%s-merge-%d.json", m.release, n))
 }
@@ -83,29 +83,30 @@ func (m *merges) first(data, file string) int {
 	return slices.IndexFunc(m.list, func(x bundle.Merge) bool { return x.File == file })
 }
 
-// original returns where the content of a file is kept as it was before any release of
-// the deployment was merged into it. Merge n is the first one into the file.
+// original returns the path that keeps a file's content from before all merges of the
+// deployment. Merge n is the first one into the file.
 func (m *merges) original(base string, n int) string {
 	return filepath.Join(base, "replaced", fmt.Sprintf("%s-merge-original-%d.json", m.release, n))
 }
 
-// undoAll returns the content of a file without the patches of m and of the releases
-// before it, or as it is if other programs have changed it since. Errors are the file
-// system's.
+// undoAll returns the content of a file without the patches of m and of all earlier releases.
+// If other programs have changed the file since, undoAll returns content. Errors come from the
+// file system.
 func (m *merges) undoAll(base, file string, content []byte) ([]byte, error) {
 	earlier, err := m.undo(base, file, content)
 	if err != nil || bytes.Equal(earlier, content) {
 		return content, err
 	}
 	original, err := disk.ReadFile(m.original(base, m.first(m.data, file)), bundle.MaxTemplate)
-	if errors.Is(err, fs.ErrNotExist) { // made by a version that kept only the content before each patch
+	if errors.Is(err, fs.ErrNotExist) { // an older version of this program kept only the content before each patch
 		return earlier, nil
 	}
 	return original, err
 }
 
-// undo returns the content of a file without the patches of m, or as it is if other
-// programs have changed it since, or what was kept is lost. Errors are the file system's.
+// undo returns the content of a file without the patches of m. If other programs have changed
+// the file since, or the kept content is lost, undo returns content. Errors come from the file
+// system.
 func (m *merges) undo(base, file string, content []byte) ([]byte, error) {
 	for n, merge := range slices.Backward(m.list) {
 		if merge.File != file {
@@ -135,22 +136,22 @@ func (m *merges) undo(base, file string, content []byte) ([]byte, error) {
 // merged is one file of a data directory before and after a change of release.
 type merged struct {
 	data, file string
-	missing    bool // there is no such file now
-	remove     bool // there is none afterwards
-	changed    bool // its content, its mode, or whether it exists
+	missing    bool // the file does not exist now
+	remove     bool // the file does not exist afterwards
+	changed    bool // the content, the mode or the existence changes
 	was, will  []byte
 	mode       fs.FileMode
-	owner      string            // UID:GID, or "" for whoever runs this
-	keep       map[string][]byte // path below base: content to restore later
+	owner      string            // UID:GID, or "" for the user who runs this program
+	keep       map[string][]byte // path below base to content for a later undo
 }
 
-// planMerges computes what becomes of every file that from or to merges into. Nothing is
-// written. The patches of to are applied on top of those of from; with undo those of from
-// are undone first. A file into which to does not merge gets back its original content.
-// What other programs have changed since is never undone.
+// planMerges computes the change to every file that from or to merges into. It writes nothing.
+// The patches of to are applied on top of those of from; with undo, those of from are undone
+// first. A file that only from merges into gets its original content back. Changes by other
+// programs are never undone.
 //
-// The error joins one for each file that cannot be changed; they wrap ErrData or
-// ErrValues, or are the file system's.
+// The error joins the errors of all files that cannot be changed. They wrap ErrData or
+// ErrValues, or come from the file system.
 func planMerges(base string, from, to *merges, undo bool) ([]merged, error) {
 	type place struct{ data, file string }
 	var places []place
@@ -177,7 +178,7 @@ func planFile(base string, f merged, from, to *merges, undo bool) (*merged, erro
 	inTo := to.first(f.data, f.file) >= 0
 	info, err := f.read()
 	if err != nil {
-		if !inTo { // what is not a file any more has nothing to undo
+		if !inTo { // nothing to undo: the path is no regular file any more
 			return &f, ignoreData(err)
 		}
 		return nil, err
@@ -231,8 +232,8 @@ func planFile(base string, f merged, from, to *merges, undo bool) (*merged, erro
 	return &f, nil
 }
 
-// undone returns the content to which the patches of to are applied, and what is kept as the
-// original content, or nil where that is kept already.
+// undone returns the content to which the patches of to are applied, and the original content
+// to keep. original is nil if the original content is already kept.
 func (f *merged) undone(base string, from, to *merges, undo bool) (content, original []byte, err error) {
 	inFrom, inTo := from.first(f.data, f.file) >= 0, to.first(f.data, f.file) >= 0
 	content = f.was
@@ -245,7 +246,7 @@ func (f *merged) undone(base string, from, to *merges, undo bool) (content, orig
 	if content, err = to.undo(base, f.file, content); err != nil {
 		return nil, nil, err
 	}
-	repeated := !bytes.Equal(content, f.was) // an interrupted run has applied them
+	repeated := !bytes.Equal(content, f.was) // an interrupted run has applied the patches of to
 	original = append([]byte{}, content...)
 	if inFrom {
 		if original, err = from.undoAll(base, f.file, content); err != nil {
@@ -264,7 +265,7 @@ func (f *merged) undone(base string, from, to *merges, undo bool) (content, orig
 	return content, append([]byte{}, original...), err
 }
 
-// read reads the file as it is now.
+// read reads the current file.
 func (f *merged) read() (info fs.FileInfo, err error) {
 	root, err := os.OpenRoot(f.data)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -283,7 +284,7 @@ func (f *merged) read() (info fs.FileInfo, err error) {
 	return info, err
 }
 
-// ignoreData drops an ErrData.
+// ignoreData returns nil for an error that wraps ErrData.
 func ignoreData(err error) error {
 	if errors.Is(err, ErrData) {
 		return nil
@@ -291,8 +292,8 @@ func ignoreData(err error) error {
 	return err
 }
 
-// write makes the file what it will be. What it was before each patch is kept first, so
-// that an interrupted run can be undone.
+// write writes the new content of the file. It first keeps the content from before each patch,
+// so that an interrupted run can be undone.
 func (f *merged) write() (err error) {
 	for _, path := range sortedKeys(f.keep) {
 		if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, f.keep[path]) {
@@ -311,7 +312,7 @@ func (f *merged) write() (err error) {
 	if err := mkdirAll(f.data); err != nil {
 		return err
 	}
-	// Programs may write here, so no link in it is followed to another place.
+	// Programs may write here, so do not follow links out of the directory.
 	root, err := os.OpenRoot(f.data)
 	if err != nil {
 		return err
@@ -326,11 +327,12 @@ func (f *merged) write() (err error) {
 	return writeIn(root, f.file, f.will, f.mode, f.owner)
 }
 
-// switchMerges carries out planMerges. With undo a file that cannot be changed is left as
-// it is, because taking a change back must not fail, and what was kept for from is removed.
+// switchMerges executes planMerges. With undo it leaves files that cannot be changed as they
+// are, because reverting a change must not fail, and removes the content that was kept for
+// from.
 func switchMerges(base string, from, to *merges, undo bool) error {
 	plan, err := planMerges(base, from, to, undo)
-	cannot := errors.Is(err, ErrData) || errors.Is(err, ErrValues) // and will not, however often it is tried
+	cannot := errors.Is(err, ErrData) || errors.Is(err, ErrValues) // permanent: trying again does not help
 	if err != nil && (!undo || !cannot) {
 		return err
 	}
@@ -345,7 +347,7 @@ func switchMerges(base string, from, to *merges, undo bool) error {
 	return forgetMerges(filepath.Join(base, "replaced"), from.release)
 }
 
-// writeIn replaces a file below root as a whole, in a directory to which no link leads.
+// writeIn atomically replaces a file below root, in a directory that no link leads to.
 func writeIn(root *os.Root, name string, data []byte, mode fs.FileMode, owner string) error {
 	dir, err := descend(root, path.Dir(name))
 	if err != nil {
@@ -354,7 +356,7 @@ func writeIn(root *os.Root, name string, data []byte, mode fs.FileMode, owner st
 	return errors.Join(writeOwned(dir, path.Base(name), data, mode, owner), dir.Close())
 }
 
-// writeOwned replaces a file as a whole, with its owner.
+// writeOwned atomically replaces a file and sets its owner.
 func writeOwned(root *os.Root, name string, data []byte, mode fs.FileMode, owner string) (err error) {
 	fresh := disk.TempName(name)
 	if err := root.Remove(fresh); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -386,7 +388,7 @@ func writeOwned(root *os.Root, name string, data []byte, mode fs.FileMode, owner
 	return disk.SyncDir(filepath.Dir(filepath.Join(root.Name(), filepath.FromSlash(name))))
 }
 
-// forgetMerges removes what merged files were before a release.
+// forgetMerges removes the content that was kept from before a release's merges.
 func forgetMerges(dir, id string) error {
 	kept, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -8,9 +8,9 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
-// mirrors writes what container runtimes need to find images by their upstream
-// names, by file below the release. Docker has no such setting for other hosts
-// than docker.io: what runs on it is named as it is called here.
+// mirrors returns configuration files, by path in the release, with which container runtimes
+// find images by their upstream names. Docker supports mirrors only for docker.io, so
+// deployments that run on Docker use the site's image names instead.
 //
 // Sources: containerd docs/hosts.md; k3s docs, private registry configuration;
 // containers-registries.conf.d(5), which CRI-O reads too.
@@ -57,7 +57,7 @@ func mirrors(images []bundle.Image, registry string, plainHTTP bool) (map[string
 			h, h, registry+"/"+site, plainHTTP,
 		)
 	}
-	if plainHTTP { // for its own name
+	if plainHTTP { // for the registry's own name
 		fmt.Fprintf(&podman, "\n[[registry]]\nlocation = %q\ninsecure = true\n", host)
 	}
 	if len(hosts) > 0 {

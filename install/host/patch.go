@@ -13,8 +13,8 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
-// patchFile applies a JSON merge patch to the content of a file, which may be empty,
-// and returns the new content, indented. Errors wrap ErrValues.
+// patchFile applies a JSON merge patch to the content of a file, which may be empty, and
+// returns the new content, indented. Errors wrap ErrValues.
 func patchFile(m bundle.Merge, content, patch []byte) ([]byte, error) {
 	if len(bytes.TrimSpace(content)) == 0 {
 		content = []byte("{}")
@@ -37,9 +37,9 @@ func patchFile(m bundle.Merge, content, patch []byte) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// mergePatch applies a patch to a document (RFC 7396, section 2). Members that the patch
-// does not name keep their place and their spelling, numbers included. If a name occurs
-// twice, the last one counts, as for most readers.
+// mergePatch applies a patch to a document (RFC 7396, section 2). Members that the patch does
+// not name keep their order and spelling, including numbers. If a name occurs twice, the last
+// one counts, as most readers do.
 func mergePatch(target, patch jsontext.Value) (jsontext.Value, error) {
 	if patch.Kind() != '{' {
 		return patch, nil
@@ -66,7 +66,7 @@ func mergePatch(target, patch jsontext.Value) (jsontext.Value, error) {
 	return out.encode()
 }
 
-// object is a JSON object in the order in which it is written.
+// object is a JSON object that preserves the order of its members.
 type object struct {
 	names  []string
 	values map[string]jsontext.Value
@@ -79,10 +79,10 @@ func (o *object) set(name string, v jsontext.Value) {
 	o.values[name] = v
 }
 
-// remove leaves the name where it stood; what has no value is not written.
+// remove deletes the value of a name. encode skips names without a value.
 func (o *object) remove(name string) { delete(o.values, name) }
 
-// members reads an object; anything else has none.
+// members decodes an object. Any other value has no members.
 func members(v jsontext.Value) (*object, error) {
 	o := &object{values: map[string]jsontext.Value{}}
 	if v.Kind() != '{' {
@@ -112,7 +112,7 @@ func (o *object) encode() (jsontext.Value, error) {
 	var b bytes.Buffer
 	enc := jsontext.NewEncoder(&b, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
 	err := enc.WriteToken(jsontext.BeginObject)
-	written := map[string]bool{} // a name that was removed and came back stands in names twice
+	written := map[string]bool{} // a name that was removed and set again occurs twice in names
 	for _, name := range o.names {
 		v, ok := o.values[name]
 		if !ok || written[name] {
@@ -125,14 +125,14 @@ func (o *object) encode() (jsontext.Value, error) {
 	return bytes.TrimSpace(b.Bytes()), err
 }
 
-// sameJSON reports whether two texts are documents that say the same.
+// sameJSON reports whether two texts are equal JSON documents.
 func sameJSON(a, b []byte) bool {
 	x, errX := decodeNumbers(a)
 	y, errY := decodeNumbers(b)
 	return errX == nil && errY == nil && reflect.DeepEqual(x, y)
 }
 
-// decodeNumbers reads one document, whose numbers stay as they are written.
+// decodeNumbers decodes one document and keeps the spelling of numbers.
 func decodeNumbers(data []byte) (v any, err error) {
 	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.UseNumber()

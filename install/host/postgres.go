@@ -15,12 +15,12 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
-// names reports whether a file of the release names an image.
+// names reports whether a YAML file of the release contains an image digest.
 func (r *Release) names(d bundle.Digest) bool {
 	return slices.ContainsFunc(r.files, func(f file) bool { return strings.HasSuffix(f.path, ".yaml") && bytes.Contains(f.data, []byte(d)) })
 }
 
-// checkPostgres refuses a server that does not read the files of the one before.
+// checkPostgres refuses a server whose major version cannot read the existing database files.
 func (r *Release) checkPostgres() error {
 	major, err := r.postgresMajor()
 	if err != nil || major == "" || r.host.Database.Directory == "" {
@@ -37,7 +37,7 @@ func (r *Release) checkPostgres() error {
 		bundle.ErrPolicy, dir, have, major, dir, have)
 }
 
-// keptMajor reads the version that a database on the disk is of, or "".
+// keptMajor returns the PostgreSQL version of the database on the disk, or "".
 func (r *Release) keptMajor() (string, error) {
 	root, err := os.OpenRoot(r.data)
 	if unknown(err) {
@@ -64,15 +64,15 @@ func (r *Release) keptMajor() (string, error) {
 	return have, nil
 }
 
-// unknown reports whether there is no database yet, or only its user may look.
+// unknown reports whether there is no database yet, or only its user may read it.
 func unknown(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission)
 }
 
 var postgresVersion = regexp.MustCompile(`^[0-9]+(\.[0-9]+)?$`)
 
-// postgresMajor reads the major version of the database's server out of its
-// image's config, where the official images say it (PG_MAJOR).
+// postgresMajor returns the major version of the database's server, or "". It reads PG_MAJOR
+// from the configuration of the image, which the official images set.
 func (r *Release) postgresMajor() (string, error) {
 	if r.host.Database == nil {
 		return "", nil

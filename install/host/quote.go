@@ -9,27 +9,27 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
-// The functions in this file write a value in another language: that of the file into
-// which a template prints it. The program that reads the file gets the value back
-// unchanged. A value that the language cannot express is refused with ErrValues; the
-// error does not contain the value, which may be a password.
+// The functions in this file quote a value for the language of the file into which a template
+// prints it. The program that reads the file gets the value back unchanged. A value that the
+// language cannot express is refused with ErrValues. The error does not contain the value,
+// which may be a password.
 
-// quoteDoubled returns a YAML scalar in which $$ is one dollar, because the program that
-// reads it replaces variables: Compose $NAME in a Compose file, Kubernetes $(NAME) in env,
-// command and args of a pod.
+// quoteDoubled returns a YAML scalar in which $$ is one dollar, because the program that reads
+// it expands variables: Compose $NAME in a Compose file, Kubernetes $(NAME) in env, command
+// and args of a pod.
 func quoteDoubled(v any) (string, error) {
 	text, err := toJSON(v)
 	return strings.ReplaceAll(text, "$", "$$"), err
 }
 
-// quoteEnv returns the value of a line NAME=VALUE in an env file, as a program reads it.
+// quoteEnv returns the VALUE of a line NAME=VALUE in an env file for a program.
 func quoteEnv(program string, v any) (string, error) {
 	text, err := oneLine(v)
 	if err != nil {
 		return "", err
 	}
 	switch program {
-	case "podman", "docker": // --env-file takes the rest of the line as it is
+	case "podman", "docker": // --env-file takes the rest of the line literally
 		return text, nil
 	case "compose":
 		if plainWord(text) {
@@ -45,9 +45,9 @@ func quoteEnv(program string, v any) (string, error) {
 	return "", fmt.Errorf("env: unknown program %q; use one of %s", program, strings.Join(bundle.EnvPrograms, ", "))
 }
 
-// composeEnv quotes for an env_file of Compose. Single quotes keep everything, and both
-// generations of Compose read them alike; but neither reads every backslash and quote
-// between them. Those need double quotes, in which Compose 2 also reads $$ as one dollar.
+// composeEnv quotes for an env_file of Compose. Both Compose 1 and 2 read single quotes
+// literally, but neither reads every backslash and quote between them. Such texts need double
+// quotes, in which Compose 2 also reads $$ as one dollar.
 func composeEnv(text string) string {
 	if !strings.Contains(text, "'") && !strings.Contains(text, `\\`) && !strings.HasSuffix(text, `\`) {
 		return "'" + text + "'"
@@ -55,9 +55,9 @@ func composeEnv(text string) string {
 	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "$", "$$").Replace(text) + `"`
 }
 
-// UnitWord returns one word of a setting of a systemd unit that is split into words, such
-// as Environment=. See systemd.syntax(7), Quoting, and systemd.unit(5), Specifiers. The
-// error wraps ErrValues.
+// UnitWord returns one word for a setting of a systemd unit that is split into words, such as
+// Environment=. See systemd.syntax(7), Quoting, and systemd.unit(5), Specifiers. The error
+// wraps ErrValues.
 func UnitWord(v any) (string, error) {
 	text, err := oneLine(v)
 	if err != nil {
@@ -69,15 +69,15 @@ func UnitWord(v any) (string, error) {
 	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "%", "%%").Replace(text) + `"`, nil
 }
 
-// UnitArgument returns one argument of a command line in a systemd unit, such as those of
-// ExecStart=. The path of the program is no argument: systemd replaces no variables in
-// it. Quadlet turns all settings of a container into arguments. The error wraps ErrValues.
+// UnitArgument returns one argument of a command line in a systemd unit, such as ExecStart=.
+// Do not use it for the path of the program, in which systemd expands no variables. Quadlet
+// turns all settings of a container into arguments. The error wraps ErrValues.
 func UnitArgument(v any) (string, error) {
 	text, err := UnitWord(v)
 	return strings.ReplaceAll(text, "$", "$$"), err
 }
 
-// quoteSystemdLine returns the text of a setting that is not split into words, such as
+// quoteSystemdLine returns the text for a setting that is not split into words, such as
 // Description= or WorkingDirectory=.
 func quoteSystemdLine(v any) (string, error) {
 	text, err := oneLine(v)
@@ -90,7 +90,7 @@ func quoteSystemdLine(v any) (string, error) {
 	return strings.ReplaceAll(text, "%", "%%"), nil
 }
 
-// quoteNginx returns one parameter of a directive. nginx has no way to write a dollar.
+// quoteNginx returns one parameter of a directive. nginx cannot express a dollar.
 func quoteNginx(v any) (string, error) {
 	text, err := oneLine(v)
 	if err != nil {
@@ -114,7 +114,7 @@ func quoteSQL(v any) (string, error) {
 	return "'" + strings.ReplaceAll(text, "'", "''") + "'", err
 }
 
-// urlHost returns a host as it is written in a URL: an IPv6 address in brackets.
+// urlHost returns a host for a URL: an IPv6 address gets brackets.
 func urlHost(host string) string {
 	if strings.Contains(host, ":") && net.ParseIP(host) != nil {
 		return "[" + host + "]"
@@ -132,8 +132,8 @@ func oneLine(v any) (string, error) {
 	return text, nil
 }
 
-// plainWord reports whether no reader of env files or units gives a meaning to any
-// character of a text.
+// plainWord reports whether a text contains only characters without a special meaning in env
+// files and units.
 func plainWord(text string) bool {
 	return !strings.ContainsFunc(text, func(r rune) bool {
 		letter := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z'

@@ -10,13 +10,13 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle/disk"
 )
 
-// ErrState marks a record of this host, not a bundle, as damaged or lost.
+// ErrState reports a damaged or lost record of this host, not of a bundle.
 var ErrState = errors.New("the state of this host")
 
-// ReadRecord reads a record that this program keeps on a host. Kind is that of the document,
-// or "" for one without. Errors wrap ErrState and bundle.ErrFormat or ErrLimit if it is
-// damaged, ErrState and bundle.ErrNewer if a newer program wrote it, or are the file
-// system's.
+// ReadRecord reads a record that this program keeps on a host. kind is the kind of the
+// document, or "" for a document without one. Errors wrap ErrState and bundle.ErrFormat or
+// bundle.ErrLimit if the record is damaged, or ErrState and bundle.ErrNewer if a newer program
+// wrote it; others come from the file system.
 func ReadRecord(path, kind string, v any) error {
 	data, err := disk.ReadFile(path, bundle.MaxRecord)
 	if err != nil && !errors.Is(err, bundle.ErrLimit) {
