@@ -11,8 +11,8 @@ import (
 	"testing"
 )
 
-// TestReadData: a file that programs keep is read if it is one, in directories that are
-// some; nothing leads elsewhere, is waited for, or is read without end.
+// TestReadData checks that only a regular file is read, in directories that are not links,
+// that a pipe does not block, and that the size is limited.
 func TestReadData(t *testing.T) {
 	dir := t.TempDir()
 	must := func(err error) {
@@ -48,8 +48,8 @@ func TestReadData(t *testing.T) {
 	}
 }
 
-// TestDataDirectory: where programs keep their data is not where this program keeps its
-// own, by whatever way it is named.
+// TestDataDirectory checks that the data directory cannot overlap this program's own
+// directory, however its path is written.
 func TestDataDirectory(t *testing.T) {
 	dir, err := filepath.EvalSymlinks(t.TempDir())
 	if err != nil {

@@ -19,7 +19,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/internal/testkit/seeds"
 )
 
-// TestSeeds counts what each fuzz target begins with, and what becomes of it.
+// TestSeeds counts the seeds of each fuzz target and how many are accepted.
 func TestSeeds(t *testing.T) {
 	seeds.Targets(t, "FuzzMerge", "FuzzTemplate", "FuzzValues")
 	seeds.Count(t, "FuzzMerge", mergeSeeds(), 17, 8, 0, fuzzMerge(t.TempDir()))
@@ -44,9 +44,8 @@ func valueSeeds() seeds.Of[[]byte] {
 	return s
 }
 
-// FuzzValues: whatever a file of values says, what comes of it are single texts,
-// which mean the same when they are written down again; and so are passwords that
-// were kept.
+// FuzzValues checks that values from any file are single strings that survive writing and
+// reading, and the same for stored passwords.
 func FuzzValues(f *testing.F) {
 	for _, s := range valueSeeds().All() {
 		f.Add(s)
@@ -92,7 +91,8 @@ func fuzzValues(dir string) func(t *testing.T, data []byte) bool {
 	}
 }
 
-// checkValue: what is taken for a kind can be quoted away nowhere.
+// checkValue checks that a value that a kind accepts contains nothing that can break out of
+// quotes.
 func checkValue(t *testing.T, kind, v string) {
 	t.Helper()
 	if checkKind(kind, v) != nil || kind == "" || kind == "email" {
@@ -106,7 +106,7 @@ func checkValue(t *testing.T, kind, v string) {
 	}
 }
 
-// keptSecrets reads and writes secrets.json.
+// keptSecrets checks that secrets.json survives reading and writing.
 func keptSecrets(t *testing.T, dir string, data []byte) {
 	t.Helper()
 	if err := os.WriteFile(secretsPath(dir), data, 0o600); err != nil {
@@ -157,8 +157,8 @@ func mergeSeeds() seeds.Of[mergeInput] {
 	return s
 }
 
-// FuzzMerge: a patch is merged as RFC 7396 says, a second time changes nothing, and
-// taking it back gives the bytes that were there.
+// FuzzMerge checks that a patch is merged as in RFC 7396, that a second merge changes nothing,
+// and that undoing the merge restores the original bytes.
 func FuzzMerge(f *testing.F) {
 	for _, s := range mergeSeeds().All() {
 		f.Add(s.old, s.patch)
@@ -220,7 +220,7 @@ func fuzzMerge(root string) func(t *testing.T, in mergeInput) bool {
 	}
 }
 
-// decoded reads JSON without turning numbers into others.
+// decoded decodes JSON and keeps the spelling of numbers.
 func decoded(t *testing.T, data []byte) any {
 	t.Helper()
 	v, err := decodeNumbers(data)
@@ -260,8 +260,8 @@ func rfc7396(target, patch any) any {
 	return t
 }
 
-// templateInput is a template of an author, a value of a site, and a document in
-// which images are to be replaced.
+// templateInput is an author's template, a site's value, and a document in which images are
+// replaced.
 type templateInput struct {
 	template, value string
 	document        []byte
@@ -287,7 +287,7 @@ func templateSeeds() seeds.Of[templateInput] {
 		s.Refused = append(s.Refused, templateInput{text, "v", []byte(document)})
 	}
 	s.Refused = append(s.Refused, templateInput{"", "v", []byte("a: [\n")}, templateInput{"", "v", []byte("a: \"nginx\\x3a1\"\n")})
-	for _, value := range []string{"a\u0085b", "a\u2028b", "\ufeffa", "\uffff", "\u009b31m", "\u200c\u00a0"} { // fit for a line or not
+	for _, value := range []string{"a\u0085b", "a\u2028b", "\ufeffa", "\uffff", "\u009b31m", "\u200c\u00a0"} { // valid in one line or not
 		s.Taken = append(s.Taken, templateInput{"plain", value, []byte(document)})
 	}
 	for _, line := range []string{"\u0085", "\u2028", "\r", "\r\n"} {
@@ -296,9 +296,8 @@ func templateSeeds() seeds.Of[templateInput] {
 	return s
 }
 
-// FuzzTemplate: a template ends, with a text that is not too long or with an error
-// of its own; a value that is quoted is the same value when it is read; and where
-// images are replaced nothing else changes.
+// FuzzTemplate checks that a template ends with a text of limited size or with ErrTemplate,
+// that a quoted value is read back unchanged, and that replacing images changes nothing else.
 func FuzzTemplate(f *testing.F) {
 	for _, s := range templateSeeds().All() {
 		f.Add(s.template, s.value, s.document)
@@ -359,7 +358,7 @@ func fuzzTemplate(t *testing.T, in templateInput) bool {
 	return replaceImages(t, r, in.document) && err == nil
 }
 
-// quotedValue: in YAML and in JSON, with json, a value is itself.
+// quotedValue checks that a value quoted with json is read back unchanged from YAML and JSON.
 func quotedValue(t *testing.T, r *renderer, value string) {
 	t.Helper()
 	out, err := r.render("t", "a: {{ json .Values.v }}\nb: end\n")
@@ -380,7 +379,8 @@ func quotedValue(t *testing.T, r *renderer, value string) {
 	}
 }
 
-// replaceImages: every node of a YAML document is what it was, or a site's image.
+// replaceImages checks that every node of a YAML document is unchanged or replaced by the
+// site's image.
 func replaceImages(t *testing.T, r *renderer, document []byte) bool {
 	t.Helper()
 	out, _, err := r.siteImages("d", document)
@@ -406,7 +406,7 @@ func replaceImages(t *testing.T, r *renderer, document []byte) bool {
 	return true
 }
 
-// scalars lists the texts of all documents, and the shape around them.
+// scalars returns the scalars of all documents, and the tags of the other nodes.
 func scalars(data []byte) (list []string, err error) {
 	dec, err := yaml.NewLoader(bytes.NewReader(data))
 	if err != nil {

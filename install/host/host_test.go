@@ -116,7 +116,7 @@ func TestMirrors(t *testing.T) {
 	if len(files) != 5 {
 		t.Errorf("%d files", len(files))
 	}
-	// Without TLS podman has to be told so for the registry's own name too.
+	// Without TLS podman needs a setting for the registry's own name, too.
 	const own = "[[registry]]\nlocation = \"127.0.0.1:5000\"\ninsecure = true\n"
 	if strings.Contains(string(files["runtime/containers/registries.conf"]), own) {
 		t.Error("a registry with TLS is made insecure")
@@ -154,8 +154,8 @@ func readSections(t *testing.T, path string) (doc map[string]map[string]any) {
 	return doc
 }
 
-// TestMerge: a patch is merged, what others wrote stays, and taking it back gives
-// the old content, unless somebody has written since.
+// TestMerge checks that a patch is merged, that other programs' entries stay, and that undo
+// restores the old content unless another program has written since.
 func TestMerge(t *testing.T) {
 	root := t.TempDir()
 	base := Base(root, "app")
@@ -187,8 +187,8 @@ func TestMerge(t *testing.T) {
 	if fi, err := os.Stat(config); err != nil || fi.Mode().Perm() != 0o640 {
 		t.Errorf("%v %v", fi.Mode(), err)
 	}
-	switches(nil, a, false) // a run that is repeated
-	// An upgrade merges on top, without taking the older patch back in between.
+	switches(nil, a, false) // a repeated run
+	// An upgrade merges on top of the older patch without undoing it first.
 	b := *a
 	b.ID = "fedcba9876543210"
 	write(filepath.Join(base, "releases", b.ID, "patch.json"), `{"S": {"New": "y"}}`)
@@ -212,8 +212,8 @@ func TestMerge(t *testing.T) {
 	}
 }
 
-// TestMergeFollowsNothing: a program that may write to its data cannot lead the
-// installer elsewhere.
+// TestMergeFollowsNothing checks that a program with write access to its data cannot redirect
+// the installer to another path.
 func TestMergeFollowsNothing(t *testing.T) {
 	root, elsewhere := t.TempDir(), t.TempDir()
 	base := Base(root, "app")
@@ -242,9 +242,8 @@ func TestMergeFollowsNothing(t *testing.T) {
 	}
 }
 
-// TestUnmergeGone: a program that has made something else of its file, or whoever has
-// removed the data, is not in the way of taking a release back, and is found before a
-// release is switched to.
+// TestUnmergeGone checks that replaced or removed data does not prevent reverting a release,
+// and is reported before a switch to a release.
 func TestUnmergeGone(t *testing.T) {
 	for what, change := range map[string]func(data string) error{
 		"the directory is gone": os.RemoveAll,
@@ -288,8 +287,8 @@ func TestUnmergeGone(t *testing.T) {
 	}
 }
 
-// TestFunctions: what a template is checked for where it is bundled is what it has on
-// a site.
+// TestFunctions checks that the functions known when a template is bundled are those available
+// on a site.
 func TestFunctions(t *testing.T) {
 	have := sortedKeys((&renderer{}).functions())
 	want := slices.Sorted(slices.Values(bundle.TemplateFunctions))

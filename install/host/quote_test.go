@@ -17,7 +17,7 @@ import (
 	"go.yaml.in/yaml/v4"
 )
 
-// awkward are values with the characters to which some language gives a meaning.
+// awkward contains values with characters that have a meaning in some language.
 var awkward = []string{
 	"",
 	"plain",
@@ -70,14 +70,14 @@ var awkward = []string{
 	`\'`,
 }
 
-// filled renders a template in which .Values.v is the value.
+// filled renders a template with .Values.v set to value.
 func filled(t *testing.T, text, value string) (string, error) {
 	t.Helper()
 	out, err := (&renderer{view: view{Values: map[string]string{"v": value}}, limits: newLimits()}).render("x", text)
 	return string(out), err
 }
 
-// TestQuoting: what a function writes, a reader of that language reads as the value.
+// TestQuoting checks that a reader of each language gets the quoted value back.
 func TestQuoting(t *testing.T) {
 	for name, c := range map[string]struct {
 		template string
@@ -140,8 +140,8 @@ func TestQuoting(t *testing.T) {
 	}
 }
 
-// TestQuotingRefuses: a line cannot hold what ends it, and the refusal does not show a
-// password.
+// TestQuotingRefuses checks that line breaks and other control characters are refused, and
+// that the error does not contain the value.
 func TestQuotingRefuses(t *testing.T) {
 	for _, call := range []string{
 		`env "compose"`, `env "podman"`, `env "systemd"`, "systemd", "systemdExec", "systemdLine", "nginx", "shell",
@@ -164,7 +164,7 @@ func TestQuotingRefuses(t *testing.T) {
 	}
 }
 
-// TestURLPassword: a password in a URL is read as the value, and so is one in its query.
+// TestURLPassword checks that a password is read back from a URL's user part and query.
 func TestURLPassword(t *testing.T) {
 	for _, value := range awkward {
 		text, err := filled(t, "postgres://u:{{ urlquery .Values.v }}@db:5432/x?password={{ urlquery .Values.v }}", value)
@@ -218,7 +218,7 @@ func readYAML(t *testing.T, text string) string {
 	return value
 }
 
-// doubled reads a text in which a sign is doubled, and means something else alone.
+// doubled reads a text in which a doubled sign means one sign. A single sign fails the test.
 func doubled(t *testing.T, text, sign string) string {
 	t.Helper()
 	parts := strings.Split(text, sign+sign)
@@ -235,7 +235,7 @@ func readVerbatim(_ *testing.T, text string) string {
 	return strings.TrimPrefix(strings.TrimSuffix(text, "\n"), "A=")
 }
 
-// readComposeEnv reads as compose-go does (dotenv/parser.go).
+// readComposeEnv reads a value as compose-go does (dotenv/parser.go).
 func readComposeEnv(t *testing.T, text string) string {
 	t.Helper()
 	text = readVerbatim(t, text)
@@ -269,7 +269,7 @@ func readComposeEnv(t *testing.T, text string) string {
 	return ""
 }
 
-// readSystemdEnv reads as systemd does (src/basic/env-file.c).
+// readSystemdEnv reads a value as systemd does (src/basic/env-file.c).
 func readSystemdEnv(t *testing.T, text string) string {
 	t.Helper()
 	text = readVerbatim(t, text)
@@ -294,7 +294,7 @@ func readSystemdEnv(t *testing.T, text string) string {
 	return b.String()
 }
 
-// firstWord reads as systemd does (src/basic/extract-word.c).
+// firstWord reads a word as systemd does (src/basic/extract-word.c).
 func firstWord(t *testing.T, text string) string {
 	t.Helper()
 	word, quoted, i := strings.Builder{}, false, 0
@@ -322,7 +322,7 @@ func firstWord(t *testing.T, text string) string {
 	return ""
 }
 
-// readNginx reads as nginx does (ngx_conf_read_token).
+// readNginx reads a parameter as nginx does (ngx_conf_read_token).
 func readNginx(t *testing.T, text string) string {
 	t.Helper()
 	inner, ok := strings.CutPrefix(text, `"`)
@@ -355,8 +355,8 @@ func readShell(t *testing.T, text string) string {
 	return string(out)
 }
 
-// TestQuotingCompose: Docker Compose itself, of the generation that is here, reads values
-// in a Compose file and in an env file.
+// TestQuotingCompose checks that the installed Docker Compose reads values back from a Compose
+// file and an env file.
 func TestQuotingCompose(t *testing.T) {
 	command, first := composeHere(t)
 	file := "version: \"3\"\nservices:\n  a:\n    image: a\n    env_file: [a.env]\n    environment:\n"
@@ -369,7 +369,7 @@ func TestQuotingCompose(t *testing.T) {
 		file += line
 		want[fmt.Sprint("F", i)] = value
 		if first && (strings.HasPrefix(composeEnv(value), `"`) || strings.Contains(value, "${")) {
-			continue // Compose 1 has no way to write these in an env file
+			continue // Compose 1 cannot express these in an env file
 		}
 		if line, err = filled(t, fmt.Sprintf("E%d={{ env \"compose\" .Values.v }}\n", i), value); err != nil {
 			t.Fatal(err)
@@ -397,15 +397,15 @@ func TestQuotingCompose(t *testing.T) {
 	}
 	got := config.Services["a"].Environment
 	for name, value := range got {
-		got[name] = interpolated(t, value) // config quotes again
+		got[name] = interpolated(t, value) // the output of config is quoted again
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
 }
 
-// composeHere returns Docker Compose as it is on this machine, and whether it is the
-// first generation.
+// composeHere returns the command of the installed Docker Compose, and whether it is version
+// 1.
 func composeHere(t *testing.T) (command []string, old bool) {
 	t.Helper()
 	for _, command := range [][]string{{"docker", "compose"}, {"docker-compose"}} {

@@ -23,25 +23,25 @@ import (
 	"github.com/oob-bundle/oob-bundle/verify"
 )
 
-// Site is where, and for whom, a deployment is laid out.
+// Site describes the host that a deployment is laid out on.
 type Site struct {
 	Root string // as in install.Options
-	// HostRoot is the directory whose etc/ gets links; "" stands for that of the
-	// current release, or where there is none for FirstHostRoot, which may be "", too.
+	// HostRoot is the directory whose etc/ gets the links. If it is "", that of the current
+	// release is used, or FirstHostRoot, which may be "", if there is no current release.
 	HostRoot, FirstHostRoot string
 	Registry                string // the target's address
-	// PlainHTTP reports whether a registry, by its address, is spoken to without TLS;
-	// nil means that none is.
+	// PlainHTTP reports whether the registry at an address is reached without TLS. Nil means
+	// that no registry is.
 	PlainHTTP func(address string) bool
-	// Start says that the release is going to be started here.
+	// Start requires that this host can start the release.
 	Start bool
-	// Values are the site's; nil stands for those of the current release.
+	// Values are the values of the site; nil means those of the current release.
 	Values map[string]string
-	// Installed is the release that counts as current where the link to it is lost.
+	// Installed is the ID of the installed release, used if the link current is lost.
 	Installed string
 }
 
-// Release is a deployment as it will stand on this host.
+// Release is a deployment in the form that this host gets.
 type Release struct {
 	ID    string
 	Name  string
@@ -58,29 +58,29 @@ type Release struct {
 	platform bundle.Platform
 	secrets  secrets
 	files    []file
-	health   []string // URLs that answer when all is well
-	cluster  []Step   // what a cluster gets, in this order
-	plain    bool     // its registry speaks no TLS
+	health   []string // URLs that answer when the deployment is healthy
+	cluster  []Step   // steps for a cluster, in order
+	plain    bool     // the registry speaks no TLS
 }
 
-// file is one of a release before it is written.
+// file is a file of a release before it is written.
 type file struct {
-	path   string // relative, slashes
+	path   string // relative, with slashes
 	mode   fs.FileMode
-	data   []byte            // what it consists of, if that is at hand
-	blob   bundle.Descriptor // of the bundle, otherwise
-	strip  int               // of an archive
+	data   []byte            // content of a rendered or generated file, else nil
+	blob   bundle.Descriptor // blob of the bundle that contains the content, if data is nil
+	strip  int               // leading path elements to remove from an archive's names
 	as     string            // AsArchive, or anything else
-	secret bool              // it depends on a password of the site
-	shown  []byte            // data with the names of passwords instead of them; nil if unknown
+	secret bool              // the content depends on a secret of the site
+	shown  []byte            // data with names in place of the secrets; nil if unknown
 }
 
 // Base returns the directory of a deployment.
 func Base(root, name string) string { return filepath.Join(root, "deployments", name) }
 
-// New decides what a release consists of and writes nothing. The error holds
-// every problem that was found; they wrap ErrValues, bundle.ErrFormat,
-// bundle.ErrPolicy or the file system's.
+// New determines the contents of a release and writes nothing. The error joins all problems
+// that were found. They wrap ErrValues, bundle.ErrFormat or bundle.ErrPolicy, or come from the
+// file system.
 func New(v *verify.Verified, site Site) (*Release, error) {
 	root, err := filepath.Abs(site.Root)
 	if err != nil {
@@ -102,7 +102,7 @@ func New(v *verify.Verified, site Site) (*Release, error) {
 		r.site.Registry = a
 	}
 	r.plain = site.PlainHTTP != nil && site.PlainHTTP(r.site.Registry)
-	own := *r.host // the document stays as it is
+	own := *r.host // do not change the bundle's document
 	own.Links = slices.DeleteFunc(slices.Clone(own.Links), func(l bundle.Link) bool { return l.If != "" && r.values[l.If] != "true" })
 	r.host = &own
 	r.platform = hostPlatform(v.Info.Platforms)
@@ -117,7 +117,7 @@ func New(v *verify.Verified, site Site) (*Release, error) {
 	return r, errors.Join(r.checkMoved(), r.checkPostgres(), r.checkStart())
 }
 
-// setValues completes the values of the site, and decides where its data is.
+// setValues completes the values of the site and determines the data directory.
 func (r *Release) setValues() (err error) {
 	if r.given = r.site.Values; r.given == nil {
 		if r.given, err = r.earlierValues(); err != nil {
@@ -138,7 +138,7 @@ func (r *Release) setValues() (err error) {
 	return checkData(r.site.Root, r.base, r.data)
 }
 
-// setSecrets reads the passwords of the site, and makes those that are missing.
+// setSecrets reads the passwords of the site and generates the missing ones.
 func (r *Release) setSecrets() error {
 	old, err := readSecrets(r.base)
 	if err != nil {
@@ -153,7 +153,7 @@ func (r *Release) setSecrets() error {
 	return err
 }
 
-// checkMoved refuses to leave behind what programs keep where the current release has it.
+// checkMoved refuses a new data directory that would leave the current release's data behind.
 func (r *Release) checkMoved() error {
 	id, err := Current(r.site.Root, r.Name)
 	if err != nil || id == "" {
@@ -169,9 +169,8 @@ func (r *Release) checkMoved() error {
 	return CheckMoved(current.Data, r.data)
 }
 
-// CheckMoved refuses to go from one data directory to another while the one has something
-// and the other nothing: programs would begin anew, with an empty database. Errors wrap
-// ErrValues, or are the file system's.
+// CheckMoved refuses a change from a data directory with data to an empty one: the programs
+// would start with an empty database. Errors wrap ErrValues, or come from the file system.
 func CheckMoved(from, to string) error {
 	if resolved(from) == resolved(to) {
 		return nil
@@ -188,8 +187,8 @@ func CheckMoved(from, to string) error {
 	)
 }
 
-// holds reports whether there is something in a directory besides directories; one that
-// is not to be looked into has something.
+// holds reports whether a directory contains anything but directories. It reports true for a
+// directory that must not be read.
 func holds(dir string) (bool, error) {
 	found := errors.New("something")
 	err := filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
@@ -207,8 +206,8 @@ func holds(dir string) (bool, error) {
 	return false, err
 }
 
-// CheckApart refuses a data directory of the release that is another deployment's, holds
-// that, or is in it: two databases that run on the same files destroy them.
+// CheckApart refuses a data directory that is another deployment's, contains it or is in it.
+// Two databases that run on the same files destroy them.
 func (r *Release) CheckApart(other *About) error {
 	mine, theirs := resolved(r.data), resolved(other.Data)
 	if other.Data == "" || !within(mine, theirs) && !within(theirs, mine) {
@@ -218,13 +217,12 @@ func (r *Release) CheckApart(other *About) error {
 		ErrValues, bundle.ValueData, r.data, other.Data, other.Name)
 }
 
-// Lost reports whether the error says that a record of this host is not there or damaged:
-// nobody knows any more what it said, and trying again is no use. A disk that fails is
-// another thing.
+// Lost reports whether err means that a record of this host is missing or damaged. Its content
+// is unknown then, and trying again does not help. A failing disk is another error.
 func Lost(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrState) }
 
-// checkNoSecrets refuses to make new passwords where the current release was made with
-// some: its programs and their data know only these.
+// checkNoSecrets refuses to generate new passwords if the current release was made with
+// passwords: its programs and their data know only those.
 func (r *Release) checkNoSecrets(root string) error {
 	id, err := Current(root, r.Name)
 	if err != nil || id == "" {
@@ -243,7 +241,7 @@ func (r *Release) checkNoSecrets(root string) error {
 	)
 }
 
-// hostRoot returns the absolute directory of links, or "".
+// hostRoot returns the absolute directory for links, or "".
 func (s Site) hostRoot(name string) (string, error) {
 	if s.HostRoot != "" {
 		return filepath.Abs(s.HostRoot)
@@ -268,8 +266,8 @@ func (s Site) hostRoot(name string) (string, error) {
 	return about.HostRoot, nil
 }
 
-// checkStart looks whether this host can run the release: its platform, and the
-// ports of a first one.
+// checkStart checks whether this host can run the release: its platform, its units, and the
+// ports of a first release.
 func (r *Release) checkStart() error {
 	if !r.site.Start {
 		return nil
@@ -283,7 +281,7 @@ func (r *Release) checkStart() error {
 	}
 	problems = append(problems, r.checkUnits())
 	if current, err := Current(r.site.Root, r.Name); err != nil || current != "" {
-		return errors.Join(append(problems, err)...) // its ports are its own
+		return errors.Join(append(problems, err)...) // the ports may be in use by the current release
 	}
 	for _, v := range r.host.Values {
 		port := r.values[v.Name]
@@ -292,7 +290,7 @@ func (r *Release) checkStart() error {
 		}) {
 			continue
 		}
-		l, err := net.Listen("tcp", ":"+port) //nolint:noctx // nothing is waited for
+		l, err := net.Listen("tcp", ":"+port) //nolint:noctx // the call does not wait
 		if errors.Is(err, syscall.EADDRINUSE) {
 			problems = append(
 				problems,
@@ -306,8 +304,8 @@ func (r *Release) checkStart() error {
 	return errors.Join(problems...)
 }
 
-// checkUnits looks whether podman will see the units of the release. Without that
-// what the site wants it to run would be left to Docker.
+// checkUnits checks whether podman will see the release's units. Without the units, Docker
+// would run services that the site wants podman to run.
 func (r *Release) checkUnits() error {
 	quadlet := slices.ContainsFunc(r.host.Links, func(l bundle.Link) bool { return strings.HasSuffix(l.Path, ".container") })
 	if !quadlet || r.site.HostRoot != "" && filepath.Clean(r.site.HostRoot) == "/" {
@@ -319,8 +317,8 @@ func (r *Release) checkUnits() error {
 	)
 }
 
-// hostPlatform chooses the platform for this machine: the nearest that it runs, else the
-// first.
+// hostPlatform returns the nearest platform that this machine runs, or the first platform if
+// it runs none.
 func hostPlatform(carried []bundle.Platform) bundle.Platform {
 	own := bundle.Platform{OS: "linux", Architecture: runtime.GOARCH}
 	chosen, least := carried[0], math.MaxInt
@@ -332,13 +330,13 @@ func hostPlatform(carried []bundle.Platform) bundle.Platform {
 	return chosen
 }
 
-// runs reports whether a machine runs what is built for a platform.
+// runs reports whether a machine runs programs for a platform.
 func runs(machine, built bundle.Platform) bool {
 	_, ok := machine.Runs(built)
 	return ok
 }
 
-// id is a hash of everything that a release depends on.
+// id returns a hash of everything that the release depends on.
 func (r *Release) id() string {
 	data, err := bundle.Encode(struct {
 		Identity bundle.Digest     `json:"identity"`
@@ -346,17 +344,17 @@ func (r *Release) id() string {
 		Registry string            `json:"registry"`
 		Plain    bool              `json:"plainHTTP"`
 		HostRoot string            `json:"hostRoot,omitempty"`
-		// Content of the site's files, where a cluster gets it.
+		// Digests of the site's files, if a cluster gets their content.
 		Files map[string]bundle.Digest `json:"files,omitempty"`
 	}{r.bundle.Identity, r.values, r.site.Registry, r.plain, r.site.HostRoot, r.siteFiles()})
 	if err != nil {
-		panic(err) // texts only
+		panic(err) // cannot fail: the struct contains only strings, booleans and maps of strings
 	}
 	return bundle.DigestOf(data).Short()
 }
 
-// siteFiles returns the digests of the files that the site has named, of a deployment that
-// puts their content into a cluster. One that cannot be read is reported where it is used.
+// siteFiles returns the digests of the site's files for a Kubernetes deployment, which puts
+// their content into the cluster. It skips unreadable files: their use reports the error.
 func (r *Release) siteFiles() map[string]bundle.Digest {
 	if r.bundle.Deployment.Form != "kubernetes" {
 		return nil
@@ -392,14 +390,14 @@ func (r *Release) earlierValues() (map[string]string, error) {
 	if given == nil {
 		given = about.Values
 	}
-	// A newer bundle may ask for less.
+	// A newer bundle may have fewer values.
 	maps.DeleteFunc(given, func(name, _ string) bool {
 		return !slices.ContainsFunc(r.host.Values, func(v bundle.Value) bool { return v.Name == name })
 	})
 	return given, nil
 }
 
-// Size is how many bytes the release takes, archives as they are carried.
+// Size returns the release's size in bytes. An archive counts with its packed size.
 func (r *Release) Size() int64 {
 	total := int64(0)
 	for _, f := range r.files {
@@ -408,7 +406,7 @@ func (r *Release) Size() int64 {
 	return total
 }
 
-// content opens what a file consists of.
+// content returns a reader of a file's content.
 func (r *Release) content(f file) (io.Reader, error) {
 	if f.data != nil {
 		return bytes.NewReader(f.data), nil
@@ -420,8 +418,7 @@ func (r *Release) content(f file) (io.Reader, error) {
 	return r.bundle.Content(m), nil
 }
 
-// Services lists what the release runs: the services of its compose file, or the
-// units that it links.
+// Services returns the services of the release's Compose file, or the units that it links.
 func (r *Release) Services() []string {
 	list := []string{}
 	for _, f := range r.files {

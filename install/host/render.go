@@ -20,33 +20,33 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle/disk"
 )
 
-// view is what a template sees.
+// view is the data of a template.
 type view struct {
 	Name, Version, Form string
-	Platform, OS, Arch  string // of this release: linux/amd64, linux, amd64
-	Registry            string // HOST[:PORT][/PREFIX] under which hosts reach the registry
+	Platform, OS, Arch  string // of this release, such as linux/amd64, linux and amd64
+	Registry            string // HOST[:PORT][/PREFIX] at which hosts reach the registry
 	Data                string // absolute path of the data directory
 	Release             string // absolute path of the release
-	Current             string // absolute path that leads to whatever release is current
+	Current             string // absolute path of the link to the current release
 	Values              map[string]string
 	Secrets             map[string]string
-	Settings            map[string]string // the author's
+	Settings            map[string]string // settings of the author
 }
 
-// renderer fills in templates of one release.
+// renderer renders the templates of one release.
 type renderer struct {
 	view
 	d        *bundle.Deployment
 	g        *bundle.Geometry
 	platform bundle.Platform
-	plugins  []string // file names of plugins' keys
+	plugins  []string // file names of the plugins' keys
 	file     func(path string) (string, error)
-	depth    int     // of templates that include others
+	depth    int     // nesting depth of included templates
 	limits   *limits // shared by all templates of a release
-	cluster  bool    // the file is for machines of several platforms
+	cluster  bool    // machines of several platforms read the file
 	steps    []Step  // of the cluster
-	shown    bool    // what is secret is replaced by its name
-	plain    bool    // nothing secret may be asked for: everybody may see the result
+	shown    bool    // secrets are replaced by their names
+	plain    bool    // secrets are not available: the result is public
 }
 
 func (r *renderer) functions() template.FuncMap {
@@ -88,12 +88,13 @@ func (r *renderer) functions() template.FuncMap {
 	}
 }
 
-// maxSiteFile bounds a file of the site that a template includes, in bytes: the objects of
-// Kubernetes have 1 MiB at most.
+// maxSiteFile limits a file of the site that a template includes, in bytes. Kubernetes objects
+// have at most 1 MiB.
 const maxSiteFile = 512 << 10
 
 // siteFile returns the content of the file that a value of kind file names, or "" if the site
-// has not given one. It may be a licence or a login, so what has it in it is secret.
+// has not set the value. The file may be a license or a credential, so text that contains it
+// is secret.
 func (r *renderer) siteFile(value string) (string, error) {
 	switch {
 	case r.plain:
@@ -115,7 +116,7 @@ func (r *renderer) siteFile(value string) (string, error) {
 	return string(data), nil
 }
 
-// toJSON quotes a value; what it returns is YAML too.
+// toJSON returns a value as JSON, which is also YAML.
 func toJSON(v any) (string, error) {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
@@ -124,8 +125,8 @@ func toJSON(v any) (string, error) {
 	return strings.TrimSuffix(b.String(), "\n"), err
 }
 
-// environ turns a JSON object of objects into lines PREFIX_SECTION_KEY=value, as
-// programs read them that take their configuration from the environment.
+// environ converts a JSON object of objects to lines PREFIX_SECTION_KEY=value, for programs
+// that take their configuration from the environment.
 func environ(prefix, document string) (string, error) {
 	names, err := environMap(prefix, document)
 	if err != nil {
@@ -138,8 +139,8 @@ func environ(prefix, document string) (string, error) {
 	return b.String(), nil
 }
 
-// environMap is environ as a map. Lists become words; what is nested deeper is
-// left to the document itself.
+// environMap is environ with a map as the result. It joins the elements of lists with spaces
+// and skips values that are objects.
 func environMap(prefix, document string) (map[string]string, error) {
 	var sections map[string]map[string]any
 	dec := json.NewDecoder(strings.NewReader(document))
@@ -169,15 +170,15 @@ func environMap(prefix, document string) (map[string]string, error) {
 	return names, nil
 }
 
-// image returns the name by which this host runs an image that is carried, such
-// as registry.site:5000/docker.io/library/nginx@sha256:…, given upstream's name
-// with or without its tag.
+// image returns the name by which this host runs an image of the bundle, such as
+// registry.site:5000/docker.io/library/nginx@sha256:…. name is upstream's name, with or
+// without its tag.
 func (r *renderer) image(name string) (string, error) {
 	i, d, err := r.find(name)
 	return r.Registry + "/" + i.Repository + "@" + string(d), err
 }
 
-// find returns a carried image and the digest by which machines pull it.
+// find returns an image of the bundle and the digest by which machines pull it.
 func (r *renderer) find(name string) (bundle.Image, bundle.Digest, error) {
 	var found []bundle.Image
 	for _, i := range r.d.Images {
@@ -201,9 +202,9 @@ func (r *renderer) find(name string) (bundle.Image, bundle.Digest, error) {
 	return bundle.Image{}, "", fmt.Errorf("%s is the name of %d images in the bundle; say which, with its tag", name, len(found))
 }
 
-// named returns the digest by which machines that read the file pull an image, or "" if it
-// cannot run there: on this host the manifest for its platform, in a cluster an index, from
-// which each machine takes its own.
+// named returns the digest by which the machines that read the file pull an image, or "" if
+// they cannot run the image. On this host it is the manifest for the host's platform. In a
+// cluster it is an index, from which each machine selects its manifest.
 func (r *renderer) named(i bundle.Image) bundle.Digest {
 	pinned := r.pinned(i)
 	if !r.cluster || pinned == "" {
@@ -215,8 +216,8 @@ func (r *renderer) named(i bundle.Image) bundle.Digest {
 	return i.Manifests[0]
 }
 
-// pinned returns the digest of the runnable manifest for this platform, or "". Of several
-// variants it is the nearest.
+// pinned returns the digest of the runnable manifest for this platform, or "". If several
+// variants run, it returns the nearest.
 func (r *renderer) pinned(i bundle.Image) bundle.Digest {
 	var candidates []bundle.Descriptor
 	for _, d := range r.g.Index.Manifests {
@@ -227,7 +228,7 @@ func (r *renderer) pinned(i bundle.Image) bundle.Digest {
 	var nearest bundle.Digest
 	least := math.MaxInt
 	seen := map[bundle.Digest]bool{}
-	for n := 0; n < len(candidates); n++ { // indexes are followed, each once
+	for n := 0; n < len(candidates); n++ { // follow each index once
 		d := candidates[n]
 		m := r.g.Manifests[d.Digest]
 		if m == nil || m.Config == nil && seen[d.Digest] {
@@ -249,7 +250,7 @@ func (r *renderer) pinned(i bundle.Image) bundle.Digest {
 	return nearest
 }
 
-// chart returns what is known of a chart, with its name on the site.
+// chart returns the name, the version and the site's reference of a chart.
 func (r *renderer) chart(name string) (map[string]string, error) {
 	for _, c := range r.d.Charts {
 		if c.Name != name {
@@ -264,10 +265,10 @@ func (r *renderer) chart(name string) (map[string]string, error) {
 	return nil, fmt.Errorf("the chart %s is not in the bundle", name)
 }
 
-// siteImages replaces, in YAML documents, each text that is the name of a carried
-// image by its name on the site, and leaves all else as it is written. Where only
-// one tag of a name is carried it is meant by every other tag too: what upstream
-// publishes often says latest. Foreign are the images that are not carried.
+// siteImages replaces, in YAML documents, each scalar that names an image of the bundle by the
+// image's name on the site. It changes nothing else. If the bundle has only one tag of a
+// repository, that image replaces every tag: upstream documents often use latest. foreign
+// contains the images that are not in the bundle.
 func (r *renderer) siteImages(name string, data []byte) (out []byte, foreign []string, err error) {
 	names, err := r.siteNames()
 	if err != nil {
@@ -289,7 +290,7 @@ func (r *renderer) siteImages(name string, data []byte) (out []byte, foreign []s
 		}
 		f.visit(&doc, "")
 	}
-	for _, x := range slices.Backward(f.found) { // what is replaced moves only what stands behind it
+	for _, x := range slices.Backward(f.found) { // from the end: a replacement moves only the text after it
 		n := x.node
 		line, ok := replaceAt(f.lines[n.Line-1], n.Column, n.Value, x.site)
 		if !ok {
@@ -303,8 +304,8 @@ func (r *renderer) siteImages(name string, data []byte) (out []byte, foreign []s
 	return []byte(strings.Join(f.lines, "")), f.foreign, nil
 }
 
-// siteNames returns the names that images have on the site: by reference, and by repository
-// where only one tag of it is carried.
+// siteNames maps image references to names on the site. It also maps each repository of which
+// the bundle has only one tag.
 func (r *renderer) siteNames() (map[string]string, error) {
 	names, tags := map[string]string{}, map[string]int{}
 	for _, i := range r.d.Images {
@@ -328,20 +329,20 @@ func (r *renderer) siteNames() (map[string]string, error) {
 
 // imageFinder finds images in YAML documents.
 type imageFinder struct {
-	names   map[string]string // as siteNames returns them
-	own     string            // prefix of what the site has
+	names   map[string]string // result of siteNames
+	own     string            // prefix of images in the site's registry
 	lines   []string
 	found   []replacement // in the order of the documents
-	foreign []string      // images that are not carried
+	foreign []string      // images that are not in the bundle
 }
 
-// replacement is a text to replace, and what by.
+// replacement is a scalar to replace and its new text.
 type replacement struct {
 	node *yaml.Node
 	site string
 }
 
-// visit looks at a node below a key, and at what it contains.
+// visit examines a node below a key, and the node's children.
 func (f *imageFinder) visit(n *yaml.Node, key string) {
 	for i, c := range n.Content {
 		if n.Kind == yaml.MappingNode && i%2 == 1 {
@@ -368,10 +369,10 @@ func (f *imageFinder) visit(n *yaml.Node, key string) {
 	}
 }
 
-// lineBreak is what ends a line for the library that counts them (YAML 1.1, 4.2).
+// lineBreak matches the line breaks that the YAML library counts (YAML 1.1, 4.2).
 var lineBreak = regexp.MustCompile(`\r\n|[\n\r\x{85}\x{2028}\x{2029}]`)
 
-// splitLines cuts a text behind every line break.
+// splitLines splits a text after every line break.
 func splitLines(text string) (lines []string) {
 	at := 0
 	for _, m := range lineBreak.FindAllStringIndex(text, -1) {
@@ -380,8 +381,8 @@ func splitLines(text string) (lines []string) {
 	return append(lines, text[at:])
 }
 
-// replaceAt replaces a scalar, perhaps in quotes or behind a tag, that begins at a
-// column of a line, which counts characters from 1.
+// replaceAt replaces a scalar that starts at a column of a line. The scalar may have quotes or
+// a tag. column counts characters from 1.
 func replaceAt(line string, column int, old, new string) (string, bool) {
 	at := 0
 	for range column - 1 {

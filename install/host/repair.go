@@ -15,13 +15,13 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle/disk"
 )
 
-// Drift is a file that is not what it was when it was installed.
+// Drift is a file or link that differs from its state at installation.
 type Drift struct {
 	Path string `json:"path"`
 	What string `json:"what"` // missing, changed, mode, link
 }
 
-// Check hashes the files of a release and looks at its links.
+// Check hashes the files of a release and returns those that have changed.
 func Check(ctx context.Context, root string, a *About) ([]Drift, error) {
 	dir := filepath.Join(Base(root, a.Name), "releases", a.ID)
 	var list []Drift
@@ -41,7 +41,7 @@ func Check(ctx context.Context, root string, a *About) ([]Drift, error) {
 	return list, nil
 }
 
-// CheckLinks looks at the links of a release alone.
+// CheckLinks returns the links of a release that have changed.
 func CheckLinks(root string, a *About) ([]Drift, error) {
 	base, err := filepath.Abs(Base(root, a.Name))
 	if err != nil {
@@ -59,8 +59,7 @@ func CheckLinks(root string, a *About) ([]Drift, error) {
 	return list, nil
 }
 
-// CheckSecrets looks whether the passwords of a release are there, and nobody else's to
-// read.
+// CheckSecrets checks that a release's passwords exist and are readable by their owner only.
 func CheckSecrets(root string, a *About) ([]Drift, error) {
 	if !a.Secrets {
 		return nil, nil
@@ -107,7 +106,7 @@ func drifted(ctx context.Context, p string, f File) (string, error) {
 	return "", nil
 }
 
-// replace puts a file of the release in its place, from a directory with all of them.
+// replace moves a file of the release to its path, from a directory that contains all files.
 func (r *Release) replace(path, from string, fresh *About) error {
 	rel, err := filepath.Rel(r.Dir, path)
 	if err != nil {
@@ -127,11 +126,10 @@ func (r *Release) replace(path, from string, fresh *About) error {
 	return os.Rename(filepath.Join(from, rel), path)
 }
 
-// Repair writes the files again that are not what they should be, each as a whole,
-// and returns them. The release is the one that the bundle makes; what says of
-// which files it consists may be missing too.
+// Repair atomically replaces the files that have changed, and returns them. The bundle must
+// produce the same release. The release's record may be missing, too.
 func (r *Release) Repair(ctx context.Context) ([]Drift, error) {
-	// Of a run that was interrupted when there was nothing else left to do.
+	// Remove the temporary file of an interrupted run.
 	if err := os.Remove(filepath.Join(r.Dir, "."+bundle.ReleaseFile+".new")); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
@@ -143,7 +141,7 @@ func (r *Release) Repair(ctx context.Context) ([]Drift, error) {
 			return nil, err
 		}
 	}
-	// All of it beside the release, so that what replaces a file is whole.
+	// Write all files to a directory beside the release, so that each replacement is complete.
 	beside := r.Dir + ".repair"
 	if err := os.RemoveAll(beside); err != nil {
 		return nil, err
@@ -158,7 +156,7 @@ func (r *Release) Repair(ctx context.Context) ([]Drift, error) {
 	if err == nil && lost != nil {
 		drift, err = Check(ctx, r.site.Root, fresh)
 	}
-	if err == nil { // before any of it gets its place: a power cut must not leave an empty file there
+	if err == nil { // sync before the renames: a power cut must not leave an empty file
 		err = disk.SyncFilesystem(beside)
 	}
 	if err != nil {
@@ -169,7 +167,7 @@ func (r *Release) Repair(ctx context.Context) ([]Drift, error) {
 			return nil, err
 		}
 	}
-	if err := r.finish(fresh); err != nil { // the same, unless a newer program renders otherwise
+	if err := r.finish(fresh); err != nil { // the record is the same unless a newer program renders differently
 		return nil, err
 	}
 	return drift, errors.Join(os.RemoveAll(beside), disk.SyncFilesystem(r.Dir))

@@ -16,10 +16,11 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle/disk"
 )
 
-// secrets are the passwords of a deployment, by name.
+// secrets maps names to the passwords of a deployment.
 type secrets map[string]string
 
-// Keeps reports whether a deployment has passwords or data, installed or not.
+// Keeps reports whether the directory of a deployment contains passwords or data, even if the
+// deployment is not installed.
 func Keeps(root, name string) (bool, error) {
 	for _, p := range []string{secretsPath(Base(root, name)), filepath.Join(Base(root, name), "data")} {
 		if _, err := os.Lstat(p); err == nil {
@@ -33,7 +34,7 @@ func Keeps(root, name string) (bool, error) {
 
 func secretsPath(dir string) string { return filepath.Join(dir, "secrets.json") }
 
-// readSecrets returns those that were made before.
+// readSecrets returns the passwords that were generated before.
 func readSecrets(dir string) (secrets, error) {
 	s := secrets{}
 	err := ReadRecord(secretsPath(dir), "", &s)
@@ -48,8 +49,8 @@ func readSecrets(dir string) (secrets, error) {
 	return s, nil
 }
 
-// add makes those that are asked for and missing. Old ones stay, also those that
-// nobody asks for any more: a rollback may need them.
+// add generates the missing passwords. It keeps passwords that are not requested any more: a
+// rollback may need them.
 func (s secrets) add(asked []bundle.Secret) (secrets, error) {
 	out := maps.Clone(s)
 	for _, a := range asked {
@@ -65,7 +66,7 @@ func (s secrets) add(asked []bundle.Secret) (secrets, error) {
 	return out, nil
 }
 
-// keep writes them down, for nobody else to read.
+// keep writes the passwords to a file that only its owner can read.
 func (s secrets) keep(dir string) error {
 	data, err := bundle.Encode(s)
 	if err != nil {
@@ -89,7 +90,7 @@ func password(length int) (string, error) {
 }
 
 // Mask returns a function that replaces the passwords of a deployment in a text by their
-// names. Where they cannot be read, it returns no text at all.
+// names. If the passwords cannot be read, the function replaces the whole text.
 func Mask(root, name string) func(text string) string {
 	s, err := readSecrets(Base(root, name))
 	if err != nil {
@@ -98,7 +99,7 @@ func Mask(root, name string) func(text string) string {
 	return s.hide
 }
 
-// hide replaces the passwords in a text that somebody is going to see.
+// hide replaces the passwords in a text for display.
 func (s secrets) hide(text string) string {
 	var pairs []string
 	for _, name := range sortedKeys(s) {

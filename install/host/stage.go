@@ -19,7 +19,7 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle/foreign"
 )
 
-// Space returns the room that the release takes, if it is not there yet.
+// Space returns the disk space that the release needs: none if it is already staged.
 func (r *Release) Space() disk.Demand {
 	if _, err := os.Stat(filepath.Join(r.Dir, bundle.ReleaseFile)); err == nil {
 		return disk.Demand{Dir: r.base}
@@ -27,7 +27,7 @@ func (r *Release) Space() disk.Demand {
 	return disk.Demand{Dir: r.base, Bytes: r.Size(), Files: int64(len(r.files)) + 16}
 }
 
-// Writes lists the directories besides the root that get something.
+// Writes returns the directories outside the root that Stage and Switch write to.
 func (r *Release) Writes() []string {
 	dirs := []string{r.data}
 	for _, l := range r.Links() {
@@ -37,10 +37,10 @@ func (r *Release) Writes() []string {
 	return slices.Compact(dirs)
 }
 
-// Stage writes the release and makes it durable, unless it is there; nobody uses
-// it yet. A wrong digest leaves nothing of it behind. Errors wrap
-// bundle.ErrDigest, bundle.ErrFormat, bundle.ErrLimit, disk.ErrSpace, or are the
-// file system's.
+// Stage writes the release and makes it durable, unless it already exists. The release is not
+// in use yet. If a digest is wrong, Stage removes what it has written. Errors wrap
+// bundle.ErrDigest, bundle.ErrFormat, bundle.ErrLimit or disk.ErrSpace, or come from the file
+// system.
 func (r *Release) Stage(ctx context.Context) (*About, error) {
 	if err := r.prepare(); err != nil {
 		return nil, err
@@ -52,7 +52,7 @@ func (r *Release) Stage(ctx context.Context) (*About, error) {
 	if !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	if err := os.RemoveAll(r.Dir); err != nil { // of a run that did not finish
+	if err := os.RemoveAll(r.Dir); err != nil { // left by an interrupted run
 		return nil, err
 	}
 	if err := mkdirAll(r.Dir); err != nil {
@@ -70,8 +70,8 @@ func (r *Release) Stage(ctx context.Context) (*About, error) {
 	return about, r.finish(about)
 }
 
-// again makes a release that is there already good again, unless it is the current one,
-// which repair is for. About is nil if the record of it is damaged.
+// again repairs a release that already exists, except a current release whose record is
+// readable: that is left to the repair command. about is nil if the record is damaged.
 func (r *Release) again(ctx context.Context, about *About) (*About, error) {
 	current, err := Current(r.site.Root, r.Name)
 	if err != nil || about != nil && current == r.ID {
@@ -83,7 +83,7 @@ func (r *Release) again(ctx context.Context, about *About) (*About, error) {
 	return ReadRelease(r.site.Root, r.Name, r.ID)
 }
 
-// finish writes the file that says that all the others are there.
+// finish writes the record, which marks the release as complete.
 func (r *Release) finish(about *About) error {
 	data, err := bundle.Encode(about)
 	if err != nil {
@@ -95,8 +95,8 @@ func (r *Release) finish(about *About) error {
 	return disk.SyncDir(filepath.Dir(r.Dir))
 }
 
-// prepare makes what every release of the deployment needs: secrets, and the
-// directories of the data.
+// prepare creates the secrets and the data directories, which all releases of the deployment
+// share.
 func (r *Release) prepare() error {
 	if err := mkdirAll(r.base); err != nil {
 		return err
@@ -120,9 +120,9 @@ func (r *Release) prepare() error {
 	return nil
 }
 
-// directory makes one below the data directory; one that is there belongs to the
-// programs. They can write in the data directory and exchange what is there at any
-// moment, so nothing in it is followed to elsewhere.
+// directory creates a directory below the data directory, unless it exists: an existing one
+// belongs to the programs. They can replace files there at any moment, so directory follows no
+// links out of the data directory.
 func (r *Release) directory(d bundle.Directory) (err error) {
 	if err := mkdirAll(r.data); err != nil {
 		return err
@@ -148,8 +148,8 @@ func (r *Release) directory(d bundle.Directory) (err error) {
 	if err := makeDirs(root, path.Dir(d.Path)); err != nil {
 		return err
 	}
-	// Under another name until it is as it has to be: the next run leaves alone
-	// what is there.
+	// Use a temporary name until the directory has its owner and mode: the next run does not
+	// change an existing directory.
 	fresh := filepath.ToSlash(disk.TempName(d.Path))
 	if err := root.Remove(fresh); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -170,8 +170,8 @@ func (r *Release) directory(d bundle.Directory) (err error) {
 	return disk.SyncDir(filepath.Dir(full))
 }
 
-// give gives the directory called name to the user of a container. Who is not root
-// cannot; then it stays theirs, and the run says so.
+// give changes the owner of the directory name to the user of a container. Without the
+// permission to do that, it adds a note.
 func (r *Release) give(root *os.Root, name string, d bundle.Directory) error {
 	if d.Owner == "" || runtime.GOOS == "windows" {
 		return nil
@@ -191,7 +191,7 @@ func (r *Release) give(root *os.Root, name string, d bundle.Directory) error {
 	return root.Lchown(name, uid, gid)
 }
 
-// write writes files below dir and says what they are.
+// write writes files below dir and returns the release's record.
 func (r *Release) write(ctx context.Context, dir string, files []file) (about *About, err error) {
 	d := r.bundle.Deployment
 	about = &About{
@@ -258,7 +258,7 @@ func (r *Release) mismatch(f file) error {
 	return r.bundle.Mismatch(m)
 }
 
-// unpack writes what an archive holds below its path, while it is hashed.
+// unpack extracts an archive below its path and hashes the archive meanwhile.
 func (r *Release) unpack(ctx context.Context, root *os.Root, f file, about *About) error {
 	content, err := r.content(f)
 	if err != nil {
@@ -282,7 +282,7 @@ func (r *Release) unpack(ctx context.Context, root *os.Root, f file, about *Abou
 		}
 		name = path.Join(f.path, name)
 		if own[name] {
-			return nil // the bundle has a file of its own there
+			return nil // a file of the bundle replaces the archive's
 		}
 		if e.Dir {
 			return makeDirs(root, name)
@@ -299,7 +299,7 @@ func (r *Release) unpack(ctx context.Context, root *os.Root, f file, about *Abou
 		files = append(files, File{Path: name, Mode: fmt.Sprintf("%04o", mode), SHA256: digest, Archive: f.path})
 		return errors.Join(err, in.Close())
 	})
-	if errors.Is(err, bundle.ErrFormat) || err == nil { // damaged, or what its author made of it?
+	if errors.Is(err, bundle.ErrFormat) || err == nil { // hash the rest: a wrong digest means damage, not the author's mistake
 		if _, copyErr := io.Copy(h, content); copyErr != nil {
 			return copyErr
 		}
@@ -315,11 +315,11 @@ func (r *Release) unpack(ctx context.Context, root *os.Root, f file, about *Abou
 	return nil
 }
 
-// bufferSize is what is copied at a time, in bytes.
+// bufferSize is the size of the copy buffer, in bytes.
 const bufferSize = 256 << 10
 
-// writeFile writes a new file and returns its digest. The mode is set whatever
-// the umask says.
+// writeFile writes a new file and returns its digest. It sets the mode regardless of the
+// umask.
 func writeFile(ctx context.Context, root *os.Root, name string, mode fs.FileMode, content io.Reader) (d bundle.Digest, err error) {
 	if err := makeDirs(root, path.Dir(name)); err != nil {
 		return "", err
@@ -359,12 +359,12 @@ func makeDirs(root *os.Root, dir string) error {
 	return root.Chmod(dir, 0o755)
 }
 
-// mkdirAll makes a directory that others may enter, whatever the umask says.
+// mkdirAll creates a directory with mode 0755 regardless of the umask, and its parents.
 func mkdirAll(dir string) error {
 	if fi, err := os.Stat(dir); err == nil && fi.IsDir() {
 		return nil
 	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err // one that is there keeps the mode it has
+		return err // an existing directory keeps its mode
 	}
 	if err := mkdirAll(filepath.Dir(dir)); err != nil {
 		return err

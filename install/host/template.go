@@ -15,12 +15,12 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
-// ErrTemplate says that a template of the bundle does not work on this host. Its author
+// ErrTemplate reports a template of the bundle that fails on this host. The bundle's author
 // has to correct it.
 var ErrTemplate = errors.New("a template of the bundle cannot be filled in")
 
-// limits are what the templates of one release may still use. A template of a few bytes
-// can loop for hours or double a string until the memory is full.
+// limits is the remaining budget of all templates of one release. Without limits, a template
+// of a few bytes can loop for hours or double a string until the memory is full.
 type limits struct {
 	steps int // executed blocks and function calls
 	bytes int // of output and of what functions return
@@ -48,7 +48,7 @@ func (l *limits) use(n int) error {
 	return nil
 }
 
-// render fills in one template. The error names the file; it wraps ErrTemplate.
+// render renders one template. The error names the file and wraps ErrTemplate.
 func (r *renderer) render(name, text string) ([]byte, error) {
 	if r.limits == nil {
 		r.limits = newLimits()
@@ -73,7 +73,7 @@ func (r *renderer) render(name, text string) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// boundedOutput is the result of one template.
+// boundedOutput is the output of one template, limited by limits.
 type boundedOutput struct {
 	bytes.Buffer
 	limits *limits
@@ -89,11 +89,11 @@ func (b *boundedOutput) Write(p []byte) (int, error) {
 	return b.Buffer.Write(p)
 }
 
-// stepFunction is called at the beginning of every block.
+// stepFunction is the name of the function that every block calls first.
 const stepFunction = "_step"
 
-// countSteps makes every block of the templates call stepFunction. text/template has no
-// other way to end a loop that writes nothing.
+// countSteps makes every block of the templates call stepFunction. text/template has no other
+// way to end a loop that writes nothing.
 func countSteps(t *template.Template) error {
 	call, err := template.New("").Funcs(template.FuncMap{stepFunction: func() string { return "" }}).Parse("{{" + stepFunction + "}}")
 	if err != nil {
@@ -128,7 +128,7 @@ func addStep(list *parse.ListNode, step parse.Node) {
 	list.Nodes = append([]parse.Node{step.Copy()}, list.Nodes...)
 }
 
-// builtins are the functions of text/template that return text.
+// builtins returns the functions of text/template that return text.
 func builtins() template.FuncMap {
 	return template.FuncMap{
 		"print": fmt.Sprint, "println": fmt.Sprintln, "printf": boundedPrintf,
@@ -136,18 +136,18 @@ func builtins() template.FuncMap {
 	}
 }
 
-// percentEncoded is text/template's urlquery, and right in all parts of a URL: a space
-// is %20. A plus sign means a space in queries alone.
+// percentEncoded is text/template's urlquery with %20 for a space, which is correct in all
+// parts of a URL. A plus sign means a space only in queries.
 func percentEncoded(args ...any) string {
 	return strings.ReplaceAll(template.URLQueryEscaper(args...), "+", "%20")
 }
 
 var (
-	formatVerb  = regexp.MustCompile(`(?s)%[-+# 0-9.*\[\]]*.?`) // with its flags, width and precision
+	formatVerb  = regexp.MustCompile(`(?s)%[-+# 0-9.*\[\]]*.?`) // with flags, width and precision
 	formatWidth = regexp.MustCompile(`[0-9]+`)
 )
 
-// boundedPrintf is fmt.Sprintf without widths that fill the memory.
+// boundedPrintf is fmt.Sprintf with a limit on widths, which could fill the memory.
 func boundedPrintf(format string, args ...any) (string, error) {
 	const most = 4096
 	for _, verb := range formatVerb.FindAllString(format, -1) {
@@ -163,8 +163,8 @@ func boundedPrintf(format string, args ...any) (string, error) {
 	return fmt.Sprintf(format, args...), nil
 }
 
-// wrap counts the calls of a function, and the bytes of its texts: those that it is given
-// before it is called, and that which it returns.
+// wrap returns the function with limits: it counts each call, the bytes of the arguments
+// before the call, and the bytes of the result.
 func (l *limits) wrap(function any) any {
 	f := reflect.ValueOf(function)
 	fails := f.Type().NumOut() == 2
@@ -201,7 +201,7 @@ func (l *limits) wrap(function any) any {
 	return reflect.MakeFunc(reflect.FuncOf(in, out, f.Type().IsVariadic()), wrapped).Interface()
 }
 
-// textSize returns how many bytes the texts among values have.
+// textSize returns the number of bytes in the strings among values.
 func textSize(values []reflect.Value) (n int) {
 	for _, v := range values {
 		for v.Kind() == reflect.Interface {
@@ -223,9 +223,9 @@ func textSize(values []reflect.Value) (n int) {
 	return n
 }
 
-// ownText fills in a template of the bundle's files. Secret reports whether the result
-// depends on a password of the site. Shown is the result with NAME instead of each
-// password, or nil where the template does not work with that.
+// ownText renders a template of the bundle's files. secret reports whether the result depends
+// on a secret of the site. shown is the result with names in place of the secrets, or nil if
+// the template fails with the names.
 func (r *Release) ownText(render *renderer, name, text string) (data, shown []byte, secret bool, err error) {
 	data, err = render.render(name, text)
 	if len(r.secrets) == 0 && !strings.Contains(text, "siteFile") {
@@ -249,5 +249,5 @@ func (r *Release) ownText(render *renderer, name, text string) (data, shown []by
 	return data, shown, !bytes.Equal(data, shown), err
 }
 
-// secretMask is what is shown instead of a password.
+// secretMask returns the text that replaces a password for display.
 func secretMask(name string) string { return "<secret " + name + ">" }

@@ -16,7 +16,7 @@ func testRenderer(secret string) (*Release, *renderer) {
 	return r, render
 }
 
-// TestTemplateLimits: no template of a bundle fills the memory or runs for long.
+// TestTemplateLimits checks that no template fills the memory or runs for long.
 func TestTemplateLimits(t *testing.T) {
 	double := `{{$x := "` + strings.Repeat("x", 1000) + `"}}` + strings.Repeat(`{{$x = print $x $x}}`, 40)
 	for name, text := range map[string]string{
@@ -44,7 +44,7 @@ func TestTemplateLimits(t *testing.T) {
 		}
 		t.Logf("%s: %v after %v", name, err, time.Since(start).Round(time.Millisecond))
 	}
-	// Small ones in great number share one limit.
+	// Many small templates share one limit.
 	_, render := testRenderer("secret")
 	many := strings.Repeat("x", bundle.MaxTemplate/2)
 	var err error
@@ -58,7 +58,7 @@ func TestTemplateLimits(t *testing.T) {
 	}
 }
 
-// TestPrintf: numbers and stars in the text are no widths.
+// TestPrintf checks that numbers and stars in the text do not count as widths.
 func TestPrintf(t *testing.T) {
 	for text, want := range map[string]string{
 		`{{printf "http://%s:54321/*" "db"}}`:     "http://db:54321/*",
@@ -80,8 +80,8 @@ func TestPrintf(t *testing.T) {
 	}
 }
 
-// TestBuiltins: the bounded functions return what those of text/template return, and
-// urlquery what is right in all parts of a URL.
+// TestBuiltins checks that the bounded functions return the same as those of text/template,
+// and that urlquery is correct in all parts of a URL.
 func TestBuiltins(t *testing.T) {
 	for text, want := range map[string]string{
 		`{{printf "%s-%05d-%q" "a" 7 "b"}}`:   `a-00007-"b"`,
@@ -103,7 +103,8 @@ func TestBuiltins(t *testing.T) {
 	}
 }
 
-// TestSecretsStaySecret: a password reaches files alone, and these are known to contain it.
+// TestSecretsStaySecret checks that a password reaches only files, and that those are marked
+// as secret.
 func TestSecretsStaySecret(t *testing.T) {
 	const secret = "S3cretS3cretS3cret"
 	for _, text := range []string{
@@ -137,7 +138,7 @@ func TestSecretsStaySecret(t *testing.T) {
 			t.Errorf("%s: %q is shown of %q", text, shown, data)
 		}
 	}
-	// Where the result is public there are none.
+	// A public renderer has no passwords.
 	_, render := testRenderer(secret)
 	public := render.public()
 	for _, text := range []string{`pl-{{.Secrets.pw}}`, `{{$.Secrets.pw}}`, `{{with .}}{{.Secrets.pw}}{{end}}`, `{{index .Secrets "pw"}}`} {

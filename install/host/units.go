@@ -15,33 +15,33 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle/disk"
 )
 
-// unitDirs are where systemd looks for system units, the first before the others
-// (systemd.unit(5), table 1).
+// unitDirs are the directories of system units, in order of precedence (systemd.unit(5), table
+// 1).
 var unitDirs = []string{
 	"etc/systemd/system.control", "run/systemd/system.control", "run/systemd/transient", "run/systemd/generator.early",
 	"etc/systemd/system", "etc/systemd/system.attached", "run/systemd/system", "run/systemd/system.attached", "run/systemd/generator",
 	"usr/local/lib/systemd/system", "usr/lib/systemd/system", "lib/systemd/system", "run/systemd/generator.late",
 }
 
-// quadletDirs are where podman's generator looks (podman-systemd.unit(5)).
+// quadletDirs are the directories that podman's generator reads (podman-systemd.unit(5)).
 var quadletDirs = []string{"etc/containers/systemd", "run/containers/systemd", "usr/share/containers/systemd"}
 
-// quadletNames are what Quadlet adds to the name of a file of each type.
+// quadletNames maps each file type of Quadlet to the suffix that Quadlet adds to the name.
 var quadletNames = map[string]string{
 	".container": "", ".kube": "", ".pod": "-pod", ".volume": "-volume", ".network": "-network", ".image": "-image", ".build": "-build",
 }
 
-// maxUnit bounds a unit file that is looked into, in bytes.
+// maxUnit limits a unit file that is read, in bytes.
 const maxUnit = 1 << 20
 
-// units finds units of the host that those of a release would hide or change.
+// units finds units of the host that a release's units would hide or change.
 type units struct {
 	base, hostRoot string
-	names          map[string]string // unit → file that makes it, of everything that is not ours
+	names          map[string]string // unit to the file that defines it; without the deployment's own
 }
 
-// readUnits reads the names of all units of a host, with those that aliases and
-// generators make. A directory that is missing, or must not be read, has none.
+// readUnits reads the names of all units of a host, including those from aliases and
+// generators. It skips directories that are missing or must not be read.
 func readUnits(base, hostRoot string) *units {
 	u := &units{base: base, hostRoot: hostRoot, names: map[string]string{}}
 	for _, dir := range unitDirs {
@@ -57,7 +57,7 @@ func readUnits(base, hostRoot string) *units {
 	return u
 }
 
-// read adds the units that the files of a directory make.
+// read adds the units that the files of a directory define.
 func (u *units) read(dir string, made func(file string, content []byte) []string) {
 	entries, err := os.ReadDir(filepath.Join(u.hostRoot, dir))
 	if err != nil {
@@ -70,7 +70,7 @@ func (u *units) read(dir string, made func(file string, content []byte) []string
 		}
 		content := readUnit(file)
 		if source, ok := entry(content, "Unit", "SourcePath"); ok && u.ours(filepath.Join(u.hostRoot, source)) {
-			continue // Quadlet has made it of a file of ours
+			continue // Quadlet has generated the unit from a file of the deployment
 		}
 		for _, name := range made(file, content) {
 			if _, known := u.names[name]; !known {
@@ -80,7 +80,8 @@ func (u *units) read(dir string, made func(file string, content []byte) []string
 	}
 }
 
-// readUnit returns the content of a unit file, or nil if it is something else.
+// readUnit returns the content of a unit file, or nil if the file is not regular or cannot be
+// read.
 func readUnit(file string) []byte {
 	fi, err := os.Stat(file)
 	if err != nil || !fi.Mode().IsRegular() {
@@ -93,7 +94,7 @@ func readUnit(file string) []byte {
 	return content
 }
 
-// readMounts adds the units that systemd-fstab-generator makes.
+// readMounts adds the units that systemd-fstab-generator generates.
 func (u *units) readMounts() {
 	table := filepath.Join(u.hostRoot, "etc/fstab")
 	for line := range bytes.Lines(readUnit(table)) {
@@ -107,7 +108,7 @@ func (u *units) readMounts() {
 	}
 }
 
-// escapePath names a path as systemd does (systemd.unit(5), "String Escaping").
+// escapePath escapes a path as systemd does (systemd.unit(5), "String Escaping").
 func escapePath(p string) string {
 	p = strings.Trim(path.Clean("/"+p), "/")
 	if p == "" {
@@ -127,8 +128,8 @@ func escapePath(p string) string {
 	return b.String()
 }
 
-// ours reports whether a file is a link into the deployment, perhaps by way of another one,
-// such as systemctl enable makes.
+// ours reports whether a file is a link into the deployment, directly or through other links,
+// such as those of systemctl enable.
 func (u *units) ours(file string) bool {
 	for range 8 {
 		to, err := os.Readlink(file)
@@ -147,7 +148,7 @@ func (u *units) ours(file string) bool {
 	return false
 }
 
-// hidden returns the files of the host whose units the link would hide or change.
+// hidden returns the host's files whose units the link would hide or change.
 func (u *units) hidden(l bundle.Link, content []byte) (list []string) {
 	var names []string
 	switch {
@@ -166,8 +167,8 @@ func (u *units) hidden(l bundle.Link, content []byte) (list []string) {
 	return list
 }
 
-// templateOf returns the template of an instance, such as getty@.service of
-// getty@tty1.service, or the name itself.
+// templateOf returns the template of an instance, such as getty@.service for
+// getty@tty1.service, or the name itself if it is no instance.
 func templateOf(name string) string {
 	prefix, rest, ok := strings.Cut(name, "@")
 	if !ok {
@@ -176,7 +177,7 @@ func templateOf(name string) string {
 	return prefix + "@" + path.Ext(rest)
 }
 
-// quadletUnits returns the units that Quadlet makes of a file.
+// quadletUnits returns the units that Quadlet generates from a file.
 func quadletUnits(file string, content []byte) []string {
 	kind := path.Ext(file)
 	more, ok := quadletNames[kind]
@@ -196,7 +197,7 @@ func quadletUnits(file string, content []byte) []string {
 	return append([]string{name + ".service"}, aliases(content)...)
 }
 
-// aliases returns the further names that systemctl enable, or Quadlet, gives a unit.
+// aliases returns the other names that systemctl enable or Quadlet gives a unit.
 func aliases(content []byte) (names []string) {
 	entries(content, "Install", "Alias", func(value string) { names = append(names, strings.Fields(value)...) })
 	return names
@@ -208,7 +209,7 @@ func entry(content []byte, section, key string) (value string, ok bool) {
 	return value, ok
 }
 
-// entries calls found for each value of a key of a unit file (systemd.syntax(7)).
+// entries calls found for each value of a key in a unit file (systemd.syntax(7)).
 func entries(content []byte, section, key string, found func(value string)) {
 	text := strings.NewReplacer("\\\r\n", " ", "\\\n", " ").Replace(string(content))
 	in := ""
@@ -224,9 +225,9 @@ func entries(content []byte, section, key string, found func(value string)) {
 	}
 }
 
-// Foreign lists what the links of the release would take from the host: files in their
-// places, and units that they would hide or change. Errors wrap bundle.ErrPolicy, or are
-// the file system's.
+// Foreign returns the host's files that the release's links would replace, and the files of
+// units that the links would hide or change. Errors wrap bundle.ErrPolicy, or come from the
+// file system.
 func (r *Release) Foreign() ([]string, error) {
 	if r.site.HostRoot == "" || len(r.host.Links) == 0 {
 		return nil, nil
@@ -259,7 +260,7 @@ func (r *Release) Foreign() ([]string, error) {
 	return slices.Compact(list), nil
 }
 
-// linkContent returns the content of the file to which a link leads, if it is small.
+// linkContent returns the content of a link's file, or nil if it has more than maxUnit bytes.
 func (r *Release) linkContent(l bundle.Link) ([]byte, error) {
 	for _, f := range r.files {
 		switch {

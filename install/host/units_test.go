@@ -10,8 +10,8 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle"
 )
 
-// TestHiddenUnits: a link never hides or changes a unit of somebody else, wherever that is
-// and whatever makes it.
+// TestHiddenUnits checks that a link never hides or changes a unit of the host, wherever the
+// unit is and whatever defines it.
 func TestHiddenUnits(t *testing.T) {
 	unit := func(name string) bundle.Link { return bundle.Link{Path: "/etc/systemd/system/" + name, File: "x"} }
 	quadlet := func(name string) bundle.Link { return bundle.Link{Path: "/etc/containers/systemd/" + name, File: "x"} }

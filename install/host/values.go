@@ -15,20 +15,20 @@ import (
 	"github.com/oob-bundle/oob-bundle/bundle/disk"
 )
 
-// ErrValues says that the site's values are missing or wrong.
+// ErrValues reports site values that are missing or wrong.
 var ErrValues = errors.New("the site's values do not fit")
 
-// Values with a meaning to this package, where a bundle asks for them.
+// Names of values that this package uses, if a bundle asks for them.
 const (
 	valueData     = bundle.ValueData
-	valueRegistry = "registry" // the address under which hosts reach the registry
+	valueRegistry = "registry" // address at which hosts reach the registry
 )
 
-// maxValues bounds a file of values, in bytes.
+// maxValues limits a file of values, in bytes.
 const maxValues = 1 << 20
 
-// ReadValues reads a site's values: a YAML map from names to texts. Errors wrap
-// ErrValues or are the file's.
+// ReadValues reads a site's values: a YAML map from names to texts. Errors wrap ErrValues, or
+// come from the file system.
 func ReadValues(path string) (map[string]string, error) {
 	fi, err := os.Stat(path)
 	if err != nil {
@@ -56,7 +56,7 @@ func parseValues(data []byte) (map[string]string, error) {
 	}
 	var doc, more yaml.Node
 	if err := docs.Load(&doc); errors.Is(err, io.EOF) {
-		return values, nil // nothing but comments, as in a template that nobody changed
+		return values, nil // only comments, as in an unchanged template
 	} else if err != nil {
 		return nil, err
 	}
@@ -89,8 +89,8 @@ func parseValues(data []byte) (map[string]string, error) {
 	return values, nil
 }
 
-// complete checks the values that a site gives against what the bundle asks for,
-// and adds defaults. It returns everything that is wrong.
+// complete checks a site's values against those that the bundle asks for, and adds defaults.
+// It returns all problems.
 func complete(asked []bundle.Value, given map[string]string) (values map[string]string, problems []string) {
 	bad := func(format string, args ...any) { problems = append(problems, fmt.Sprintf(format, args...)) }
 	values = map[string]string{}
@@ -121,7 +121,7 @@ func complete(asked []bundle.Value, given map[string]string) (values map[string]
 			names = append(names, v.Name)
 		}
 		switch {
-		case known: // it is missing, which was said
+		case known: // required and empty, already reported
 		case len(names) == 0:
 			bad("%s is given, and this bundle asks for nothing", name)
 		default:
@@ -131,7 +131,7 @@ func complete(asked []bundle.Value, given map[string]string) (values map[string]
 	return values, problems
 }
 
-// checkKind checks a value, and whether a file is there. The error says what is wrong.
+// checkKind checks a value, and whether a file exists and is readable.
 func checkKind(kind, s string) error {
 	if err := bundle.CheckValue(kind, s); err != nil || kind != "file" {
 		return err
@@ -154,8 +154,7 @@ func readable(path string) error {
 	return f.Close()
 }
 
-// Template returns what a site has to fill in: YAML with a comment for each
-// value.
+// Template returns the YAML file that a site fills in, with a comment for each value.
 func Template(d *bundle.Deployment) []byte {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# What only this site knows, for %s %s.\n", d.Name, d.Version)
