@@ -239,7 +239,7 @@ func forgetReplaced(kept, p string) error {
 	}
 	now, err := contentOf(p)
 	if err != nil || !bytes.Equal(old, now) {
-		return nil //nolint:nilerr // the host has something else there by now, and keeps both
+		return nil //nolint:nilerr // the host has another file there now; keep both
 	}
 	if err := copyOf(kept, p); err != nil { // restores the owner, too
 		return err

@@ -385,7 +385,7 @@ func TestQuotingCompose(t *testing.T) {
 		t.Fatal(err)
 	}
 	args := append(slices.Clone(command[1:]), "--project-directory", dir, "--file", composeFile, "config")
-	out, err := exec.CommandContext(t.Context(), command[0], args...).Output() //nolint:gosec // fixed words
+	out, err := exec.CommandContext(t.Context(), command[0], args...).Output() //nolint:gosec // fixed arguments
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -411,7 +411,7 @@ func composeHere(t *testing.T) (command []string, old bool) {
 	for _, command := range [][]string{{"docker", "compose"}, {"docker-compose"}} {
 		out, err := exec.CommandContext(
 			context.WithoutCancel(t.Context()), command[0],
-			append(command[1:], "version", "--short")...).Output() //nolint:gosec // fixed words
+			append(command[1:], "version", "--short")...).Output() //nolint:gosec // fixed arguments
 		if err == nil {
 			return command, strings.HasPrefix(strings.TrimPrefix(string(out), "v"), "1.")
 		}
