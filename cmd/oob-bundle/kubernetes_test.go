@@ -4,6 +4,7 @@ package main
 
 import (
 	"encoding/base64"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -14,7 +15,10 @@ import (
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/static"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
@@ -145,8 +149,55 @@ func (w *clusterWorld) chat(version, env string) string {
 	ref := w.upstream.Push(w.T, "team/app:"+version, w.program("app", world.File{Name: "version", Mode: 0o644, Data: []byte(version)}))
 	w.write("objects.yaml", fmt.Sprintf(chatObjects, version, env, w.upstream.Host+"/team/app"))
 	w.write("namespace.yaml", chatNamespace)
-	return w.bundle("chat-"+version, fmt.Sprintf(chatManifest, version, ref))
+	w.write("side.yaml", fmt.Sprintf("image: {{ yaml (image %q) }}\nversion: %q\n", w.upstream.Host+"/team/app", version))
+	chart := w.chart("side", "0."+version+".0")
+	return w.bundle("chat-"+version, fmt.Sprintf(chatManifest, version, ref, w.upstream.Host, chart))
 }
+
+// chart publishes a chart with a job before its installation and upgrades, and a deployment.
+func (w *clusterWorld) chart(name, version string) string {
+	w.Helper()
+	dir := name + "-" + version
+	w.sh("mkdir -p " + dir + "/templates")
+	w.write(dir+"/Chart.yaml", "apiVersion: v2\nname: "+name+"\nversion: "+version+"\n")
+	w.write(dir+"/values.yaml", "image: nobody.example/has:none\nversion: \"0\"\n")
+	w.write(dir+"/templates/all.yaml", chartObjects)
+	w.sh("helm package --destination packages " + dir + " && mkdir -p packages")
+	data, err := os.ReadFile(filepath.Join(w.dir, "packages", dir+".tgz"))
+	if err != nil {
+		w.Fatal(err)
+	}
+	img := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), "application/vnd.cncf.helm.config.v1+json")
+	img, err = mutate.AppendLayers(img, static.NewLayer(data, "application/vnd.cncf.helm.chart.content.v1.tar+gzip"))
+	if err != nil {
+		w.Fatal(err)
+	}
+	w.upstream.Push(w.T, "charts/"+name+":"+version, img)
+	return version
+}
+
+const chartObjects = `apiVersion: batch/v1
+kind: Job
+metadata:
+  name: {{ .Release.Name }}-before
+  annotations: {helm.sh/hook: "pre-install,pre-upgrade", helm.sh/hook-delete-policy: before-hook-creation}
+spec:
+  template:
+    spec:
+      restartPolicy: Never
+      containers: [{name: job, image: {{ .Values.image | quote }}, args: [once]}]
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: {{ .Release.Name }}}
+spec:
+  selector: {matchLabels: {app: {{ .Release.Name }}}}
+  template:
+    metadata: {labels: {app: {{ .Release.Name }}}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers: [{name: side, image: {{ .Values.image | quote }}, env: [{name: VERSION, value: {{ .Values.version | quote }}}]}]
+`
 
 const chatManifest = `apiVersion: oobbundle.dev/v1
 kind: Manifest
@@ -155,9 +206,11 @@ deployments: [kubernetes]
 components:
   - name: server
     images: [%q]
+    charts: [{repository: "oci://%s/charts", name: side, version: %q, unusedImages: ["nobody.example/*"]}]
     files:
       - {source: namespace.yaml, path: namespace.yaml, as: template}
       - {source: objects.yaml, path: objects.yaml, as: template}
+      - {source: side.yaml, path: side-values.yaml, as: template}
     host:
       - values:
           - {name: registryLogin, kind: file, about: Login of the registry as Docker keeps it}
@@ -165,6 +218,7 @@ components:
         cluster:
           - {stage: application, apply: objects.yaml, health: ["chat/web:80/api/v4/system/ping"]}
           - {stage: namespaces, apply: namespace.yaml}
+          - {stage: services, chart: side, release: side, namespace: chat, values: side-values.yaml}
 `
 
 const chatNamespace = `apiVersion: v1
@@ -177,6 +231,10 @@ metadata: {name: pull, namespace: chat}
 type: kubernetes.io/dockerconfigjson
 stringData:
   .dockerconfigjson: {{ yaml (siteFile "registryLogin") }}
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: default, namespace: chat}
 `
 
 const chatObjects = `apiVersion: apps/v1
@@ -268,7 +326,7 @@ func TestKubernetes(t *testing.T) {
 	}
 	t.Log(w.oob(install(two)))
 	lap("upgrade")
-	if got, jobs := w.answer(), w.names("jobs"); got != "2" || jobs != "job.batch/migrate-2" {
+	if got, jobs := w.answer(), w.names("jobs"); got != "2" || !strings.Contains(jobs, "job.batch/migrate-2") || strings.Contains(jobs, "migrate-1") || strings.Contains(jobs, "migrate-3") {
 		t.Errorf("after the upgrade it answers %q, and there is %s", got, jobs)
 	}
 
@@ -277,7 +335,7 @@ func TestKubernetes(t *testing.T) {
 	if code == 0 || !strings.Contains(out, "going back to chat 2") || !strings.Contains(out, "CrashLoopBackOff") {
 		t.Errorf("broken: %d %s", code, out)
 	}
-	if got, jobs := w.answer(), w.names("jobs"); got != "2" || jobs != "job.batch/migrate-2" {
+	if got, jobs := w.answer(), w.names("jobs"); got != "2" || !strings.Contains(jobs, "job.batch/migrate-2") || strings.Contains(jobs, "migrate-1") || strings.Contains(jobs, "migrate-3") {
 		t.Errorf("after going back it answers %q, and there is %s", got, jobs)
 	}
 	if logs := w.sh("cat site/deployments/chat/logs/*.log"); !strings.Contains(logs, "this version does not start: no licence") {
@@ -298,20 +356,24 @@ func TestKubernetes(t *testing.T) {
 
 	other := strings.ReplaceAll(chatManifest, "name: chat,", "name: other,")
 	w.write("objects.yaml", fmt.Sprintf(chatObjects, "1", "", w.upstream.Host+"/team/app"))
-	rival := w.bundle("other", fmt.Sprintf(other, "1", w.upstream.Host+"/team/app:1"))
-	if code, out := w.exits(install(rival)); code != 5 || !strings.Contains(out, "deployment/web in chat is in the cluster already") {
+	rival := w.bundle("other", fmt.Sprintf(other, "1", w.upstream.Host+"/team/app:1", w.upstream.Host, "0.1.0"))
+	if code, out := w.exits(install(rival)); code != 5 || !strings.Contains(out, "deployment/web in chat is in the cluster already") ||
+		!strings.Contains(out, "the Helm release side in chat is there already") {
 		t.Errorf("another deployment's objects: %d %s", code, out)
 	}
 
 	w.oob("rollback chat --start" + kube)
 	lap("rollback")
-	if got, jobs := w.answer(), w.names("jobs"); got != "1" || jobs != "job.batch/migrate-1" {
+	if got, jobs := w.answer(), w.names("jobs"); got != "1" || !strings.Contains(jobs, "job.batch/migrate-1") || strings.Contains(jobs, "migrate-2") {
 		t.Errorf("after rollback it answers %q, and there is %s", got, jobs)
 	}
 	out = w.oob("uninstall chat" + kube)
 	lap("removal")
-	if got := w.names("deployments,services,jobs"); got != "" {
+	if got := w.names("deployments,services"); got != "" {
 		t.Errorf("%s is left", got)
+	}
+	if list := w.sh("helm list -A -q --kubeconfig node/etc/admin.kubeconfig"); list != "" {
+		t.Errorf("Helm still has %s", list)
 	}
 	if !strings.Contains(out, "namespace/chat") || w.kubectl("get namespace chat -o name") == "" {
 		t.Errorf("the namespace: %s", out)
@@ -430,4 +492,78 @@ spec:
   accessModes: [ReadWriteOnce]
   storageClassName: local
   hostPath: {path: /tmp/oob-kube-volume, type: DirectoryOrCreate}
+`
+
+// clusterKills is how many of the calls of kubectl and helm TestKubernetesKill ends at; 0 is all.
+var clusterKills = flag.Int("cluster-kills", 6, "calls of kubectl and helm at which an upgrade is killed; 0 is every one")
+
+// TestKubernetesKill kills an upgrade at its calls of kubectl and helm, before or after the
+// call. The same command then finishes it, also where Helm was left in the middle.
+func TestKubernetesKill(t *testing.T) {
+	w := newClusterWorld(t)
+	one, two := w.chat("1", ""), w.chat("2", "")
+	w.login()
+	w.oob("install " + one + " --key " + w.key.Public + " --root site --values values.yaml")
+	w.serve()
+	install := func(bundle string) string {
+		return "install " + bundle + " --key " + w.key.Public + " --root site --kubeconfig " + w.node +
+			"/etc/admin.kubeconfig --values values.yaml --start --start-timeout 60s --allow-downgrade"
+	}
+	w.oob(install(one))
+	w.sh("mkdir calls")
+	for _, program := range []string{"kubectl", "helm"} {
+		real := w.sh("command -v " + program)
+		w.write("calls/"+program, fmt.Sprintf(killingCall, w.dir, real))
+		w.sh("chmod +x calls/" + program)
+	}
+	counted := func(at int, line string) int {
+		w.sh("rm -f count")
+		_, _ = w.try(fmt.Sprintf("KILL_AT=%d PATH=%s/calls:$PATH timeout -k 1 200 oob-bundle %s >run.log 2>&1", at, w.dir, line))
+		n, err := strconv.Atoi(w.sh("wc -l <count"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	calls := counted(0, install(two))
+	w.oob(install(one))
+	step := 1
+	if *clusterKills > 0 {
+		step = max(1, calls / *clusterKills)
+	}
+	killed := 0
+	for at := 1; at <= calls; at += step {
+		if n := counted(at, install(two)); n < at {
+			t.Fatalf("only %d calls", n)
+		}
+		killed++
+		if out, err := w.try("oob-bundle " + install(two) + " 2>&1"); err != nil {
+			t.Fatalf("killed at call %d of %d (%s): it does not go on: %s", at, calls, w.sh(fmt.Sprintf("sed -n %dp count", at)), out)
+		}
+		if got := w.answer(); got != "2" {
+			t.Errorf("killed at call %d: it answers %q", at, got)
+		}
+		if code, out := w.exits("status --check --root site"); code != 0 {
+			t.Errorf("killed at call %d: %d %s", at, code, out)
+		}
+		w.oob(install(one))
+	}
+	t.Logf("killed at %d of %d calls", killed, calls)
+}
+
+// killingCall counts calls and kills the caller at one of them: every other time after the
+// program has begun its work.
+const killingCall = `#!/bin/bash
+echo "$(basename "$0") $*" >>%[1]s/count
+n=$(wc -l <%[1]s/count)
+if [ "$n" = "${KILL_AT:-0}" ]; then
+	if [ $((n %% 2)) = 0 ]; then
+		%[2]s "$@" &
+		sleep 0.7
+		kill -9 $! 2>/dev/null
+	fi
+	kill -9 $PPID
+	exit 137
+fi
+exec %[2]s "$@"
 `

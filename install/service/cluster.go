@@ -494,7 +494,12 @@ func (c *cluster) stop(ctx context.Context, a *host.About, except string) error 
 	var left []string
 	for n, s := range slices.Backward(a.Cluster) {
 		if s.Keep {
-			left = append(left, s.String())
+			for _, o := range all[n] {
+				left = append(left, o.String())
+			}
+			if s.Chart != "" {
+				left = append(left, s.String())
+			}
 			continue
 		}
 		if s.Chart != "" {
