@@ -177,18 +177,7 @@ func checkNamed(t *testing.T, root, name string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	runs := []string{"compose.yaml", "READ-ME-FIRST.txt"}
-	for _, s := range about.Cluster {
-		runs = append(runs, s.Apply, s.Values)
-	}
-	var text strings.Builder
-	for _, f := range runs {
-		data, err := os.ReadFile(filepath.Join(host.Base(root, name), "current", f))
-		if err != nil && !errors.Is(err, fs.ErrNotExist) && f != "" {
-			t.Fatal(err)
-		}
-		text.Write(data)
-	}
+	text := whatRuns(t, root, about)
 	receipts, err := filepath.Glob(filepath.Join(root, "receipts", name+"-*.json"))
 	if err != nil || len(receipts) != 1 {
 		t.Fatal(receipts, err)
@@ -202,16 +191,36 @@ func checkNamed(t *testing.T, root, name string) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		chart := strings.Contains(i.Upstream, "/charts/") || len(i.Manifests) == 1 && about.Form == "kubernetes" && isChart(about, ref)
-		if strings.HasSuffix(i.Upstream, ".sig") || chart {
-			continue
+		names := []string{string(i.Digest), ref.Name + ":" + ref.Tag, ref.Name + "\n"}
+		for _, d := range i.Manifests {
+			names = append(names, string(d))
 		}
-		digests := append(slices.Clone(i.Manifests), i.Digest, i.Index)
-		if !slices.ContainsFunc(digests, func(d bundle.Digest) bool { return d != "" && strings.Contains(text.String(), string(d)) }) &&
-			!strings.Contains(text.String(), ref.Name+":"+ref.Tag) && !strings.Contains(text.String(), ref.Name+"\n") {
+		if i.Index != "" {
+			names = append(names, string(i.Index))
+		}
+		named := slices.ContainsFunc(names, func(n string) bool { return strings.Contains(text, n) })
+		if !named && !strings.HasSuffix(i.Upstream, ".sig") && !isChart(about, ref) {
 			t.Errorf("nothing that runs, and no text, names %s", i.Upstream)
 		}
 	}
+}
+
+// whatRuns returns the files of a release that say what runs, or what does not.
+func whatRuns(t *testing.T, root string, about *host.About) string {
+	t.Helper()
+	files := []string{"compose.yaml", "READ-ME-FIRST.txt"}
+	for _, s := range about.Cluster {
+		files = append(files, s.Apply, s.Values)
+	}
+	var text strings.Builder
+	for _, f := range files {
+		data, err := os.ReadFile(filepath.Join(host.Base(root, about.Name), "current", f))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) && f != "" {
+			t.Fatal(err)
+		}
+		text.Write(data)
+	}
+	return text.String()
 }
 
 // isChart reports whether a reference is that of a chart that the release applies.

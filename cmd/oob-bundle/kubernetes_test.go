@@ -104,7 +104,9 @@ func (w *clusterWorld) bundle(name, manifest string) string {
 	w.Helper()
 	w.made++
 	w.write(name+".yaml", manifest)
-	w.oob(fmt.Sprintf("create %s.yaml --key %s --plain-http %s --sequence %d -o %s.oob.tar", name, w.key.Private, w.upstream.Host, w.made, name))
+	w.oob(fmt.Sprintf(
+		"create %s.yaml --key %s --plain-http %s --sequence %d -o %s.oob.tar", name, w.key.Private, w.upstream.Host, w.made, name,
+	))
 	return filepath.Join(w.dir, name+".oob.tar")
 }
 
@@ -116,8 +118,8 @@ func (w *clusterWorld) pause() {
 	w.bundle("node", "apiVersion: oobbundle.dev/v1\nkind: Manifest\nmetadata: {name: node, version: \"1\"}\n"+
 		"components: [{name: pause, images: ["+ref+"]}]\n")
 	pid := w.sh("pgrep -P $(cat node/pid) | head -1")
-	enter := "nsenter -t " + pid + " -m -n -p -- "
-	w.sh(enter + "ctr -n k8s.io images import " + w.dir + "/node.oob.tar && " + enter + "ctr -n k8s.io images tag " + ref + " k8s.local/pause:1")
+	ctr := "nsenter -t " + pid + " -m -n -p -- ctr -n k8s.io images "
+	w.sh(ctr + "import " + w.dir + "/node.oob.tar && " + ctr + "tag " + ref + " k8s.local/pause:1")
 }
 
 // serve starts the site's registry below the root, with TLS and an account, and lets the node
@@ -297,86 +299,123 @@ func (w *clusterWorld) exits(args string) (int, string) {
 	return code, out[:i]
 }
 
+// flags says which cluster and root a command is about.
+func (w *clusterWorld) flags() string {
+	return " --root site --kubeconfig " + w.node + "/etc/admin.kubeconfig"
+}
+
+// install returns the command that installs and starts a bundle.
+func (w *clusterWorld) install(file, timeout string) string {
+	return "install " + file + " --key " + w.key.Public + w.flags() + " --values values.yaml --start --start-timeout " + timeout
+}
+
+// first installs a bundle without starting it, and serves its images.
+func (w *clusterWorld) first(file string) {
+	w.Helper()
+	w.login()
+	w.oob("install " + file + " --key " + w.key.Public + " --root site --values values.yaml")
+	w.serve()
+}
+
+// is requires that a version of the chat runs, with its own job and no other's.
+func (w *clusterWorld) is(version, after string) {
+	w.Helper()
+	jobs := strings.Fields(strings.ReplaceAll(w.names("jobs"), "job.batch/side-before", ""))
+	if got := w.answer(); got != version || !slices.Equal(jobs, []string{"job.batch/migrate-" + version}) {
+		w.Errorf("after %s it answers %q, and there is %s", after, got, jobs)
+	}
+	if code, out := w.exits("status --check" + w.flags()); code != 0 || strings.Contains(out, "waiting") {
+		w.Errorf("after %s: status %d %s", after, code, out)
+	}
+}
+
 // TestKubernetes takes a deployment through its life on a real cluster: first installation,
 // upgrade, an upgrade that never becomes ready, drift and repair, another deployment that
 // wants its objects, rollback, and removal.
 func TestKubernetes(t *testing.T) {
 	w := newClusterWorld(t)
-	kube := " --root site --kubeconfig " + w.node + "/etc/admin.kubeconfig"
-	install := func(bundle string) string {
-		return "install " + bundle + " --key " + w.key.Public + kube + " --values values.yaml --start --start-timeout 40s"
-	}
 	one, two, broken := w.chat("1", ""), w.chat("2", ""), w.chat("3", `, {name: FAIL, value: "no licence"}`)
-	w.login()
-	w.oob("install " + one + " --key " + w.key.Public + " --root site --values values.yaml")
-	w.serve()
+	w.first(one)
+	lap := laps(t)
+	w.oob(w.install(one, "60s"))
+	lap("first installation")
+	w.is("1", "the first installation")
+	t.Log(w.oob(w.install(two, "60s")))
+	lap("upgrade")
+	w.is("2", "the upgrade")
+	w.refuses(broken)
+	lap("an upgrade that does not become ready")
+	w.is("2", "going back")
+	w.drifts(two)
+	lap("drift and repair")
+	w.is("2", "repair")
+	w.rivals()
+	w.oob("rollback chat --start" + w.flags())
+	lap("rollback")
+	w.is("1", "rollback")
+	w.removes()
+	lap("removal")
+}
+
+// laps returns a function that logs how long each part of a test took.
+func laps(t *testing.T) func(what string) {
 	begun := time.Now()
-	lap := func(what string) {
+	return func(what string) {
 		t.Logf("%s: %s", what, time.Since(begun).Round(100*time.Millisecond))
 		begun = time.Now()
 	}
+}
 
-	t.Log(w.oob(install(one)))
-	lap("first installation")
-	if got := w.answer(); got != "1" {
-		t.Errorf("it answers %q", got)
-	}
-	if code, out := w.exits("status --check" + kube); code != 0 || strings.Contains(out, "waiting") {
-		t.Errorf("status: %d %s", code, out)
-	}
-	t.Log(w.oob(install(two)))
-	lap("upgrade")
-	if got, jobs := w.answer(), w.names("jobs"); got != "2" || !strings.Contains(jobs, "job.batch/migrate-2") || strings.Contains(jobs, "migrate-1") || strings.Contains(jobs, "migrate-3") {
-		t.Errorf("after the upgrade it answers %q, and there is %s", got, jobs)
-	}
-
-	code, out := w.exits(install(broken))
-	lap("an upgrade that does not become ready")
+// refuses installs a release that does not start.
+func (w *clusterWorld) refuses(broken string) {
+	w.Helper()
+	code, out := w.exits(w.install(broken, "30s"))
 	if code == 0 || !strings.Contains(out, "going back to chat 2") || !strings.Contains(out, "CrashLoopBackOff") {
-		t.Errorf("broken: %d %s", code, out)
-	}
-	if got, jobs := w.answer(), w.names("jobs"); got != "2" || !strings.Contains(jobs, "job.batch/migrate-2") || strings.Contains(jobs, "migrate-1") || strings.Contains(jobs, "migrate-3") {
-		t.Errorf("after going back it answers %q, and there is %s", got, jobs)
+		w.Errorf("broken: %d %s", code, out)
 	}
 	if logs := w.sh("cat site/deployments/chat/logs/*.log"); !strings.Contains(logs, "this version does not start: no licence") {
-		t.Errorf("the logs do not have the reason: %s", logs)
+		w.Errorf("the logs do not have the reason: %s", logs)
 	}
+}
 
-	w.kubectl(`-n chat patch deployment web --type json -p '[{"op": "replace", "path": "/spec/template/spec/containers/0/env/0/value", "value": "changed"}]'`)
+// drifts changes the cluster, and puts it right.
+func (w *clusterWorld) drifts(bundle string) {
+	w.Helper()
+	const change = `[{"op": "replace", "path": "/spec/template/spec/containers/0/env/0/value", "value": "changed"}]`
+	w.kubectl("-n chat patch deployment web --type json -p '" + change + "'")
 	w.kubectl("-n chat delete service web")
-	code, out = w.exits("status --check" + kube)
+	code, out := w.exits("status --check" + w.flags())
 	if code != 1 || !strings.Contains(out, "deployment/web in chat was changed") || !strings.Contains(out, "service/web in chat is missing") {
-		t.Errorf("drift: %d %s", code, out)
+		w.Errorf("drift: %d %s", code, out)
 	}
-	t.Log(w.oob("repair " + two + " --key " + w.key.Public + kube))
-	if code, out := w.exits("status --check" + kube); code != 0 || w.answer() != "2" {
-		t.Errorf("after repair: %d %s", code, out)
-	}
-	lap("drift and repair")
+	w.oob("repair " + bundle + " --key " + w.key.Public + w.flags())
+}
 
+// rivals installs another deployment that wants the same objects.
+func (w *clusterWorld) rivals() {
+	w.Helper()
 	other := strings.ReplaceAll(chatManifest, "name: chat,", "name: other,")
 	w.write("objects.yaml", fmt.Sprintf(chatObjects, "1", "", w.upstream.Host+"/team/app"))
 	rival := w.bundle("other", fmt.Sprintf(other, "1", w.upstream.Host+"/team/app:1", w.upstream.Host, "0.1.0"))
-	if code, out := w.exits(install(rival)); code != 5 || !strings.Contains(out, "deployment/web in chat is in the cluster already") ||
+	code, out := w.exits(w.install(rival, "60s"))
+	if code != 5 || !strings.Contains(out, "deployment/web in chat is in the cluster already") ||
 		!strings.Contains(out, "the Helm release side in chat is there already") {
-		t.Errorf("another deployment's objects: %d %s", code, out)
+		w.Errorf("another deployment's objects: %d %s", code, out)
 	}
+}
 
-	w.oob("rollback chat --start" + kube)
-	lap("rollback")
-	if got, jobs := w.answer(), w.names("jobs"); got != "1" || !strings.Contains(jobs, "job.batch/migrate-1") || strings.Contains(jobs, "migrate-2") {
-		t.Errorf("after rollback it answers %q, and there is %s", got, jobs)
-	}
-	out = w.oob("uninstall chat" + kube)
-	lap("removal")
+// removes uninstalls the chat.
+func (w *clusterWorld) removes() {
+	w.Helper()
+	out := w.oob("uninstall chat" + w.flags())
 	if got := w.names("deployments,services"); got != "" {
-		t.Errorf("%s is left", got)
+		w.Errorf("%s is left", got)
 	}
 	if list := w.sh("helm list -A -q --kubeconfig node/etc/admin.kubeconfig"); list != "" {
-		t.Errorf("Helm still has %s", list)
+		w.Errorf("Helm still has %s", list)
 	}
 	if !strings.Contains(out, "namespace/chat") || w.kubectl("get namespace chat -o name") == "" {
-		t.Errorf("the namespace: %s", out)
+		w.Errorf("the namespace: %s", out)
 	}
 }
 
@@ -384,62 +423,26 @@ func TestKubernetes(t *testing.T) {
 // operator of Mattermost and Helm; the server is a stand-in that answers its health check.
 func TestKubernetesCatalogue(t *testing.T) {
 	w := newClusterWorld(t)
-	s := newSite(t)
-	s.up.Layers = func(ref bundle.Reference, _ string) []v1.Layer {
-		program, path := "", ""
-		switch ref.Name {
-		case "mattermost/mattermost-enterprise-edition":
-			program, path = "app", "usr/local/bin/mattermost"
-		case "mattermost/mattermost-operator":
-			program, path = "mattermost-operator", "mattermost-operator"
-		default:
-			return []v1.Layer{world.Layer(world.File{Name: "about", Mode: 0o644, Data: []byte(ref.String())})}
-		}
-		data, err := os.ReadFile(filepath.Join(w.programs, program))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return []v1.Layer{world.Layer(
-			world.File{Name: path, Mode: 0o755, Data: data}, world.File{Name: "about", Mode: 0o644, Data: []byte(ref.String())},
-		)}
-	}
-	manifest := operatorManifest(t)
-	create := func(version string, sequence int) string {
-		set := map[string]string{"versions.mattermost": version}
-		s.stock("application", manifests.Choice{Deployment: "kubernetes", Set: set})
-		s.up.Page("https://raw.githubusercontent.com/mattermost/mattermost-operator/v1.25.9/docs/mattermost-operator/mattermost-operator.yaml", manifest)
-		file, args := s.create("application", "--deployment", "kubernetes", "--with", "operator-manifest", "--platform", "linux/amd64",
-			"--set", "versions.mattermost="+version, "--sequence", strconv.Itoa(sequence),
-			"--set", "sha256.operator-manifest="+bundle.DigestOf(manifest).Hex())
-		s.must(args...)
-		w.sh("mv " + file + " " + version + ".oob.tar")
-		return filepath.Join(w.dir, version+".oob.tar")
-	}
-	one, two := create("11.7.9", 1), create("11.8.5", 2)
-	w.key = s.key
+	one, two := w.application()
 	w.login()
 	w.write("class.yaml", localClass)
 	w.kubectl("apply -f class.yaml")
 	w.write("values.yaml", w.sh("cat values.yaml")+"\n"+
 		"domain: chat.site.mil\npullSecret: site-registry\ndatabaseHost: "+nodeNet+".1\nstorageClass: local\nfileStorage: 1Gi\n")
-	w.oob("install " + one + " --key " + s.key.Public + " --root site --values values.yaml")
+	w.oob("install " + one + " --key " + w.key.Public + " --root site --values values.yaml")
 	w.serve()
-	install := func(file string) string {
-		return "install " + file + " --key " + s.key.Public + " --root site --kubeconfig " + w.node + "/etc/admin.kubeconfig --values values.yaml --start --start-timeout 90s"
-	}
-	begun := time.Now()
-	t.Log(w.oob(install(one)))
-	t.Logf("first installation: %s", time.Since(begun).Round(time.Second))
 	version := func() string {
 		return w.kubectl("-n mattermost get mattermost application -o jsonpath='{.status.state} {.spec.version} {.status.version}'")
 	}
+	lap := laps(t)
+	t.Log(w.oob(w.install(one, "90s")))
+	lap("first installation")
 	first := version()
 	if state := strings.Fields(first); len(state) != 3 || state[0] != "stable" || state[1] != state[2] {
 		t.Errorf("the server is %q", first)
 	}
-	begun = time.Now()
-	t.Log(w.oob(install(two)))
-	t.Logf("upgrade: %s", time.Since(begun).Round(time.Second))
+	w.oob(w.install(two, "90s"))
+	lap("upgrade")
 	if second := version(); second == first || !strings.HasPrefix(second, "stable ") {
 		t.Errorf("after the upgrade it is %q", second)
 	}
@@ -447,6 +450,7 @@ func TestKubernetesCatalogue(t *testing.T) {
 		t.Errorf("status: %d %s", code, out)
 	}
 	w.oob("rollback application --start --root site")
+	lap("rollback")
 	if back := version(); back != first {
 		t.Errorf("after rollback it is %q, and was %q", back, first)
 	}
@@ -454,6 +458,46 @@ func TestKubernetesCatalogue(t *testing.T) {
 	if left := w.kubectl("-n mattermost get mattermost,deployments -o name"); left != "" || !strings.Contains(out, "mattermost-files") {
 		t.Errorf("%s is left; %s", left, out)
 	}
+}
+
+// application makes two bundles of the application architecture.
+func (w *clusterWorld) application() (one, two string) {
+	w.Helper()
+	s := newSite(w.T)
+	w.key = s.key
+	s.up.Layers = w.layers
+	manifest := operatorManifest(w.T)
+	const source = "https://raw.githubusercontent.com/mattermost/mattermost-operator/v1.25.9/docs/mattermost-operator/mattermost-operator.yaml"
+	create := func(version, sequence string) string {
+		s.stock("application", manifests.Choice{Deployment: "kubernetes", Set: map[string]string{"versions.mattermost": version}})
+		s.up.Page(source, manifest)
+		file, args := s.create("application", "--deployment", "kubernetes", "--with", "operator-manifest", "--platform", "linux/amd64",
+			"--set", "versions.mattermost="+version, "--sequence", sequence,
+			"--set", "sha256.operator-manifest="+bundle.DigestOf(manifest).Hex())
+		s.must(args...)
+		w.sh("mv " + file + " " + version + ".oob.tar")
+		return filepath.Join(w.dir, version+".oob.tar")
+	}
+	return create("11.7.9", "1"), create("11.8.5", "2")
+}
+
+// layers returns what the images of the catalogue consist of: programs that run, where the
+// test needs them.
+func (w *clusterWorld) layers(ref bundle.Reference, _ string) []v1.Layer {
+	about := world.File{Name: "about", Mode: 0o644, Data: []byte(ref.String())}
+	programs := map[string][2]string{ // program and its path in the image
+		"mattermost/mattermost-enterprise-edition": {"app", "usr/local/bin/mattermost"},
+		"mattermost/mattermost-operator":           {"mattermost-operator", "mattermost-operator"},
+	}
+	p, ok := programs[ref.Name]
+	if !ok {
+		return []v1.Layer{world.Layer(about)}
+	}
+	data, err := os.ReadFile(filepath.Join(w.programs, p[0]))
+	if err != nil {
+		w.Fatal(err)
+	}
+	return []v1.Layer{world.Layer(world.File{Name: p[1], Mode: 0o755, Data: data}, about)}
 }
 
 // operatorManifest returns what installs the operator: the file of its module, with the resource
@@ -502,13 +546,8 @@ var clusterKills = flag.Int("cluster-kills", 6, "calls of kubectl and helm at wh
 func TestKubernetesKill(t *testing.T) {
 	w := newClusterWorld(t)
 	one, two := w.chat("1", ""), w.chat("2", "")
-	w.login()
-	w.oob("install " + one + " --key " + w.key.Public + " --root site --values values.yaml")
-	w.serve()
-	install := func(bundle string) string {
-		return "install " + bundle + " --key " + w.key.Public + " --root site --kubeconfig " + w.node +
-			"/etc/admin.kubeconfig --values values.yaml --start --start-timeout 60s --allow-downgrade"
-	}
+	w.first(one)
+	install := func(bundle string) string { return w.install(bundle, "60s") + " --allow-downgrade" }
 	w.oob(install(one))
 	w.sh("mkdir calls")
 	for _, program := range []string{"kubectl", "helm"} {

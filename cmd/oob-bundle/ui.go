@@ -201,7 +201,8 @@ func (u *ui) result(v any, text func(w io.Writer)) error {
 		text(&b)
 	}
 	if _, err := io.WriteString(u.out, show(b.String())); err != nil {
-		return errors.New("the work is done, and only this report could not be written: " + err.Error()) // not wrapped: ENOSPC from stdout must not get exit status 8
+		// Not wrapped: ENOSPC from stdout must not get exit status 8.
+		return errors.New("the work is done, and only this report could not be written: " + err.Error())
 	}
 	return nil
 }

@@ -187,7 +187,7 @@ func (c *cluster) checkObjects(ctx context.Context, a *host.About, objects []obj
 		}
 	}
 	if errors.Join(problems...) == nil && len(judged) > 0 {
-		_, err := c.kubectl.apply(ctx, judged, true, "--dry-run=server")
+		_, err := c.kubectl.apply(ctx, judged, "--dry-run=server")
 		if !unknownKind(err) {
 			problems = append(problems, err)
 		}
@@ -287,7 +287,7 @@ func (c *cluster) step(ctx context.Context, a *host.About, s host.Step, objects 
 	if len(objects) == 0 {
 		return nil
 	}
-	if _, err := c.kubectl.apply(ctx, objects, true); err != nil {
+	if _, err := c.kubectl.apply(ctx, objects); err != nil {
 		return err
 	}
 	return c.waitFor(ctx, s, objects)
@@ -552,7 +552,7 @@ func (c *cluster) scaleDown(ctx context.Context, a *host.About, all [][]object) 
 	if err != nil || len(have) == 0 {
 		return err
 	}
-	if _, err := c.kubectl.apply(ctx, scaled, true); err != nil {
+	if _, err := c.kubectl.apply(ctx, scaled); err != nil {
 		return err
 	}
 	deadline := time.Now().Add(c.timeout)
@@ -641,7 +641,7 @@ func (c *cluster) drift(ctx context.Context, a *host.About) ([]string, error) {
 			list = append(list, o.String()+" is missing")
 			continue
 		}
-		out, err := c.kubectl.apply(ctx, []object{o}, true, "--dry-run=server", "--output", "json")
+		out, err := c.kubectl.apply(ctx, []object{o}, "--dry-run=server", "--output", "json")
 		if err != nil {
 			return nil, err
 		}

@@ -139,17 +139,15 @@ func (k kubectl) get(ctx context.Context, list []object) ([]object, error) {
 	return have, nil
 }
 
-// apply applies objects with server-side apply. force takes over fields that others manage.
-func (k kubectl) apply(ctx context.Context, list []object, force bool, args ...string) ([]byte, error) {
+// apply applies objects with server-side apply. It takes over fields that others manage, because
+// operators write into the objects that they watch.
+func (k kubectl) apply(ctx context.Context, list []object, args ...string) ([]byte, error) {
 	data, err := encodeObjects(list)
 	if err != nil {
 		return nil, err
 	}
-	args = append([]string{"apply", "--server-side", "--field-manager", fieldManager, "--filename", "-"}, args...)
-	if force {
-		args = append(args, "--force-conflicts")
-	}
-	return k.do(ctx, data, args...)
+	always := []string{"apply", "--server-side", "--field-manager", fieldManager, "--force-conflicts", "--filename", "-"}
+	return k.do(ctx, data, append(always, args...)...)
 }
 
 // remove deletes objects and waits until they are gone.

@@ -27,7 +27,7 @@ import (
 var (
 	// ErrNoRuntime reports that the host cannot start the deployment.
 	ErrNoRuntime = errors.New("nothing here can start it")
-	// ErrUnusable, together with ErrNoRuntime, reports an engine that is installed but does
+	// ErrUnusable reports, together with ErrNoRuntime, an engine that is installed but does
 	// not work. The engine may still be running services.
 	ErrUnusable = errors.New("what would start it does not work")
 	// ErrUnhealthy reports a deployment that was started and did not become healthy.
