@@ -103,8 +103,6 @@ func (r *renderer) siteFile(value string) (string, error) {
 		return "", fmt.Errorf("siteFile: %q is not a value of the kind file", value)
 	case r.Values[value] == "":
 		return "", nil
-	case r.shown:
-		return "<file " + value + ">", nil
 	}
 	data, err := disk.ReadFile(r.Values[value], maxSiteFile)
 	if err != nil {
@@ -112,6 +110,9 @@ func (r *renderer) siteFile(value string) (string, error) {
 	}
 	if !utf8.Valid(data) {
 		return "", fmt.Errorf("%w: %s: %s is not text", ErrValues, value, r.Values[value])
+	}
+	if r.shown {
+		return "<file " + value + ">", nil
 	}
 	return string(data), nil
 }
