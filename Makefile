@@ -91,6 +91,7 @@ torture: ## the long form of the fault tests; hours
 	go test ./cmd/oob-bundle -run Kill -count=1 -timeout 3h -v -kills $(KILLS)
 	go test ./cmd/oob-bundle -run 'Faults|Hands|LinksInData' -count=1 -timeout 12h -v -fault-step 1 -every-fault
 	go test -tags interop ./cmd/oob-bundle -run PowerCut -count=1 -timeout 6h -v -every-cut
+	CLUSTER_KILLS=0 .ci/kubernetes $(KUBERNETES_DIR)
 	.ci/fuzz $(FUZZED) whole
 
 release-check: ## archives and packages of a release
