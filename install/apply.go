@@ -63,21 +63,21 @@ func (p *Plan) Apply(ctx context.Context, watch bundle.Watch) (*Result, error) {
 
 // present checks that the target has every blob in the repository from which hosts pull it.
 // The content is not hashed: the client that pulls a blob verifies it.
-func (p *Plan) present(ctx context.Context, repos []*repository) error {
+func (c *content) present(ctx context.Context, repos []*repository) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(writers)
 	for _, r := range repos {
 		for _, d := range r.blobs {
 			g.Go(func() error {
-				m, ok := p.Bundle.Place(d)
+				m, ok := c.Bundle.Place(d)
 				if !ok {
 					return fmt.Errorf("%w: blob %s is not in the bundle", bundle.ErrFormat, d)
 				}
-				has, err := p.Target.HasBlob(ctx, r.name, bundle.Descriptor{MediaType: m.Type, Digest: d, Size: m.Size})
+				has, err := c.Target.HasBlob(ctx, r.name, bundle.Descriptor{MediaType: m.Type, Digest: d, Size: m.Size})
 				if err == nil && !has {
 					err = fmt.Errorf(
 						"%w: blob %s of %s/%s; the host that has put the bundle there puts it right with oob-bundle repair",
-						ErrMissing, d, p.Target.Address, r.name,
+						ErrMissing, d, c.Target.Address, r.name,
 					)
 				}
 				return err

@@ -18,14 +18,11 @@ import (
 
 // Plan describes what an installation will do.
 type Plan struct {
-	Bundle  *verify.Verified
-	Target  Registry
+	content
 	Options Options
 
 	ledger  *ledger.Ledger
 	journal *ledger.Journal
-	images  []bundle.Image
-	central string // the repository that gets the complete tree
 	release *host.Release
 	done    *Result      // set if the bundle is already installed
 	drift   []host.Drift // what was repaired, with Options.Again
@@ -79,13 +76,14 @@ func NewPlan(ctx context.Context, v *verify.Verified, target Registry, o Options
 		return nil, err
 	}
 	p := &Plan{
-		Bundle: v, Target: target, Options: o,
-		ledger: l, journal: journal, images: v.Deployment.Images, central: CentralRepository(v.Info.Name),
+		content: content{Bundle: v, Target: target, images: v.Deployment.Images, central: CentralRepository(v.Info.Name)},
+		Options: o, ledger: l, journal: journal,
 	}
-	if err := p.checkSequence(ctx); err != nil {
+	check := preflight{p}
+	if err := check.checkSequence(ctx); err != nil {
 		return nil, err
 	}
-	return p, p.preflight(ctx)
+	return p, check.run(ctx)
 }
 
 // Release returns the ID of the release that the plan makes.
@@ -97,7 +95,7 @@ func (p *Plan) Links() []bundle.Link { return p.release.Linked() }
 
 // checkHost refuses to replace a file of the host, or a link of another deployment, with a
 // link.
-func (p *Plan) checkHost() error {
+func (p preflight) checkHost() error {
 	foreign, err := p.release.Foreign()
 	if err != nil || p.Options.TakeOver || p.again() { // links of other deployments stay theirs
 		return err
@@ -127,7 +125,7 @@ func (p *Plan) checkHost() error {
 
 // checkSequence refuses a downgrade, judged by this host's records and by the verified root on
 // the target.
-func (p *Plan) checkSequence(ctx context.Context) error {
+func (p preflight) checkSequence(ctx context.Context) error {
 	info := p.Bundle.Info
 	if slices.Contains(p.ledger.Unknown, info.Name) && !p.Options.AllowDowngrade {
 		return fmt.Errorf(
@@ -167,7 +165,7 @@ func (p *Plan) checkSequence(ctx context.Context) error {
 
 // checkAgainst compares the bundle's sequence with the known state of its channel. A bundle
 // that is installed or whose installation was started is never refused.
-func (p *Plan) checkAgainst(known ledger.Channel, where string) error {
+func (p preflight) checkAgainst(known ledger.Channel, where string) error {
 	info, identity := p.Bundle.Info, p.Bundle.Identity
 	switch {
 	case identity == known.Identity || identity == known.Pending || identity == known.Highest || info.Sequence > known.Sequence:
@@ -190,7 +188,7 @@ func (p *Plan) checkAgainst(known ledger.Channel, where string) error {
 
 // checkOwners refuses to change what another channel installed. A tag that already points to
 // the same image is not a change.
-func (p *Plan) checkOwners(ctx context.Context) error {
+func (p preflight) checkOwners(ctx context.Context) error {
 	info := p.Bundle.Info
 	if p.Options.TakeOver {
 		return nil
@@ -232,14 +230,14 @@ func (p *Plan) foreignOwner(repo, tag string) (ledger.Deployment, bool) {
 	return owner, ok && owner.Current().Channel != p.Bundle.Info.Channel
 }
 
-func (p *Plan) place(repo, tag string) ledger.Place { return ledger.Tag(p.Target.Name, repo, tag) }
+func (c *content) place(repo, tag string) ledger.Place { return ledger.Tag(c.Target.Name, repo, tag) }
 
 // tagNames returns the tags that an image may get.
-func (p *Plan) tagNames(i bundle.Image) []string {
+func (c *content) tagNames(i bundle.Image) []string {
 	if i.Tag == "" {
 		return nil
 	}
-	return append(sortedKeys(p.platformTags(i)), i.Tag)
+	return append(sortedKeys(c.platformTags(i)), i.Tag)
 }
 
 // sortedKeys returns the keys of a map in sorted order.
@@ -249,9 +247,9 @@ func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys
 func (p *Plan) Done() bool { return p.done != nil }
 
 // platforms returns the root's descriptors of an image that name a platform.
-func (p *Plan) platforms(i bundle.Image) []bundle.Descriptor {
+func (c *content) platforms(i bundle.Image) []bundle.Descriptor {
 	var list []bundle.Descriptor
-	for _, d := range p.Bundle.Index.Manifests {
+	for _, d := range c.Bundle.Index.Manifests {
 		if d.Annotations[bundle.AnnotationRef] == i.Reference && d.Platform != nil {
 			list = append(list, d)
 		}
@@ -281,19 +279,19 @@ type tag struct {
 
 // repositories returns the central repository, which gets all content, and then one repository
 // for each repository that images name.
-func (p *Plan) repositories() ([]*repository, error) {
-	central := &repository{name: p.central}
-	all := collector{g: p.Bundle.Geometry, into: central, seen: map[bundle.Digest]bool{}}
-	for _, d := range p.Bundle.Index.Manifests {
+func (b *content) repositories() ([]*repository, error) {
+	central := &repository{name: b.central}
+	all := collector{g: b.Bundle.Geometry, into: central, seen: map[bundle.Digest]bool{}}
+	for _, d := range b.Bundle.Index.Manifests {
 		all.add(d)
 	}
 	list := []*repository{central}
 	collectors := map[string]*collector{}
 	total := 0
-	for _, i := range p.images {
+	for _, i := range b.images {
 		c := collectors[i.Repository]
 		if c == nil {
-			c = &collector{g: p.Bundle.Geometry, into: &repository{name: i.Repository}, seen: map[bundle.Digest]bool{}}
+			c = &collector{g: b.Bundle.Geometry, into: &repository{name: i.Repository}, seen: map[bundle.Digest]bool{}}
 			collectors[i.Repository] = c
 			list = append(list, c.into)
 		}
@@ -382,8 +380,8 @@ func Published(l *ledger.Ledger, d ledger.Deployment) []ledger.Placed {
 }
 
 // siteReference returns the reference of an image on the site.
-func (p *Plan) siteReference(i bundle.Image, d bundle.Digest) string {
-	s := p.Target.Address + "/" + i.Repository
+func (c *content) siteReference(i bundle.Image, d bundle.Digest) string {
+	s := c.Target.Address + "/" + i.Repository
 	if i.Tag != "" {
 		return s + ":" + i.Tag
 	}
@@ -393,14 +391,14 @@ func (p *Plan) siteReference(i bundle.Image, d bundle.Digest) string {
 // platformTags returns one tag for each platform of an image, for a target that rejects its
 // partial index. It omits a tag that another image of the bundle uses, and a tag longer than a
 // registry allows (distribution-spec). Such a platform is reachable only by digest.
-func (p *Plan) platformTags(i bundle.Image) map[string]bundle.Digest {
+func (c *content) platformTags(i bundle.Image) map[string]bundle.Digest {
 	if !i.Partial || len(i.Manifests) < 2 {
 		return nil
 	}
 	names := map[string]bundle.Digest{}
-	for _, d := range p.platforms(i) {
+	for _, d := range c.platforms(i) {
 		name := i.Tag + "-" + strings.ReplaceAll(d.Platform.String(), "/", "-")
-		taken := slices.ContainsFunc(p.images, func(o bundle.Image) bool { return o.Repository == i.Repository && o.Tag == name })
+		taken := slices.ContainsFunc(c.images, func(o bundle.Image) bool { return o.Repository == i.Repository && o.Tag == name })
 		if _, twice := names[name]; !taken && !twice && len(name) <= 128 { // Windows images have several manifests for one platform
 			names[name] = d.Digest
 		}

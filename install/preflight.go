@@ -11,10 +11,13 @@ import (
 	"github.com/oob-bundle/oob-bundle/install/ledger"
 )
 
-// preflight finds all problems of the installation before anything is written: values, files
+// preflight has the checks of a plan.
+type preflight struct{ *Plan }
+
+// run finds all problems of the installation before anything is written: values, files
 // and ports of the host, conflicts with other deployments, disk space, and write access to the
 // host and the registry.
-func (p *Plan) preflight(ctx context.Context) error {
+func (p preflight) run(ctx context.Context) error {
 	o := p.Options
 	var problems []error
 	release, err := host.New(p.Bundle, host.Site{
@@ -56,7 +59,7 @@ func (p *Plan) preflight(ctx context.Context) error {
 }
 
 // checkApart refuses a data directory that overlaps that of another deployment.
-func (p *Plan) checkApart() error {
+func (p preflight) checkApart() error {
 	var problems []error
 	for _, d := range p.ledger.Sorted() {
 		if d.Name == p.Bundle.Info.Name {
@@ -75,7 +78,7 @@ func (p *Plan) checkApart() error {
 
 // checkElsewhere refuses an implicit change of registry, such as by omitting --registry. A
 // host runs one release of a name, whatever registries the name is installed in.
-func (p *Plan) checkElsewhere() error {
+func (p preflight) checkElsewhere() error {
 	name, target := p.Bundle.Info.Name, p.Target.Name
 	if _, ok := p.ledger.Deployments[ledger.Key(name, target)]; ok {
 		return nil
@@ -101,10 +104,10 @@ func (p *Plan) checkElsewhere() error {
 
 // checkRoom compares the space that registry and files need with the free space on their
 // disks.
-func (p *Plan) checkRoom(repos []*repository) error {
+func (p preflight) checkRoom(repos []*repository) error {
 	var demands []disk.Demand
 	if p.Target.Store != nil {
-		blobs, links := p.content(repos)
+		blobs, links := p.all(repos)
 		registry, err := p.Target.Store.Space(blobs, links)
 		if err != nil {
 			return err
@@ -118,7 +121,7 @@ func (p *Plan) checkRoom(repos []*repository) error {
 }
 
 // checkRights checks write access to the directories that will be written.
-func (p *Plan) checkRights() error {
+func (p preflight) checkRights() error {
 	dirs := []string{p.Options.Root}
 	if p.release != nil {
 		dirs = append(dirs, p.release.Writes()...)
@@ -132,12 +135,12 @@ func (p *Plan) checkRights() error {
 
 // content returns everything that the target gets, and the average number of repositories that
 // each blob goes into, rounded up.
-func (p *Plan) content(repos []*repository) (all []bundle.Descriptor, links int) {
-	for _, m := range p.Bundle.Blobs() {
+func (c *content) all(repos []*repository) (all []bundle.Descriptor, links int) {
+	for _, m := range c.Bundle.Blobs() {
 		all = append(all, bundle.Descriptor{MediaType: m.Type, Digest: m.Digest, Size: m.Size})
 	}
-	all = append(all, bundle.Descriptor{Digest: p.Bundle.Identity, Size: int64(len(p.Bundle.Root))})
-	slot, _, blobs := p.slot()
+	all = append(all, bundle.Descriptor{Digest: c.Bundle.Identity, Size: int64(len(c.Bundle.Root))})
+	slot, _, blobs := c.slot()
 	all = append(all, slot)
 	for d, data := range blobs {
 		all = append(all, bundle.Descriptor{Digest: d, Size: int64(len(data))})

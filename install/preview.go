@@ -127,27 +127,27 @@ func (p *Plan) previewImage(i bundle.Image, moves map[string]ledger.TagMove) Pre
 // missing returns the blobs and manifests that would be sent to the target. A registry reports
 // whether it has a blob. Manifests are not queried: all are there if the root is, and
 // otherwise all count as missing.
-func (p *Plan) missing(ctx context.Context, central *repository) ([]bundle.Descriptor, error) {
+func (c *content) missing(ctx context.Context, central *repository) ([]bundle.Descriptor, error) {
 	at := func(d bundle.Digest) bundle.Descriptor {
-		m, _ := p.Bundle.Place(d)
+		m, _ := c.Bundle.Place(d)
 		return bundle.Descriptor{MediaType: m.Type, Digest: d, Size: m.Size}
 	}
 	var all []bundle.Descriptor
 	for _, d := range slices.Concat(central.blobs, central.manifests) {
 		all = append(all, at(d))
 	}
-	if p.Target.Store != nil {
-		return p.Target.Store.Missing(all)
+	if c.Target.Store != nil {
+		return c.Target.Store.Missing(all)
 	}
-	root, err := p.Target.Resolve(ctx, p.central, retentionTag(p.Bundle.Identity, 0))
-	if err != nil || root == p.Bundle.Identity {
+	root, err := c.Target.Resolve(ctx, c.central, retentionTag(c.Bundle.Identity, 0))
+	if err != nil || root == c.Bundle.Identity {
 		return nil, err
 	}
 	var list []bundle.Descriptor
 	for n, d := range all {
 		has := false
 		if n < len(central.blobs) {
-			if has, err = p.Target.HasBlob(ctx, p.central, d); err != nil {
+			if has, err = c.Target.HasBlob(ctx, c.central, d); err != nil {
 				return nil, err
 			}
 		}

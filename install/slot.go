@@ -14,8 +14,8 @@ import (
 // slot returns the signatures as an artifact that refers to the root, so that other users of
 // the registry can verify what is installed. Blobs holds the artifact's blobs without the
 // manifest.
-func (p *Plan) slot() (d bundle.Descriptor, document []byte, blobs map[bundle.Digest][]byte) {
-	d, blobs = slotArtifact(p.Bundle)
+func (c *content) slot() (d bundle.Descriptor, document []byte, blobs map[bundle.Digest][]byte) {
+	d, blobs = slotArtifact(c.Bundle)
 	document = blobs[d.Digest]
 	delete(blobs, d.Digest)
 	return d, document, blobs
@@ -43,14 +43,14 @@ func Added(v *verify.Verified) map[bundle.Digest][]byte {
 }
 
 // storeSlot stores the signatures next to the root.
-func (p *Plan) storeSlot(ctx context.Context, s *stored) error {
+func (c *content) storeSlot(ctx context.Context, s *stored) error {
 	var blobs map[bundle.Digest][]byte
-	s.slot, s.slotDoc, blobs = p.slot()
+	s.slot, s.slotDoc, blobs = c.slot()
 	for digest, data := range blobs {
 		b := bundle.Descriptor{MediaType: bundle.TypeSignatures + "+jsonl", Digest: digest, Size: int64(len(data))}
-		has, err := p.Target.HasBlob(ctx, p.central, b)
+		has, err := c.Target.HasBlob(ctx, c.central, b)
 		if err == nil && !has {
-			err = p.Target.PutBlob(ctx, p.central, b, "", func() io.Reader { return bytes.NewReader(data) })
+			err = c.Target.PutBlob(ctx, c.central, b, "", func() io.Reader { return bytes.NewReader(data) })
 		}
 		if err != nil {
 			return err
@@ -60,7 +60,7 @@ func (p *Plan) storeSlot(ctx context.Context, s *stored) error {
 	if err != nil {
 		return err
 	}
-	return p.Target.PutManifest(ctx, p.central, m, s.slotDoc)
+	return c.Target.PutManifest(ctx, c.central, m, s.slotDoc)
 }
 
 // CheckAsked refuses a bundle other than the requested one. It compares the name, and the

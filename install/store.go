@@ -13,7 +13,17 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
+	"github.com/oob-bundle/oob-bundle/verify"
 )
+
+// content is what a bundle brings, and the registry that it goes into.
+type content struct {
+	Bundle *verify.Verified
+	Target Registry
+
+	images  []bundle.Image
+	central string // the repository that gets the complete tree
+}
 
 // stored records the results that depend on the target.
 type stored struct {
@@ -25,34 +35,34 @@ type stored struct {
 
 // store stores all content in the target: the complete tree in the central repository, and
 // from there the content of each image's repository.
-func (p *Plan) store(ctx context.Context, repos []*repository, watch bundle.Watch) (*stored, error) {
+func (c *content) store(ctx context.Context, repos []*repository, watch bundle.Watch) (*stored, error) {
 	s := &stored{partial: map[string]bool{}}
 	central := repos[0]
-	if p.Target.Store != nil {
-		blobs, _ := p.content(repos)
-		if err := p.Target.Store.Prepare(blobs); err != nil {
+	if c.Target.Store != nil {
+		blobs, _ := c.all(repos)
+		if err := c.Target.Store.Prepare(blobs); err != nil {
 			return nil, err
 		}
 	}
-	if err := p.fill(ctx, central, "", watch); err != nil {
+	if err := c.fill(ctx, central, "", watch); err != nil {
 		return nil, err
 	}
-	root := bundle.Descriptor{MediaType: bundle.TypeOCIIndex, Digest: p.Bundle.Identity, Size: int64(len(p.Bundle.Root))}
-	rootManifest := &bundle.Manifest{Descriptor: root, ArtifactType: bundle.TypeBundle, Annotations: p.Bundle.Index.Annotations}
-	if err := p.Target.PutManifest(ctx, p.central, rootManifest, p.Bundle.Root); err != nil {
+	root := bundle.Descriptor{MediaType: bundle.TypeOCIIndex, Digest: c.Bundle.Identity, Size: int64(len(c.Bundle.Root))}
+	rootManifest := &bundle.Manifest{Descriptor: root, ArtifactType: bundle.TypeBundle, Annotations: c.Bundle.Index.Annotations}
+	if err := c.Target.PutManifest(ctx, c.central, rootManifest, c.Bundle.Root); err != nil {
 		return nil, err
 	}
-	if err := p.storeSlot(ctx, s); err != nil {
+	if err := c.storeSlot(ctx, s); err != nil {
 		return nil, err
 	}
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(writers)
 	for _, r := range repos[1:] {
 		g.Go(func() error {
-			if err := p.fill(gctx, r, p.central, bundle.Watch{}); err != nil {
+			if err := c.fill(gctx, r, c.central, bundle.Watch{}); err != nil {
 				return err
 			}
-			return p.storePartial(gctx, r, s)
+			return c.storePartial(gctx, r, s)
 		})
 	}
 	return s, g.Wait()
@@ -60,18 +70,18 @@ func (p *Plan) store(ctx context.Context, repos []*repository, watch bundle.Watc
 
 // fill stores the blobs and manifests of a repository. If the target has collected content
 // meanwhile, or does not have content that it reported, fill stores all blobs again.
-func (p *Plan) fill(ctx context.Context, r *repository, from string, watch bundle.Watch) error {
-	if err := p.storeBlobs(ctx, r, from, watch, missingOnly); err != nil {
+func (c *content) fill(ctx context.Context, r *repository, from string, watch bundle.Watch) error {
+	if err := c.storeBlobs(ctx, r, from, watch, missingOnly); err != nil {
 		return err
 	}
-	err := p.storeManifests(ctx, r)
+	err := c.storeManifests(ctx, r)
 	if !errors.Is(err, ErrMissing) {
 		return err
 	}
-	if err := p.storeBlobs(ctx, r, "", bundle.Watch{}, whateverItSays); err != nil {
+	if err := c.storeBlobs(ctx, r, "", bundle.Watch{}, whateverItSays); err != nil {
 		return err
 	}
-	return p.storeManifests(ctx, r)
+	return c.storeManifests(ctx, r)
 }
 
 // extent selects the blobs that are stored.
@@ -84,10 +94,10 @@ const (
 
 // storeBlobs stores the blobs of a repository, the largest first, so that no large blob is
 // left for the end.
-func (p *Plan) storeBlobs(ctx context.Context, r *repository, from string, watch bundle.Watch, which extent) error {
+func (c *content) storeBlobs(ctx context.Context, r *repository, from string, watch bundle.Watch, which extent) error {
 	var blobs []bundle.Member
 	for _, d := range r.blobs {
-		m, ok := p.Bundle.Place(d)
+		m, ok := c.Bundle.Place(d)
 		if !ok {
 			return fmt.Errorf("%w: blob %s is not in the bundle", bundle.ErrFormat, d)
 		}
@@ -102,7 +112,7 @@ func (p *Plan) storeBlobs(ctx context.Context, r *repository, from string, watch
 				if gctx.Err() != nil {
 					return context.Cause(gctx)
 				}
-				if err := p.storeBlob(gctx, r, blobs[i], from, watch, which); err != nil {
+				if err := c.storeBlob(gctx, r, blobs[i], from, watch, which); err != nil {
 					return err
 				}
 			}
@@ -115,12 +125,12 @@ func (p *Plan) storeBlobs(ctx context.Context, r *repository, from string, watch
 	return context.Cause(ctx)
 }
 
-func (p *Plan) storeBlob(ctx context.Context, r *repository, m bundle.Member, from string, watch bundle.Watch, which extent) error {
+func (c *content) storeBlob(ctx context.Context, r *repository, m bundle.Member, from string, watch bundle.Watch, which extent) error {
 	d := bundle.Descriptor{MediaType: m.Type, Digest: m.Digest, Size: m.Size}
 	has := false
 	if which == missingOnly {
 		var err error
-		if has, err = p.Target.HasBlob(ctx, r.name, d); err != nil {
+		if has, err = c.Target.HasBlob(ctx, r.name, d); err != nil {
 			return err
 		}
 	}
@@ -128,19 +138,19 @@ func (p *Plan) storeBlob(ctx context.Context, r *repository, m bundle.Member, fr
 		return nil
 	}
 	if has { // not stored again, but the bundle must still be verified
-		return p.Bundle.Hash(ctx, m, make([]byte, min(hashBuffer, m.Size+1)), watch)
+		return c.Bundle.Hash(ctx, m, make([]byte, min(hashBuffer, m.Size+1)), watch)
 	}
 	defer watch.Begun(m)()
 	var sent *counting
-	err := p.Target.PutBlob(ctx, r.name, d, from, func() io.Reader {
+	err := c.Target.PutBlob(ctx, r.name, d, from, func() io.Reader {
 		if sent != nil {
 			watch.Add(-sent.n.Load()) // the target restarts the upload
 		}
-		sent = &counting{r: p.Bundle.Content(m), watch: watch}
+		sent = &counting{r: c.Bundle.Content(m), watch: watch}
 		return sent
 	})
 	if errors.Is(err, bundle.ErrDigest) {
-		return p.Bundle.Mismatch(m)
+		return c.Bundle.Mismatch(m)
 	}
 	return err
 }
@@ -162,23 +172,23 @@ func (c *counting) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func (p *Plan) storeManifests(ctx context.Context, r *repository) error {
+func (c *content) storeManifests(ctx context.Context, r *repository) error {
 	for _, d := range r.manifests {
-		m := p.Bundle.Manifests[d]
-		data, err := p.Bundle.ReadBlob(m.Descriptor, bundle.MaxManifest)
+		m := c.Bundle.Manifests[d]
+		data, err := c.Bundle.ReadBlob(m.Descriptor, bundle.MaxManifest)
 		if err != nil {
 			return err
 		}
-		if err := p.Target.PutManifest(ctx, r.name, m, data); err != nil {
+		if err := c.Target.PutManifest(ctx, r.name, m, data); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (p *Plan) storePartial(ctx context.Context, r *repository, s *stored) error {
+func (c *content) storePartial(ctx context.Context, r *repository, s *stored) error {
 	for _, i := range r.partial {
-		data, mediaType, err := p.Bundle.PartialIndex(i)
+		data, mediaType, err := c.Bundle.PartialIndex(i)
 		if err != nil {
 			return err
 		}
@@ -187,12 +197,12 @@ func (p *Plan) storePartial(ctx context.Context, r *repository, s *stored) error
 		if err != nil {
 			return err
 		}
-		err = p.Target.PutManifest(ctx, r.name, m, data)
+		err = c.Target.PutManifest(ctx, r.name, m, data)
 		accepted := err == nil
 		if !accepted && !errors.Is(err, ErrNotTaken) && !errors.Is(err, ErrMissing) {
 			return err
 		}
-		if err := p.storeCarried(ctx, r, i); err != nil {
+		if err := c.storeCarried(ctx, r, i); err != nil {
 			return err
 		}
 		s.mu.Lock()
@@ -203,8 +213,8 @@ func (p *Plan) storePartial(ctx context.Context, r *repository, s *stored) error
 }
 
 // storeCarried stores an index of the manifests that the bundle carries of a partial index.
-func (p *Plan) storeCarried(ctx context.Context, r *repository, i bundle.Image) error {
-	d, data, ok := p.Bundle.CarriedIndex(i)
+func (c *content) storeCarried(ctx context.Context, r *repository, i bundle.Image) error {
+	d, data, ok := c.Bundle.CarriedIndex(i)
 	if !ok {
 		return nil
 	}
@@ -212,5 +222,5 @@ func (p *Plan) storeCarried(ctx context.Context, r *repository, i bundle.Image) 
 	if err != nil {
 		return err
 	}
-	return p.Target.PutManifest(ctx, r.name, m, data)
+	return c.Target.PutManifest(ctx, r.name, m, data)
 }
