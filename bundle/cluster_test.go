@@ -36,7 +36,10 @@ func TestClusterSteps(t *testing.T) {
 		"a release twice":     {[]bundle.Step{chart, chart}, "duplicate Helm release"},
 		"no namespace":        {[]bundle.Step{with(func(s *bundle.Step) { s.Namespace = "" })}, "no namespace"},
 		"other values":        {[]bundle.Step{with(func(s *bundle.Step) { s.Values = "g" })}, "not a file"},
-		"a field that is one": {[]bundle.Step{{Stage: "data", Apply: "f", Wait: []bundle.Condition{{Object: "a/b", Field: "status.state", Value: "x"}}}}, ""},
+		"a field that is one": {
+			[]bundle.Step{{Stage: "data", Apply: "f", Wait: []bundle.Condition{{Object: "a/b", Field: "status.state", Value: "x"}}}},
+			"",
+		},
 		"a field with an index": {
 			[]bundle.Step{{Stage: "data", Apply: "f", Wait: []bundle.Condition{{Object: "a/b", Field: "status[0]", Value: "x"}}}},
 			"waits for the field",

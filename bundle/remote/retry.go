@@ -189,7 +189,7 @@ func passing(err error) bool {
 
 // failed words an error for users: the action, the host, and advice.
 func (r *Repository) failed(doing string, err error) error {
-	var syntax *json.SyntaxError                                                                 // JSON that the library parses is a token response
+	var syntax *json.SyntaxError                                                                 // of a token response
 	if errors.As(err, &syntax) || strings.Contains(err.Error(), "no token in bearer response") { // the library appends the response
 		err = fmt.Errorf("%w: where it sends for a token there is none to be had", errContent)
 	}
