@@ -279,26 +279,26 @@ type tag struct {
 
 // repositories returns the central repository, which gets all content, and then one repository
 // for each repository that images name.
-func (b *content) repositories() ([]*repository, error) {
-	central := &repository{name: b.central}
-	all := collector{g: b.Bundle.Geometry, into: central, seen: map[bundle.Digest]bool{}}
-	for _, d := range b.Bundle.Index.Manifests {
+func (c *content) repositories() ([]*repository, error) {
+	central := &repository{name: c.central}
+	all := collector{g: c.Bundle.Geometry, into: central, seen: map[bundle.Digest]bool{}}
+	for _, d := range c.Bundle.Index.Manifests {
 		all.add(d)
 	}
 	list := []*repository{central}
 	collectors := map[string]*collector{}
 	total := 0
-	for _, i := range b.images {
-		c := collectors[i.Repository]
-		if c == nil {
-			c = &collector{g: b.Bundle.Geometry, into: &repository{name: i.Repository}, seen: map[bundle.Digest]bool{}}
-			collectors[i.Repository] = c
-			list = append(list, c.into)
+	for _, i := range c.images {
+		own := collectors[i.Repository]
+		if own == nil {
+			own = &collector{g: c.Bundle.Geometry, into: &repository{name: i.Repository}, seen: map[bundle.Digest]bool{}}
+			collectors[i.Repository] = own
+			list = append(list, own.into)
 		}
 		for _, d := range slices.Concat(i.Manifests, i.Attestations, i.Referrers) {
-			c.add(c.g.Manifests[d].Descriptor)
+			own.add(own.g.Manifests[d].Descriptor)
 		}
-		r := c.into
+		r := own.into
 		if i.Partial {
 			r.partial = append(r.partial, i)
 		}
