@@ -17,7 +17,7 @@ func architecturesCommand(u *ui) *cobra.Command {
 	var f architecturesFlags
 	c := &cobra.Command{
 		Use:   "architectures [NAME]",
-		Short: "Show the reference architectures and what they consist of",
+		Short: "Show the reference architectures and their components",
 		Example: `  oob-bundle architectures
   oob-bundle architectures ddil --deployment kubernetes`,
 		Args: atMostOne("NAME"),
@@ -29,7 +29,7 @@ func architecturesCommand(u *ui) *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&f.deployment, "deployment", "", "show only this `FORM`: compose, linux or kubernetes")
-	c.Flags().StringVar(&f.lock, "lock", "", "lock `FILE` of the architecture, to show sizes")
+	c.Flags().StringVar(&f.lock, "lock", "", "show sizes from this lock `FILE` of the architecture")
 	u.jsonFlag(c)
 	return c
 }

@@ -35,18 +35,19 @@ func (f *resolveFlags) add(c *cobra.Command) {
 		&f.platforms,
 		"platform",
 		nil,
-		"carry this `OS/ARCH`, such as linux/arm64; may be repeated (default the manifest's first, or linux on this machine's architecture)",
+		"include this platform, `OS/ARCH`, such as linux/arm64; may be repeated (default the first in the manifest, or linux on this "+
+			"machine's architecture)",
 	)
 	c.Flags().StringVar(
 		&f.deployment,
 		"deployment",
 		"",
-		"`FORM` of the deployment: compose, linux or kubernetes (default the manifest's first)",
+		"`FORM` of the deployment: compose, linux or kubernetes (default the first in the manifest)",
 	)
-	c.Flags().StringArrayVar(&f.with, "with", nil, "carry this optional `COMPONENT` too; may be repeated")
-	c.Flags().StringArrayVar(&f.without, "without", nil, "leave out this `COMPONENT`, because the site has it; may be repeated")
+	c.Flags().StringArrayVar(&f.with, "with", nil, "include this optional `COMPONENT`; may be repeated")
+	c.Flags().StringArrayVar(&f.without, "without", nil, "omit this `COMPONENT`, because the site already has it; may be repeated")
 	c.Flags().StringArrayVar(&f.set, "set", nil, "change a value, `KEY=VALUE`, such as versions.mattermost=11.10.0; may be repeated")
-	c.Flags().BoolVar(&f.withoutReferrers, "without-referrers", false, "leave out upstream's signatures, attestations and SBOMs")
+	c.Flags().BoolVar(&f.withoutReferrers, "without-referrers", false, "omit upstream's signatures, attestations and SBOMs")
 	c.Flags().StringVar(
 		&f.channel,
 		"channel",
@@ -62,7 +63,7 @@ func (f *resolveFlags) add(c *cobra.Command) {
 		"`FROM=TO`: fetch from TO (HOST[:PORT][/PREFIX]) instead of the registry or web server FROM; may be repeated",
 	)
 	c.Flags().StringArrayVar(&f.plainHTTP, "plain-http", nil, "use plain HTTP for `HOST[:PORT]`; may be repeated")
-	c.Flags().StringVar(&f.caFile, "ca-file", "", "PEM `FILE` with further certificate authorities")
+	c.Flags().StringVar(&f.caFile, "ca-file", "", "PEM `FILE` with additional certificate authorities")
 	c.Flags().IntVar(&f.jobs, "jobs", 8, "number `N` of parallel connections")
 }
 
@@ -84,11 +85,11 @@ func createCommand(u *ui) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "create ARCHITECTURE|MANIFEST.yaml --key KEY",
 		Short: "Pull images, charts, plugins and files into one signed bundle",
-		Long: `ARCHITECTURE is a reference architecture, as oob-bundle architectures lists them;
-MANIFEST.yaml is a manifest of your own.
+		Long: `ARCHITECTURE is a reference architecture from the list that oob-bundle architectures
+prints. MANIFEST.yaml is a manifest that you wrote.
 
-The bundle is written to FILE.partial and renamed when it is complete. If a run
-is interrupted, run the same command again: it resumes.`,
+create writes the bundle to FILE.partial and renames the file when it is complete. To
+resume an interrupted command, run the same command again.`,
 		Example: `  oob-bundle create out-of-band --key oob.key
   oob-bundle create ddil --key oob.key --deployment compose --with ollama
   oob-bundle create app.yaml --key oob.key --reuse old.oob.tar --volume-size 4GB
@@ -100,18 +101,19 @@ is interrupted, run the same command again: it resumes.`,
 	c.Flags().StringVar(&f.key, "key", "", "private `KEY` to sign with (required)")
 	c.Flags().StringVarP(&f.output, "output", "o", "", "`FILE` to write (default NAME_VERSION_OS-ARCH.oob.tar)")
 	c.Flags().StringVar(&f.lock, "lock", "", "make the same bundle again from this lock `FILE`")
-	c.Flags().StringArrayVar(&f.reuse, "reuse", nil, "take blobs from this earlier `BUNDLE` instead of fetching them; may be repeated")
+	c.Flags().StringArrayVar(&f.reuse, "reuse", nil, "copy blobs from this earlier `BUNDLE` instead of fetching them; may be repeated")
 	c.Flags().StringVar(
 		&f.volumeSize,
 		"volume-size",
 		"",
-		"write FILE.001, FILE.002 ... of at most `SIZE` bytes, such as 4294967295, 4.7GB or 25GB",
+		"split the bundle into FILE.001, FILE.002 ... of at most `SIZE` bytes each, such as 4294967295, 4.7GB or 25GB",
 	)
 	c.Flags().StringVar(
 		&f.installer,
 		"with-installer",
 		"",
-		"put an installer beside the bundle: this program (self), or the one at `PATH` for another platform, with its signature and instructions",
+		"put an installer beside the bundle, with its signature and instructions: this program (self), or for another platform the "+
+			"program at `PATH`",
 	)
 	c.Flags().Lookup("with-installer").NoOptDefVal = ownProgram
 	u.jsonFlag(c)

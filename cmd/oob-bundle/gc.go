@@ -18,8 +18,8 @@ func gcCommand(u *ui) *cobra.Command {
 	var root string
 	c := &cobra.Command{
 		Use:     "gc",
-		Short:   "Remove from the registry below ROOT what no tag leads to",
-		Long:    `Everything that is installed, or that a rollback can go back to, has tags.`,
+		Short:   "Remove untagged content from the registry below ROOT",
+		Long:    `All content that is installed, or that rollback can restore, has tags and is kept.`,
 		Example: "  oob-bundle registry gc",
 		Args:    none,
 		RunE:    func(c *cobra.Command, _ []string) error { return u.collect(c.Context(), root) },

@@ -22,14 +22,14 @@ func hint(err error) string {
 	var b *operate.BundleError
 	switch {
 	case errors.As(err, &usage):
-		return usage.command + " --help shows how it is used."
+		return "Run " + usage.command + " --help for usage."
 	case errors.As(err, &refused) && (remote.Refused(err) || remote.Denied(err)):
-		return "The account needs the right to push. Harbor wants the project, ECR the repositories to be there first: " +
-			"oob-bundle, and the first part of every image's name, or one project given as --registry HOST/PROJECT."
+		return "The account needs permission to push. In Harbor, create the projects first: oob-bundle and the first part of every " +
+			"image's name, or one project given as --registry HOST/PROJECT. In ECR, create the repositories first."
 	case errors.As(err, &path) && errors.Is(err, fs.ErrNotExist) && pathHint(path.Path) != "":
 		return pathHint(path.Path)
 	case errors.Is(err, verify.ErrNoKeys):
-		return "Give the public key of whoever made the bundle with --key, or keep it with oob-bundle trust add."
+		return "Give the public key of the bundle's maker with --key, or add it with oob-bundle trust add."
 	case errors.As(err, &b):
 		return bundleHint(b)
 	}
@@ -40,9 +40,9 @@ func hint(err error) string {
 func pathHint(path string) string {
 	switch {
 	case strings.HasPrefix(path, "oci://"):
-		return "install, repair and values take a bundle from a registry; this command wants a file."
+		return "This command requires a file. Only install, repair and values accept a bundle in a registry."
 	case strings.Contains(path, "://"), strings.Contains(path, "/oob-bundle/"):
-		return "A bundle that another host has installed into a registry is called oci://REGISTRY/oob-bundle/NAME."
+		return "To use a bundle that another host has installed into a registry, give oci://REGISTRY/oob-bundle/NAME."
 	}
 	return ""
 }
@@ -54,11 +54,11 @@ func bundleHint(err *operate.BundleError) string {
 	_, missing := os.Lstat(slot)
 	switch {
 	case errors.Is(err, bundle.ErrSignature) && missing == nil:
-		return "A run of oob-bundle sign was interrupted: " + slot + " is still there. Run it again; it completes the bundle."
+		return "oob-bundle sign was interrupted: " + slot + " still exists. Run oob-bundle sign again to complete the bundle."
 	case errors.Is(err, bundle.ErrOther), errors.Is(err, host.ErrState), errors.As(err, &padded): // the message needs no hint
 		return ""
 	case errors.Is(err, bundle.ErrSignature):
-		return "Make sure that this is the file you were sent and that the key is its maker's; nothing of it was used."
+		return "Check that this is the file you were sent and that the key belongs to its maker. No content of the file was used."
 	case errors.Is(err, bundle.ErrDigest):
 		return "The signature is good: the file was changed after it was signed, or the medium is failing. Copy it again; it " +
 			"need not be built again."

@@ -23,6 +23,8 @@ func inspectCommand(u *ui) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "inspect BUNDLE",
 		Short: "Show the content of a bundle without verifying it",
+		Long: `inspect prints the content that the file declares. It does not check signatures; run
+oob-bundle verify to check the bundle.`,
 		Example: `  oob-bundle inspect /media/disk/app.oob.tar
   oob-bundle inspect app.oob.tar --html app.html --against old.oob.tar
   oob-bundle inspect /media/disk/app.oob.tar --sbom >app.cdx.json`,
@@ -40,10 +42,15 @@ func inspectCommand(u *ui) *cobra.Command {
 			return u.inspect(args[0], f)
 		},
 	}
-	c.Flags().StringVar(&f.html, "html", "", "write the transfer record, a page to print, to `FILE`; replaces only an older record")
-	c.Flags().StringVar(&f.against, "against", "", "report what is new since another `BUNDLE`")
-	c.Flags().BoolVar(&f.sbom, "sbom", false, "print the SBOM of the bundle: a list of its content (CycloneDX)")
-	c.Flags().BoolVar(&f.provenance, "provenance", false, "print the provenance of the bundle: how it was made (in-toto, SLSA)")
+	c.Flags().StringVar(
+		&f.html,
+		"html",
+		"",
+		"write the transfer record, a page to print, to `FILE`; replaces an existing FILE only if it is a transfer record",
+	)
+	c.Flags().StringVar(&f.against, "against", "", "report the changes since another `BUNDLE`")
+	c.Flags().BoolVar(&f.sbom, "sbom", false, "print the SBOM of the bundle, a list of its content (CycloneDX)")
+	c.Flags().BoolVar(&f.provenance, "provenance", false, "print the provenance of the bundle, a record of how it was made (in-toto, SLSA)")
 	u.jsonFlag(c)
 	return c
 }

@@ -24,8 +24,8 @@ type targetFlags struct {
 }
 
 func (f *targetFlags) add(c *cobra.Command) {
-	c.Flags().StringArrayVar(&f.plainHTTP, "plain-http", nil, "speak to `HOST[:PORT]` without TLS; may be repeated")
-	c.Flags().StringVar(&f.caFile, "ca-file", "", "PEM `FILE` with further certificate authorities")
+	c.Flags().StringArrayVar(&f.plainHTTP, "plain-http", nil, "use plain HTTP for `HOST[:PORT]`; may be repeated")
+	c.Flags().StringVar(&f.caFile, "ca-file", "", "PEM `FILE` with additional certificate authorities")
 }
 
 func (f *targetFlags) client() (*remote.Client, error) {
@@ -57,7 +57,7 @@ func (f *hostFlags) add(c *cobra.Command) {
 		&f.hostRoot,
 		"host-root",
 		"",
-		"`DIR` whose etc/ gets the links of units and configurations (default / with the default --root, none with another)",
+		"create the links to units and configurations in etc/ below `DIR` (default / with the default --root, no links with another root)",
 	)
 }
 
@@ -76,9 +76,9 @@ type clusterFlags struct{ kubeconfig, context string }
 func (f *clusterFlags) add(c *cobra.Command) {
 	c.Flags().StringVar(
 		&f.kubeconfig, "kubeconfig", "",
-		"`FILE` that says how the Kubernetes cluster is reached (default that of the last start, or as kubectl)",
+		"kubeconfig `FILE` of the Kubernetes cluster (default the file used at the last start, or the default of kubectl)",
 	)
-	c.Flags().StringVar(&f.context, "context", "", "`NAME` of the context in it")
+	c.Flags().StringVar(&f.context, "context", "", "`NAME` of the context in the kubeconfig file")
 }
 
 // access returns what the flags say; the path is made absolute, because it is recorded.
@@ -106,26 +106,28 @@ func (f *installFlags) addFlags(c *cobra.Command) {
 	f.targetFlags.add(c)
 	f.hostFlags.add(c)
 	f.clusterFlags.add(c)
-	c.Flags().StringVar(&f.registry, "registry", "", "push to this one, `HOST[:PORT][/PREFIX]`, instead of the registry below ROOT")
-	c.Flags().StringVar(&f.values, "values", "", "YAML `FILE` of what only this site knows (default the values of the current release)")
-	c.Flags().BoolVar(&f.takeOver, "take-over", false, "take names, tags and paths that belong to another channel or to the host")
+	c.Flags().StringVar(&f.registry, "registry", "", "use the registry `HOST[:PORT][/PREFIX]` instead of the one below ROOT")
+	c.Flags().StringVar(&f.values, "values", "", "YAML `FILE` with the values of this site (default the values of the current release)")
+	c.Flags().BoolVar(&f.takeOver, "take-over", false, "take over names, tags and paths that belong to another channel or to the host")
 }
 
 func installCommand(u *ui) *cobra.Command {
 	var f installFlags
 	c := &cobra.Command{
 		Use:   "install BUNDLE [--key PUB]...",
-		Short: "Verify a bundle and put its content in place",
-		Long: `Images go into the registry below ROOT, or with --registry into one on this
-network, and files are laid out below ROOT/deployments. No tag and
-no file changes before the last byte is verified. Installing the same bundle again
-does nothing. BUNDLE is a file, or oci://REGISTRY/oob-bundle/NAME for one that
-another host has installed into a registry of this network.
+		Short: "Verify a bundle and install its content",
+		Long: `install stores images in the registry below ROOT, or with --registry in a registry on
+this network. It writes files below ROOT/deployments. No tag and no file changes before
+the last byte is verified. If the same bundle is already installed, install does nothing.
 
---start also starts what was installed, with Docker Compose, systemd or, in a
-Kubernetes cluster, kubectl and helm. It waits until everything is ready, and goes
-back to the release before if it does not come up; a database is dumped before an
-upgrade, and the dump is put back then.`,
+BUNDLE is a file, or oci://REGISTRY/oob-bundle/NAME for a bundle that another host has
+installed into a registry on this network.
+
+With --start, install also starts the services of the release: with Docker Compose, with
+systemd, or in a Kubernetes cluster with kubectl and helm. It waits until everything is
+ready. If the release does not become ready, install returns to the previous release.
+Before an upgrade, install dumps the database; if it returns to the previous release, it
+restores the dump.`,
 		Example: `  oob-bundle install /media/disk/app.oob.tar --key oob.pub
   oob-bundle install /media/disk/app.oob.tar --values site.yaml --dry-run
   oob-bundle install /media/disk/app.oob.tar --values site.yaml --start
@@ -134,14 +136,14 @@ upgrade, and the dump is put back then.`,
 		RunE: func(c *cobra.Command, args []string) error { return u.install(c.Context(), args[0], f) },
 	}
 	f.addFlags(c)
-	c.Flags().BoolVar(&f.dryRun, "dry-run", false, "say what would be done, and do nothing")
-	c.Flags().BoolVar(&f.start, "start", false, "start what was installed and wait until it is well")
-	c.Flags().DurationVar(&f.startTimeout, "start-timeout", 5*time.Minute, "`TIME` that it may take to come up")
+	c.Flags().BoolVar(&f.dryRun, "dry-run", false, "report what install would change, and change nothing")
+	c.Flags().BoolVar(&f.start, "start", false, "start the release and wait until it is ready")
+	c.Flags().DurationVar(&f.startTimeout, "start-timeout", 5*time.Minute, "maximum `TIME` until the release is ready")
 	c.Flags().BoolVar(
 		&f.allowDowngrade,
 		"allow-downgrade",
 		false,
-		"install although a newer bundle of this channel was here; this one counts as the newest afterwards",
+		"install even if this host has had a newer bundle of the channel; this bundle then counts as the newest",
 	)
 	u.jsonFlag(c)
 	return c

@@ -12,19 +12,19 @@ import (
 )
 
 func keyCommand(u *ui) *cobra.Command {
-	c := group("key", "Make keys")
+	c := group("key", "Make signing keys")
 	c.Example = "  oob-bundle key generate"
 	var prefix string
 	generate := &cobra.Command{
 		Use:   "generate",
 		Short: "Make a key pair in cosign's formats: PREFIX.key and PREFIX.pub",
-		Long: `The private key is encrypted with a password. The command asks for it, or takes it
-from OOB_BUNDLE_PASSWORD or COSIGN_PASSWORD. Existing files are never overwritten.`,
+		Long: `The private key is encrypted with a password. The command asks for the password, or takes
+it from OOB_BUNDLE_PASSWORD or COSIGN_PASSWORD. It never overwrites existing files.`,
 		Example: "  oob-bundle key generate\n  oob-bundle key generate --output-prefix officer",
 		Args:    none,
 		RunE:    func(c *cobra.Command, _ []string) error { return u.generateKey(c.Context(), prefix) },
 	}
-	generate.Flags().StringVar(&prefix, "output-prefix", "oob", "beginning of both file names, `PREFIX`")
+	generate.Flags().StringVar(&prefix, "output-prefix", "oob", "`PREFIX` of both file names")
 	u.jsonFlag(generate)
 	c.AddCommand(generate)
 	return c

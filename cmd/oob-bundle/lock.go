@@ -23,10 +23,10 @@ func lockCommand(u *ui) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "lock ARCHITECTURE|MANIFEST.yaml",
 		Short: "Resolve all references to digests, without fetching layers",
-		Long: `lock prints a lock file: the digests and versions that create would use now. With
---diff it prints the differences from an earlier lock file instead.
+		Long: `lock prints a lock file with the digests and versions that create would use now. With
+--diff, it prints the differences from an earlier lock file instead.
 
-Plugins and charts are downloaded to read what they contain, and are not kept.`,
+lock downloads plugins and charts to read their content, and does not keep them.`,
 		Example: `  oob-bundle lock out-of-band -o out-of-band.lock.yaml
   oob-bundle lock out-of-band --diff out-of-band.lock.yaml`,
 		Args: needs("ARCHITECTURE|MANIFEST.yaml"),
@@ -34,7 +34,7 @@ Plugins and charts are downloaded to read what they contain, and are not kept.`,
 	}
 	f.add(c)
 	c.Flags().StringVarP(&f.output, "output", "o", "", "`FILE` to write (default standard output)")
-	c.Flags().StringVar(&f.diff, "diff", "", "print what differs from this earlier lock `FILE`")
+	c.Flags().StringVar(&f.diff, "diff", "", "print the differences from this earlier lock `FILE`")
 	u.jsonFlag(c)
 	return c
 }

@@ -192,8 +192,8 @@ func rootCommand(u *ui) *cobra.Command {
 	c.Example = `  oob-bundle create app.yaml --key oob.key  # on the connected side
   oob-bundle verify FILE --key oob.pub      # on the isolated side: is it good?
   oob-bundle install FILE --key oob.pub     # the same, and put it in place`
-	c.Long = `A bundle is one signed file. The isolated side uses nothing of it before the
-signature is verified. An interrupted run resumes when the same command is run again.`
+	c.Long = `A bundle is one signed file. The isolated side verifies the signature before it uses any
+content of the bundle. To resume an interrupted command, run the same command again.`
 	c.SilenceUsage, c.SilenceErrors, c.Version = true, true, buildVersion()
 	c.SetOut(u.out) // before cobra adds its own commands, which keep this writer
 	c.SetErr(u.err)
@@ -220,5 +220,5 @@ func (u *ui) jsonFlag(c *cobra.Command) {
 }
 
 func rootFlag(c *cobra.Command, root *string) {
-	c.Flags().StringVar(root, "root", install.DefaultRoot, "`ROOT`, the directory with registry, trust and state of this host")
+	c.Flags().StringVar(root, "root", install.DefaultRoot, "directory `ROOT` with the registry, trusted keys, policy and state of this host")
 }

@@ -38,14 +38,16 @@ func serveCommand(u *ui) *cobra.Command {
 	var f serveFlags
 	c := &cobra.Command{
 		Use:   "serve",
-		Short: "Serve what is installed to container engines, read-only",
+		Short: "Serve installed content to container engines, read-only",
 		Long: `On a loopback address, the registry serves plain HTTP and requires no login. Any
-other address requires TLS and accounts. --insecure lifts that: others on the
-network can then pull without a login and, without TLS, read and alter the traffic.
+other address requires TLS and accounts. --insecure removes these requirements: others
+on the network can then pull without a login and, without TLS, read and change the
+traffic.
 
---tls makes a certificate for this site once and keeps it below ROOT. Give its
-ca.crt to the clients, as /etc/docker/certs.d/HOST:PORT/ca.crt or at the same place
-below /etc/containers/certs.d. The key of the authority that signed it is not kept.`,
+--tls makes a certificate for this site once and keeps it below ROOT. Copy its ca.crt to
+each client as /etc/docker/certs.d/HOST:PORT/ca.crt, or to the same place below
+/etc/containers/certs.d. The private key of the authority that signed the certificate is
+not kept.`,
 		Example: `  oob-bundle registry serve
   oob-bundle registry account puller
   oob-bundle registry serve --listen 0.0.0.0:5000 --tls --name registry.site \
@@ -59,14 +61,14 @@ below /etc/containers/certs.d. The key of the authority that signed it is not ke
 
 func (f *serveFlags) add(c *cobra.Command) {
 	rootFlag(c, &f.root)
-	c.Flags().StringVar(&f.listen, "listen", registry.DefaultListen, "address and port, `HOST:PORT`")
+	c.Flags().StringVar(&f.listen, "listen", registry.DefaultListen, "listen on the address and port `HOST:PORT`")
 	c.Flags().BoolVar(&f.tls, "tls", false, "serve TLS with a certificate made on this site")
 	c.Flags().StringArrayVar(
 		&f.names,
 		"name",
 		nil,
-		"host `NAME` or address for which the certificate of --tls is made; may be repeated (default this host's name, and "+
-			"the address of --listen)",
+		"host `NAME` or address in the certificate that --tls makes; may be repeated (default this host's name and the address "+
+			"of --listen)",
 	)
 	c.Flags().StringVar(&f.cert, "tls-cert", "", "serve TLS with the certificate in `FILE` (PEM, with its chain)")
 	c.Flags().StringVar(&f.key, "tls-key", "", "`FILE` with the private key of --tls-cert (PEM)")
@@ -74,9 +76,9 @@ func (f *serveFlags) add(c *cobra.Command) {
 		&f.accounts,
 		"accounts",
 		"",
-		"`FILE` with the accounts that may pull, as written by oob-bundle registry account or htpasswd -B",
+		"`FILE` with the accounts that may pull, written by oob-bundle registry account or htpasswd -B",
 	)
-	c.Flags().BoolVar(&f.insecure, "insecure", false, "listen on addresses other than loopback without TLS or accounts")
+	c.Flags().BoolVar(&f.insecure, "insecure", false, "allow other addresses than loopback without TLS or accounts")
 }
 
 func unitCommand(u *ui) *cobra.Command {
@@ -84,7 +86,7 @@ func unitCommand(u *ui) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "unit",
 		Short: "Print a systemd unit that serves the registry",
-		Long:  "The unit runs oob-bundle registry serve with the flags given here.",
+		Long:  "The unit runs oob-bundle registry serve with the flags that you give to this command.",
 		Example: `  oob-bundle registry unit >/etc/systemd/system/oob-bundle-registry.service
   systemctl daemon-reload
   systemctl enable --now oob-bundle-registry`,
@@ -277,8 +279,8 @@ func accountCommand(u *ui) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "account NAME",
 		Short: "Set the password of an account that may pull",
-		Long: `Accounts are kept in the file accounts below ROOT. The command asks for the
-password, or takes it from OOB_BUNDLE_ACCOUNT_PASSWORD.`,
+		Long: `The command stores accounts in the file ROOT/accounts. It asks for the password, or takes
+the password from OOB_BUNDLE_ACCOUNT_PASSWORD.`,
 		Example: "  oob-bundle registry account puller",
 		Args:    needs("NAME"),
 		RunE:    func(c *cobra.Command, args []string) error { return u.account(c.Context(), root, args[0], remove) },

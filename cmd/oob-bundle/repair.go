@@ -15,12 +15,13 @@ func repairCommand(u *ui) *cobra.Command {
 	var f installFlags
 	c := &cobra.Command{
 		Use:   "repair BUNDLE [--key PUB]...",
-		Short: "Put right what has changed since a bundle was installed",
-		Long: `It hashes everything that a bundle has put in place, and puts right what is missing
-or changed: blobs of the registry below ROOT, tags, files of the release, links. The
-bundle has to be the one that is installed, or the one of a release that rollback can
-go back to: of that, blobs are put right. What a program keeps below the data
-directory is not looked at.`,
+		Short: "Restore what has changed since a bundle was installed",
+		Long: `repair hashes everything that a bundle has installed. It restores what is missing or
+changed: blobs in the registry below ROOT, tags, files of the release and links. It does
+not check the content of the data directory, where programs keep their data.
+
+BUNDLE must be the installed bundle, or the bundle of a release that rollback can
+restore. For such an earlier release, repair restores only its content in the registry.`,
 		Example: "  oob-bundle repair /media/disk/app.oob.tar",
 		Args:    needs("BUNDLE"),
 		RunE:    func(c *cobra.Command, args []string) error { return u.repair(c.Context(), args[0], f) },

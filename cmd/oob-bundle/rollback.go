@@ -25,30 +25,30 @@ func (f *undoFlags) add(c *cobra.Command) {
 	rootFlag(c, &f.root)
 	f.targetFlags.add(c)
 	f.clusterFlags.add(c)
-	c.Flags().StringVar(&f.registry, "registry", "", "the one of this `REGISTRY`, where several of the name are installed")
+	c.Flags().StringVar(&f.registry, "registry", "", "`REGISTRY` of the deployment, required if NAME is installed with several registries")
 }
 
 func rollbackCommand(u *ui) *cobra.Command {
 	var f undoFlags
 	c := &cobra.Command{
 		Use:   "rollback [NAME]",
-		Short: "Put the release before the current one back",
-		Long: `Its tags and its files. NAME may be left away where only one deployment is
-installed.
+		Short: "Return to the previous release",
+		Long: `rollback restores the tags and the files of the previous release. You may omit NAME if
+only one deployment is installed.
 
-What programs have written since stays as it is. A database that the newer release
-has migrated may be more than the older one understands: --restore-database puts
-the dump back that install --start took before it started the newer release, and
-loses what was written to it since.`,
+rollback does not change the data that programs have written since. If the newer release
+has migrated a database, the previous release may not be able to read the database.
+--restore-database restores the dump that install --start took before it started the
+newer release. Data that was written to the database since then is lost.`,
 		Example: `  oob-bundle rollback
   oob-bundle rollback application --start --restore-database`,
 		Args: atMostOne("NAME"),
 		RunE: func(c *cobra.Command, args []string) error { return u.rollback(c.Context(), first(args), f) },
 	}
 	f.add(c)
-	c.Flags().BoolVar(&f.start, "start", false, "stop what runs, and start what is put back")
-	c.Flags().BoolVar(&f.restore, "restore-database", false, "with --start: put the dump back that was taken before the newer release started")
-	c.Flags().DurationVar(&f.timeout, "start-timeout", 5*time.Minute, "`TIME` that it may take to come up")
+	c.Flags().BoolVar(&f.start, "start", false, "stop the running release and start the restored one")
+	c.Flags().BoolVar(&f.restore, "restore-database", false, "with --start: restore the database dump from before the newer release started")
+	c.Flags().DurationVar(&f.timeout, "start-timeout", 5*time.Minute, "maximum `TIME` until the release is ready")
 	u.jsonFlag(c)
 	return c
 }

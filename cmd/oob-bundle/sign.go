@@ -17,9 +17,10 @@ func signCommand(u *ui) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "sign BUNDLE --key KEY",
 		Short: "Add a signature to a bundle, in place",
-		Long: `Verify the bundle before you sign it: your signature vouches for its content.
+		Long: `sign writes the signature into the bundle file. Verify the bundle before you sign it: your
+signature vouches for its content.
 
-If a run is interrupted, run the same command again: it completes the signature.`,
+To complete an interrupted signature, run the same command again.`,
 		Example: "  oob-bundle verify app.oob.tar --key builder.pub\n  oob-bundle sign app.oob.tar --key officer.key",
 		Args:    needs("BUNDLE"),
 		RunE:    func(c *cobra.Command, args []string) error { return u.sign(c.Context(), args[0], key) },

@@ -23,16 +23,18 @@ func statusCommand(u *ui) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "status",
 		Short: "Show what is installed on this host",
-		Long: `By which bundle, signed by whom, with which images and files. --check also hashes every file and every blob of the registry
-below ROOT, looks at links, and ends with exit status 1 if something has drifted;
-oob-bundle repair puts it right.`,
+		Long: `status shows each installed bundle, the keys that signed it, and its images and files.
+
+With --check, status also hashes every file and every blob in the registry below ROOT,
+and checks tags and links. It exits with status 1 if anything has drifted. oob-bundle
+repair restores what has drifted.`,
 		Example: "  oob-bundle status\n  oob-bundle status --check",
 		Args:    none,
 		RunE:    func(c *cobra.Command, _ []string) error { return u.status(c.Context(), f) },
 	}
 	rootFlag(c, &f.root)
 	f.add(c)
-	c.Flags().BoolVar(&f.check, "check", false, "hash files and blobs, and say what has drifted")
+	c.Flags().BoolVar(&f.check, "check", false, "hash files and blobs, and report drift")
 	u.jsonFlag(c)
 	return c
 }

@@ -28,6 +28,7 @@ func trustAddCommand(u *ui) *cobra.Command {
 	c := &cobra.Command{
 		Use:     "add PUB",
 		Short:   "Trust a public key",
+		Long:    `The key is kept below ROOT/trust. Commands that verify a bundle use the key, unless --key is given.`,
 		Example: `  oob-bundle trust add oob.pub --channel 'app/*'`,
 		Args:    needs("PUB"),
 		RunE: func(_ *cobra.Command, args []string) error {
@@ -50,7 +51,8 @@ func trustAddCommand(u *ui) *cobra.Command {
 		&channel,
 		"channel",
 		"",
-		"channels that the key may sign for, `GLOB`, with * and ?; repeat the command for more, '*' lifts earlier limits (default all)",
+		"`GLOB` of the channels that the key may sign for, with * and ?; repeat the command to add more; '*' removes earlier limits "+
+			"(default all channels)",
 	)
 	u.jsonFlag(c)
 	return c
@@ -117,7 +119,7 @@ func trustListCommand(u *ui) *cobra.Command {
 	var root string
 	c := &cobra.Command{
 		Use:     "list",
-		Short:   "Show the trusted keys and the kept policy",
+		Short:   "Show the trusted keys and the policy of this host",
 		Example: "  oob-bundle trust list",
 		Args:    none,
 		RunE: func(*cobra.Command, []string) error {
@@ -138,6 +140,7 @@ func trustRemoveCommand(u *ui) *cobra.Command {
 	c := &cobra.Command{
 		Use:     "remove FINGERPRINT",
 		Short:   "Stop trusting a key",
+		Long:    `FINGERPRINT may be shortened to SHA256: and at least six more characters.`,
 		Example: "  oob-bundle trust remove SHA256:Zk2nPq",
 		Args:    needs("FINGERPRINT"),
 		RunE: func(_ *cobra.Command, args []string) error {
@@ -162,7 +165,8 @@ func trustPolicyCommand(u *ui) *cobra.Command {
 	var minimum []string
 	c := &cobra.Command{
 		Use:     "policy",
-		Short:   "Set how many keys must sign, and the lowest sequence accepted",
+		Short:   "Set how many keys must sign, and the lowest accepted sequence",
+		Long:    `Settings whose flags are not given stay as they are.`,
 		Example: "  oob-bundle trust policy --threshold 2\n  oob-bundle trust policy --min-sequence app/linux/amd64=1767225600",
 		Args:    none,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -183,8 +187,8 @@ func trustPolicyCommand(u *ui) *cobra.Command {
 		},
 	}
 	rootFlag(c, &root)
-	c.Flags().IntVar(&threshold, "threshold", 0, "`K` different keys must have signed")
-	c.Flags().StringArrayVar(&minimum, "min-sequence", nil, "lowest acceptable sequence, `CHANNEL=N`; may be repeated")
+	c.Flags().IntVar(&threshold, "threshold", 0, "require signatures by `K` different keys")
+	c.Flags().StringArrayVar(&minimum, "min-sequence", nil, "lowest accepted sequence of a channel, `CHANNEL=N`; may be repeated")
 	u.jsonFlag(c)
 	return c
 }

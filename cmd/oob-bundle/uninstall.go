@@ -15,11 +15,13 @@ func uninstallCommand(u *ui) *cobra.Command {
 	var f undoFlags
 	c := &cobra.Command{
 		Use:   "uninstall [NAME]",
-		Short: "Remove what a bundle has put in place",
-		Long: `And nothing else: tags are what they were before, links are gone and what they replaced is back, and what no other bundle
-needs leaves the registry below ROOT. Services are stopped first. Data, secrets and
-dumps are not touched; it says where they are. NAME may be left away where only one
-deployment is installed.`,
+		Short: "Remove everything that a bundle has installed",
+		Long: `uninstall first stops the services. It then restores the earlier tags, removes links and
+restores what the links replaced. It also removes the content that no other bundle needs
+from the registry below ROOT. It changes nothing else.
+
+Data, secrets and dumps remain; uninstall prints where they are. You may omit NAME if only
+one deployment is installed.`,
 		Example: "  oob-bundle uninstall application",
 		Args:    atMostOne("NAME"),
 		RunE:    func(c *cobra.Command, args []string) error { return u.uninstall(c.Context(), first(args), f) },
@@ -29,7 +31,7 @@ deployment is installed.`,
 		&f.leave,
 		"leave-registry",
 		false,
-		"change nothing in the registry that --registry named at the installation: it is gone, or others need what is there",
+		"do not change the registry given to install with --registry; for a registry that is gone, or whose content others need",
 	)
 	u.jsonFlag(c)
 	return c

@@ -20,11 +20,11 @@ func valuesCommand(u *ui) *cobra.Command {
 		Short: "Print a template for the values that a bundle asks for",
 		Example: `  oob-bundle values /media/disk/app.oob.tar >site.yaml
   oob-bundle install /media/disk/app.oob.tar --values site.yaml`,
-		Long: `Fill in the template and give it to oob-bundle install --values. It asks for what
-only this site knows, such as names, ports and certificates.
+		Long: `The template asks for values that only this site knows, such as names, ports and
+certificates. Fill in the template and give it to oob-bundle install --values.
 
-BUNDLE is a file, or oci://REGISTRY/oob-bundle/NAME for a bundle that another host
-has installed into a registry of this network.`,
+BUNDLE is a file, or oci://REGISTRY/oob-bundle/NAME for a bundle that another host has
+installed into a registry on this network.`,
 		Args: needs("BUNDLE"),
 		RunE: func(c *cobra.Command, args []string) error { return u.values(c.Context(), args[0], f) },
 	}

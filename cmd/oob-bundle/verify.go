@@ -25,8 +25,8 @@ type trustFlags struct {
 
 func (f *trustFlags) add(c *cobra.Command) {
 	rootFlag(c, &f.root)
-	c.Flags().StringArrayVar(&f.keys, "key", nil, "public key, `PUB`, to trust instead of those below ROOT/trust; may be repeated")
-	c.Flags().IntVar(&f.threshold, "threshold", 1, "`K` different keys must have signed; the kept policy may ask for more")
+	c.Flags().StringArrayVar(&f.keys, "key", nil, "trust the public key `PUB` instead of the keys below ROOT/trust; may be repeated")
+	c.Flags().IntVar(&f.threshold, "threshold", 1, "require signatures by `K` different keys; the policy of this host may require more")
 }
 
 func (f *trustFlags) policy() (verify.Policy, error) {
@@ -59,8 +59,8 @@ func verifyCommand(u *ui) *cobra.Command {
 		Short: "Check signatures, policy and every byte of a bundle",
 		Long: `verify writes nothing and needs no network.
 
-This host may still refuse a good bundle, because a newer one is installed or
-because another channel owns its names. install --dry-run reports that.`,
+install may still refuse a verified bundle because a newer bundle is installed or because
+another channel owns its names. install --dry-run reports this.`,
 		Example: "  oob-bundle verify /media/disk/app.oob.tar --key oob.pub",
 		Args:    needs("BUNDLE"),
 		RunE:    func(c *cobra.Command, args []string) error { return u.verify(c, args[0], f) },

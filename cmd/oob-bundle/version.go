@@ -28,7 +28,7 @@ func userAgent() string { return "oob-bundle/" + buildVersion() }
 func versionCommand(u *ui) *cobra.Command {
 	c := &cobra.Command{
 		Use:     "version",
-		Short:   "Show which version this is and what it is made of",
+		Short:   "Show the version of this program and its modules",
 		Example: "  oob-bundle version --json",
 		Args:    none,
 		RunE:    func(*cobra.Command, []string) error { return u.version() },
