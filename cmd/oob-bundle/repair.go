@@ -21,7 +21,10 @@ changed: blobs in the registry below ROOT, tags, files of the release and links.
 not check the content of the data directory, where programs keep their data.
 
 BUNDLE must be the installed bundle, or the bundle of a release that rollback can
-restore. For such an earlier release, repair restores only its content in the registry.`,
+restore. For such an earlier release, repair restores only its content in the registry.
+
+If the release was started in a Kubernetes cluster, repair also applies its objects
+again where the cluster has something else.`,
 		Example: "  oob-bundle repair /media/disk/app.oob.tar",
 		Args:    needs("BUNDLE"),
 		RunE:    func(c *cobra.Command, args []string) error { return u.repair(c.Context(), args[0], f) },

@@ -27,7 +27,10 @@ func statusCommand(u *ui) *cobra.Command {
 
 With --check, status also hashes every file and every blob in the registry below ROOT,
 and checks tags and links. It exits with status 1 if anything has drifted. oob-bundle
-repair restores what has drifted.`,
+repair restores what has drifted.
+
+For a deployment in a Kubernetes cluster, status also shows what is not ready, and --check
+compares its objects with what the server has.`,
 		Example: "  oob-bundle status\n  oob-bundle status --check",
 		Args:    none,
 		RunE:    func(c *cobra.Command, _ []string) error { return u.status(c.Context(), f) },

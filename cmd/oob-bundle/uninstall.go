@@ -18,7 +18,8 @@ func uninstallCommand(u *ui) *cobra.Command {
 		Short: "Remove everything that a bundle has installed",
 		Long: `uninstall first stops the services. It then restores the earlier tags, removes links and
 restores what the links replaced. It also removes the content that no other bundle needs
-from the registry below ROOT. It changes nothing else.
+from the registry below ROOT. It changes nothing else. In a Kubernetes cluster, volumes,
+namespaces, resource definitions and what holds data remain.
 
 Data, secrets and dumps remain; uninstall prints where they are. You may omit NAME if only
 one deployment is installed.`,

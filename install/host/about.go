@@ -30,8 +30,9 @@ type About struct {
 	Links      []bundle.Link     `json:"links,omitempty"`
 	Merges     []bundle.Merge    `json:"merges,omitempty"`
 	Database   *bundle.Database  `json:"database,omitempty"`
-	Postgres   string            `json:"postgres,omitempty"` // major version of the database's image
-	Cluster    []Step            `json:"cluster,omitempty"`  // steps for a cluster, in order
+	Postgres   string            `json:"postgres,omitempty"`  // major version of the database's image
+	Platforms  []string          `json:"platforms,omitempty"` // carried, such as linux/amd64; for a cluster
+	Cluster    []Step            `json:"cluster,omitempty"`   // steps for a cluster, in order
 	Files      []File            `json:"files"`
 	Archives   []File            `json:"archives,omitempty"`
 	Secrets    bool              `json:"secrets,omitempty"` // the release was made with passwords of the site

@@ -124,6 +124,14 @@ func (r *Release) clusterDatabase(render *renderer) error {
 	return err
 }
 
+// clusterPlatforms returns the platforms that the bundle carries, for a cluster to compare.
+func (r *Release) clusterPlatforms() []string {
+	if len(r.cluster) == 0 {
+		return nil
+	}
+	return r.bundle.Info.PlatformNames()
+}
+
 // ClusterSteps returns descriptions of the cluster's steps, in order.
 func (r *Release) ClusterSteps() []string {
 	list := []string{}

@@ -213,6 +213,7 @@ func (r *Release) write(ctx context.Context, dir string, files []file) (about *A
 		Health:     r.health,
 		Database:   r.host.Database,
 		Cluster:    r.cluster,
+		Platforms:  r.clusterPlatforms(),
 		Files:      []File{},
 		Secrets:    len(r.host.Secrets) > 0,
 	}

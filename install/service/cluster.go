@@ -110,7 +110,8 @@ func (c *cluster) check(ctx context.Context, a *host.About) error {
 			problems = append(problems, c.checkCharts(ctx, a))
 		}
 	}
-	problems = append(problems, c.checkObjects(ctx, a, slices.Concat(all...)))
+	objects := slices.Concat(all...)
+	problems = append(problems, c.checkNodes(ctx, a), c.checkIngress(ctx, a, objects), c.checkObjects(ctx, a, objects))
 	return errors.Join(problems...)
 }
 
