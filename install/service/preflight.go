@@ -2,14 +2,185 @@ package service
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
+
 	"github.com/oob-bundle/oob-bundle/install/host"
 )
+
+// check reports everything that stands in the way of applying a release: Helm, objects and
+// Helm releases of others, and what the server refuses. Nothing is changed.
+func (c *cluster) check(ctx context.Context, a *host.About) error {
+	if len(a.Cluster) == 0 {
+		return fmt.Errorf(
+			"%w: the bundle does not say what a cluster gets; apply what is in the release with kubectl and helm, as its READ-ME-FIRST.txt says",
+			ErrNoRuntime,
+		)
+	}
+	all, err := c.loadAll(ctx, a)
+	if err != nil {
+		return err
+	}
+	var problems []error
+	if slices.ContainsFunc(a.Cluster, func(s host.Step) bool { return s.Chart != "" }) {
+		if err := c.helm.check(ctx); err != nil {
+			problems = append(problems, err)
+		} else {
+			problems = append(problems, c.checkCharts(ctx, a))
+		}
+	}
+	objects := slices.Concat(all...)
+	problems = append(problems, c.checkNodes(ctx, a), c.checkIngress(ctx, a, objects), c.checkObjects(ctx, a, objects))
+	return errors.Join(problems...)
+}
+
+// checkCharts reports Helm releases of others, and notes images from outside the site's
+// registry.
+func (c *cluster) checkCharts(ctx context.Context, a *host.About) error {
+	var problems []error
+	for _, s := range a.Cluster {
+		if s.Chart == "" {
+			continue
+		}
+		list, err := c.helm.history(ctx, s.Release, s.Namespace)
+		if err != nil {
+			return err
+		}
+		if !c.access.TakeOver {
+			problems = append(problems, own(list, s, a.Name))
+		}
+		objects, err := c.helm.objects(ctx, s, releaseDir(c.root, a))
+		if err != nil {
+			problems = append(problems, err)
+			continue
+		}
+		c.tellForeign(a, s.String(), objects)
+	}
+	return errors.Join(problems...)
+}
+
+// tellForeign notes the images that nodes would pull from outside the site's registry.
+func (c *cluster) tellForeign(a *host.About, what string, objects []object) {
+	foreign := map[string]bool{}
+	for _, o := range objects {
+		for _, i := range o.images() {
+			if !strings.HasPrefix(i, a.Registry+"/") {
+				foreign[i] = true
+			}
+		}
+	}
+	if len(foreign) > 0 {
+		c.note(
+			"%s names images that are not at %s: %s; nodes find them with the files in runtime/, or not at all",
+			what, a.Registry, strings.Join(slices.Sorted(maps.Keys(foreign)), ", "),
+		)
+	}
+}
+
+// checkObjects reports objects of others, missing rights and missing storage. If there are
+// none, it asks the server to validate the objects, except those in namespaces that do not
+// exist yet.
+func (c *cluster) checkObjects(ctx context.Context, a *host.About, objects []object) error {
+	have, err := c.kubectl.get(ctx, objects)
+	if err != nil {
+		return err
+	}
+	exists := map[string]bool{}
+	var problems []error
+	for _, o := range have {
+		exists[o.key()] = true
+		if !o.shared() && !o.ours(a.Name) && !c.access.TakeOver {
+			problems = append(problems, fmt.Errorf("%w: %s is in the cluster already; --take-over takes it, or remove it", errForeign, o))
+		}
+	}
+	namespaces := map[string]bool{}
+	for _, o := range objects {
+		if o.kind() == "Namespace" && !exists[o.key()] {
+			namespaces[o.name()] = true // the server cannot validate objects in a namespace that does not exist
+		}
+	}
+	problems = append(problems, c.checkRights(ctx, objects), c.checkStorage(ctx, objects))
+	var judged []object
+	for _, o := range objects {
+		if !namespaces[o.namespace()] {
+			judged = append(judged, o)
+		}
+	}
+	if errors.Join(problems...) == nil && len(judged) > 0 {
+		_, err := c.kubectl.apply(ctx, judged, "--dry-run=server")
+		if !unknownKind(err) {
+			problems = append(problems, err)
+		}
+	}
+	return errors.Join(problems...)
+}
+
+// checkRights asks the server whether the account may patch, create and delete each kind of
+// object.
+func (c *cluster) checkRights(ctx context.Context, objects []object) error {
+	asked := map[string]bool{}
+	var missing []string
+	for _, o := range objects {
+		resource := strings.ToLower(o.kind())
+		if o.group() != "" {
+			resource += "." + o.group()
+		}
+		for _, verb := range []string{"patch", "create", "delete"} {
+			question := verb + " " + resource + " " + o.namespace()
+			if asked[question] {
+				continue
+			}
+			asked[question] = true
+			args := []string{"auth", "can-i", verb, resource}
+			if o.namespace() != "" {
+				args = append(args, "--namespace", o.namespace())
+			}
+			out, err := c.kubectl.do(ctx, nil, args...)
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			if err != nil && strings.HasPrefix(strings.TrimSpace(string(out)), "no") {
+				missing = append(missing, question)
+			}
+		}
+	}
+	if len(missing) > 0 {
+		return fmt.Errorf("the cluster's account may not %s", strings.Join(missing, ", may not "))
+	}
+	return nil
+}
+
+// checkStorage requires a default StorageClass if a volume claim names neither a class nor a
+// volume.
+func (c *cluster) checkStorage(ctx context.Context, objects []object) error {
+	needs := slices.ContainsFunc(objects, func(o object) bool {
+		return o.kind() == "PersistentVolumeClaim" && o.at("spec.storageClassName") == nil && o.at("spec.volumeName") == nil
+	})
+	if !needs {
+		return nil
+	}
+	out, err := c.kubectl.do(ctx, nil, "get", "storageclasses", "--output", "json")
+	if err != nil {
+		return err
+	}
+	classes, err := decodeObjects(out)
+	if err != nil {
+		return err
+	}
+	for _, o := range classes {
+		annotations, _ := o.at("metadata.annotations").(map[string]any)
+		if annotations["storageclass.kubernetes.io/is-default-class"] == "true" {
+			return nil
+		}
+	}
+	return errors.New("the cluster has no default StorageClass, and volumes of the deployment name none; " +
+		"mark one as the default, or name one in the site's values")
+}
 
 // checkNodes compares the processors of the nodes with the platforms of the bundle. An account
 // that may not list nodes is not an error. The error wraps bundle.ErrPolicy if no node runs the
