@@ -127,6 +127,9 @@ func (w *clusterWorld) pause() {
 func (w *clusterWorld) serve() {
 	w.Helper()
 	w.sh("mkdir -p site && OOB_BUNDLE_ACCOUNT_PASSWORD=node-password oob-bundle registry account --root site node")
+	if _, err := w.try("exec 3<>/dev/tcp/" + strings.ReplaceAll(w.registry, ":", "/")); err == nil {
+		w.Fatalf("something else listens on %s", w.registry)
+	}
 	host := strings.Split(w.registry, ":")[0]
 	w.start(w.registry, "oob-bundle", "registry", "serve", "--root", "site", "--listen", w.registry, "--tls", "--name", host,
 		"--accounts", "site/accounts")
