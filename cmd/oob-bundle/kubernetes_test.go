@@ -340,10 +340,10 @@ func TestKubernetes(t *testing.T) {
 	one, two, broken := w.chat("1", ""), w.chat("2", ""), w.chat("3", `, {name: FAIL, value: "no licence"}`)
 	w.first(one)
 	lap := laps(t)
-	w.oob(w.install(one, "60s"))
+	w.oob(w.install(one, "180s"))
 	lap("first installation")
 	w.is("1", "the first installation")
-	t.Log(w.oob(w.install(two, "60s")))
+	t.Log(w.oob(w.install(two, "180s")))
 	lap("upgrade")
 	w.is("2", "the upgrade")
 	w.refuses(broken)
@@ -372,7 +372,7 @@ func laps(t *testing.T) func(what string) {
 // refuses installs a release that does not start.
 func (w *clusterWorld) refuses(broken string) {
 	w.Helper()
-	code, out := w.exits(w.install(broken, "30s"))
+	code, out := w.exits(w.install(broken, "60s"))
 	if code == 0 || !strings.Contains(out, "going back to chat 2") || !strings.Contains(out, "CrashLoopBackOff") {
 		w.Errorf("broken: %d %s", code, out)
 	}
@@ -400,7 +400,7 @@ func (w *clusterWorld) rivals() {
 	other := strings.ReplaceAll(chatManifest, "name: chat,", "name: other,")
 	w.write("objects.yaml", fmt.Sprintf(chatObjects, "1", "", w.upstream.Host+"/team/app"))
 	rival := w.bundle("other", fmt.Sprintf(other, "1", w.upstream.Host+"/team/app:1", w.upstream.Host, "0.1.0"))
-	code, out := w.exits(w.install(rival, "60s"))
+	code, out := w.exits(w.install(rival, "180s"))
 	if code != 5 || !strings.Contains(out, "deployment/web in chat is in the cluster already") ||
 		!strings.Contains(out, "the Helm release side in chat is there already") {
 		w.Errorf("another deployment's objects: %d %s", code, out)
@@ -438,13 +438,13 @@ func TestKubernetesCatalogue(t *testing.T) {
 		return w.kubectl("-n mattermost get mattermost application -o jsonpath='{.status.state} {.spec.version} {.status.version}'")
 	}
 	lap := laps(t)
-	t.Log(w.oob(w.install(one, "90s")))
+	t.Log(w.oob(w.install(one, "180s")))
 	lap("first installation")
 	first := version()
 	if state := strings.Fields(first); len(state) != 3 || state[0] != "stable" || state[1] != state[2] {
 		t.Errorf("the server is %q", first)
 	}
-	w.oob(w.install(two, "90s"))
+	w.oob(w.install(two, "180s"))
 	lap("upgrade")
 	if second := version(); second == first || !strings.HasPrefix(second, "stable ") {
 		t.Errorf("after the upgrade it is %q", second)
@@ -550,7 +550,7 @@ func TestKubernetesKill(t *testing.T) {
 	w := newClusterWorld(t)
 	one, two := w.chat("1", ""), w.chat("2", "")
 	w.first(one)
-	install := func(bundle string) string { return w.install(bundle, "60s") + " --allow-downgrade" }
+	install := func(bundle string) string { return w.install(bundle, "180s") + " --allow-downgrade" }
 	w.oob(install(one))
 	w.sh("mkdir calls")
 	for _, program := range []string{"kubectl", "helm"} {
@@ -560,7 +560,7 @@ func TestKubernetesKill(t *testing.T) {
 	}
 	counted := func(at int, line string) int {
 		w.sh("rm -f count")
-		_, _ = w.try(fmt.Sprintf("KILL_AT=%d PATH=%s/calls:$PATH timeout -k 1 200 oob-bundle %s >run.log 2>&1", at, w.dir, line))
+		_, _ = w.try(fmt.Sprintf("KILL_AT=%d PATH=%s/calls:$PATH timeout -k 1 400 oob-bundle %s >run.log 2>&1", at, w.dir, line))
 		n, err := strconv.Atoi(w.sh("wc -l <count"))
 		if err != nil {
 			t.Fatal(err)
