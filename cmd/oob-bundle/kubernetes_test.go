@@ -401,8 +401,8 @@ func (w *clusterWorld) rivals() {
 	w.write("objects.yaml", fmt.Sprintf(chatObjects, "1", "", w.upstream.Host+"/team/app"))
 	rival := w.bundle("other", fmt.Sprintf(other, "1", w.upstream.Host+"/team/app:1", w.upstream.Host, "0.1.0"))
 	code, out := w.exits(w.install(rival, "180s"))
-	if code != 5 || !strings.Contains(out, "deployment/web in chat is in the cluster already") ||
-		!strings.Contains(out, "the Helm release side in chat is there already") {
+	if code != 5 || !strings.Contains(out, "deployment/web in chat already exists") ||
+		!strings.Contains(out, "the Helm release side in chat already exists") {
 		w.Errorf("another deployment's objects: %d %s", code, out)
 	}
 }

@@ -98,7 +98,7 @@ const maxSiteFile = 512 << 10
 func (r *renderer) siteFile(value string) (string, error) {
 	switch {
 	case r.plain:
-		return "", errors.New("siteFile: everybody may see this text")
+		return "", errors.New("siteFile is not allowed here: every user can read the result")
 	case !slices.ContainsFunc(r.d.Host.Values, func(v bundle.Value) bool { return v.Name == value && v.Kind == "file" }):
 		return "", fmt.Errorf("siteFile: %q is not a value of the kind file", value)
 	case r.Values[value] == "":

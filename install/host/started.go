@@ -31,6 +31,9 @@ type Started struct {
 	// Restoring is the dump that is being restored into the database of this release, or "".
 	// Until the restore ends, the database belongs to no release.
 	Restoring string `json:"restoring,omitempty"`
+	// Starting is set while the release is applied to a cluster: what Helm has left unfinished
+	// is then this deployment's.
+	Starting bool `json:"starting,omitempty"`
 	// Kubeconfig and Context identify the cluster that runs the release; "" leaves the choice
 	// to kubectl.
 	Kubeconfig string `json:"kubeconfig,omitempty"`

@@ -21,9 +21,11 @@ type cluster struct {
 	kubectl kubectl
 	helm    helm
 	access  Access
-	root    string
-	timeout time.Duration
-	note    func(format string, args ...any)
+	// interrupted says that a start of the deployment in this cluster did not end.
+	interrupted bool
+	root        string
+	timeout     time.Duration
+	note        func(format string, args ...any)
 }
 
 func (m *Manager) cluster(ctx context.Context, rec *host.Started) (*cluster, error) {
@@ -32,7 +34,10 @@ func (m *Manager) cluster(ctx context.Context, rec *host.Started) (*cluster, err
 	if _, err := k.reach(ctx); err != nil {
 		return nil, err
 	}
-	return &cluster{k, newHelm(access, k), access, m.root, m.timeout, m.note}, nil
+	return &cluster{
+		kubectl: k, helm: newHelm(access, k), access: access, interrupted: rec != nil && rec.Starting,
+		root: m.root, timeout: m.timeout, note: m.note,
+	}, nil
 }
 
 func (c *cluster) kind() string { return clusterKind }
@@ -56,8 +61,15 @@ func (c *cluster) load(ctx context.Context, a *host.About, s host.Step) ([]objec
 	return c.kubectl.load(ctx, filepath.Join(releaseDir(c.root, a), filepath.FromSlash(s.Apply)), a.Name)
 }
 
-// loadAll reads the objects of all steps, indexed by step.
+// loadAll reads the objects of all steps, indexed by step. The error wraps ErrNoRuntime if the
+// release has no steps: an earlier program made it, and applying nothing would remove everything.
 func (c *cluster) loadAll(ctx context.Context, a *host.About) ([][]object, error) {
+	if len(a.Cluster) == 0 {
+		return nil, fmt.Errorf(
+			"%w: %s %s lists no cluster steps; apply the files of its release with kubectl and helm, as its READ-ME-FIRST.txt describes",
+			ErrNoRuntime, a.Name, a.Version,
+		)
+	}
 	all := make([][]object, len(a.Cluster))
 	for n, s := range a.Cluster {
 		var err error
@@ -108,7 +120,7 @@ func (c *cluster) start(ctx context.Context, a, before *host.About) error {
 // step applies one step, with its objects, and waits until it is ready.
 func (c *cluster) step(ctx context.Context, a *host.About, s host.Step, objects []object) error {
 	if s.Chart != "" {
-		if err := c.helm.upgrade(ctx, s, releaseDir(c.root, a), a.Name, c.timeout); err != nil {
+		if err := c.applyChart(ctx, a, s); err != nil {
 			return err
 		}
 		return c.waitFor(ctx, s, nil)
@@ -122,15 +134,35 @@ func (c *cluster) step(ctx context.Context, a *host.About, s host.Step, objects 
 	return c.waitFor(ctx, s, objects)
 }
 
-// shared are objects that a cluster has by itself, or that several may want: applying them
-// takes nothing from anybody.
-func (o object) shared() bool {
-	return o.kind() == "Namespace" || o.kind() == "ServiceAccount" && o.name() == "default"
+// applyChart installs or upgrades the Helm release of a step.
+func (c *cluster) applyChart(ctx context.Context, a *host.About, s host.Step) error {
+	list, err := c.helm.history(ctx, s.Release, s.Namespace)
+	if err == nil {
+		err = c.own(list, s, a.Name)
+	}
+	if err == nil {
+		err = c.helm.clear(ctx, list, s)
+	}
+	if err != nil {
+		return err
+	}
+	return c.helm.upgrade(ctx, s, releaseDir(c.root, a), a.Name, c.timeout)
 }
 
-// kept are the kinds that are never deleted: they hold data, or other things.
+// defaultAccount reports whether an object is the service account that Kubernetes makes in each
+// namespace.
+func (o object) defaultAccount() bool { return o.kind() == "ServiceAccount" && o.name() == "default" }
+
+// shared reports whether an object that exists may be applied although another program made it:
+// a namespace, or a default service account without logins that would be replaced.
+func (o object) shared() bool {
+	return o.kind() == "Namespace" || o.defaultAccount() && o.at("imagePullSecrets") == nil
+}
+
+// kept reports whether an object is never deleted: it holds data or other objects.
 func (o object) kept() bool {
-	return slices.Contains([]string{"Namespace", "PersistentVolumeClaim", "PersistentVolume", "CustomResourceDefinition"}, o.kind())
+	kinds := []string{"Namespace", "PersistentVolumeClaim", "PersistentVolume", "CustomResourceDefinition"}
+	return o.defaultAccount() || slices.Contains(kinds, o.kind())
 }
 
 // prune removes what an earlier release has and this one, with all its objects, has not.
@@ -149,7 +181,7 @@ func (c *cluster) prune(ctx context.Context, a, before *host.About, all [][]obje
 		}
 		if s.Chart != "" {
 			if !slices.ContainsFunc(a.Cluster, func(x host.Step) bool { return x.Release == s.Release && x.Namespace == s.Namespace }) {
-				c.note("Removing the Helm release %s in %s, which %s has not got", s.Release, s.Namespace, a.Version)
+				c.note("Removing the Helm release %s in %s, which is not part of %s", s.Release, s.Namespace, a.Version)
 				if err := c.helm.uninstall(ctx, s); err != nil {
 					return err
 				}
@@ -204,7 +236,7 @@ func (c *cluster) stop(ctx context.Context, a *host.About, except string) error 
 			if err != nil {
 				return err
 			}
-			if len(list) == 0 || own(list, s, a.Name) != nil {
+			if len(list) == 0 || list[len(list)-1].deployment != a.Name {
 				continue
 			}
 			if err := c.helm.uninstall(ctx, s); err != nil {
@@ -214,7 +246,7 @@ func (c *cluster) stop(ctx context.Context, a *host.About, except string) error 
 		}
 		gone := slices.DeleteFunc(slices.Clone(all[n]), object.kept)
 		for _, o := range all[n] {
-			if o.kept() {
+			if o.kept() && !o.defaultAccount() {
 				left = append(left, o.String())
 			}
 		}

@@ -104,29 +104,37 @@ func (h helm) history(ctx context.Context, name, namespace string) ([]revision, 
 }
 
 // errForeign marks an object in the cluster that the deployment did not create.
-var errForeign = fmt.Errorf("%w: it is not of this deployment", bundle.ErrPolicy)
+var errForeign = fmt.Errorf("%w: not created by this deployment", bundle.ErrPolicy)
 
-// own returns why the deployment may not change a Helm release, or nil. Another program has
-// made the release or is changing it.
-func own(list []revision, s host.Step, deployment string) error {
+// unfinished reports whether a revision belongs to an operation that has not ended.
+func (r revision) unfinished() bool {
+	return strings.HasPrefix(r.status, "pending-") || r.status == "uninstalling"
+}
+
+// own returns why the deployment may not change a Helm release with these revisions, or nil. A
+// release of another program may be taken over, but not while that program changes it. A manual
+// upgrade keeps the deployment's label, so an unfinished operation is the deployment's own only
+// if a start of it was interrupted.
+func (c *cluster) own(list []revision, s host.Step, deployment string) error {
 	if len(list) == 0 {
 		return nil
 	}
 	last := list[len(list)-1]
-	if last.deployment == deployment {
-		return nil
-	}
-	if strings.HasPrefix(last.status, "pending-") {
+	ours := last.deployment == deployment
+	switch {
+	case last.unfinished() && !(ours && c.interrupted):
 		return fmt.Errorf(
-			"%w: the Helm release %s in %s is %s (revision %d), and another program made it so; let that end, or if it has: "+
-				"helm rollback %[2]s --namespace %[3]s",
+			"%w: another program left the Helm release %s in %s in the state %s (revision %d); wait until that program ends. "+
+				"If it was killed, run helm rollback %[2]s --namespace %[3]s",
 			errForeign, s.Release, s.Namespace, last.status, last.number,
 		)
+	case !ours && !c.access.TakeOver:
+		return fmt.Errorf(
+			"%w: the Helm release %s in %s already exists; use --take-over, or run helm uninstall %[2]s --namespace %[3]s",
+			errForeign, s.Release, s.Namespace,
+		)
 	}
-	return fmt.Errorf(
-		"%w: the Helm release %s in %s is there already; --take-over takes it, or remove it: helm uninstall %[2]s --namespace %[3]s",
-		errForeign, s.Release, s.Namespace,
-	)
+	return nil
 }
 
 // clear ends an interrupted operation of this deployment, so that Helm accepts the next one.
@@ -134,8 +142,7 @@ func (h helm) clear(ctx context.Context, list []revision, s host.Step) error {
 	if len(list) == 0 {
 		return nil
 	}
-	last := list[len(list)-1]
-	if !strings.HasPrefix(last.status, "pending-") && last.status != "uninstalling" {
+	if !list[len(list)-1].unfinished() {
 		return nil
 	}
 	for _, r := range slices.Backward(list) {
@@ -154,13 +161,6 @@ func (h helm) uninstall(ctx context.Context, s host.Step) error {
 
 // upgrade installs or upgrades a chart's release and waits until its objects are ready.
 func (h helm) upgrade(ctx context.Context, s host.Step, dir, deployment string, timeout time.Duration) error {
-	list, err := h.history(ctx, s.Release, s.Namespace)
-	if err == nil {
-		err = h.clear(ctx, list, s)
-	}
-	if err != nil {
-		return err
-	}
 	args := []string{
 		"upgrade", s.Release, filepath.Join(dir, filepath.FromSlash(s.Chart)), "--install", "--namespace", s.Namespace,
 		"--create-namespace", "--labels", labelHelm + "=" + deployment, "--wait", "--wait-for-jobs", "--timeout", timeout.String(),
@@ -168,7 +168,7 @@ func (h helm) upgrade(ctx context.Context, s host.Step, dir, deployment string, 
 	if s.Values != "" {
 		args = append(args, "--values", filepath.Join(dir, filepath.FromSlash(s.Values)))
 	}
-	_, err = h.do(ctx, args...)
+	_, err := h.do(ctx, args...)
 	return err
 }
 

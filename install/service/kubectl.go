@@ -81,7 +81,7 @@ func (k kubectl) reach(ctx context.Context) (version string, err error) {
 	}
 	if err != nil {
 		return "", &unusable{
-			fmt.Sprintf("%v: the cluster does not answer (--kubeconfig and --context say which one): %v", ErrUnusable, err),
+			fmt.Sprintf("%v: the cluster does not answer (select another with --kubeconfig and --context): %v", ErrUnusable, err),
 			[]error{ErrNoRuntime, ErrUnusable, err},
 		}
 	}

@@ -113,13 +113,16 @@ func TestHelmOwner(t *testing.T) {
 	}{
 		"none":                     {nil, ""},
 		"its own":                  {[]revision{{1, "deployed", "chat"}}, ""},
+		"its own, by hand":         {[]revision{{1, "deployed", "chat"}, {2, "pending-upgrade", "chat"}}, "helm rollback db"},
 		"its own, interrupted":     {[]revision{{1, "deployed", "chat"}, {2, "pending-upgrade", "chat"}}, ""},
 		"another's":                {[]revision{{1, "deployed", ""}}, "--take-over"},
 		"another deployment's":     {[]revision{{1, "deployed", "other"}}, "--take-over"},
 		"another's, in the middle": {[]revision{{1, "deployed", ""}, {2, "pending-upgrade", ""}}, "helm rollback db"},
 		"taken from it":            {[]revision{{1, "superseded", ""}, {2, "deployed", "chat"}}, ""},
+		"another's, interrupted":   {[]revision{{1, "pending-install", "other"}}, "helm rollback db"},
 	} {
-		err := own(test.list, s, "chat")
+		c := &cluster{interrupted: strings.HasSuffix(name, "interrupted")}
+		err := c.own(test.list, s, "chat")
 		if (err == nil) != (test.want == "") || err != nil && (!errors.Is(err, errForeign) || !strings.Contains(err.Error(), test.want)) {
 			t.Errorf("%s: %v", name, err)
 		}

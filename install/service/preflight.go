@@ -9,19 +9,12 @@ import (
 	"strings"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
-
 	"github.com/oob-bundle/oob-bundle/install/host"
 )
 
 // check reports everything that stands in the way of applying a release: Helm, objects and
 // Helm releases of others, and what the server refuses. Nothing is changed.
 func (c *cluster) check(ctx context.Context, a *host.About) error {
-	if len(a.Cluster) == 0 {
-		return fmt.Errorf(
-			"%w: the bundle does not say what a cluster gets; apply what is in the release with kubectl and helm, as its READ-ME-FIRST.txt says",
-			ErrNoRuntime,
-		)
-	}
 	all, err := c.loadAll(ctx, a)
 	if err != nil {
 		return err
@@ -51,9 +44,7 @@ func (c *cluster) checkCharts(ctx context.Context, a *host.About) error {
 		if err != nil {
 			return err
 		}
-		if !c.access.TakeOver {
-			problems = append(problems, own(list, s, a.Name))
-		}
+		problems = append(problems, c.own(list, s, a.Name))
 		objects, err := c.helm.objects(ctx, s, releaseDir(c.root, a))
 		if err != nil {
 			problems = append(problems, err)
@@ -76,7 +67,7 @@ func (c *cluster) tellForeign(a *host.About, what string, objects []object) {
 	}
 	if len(foreign) > 0 {
 		c.note(
-			"%s names images that are not at %s: %s; nodes find them with the files in runtime/, or not at all",
+			"%s names images that are not in the registry %s: %s; nodes need the files in runtime/ to find them",
 			what, a.Registry, strings.Join(slices.Sorted(maps.Keys(foreign)), ", "),
 		)
 	}
@@ -95,7 +86,7 @@ func (c *cluster) checkObjects(ctx context.Context, a *host.About, objects []obj
 	for _, o := range have {
 		exists[o.key()] = true
 		if !o.shared() && !o.ours(a.Name) && !c.access.TakeOver {
-			problems = append(problems, fmt.Errorf("%w: %s is in the cluster already; --take-over takes it, or remove it", errForeign, o))
+			problems = append(problems, fmt.Errorf("%w: %s already exists in the cluster; use --take-over, or remove it", errForeign, o))
 		}
 	}
 	namespaces := map[string]bool{}
@@ -150,7 +141,7 @@ func (c *cluster) checkRights(ctx context.Context, objects []object) error {
 		}
 	}
 	if len(missing) > 0 {
-		return fmt.Errorf("the cluster's account may not %s", strings.Join(missing, ", may not "))
+		return fmt.Errorf("the account has no permission in the cluster to: %s", strings.Join(missing, "; "))
 	}
 	return nil
 }
@@ -241,7 +232,7 @@ func (c *cluster) checkIngress(ctx context.Context, a *host.About, objects []obj
 	}
 	if len(wanted) > 0 {
 		c.note(
-			"the cluster has no ingress class %s: nobody outside reaches the deployment until a controller with that class runs",
+			"the cluster has no ingress class %s; the deployment is not reachable from outside until a controller with that class runs",
 			strings.Join(slices.Sorted(maps.Keys(wanted)), ", "),
 		)
 	}

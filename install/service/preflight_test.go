@@ -5,12 +5,16 @@ package service
 import (
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/install/host"
+	"github.com/oob-bundle/oob-bundle/internal/testkit/world"
 )
 
 // testCluster returns a cluster by fake programs with these answers, and its notes.
@@ -119,5 +123,56 @@ func TestHelmInterrupted(t *testing.T) {
 		if (calls == "") != (test.want == "") || !strings.Contains(calls+" ", test.want) {
 			t.Errorf("%s: %s", name, calls)
 		}
+	}
+}
+
+// TestWhatStays checks that removing a release deletes neither volumes nor the service account
+// that Kubernetes made, and leaves what another program has labelled otherwise.
+func TestWhatStays(t *testing.T) {
+	object := func(kind, name, deployment string) string {
+		return fmt.Sprintf(`{"apiVersion":"v1","kind":%q,"metadata":{"name":%q,"namespace":"chat","labels":{%q:%q}}}`,
+			kind, name, labelDeployment, deployment)
+	}
+	list := `{"items":[` + strings.Join([]string{
+		object("ServiceAccount", "default", "app"), object("PersistentVolumeClaim", "data", "app"), object("ConfigMap", "ours", "app"),
+	}, ",") + `]}`
+	inCluster := `{"items":[` + object("ConfigMap", "ours", "app") + "," + object("ConfigMap", "theirs", "other") + `]}`
+	c, notes := testCluster(t, `"kubectl label"*) echo '`+list+`';; "kubectl get"*) echo '`+inCluster+`';;`)
+	a := &host.About{Name: "app", ID: "1", Cluster: []host.Step{{Stage: "data", Apply: "f.yaml"}}}
+	if err := os.MkdirAll(releaseDir(c.root, a), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	world.Write(t, filepath.Join(releaseDir(c.root, a), "f.yaml"), []byte("kind: List"), 0o644)
+	if err := c.stop(t.Context(), a, ""); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"Removing configmap/ours in chat", "These stay in the cluster, because they may hold data: persistentvolumeclaim/data in chat"}
+	if !slices.Equal(*notes, want) {
+		t.Errorf("notes %q", *notes)
+	}
+}
+
+// TestDefaultAccount checks that the logins which a site gave to a default service account are
+// not replaced without --take-over, and that the account is never deleted.
+func TestDefaultAccount(t *testing.T) {
+	account := object{"kind": "ServiceAccount", "metadata": map[string]any{"name": "default"}}
+	if !account.shared() {
+		t.Error("an account without logins is refused")
+	}
+	if !account.kept() {
+		t.Error("the account would be deleted")
+	}
+	if account["imagePullSecrets"] = []any{map[string]any{"name": "site"}}; account.shared() {
+		t.Error("the site's logins would be replaced")
+	}
+}
+
+// TestNoSteps checks that a release of an earlier program, which lists no steps, is not applied:
+// that would remove everything that the release before it has.
+func TestNoSteps(t *testing.T) {
+	c, notes := testCluster(t, "")
+	before := &host.About{Name: "app", ID: "2", Cluster: []host.Step{{Stage: "data", Apply: "f.yaml"}}}
+	if err := c.start(t.Context(), &host.About{Name: "app", ID: "1"}, before); !errors.Is(err, ErrNoRuntime) || len(*notes) > 0 {
+		t.Errorf("%v, %q", err, *notes)
 	}
 }

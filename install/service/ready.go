@@ -20,8 +20,13 @@ func (c *cluster) waitFor(ctx context.Context, s host.Step, objects []object) er
 	said := ""
 	for {
 		why, err := c.pending(ctx, s, objects)
-		if err != nil || why == "" {
+		switch {
+		case errors.Is(err, errFailed) || ctx.Err() != nil:
 			return err
+		case err != nil:
+			why = err.Error() // the server may answer again before the deadline
+		case why == "":
+			return nil
 		}
 		if why += c.trouble(ctx, objects); why != said {
 			c.note("  waiting: %s", why)
@@ -61,6 +66,7 @@ func (c *cluster) pending(ctx context.Context, s host.Step, objects []object) (s
 			return o.String() + ": " + why, nil
 		}
 	}
+	within := append(namespacesOf(objects), s.Namespace)
 	for _, w := range s.Wait {
 		out, err := c.kubectl.do(ctx, nil, "get", "--all-namespaces", "--ignore-not-found", "--output", "json", strings.Split(w.Object, "/")[0])
 		if err != nil {
@@ -70,6 +76,7 @@ func (c *cluster) pending(ctx context.Context, s host.Step, objects []object) (s
 		if err != nil {
 			return "", err
 		}
+		list = slices.DeleteFunc(list, func(o object) bool { return o.namespace() != "" && !slices.Contains(within, o.namespace()) })
 		if why := waitsFor(list, w.Object, w.Field, w.Value); why != "" {
 			return why, nil
 		}
@@ -90,7 +97,7 @@ func waitsFor(list []object, name, field, value string) string {
 			continue
 		}
 		if now := fmt.Sprint(o.at(field)); now != value {
-			return fmt.Sprintf("%s: %s is %s, and will be %s", o, field, now, value)
+			return fmt.Sprintf("%s: %s is %q instead of %q", o, field, now, value)
 		}
 		return ""
 	}

@@ -263,7 +263,7 @@ func (m *Manager) Up(ctx context.Context, a *host.About) error {
 		return err
 	}
 	if c, ok := e.(*cluster); ok { // so that later commands reach the same cluster
-		rec.Kubeconfig, rec.Context = c.access.Kubeconfig, c.access.Context
+		rec.Kubeconfig, rec.Context, rec.Starting = c.access.Kubeconfig, c.access.Context, true
 	}
 	if err := rec.Write(m.root, a.Name); err != nil {
 		return err
@@ -276,7 +276,7 @@ func (m *Manager) Up(ctx context.Context, a *host.About) error {
 		err = m.wait(ctx, e, a)
 	}
 	if err == nil {
-		rec.Up = true
+		rec.Up, rec.Starting = true, false
 		if err := m.forgetOthers(ctx, a); err != nil {
 			m.note("Units that %s %s has not got may still be enabled: %v", a.Name, a.Version, err)
 		}

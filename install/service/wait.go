@@ -52,7 +52,19 @@ func (m *Manager) PutRight(ctx context.Context, a *host.About) error {
 	if err != nil {
 		return err
 	}
-	return e.start(ctx, a, nil)
+	rec, err := m.started(a)
+	if err != nil {
+		return err
+	}
+	rec.Starting = true
+	if err := rec.Write(m.root, a.Name); err != nil {
+		return err
+	}
+	if err := e.start(ctx, a, nil); err != nil {
+		return err
+	}
+	rec.Starting = false
+	return rec.Write(m.root, a.Name)
 }
 
 // Drift returns the objects of a started release that are missing or changed in its cluster.
