@@ -1,14 +1,18 @@
 package install
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
 	"github.com/oob-bundle/oob-bundle/bundle/disk"
 	"github.com/oob-bundle/oob-bundle/install/host"
 	"github.com/oob-bundle/oob-bundle/install/ledger"
+	"github.com/oob-bundle/oob-bundle/verify"
 )
 
 // preflight has the checks of a plan.
@@ -133,20 +137,133 @@ func (p preflight) checkRights() error {
 	return errors.Join(problems...)
 }
 
-// content returns everything that the target gets, and the average number of repositories that
-// each blob goes into, rounded up.
-func (c *content) all(repos []*repository) (all []bundle.Descriptor, links int) {
-	for _, m := range c.Bundle.Blobs() {
-		all = append(all, bundle.Descriptor{MediaType: m.Type, Digest: m.Digest, Size: m.Size})
+// checkHost refuses to replace a file of the host, or a link of another deployment, with a
+// link.
+func (p preflight) checkHost() error {
+	foreign, err := p.release.Foreign()
+	if err != nil || p.Options.TakeOver || p.again() { // links of other deployments stay theirs
+		return err
 	}
-	all = append(all, bundle.Descriptor{Digest: c.Bundle.Identity, Size: int64(len(c.Bundle.Root))})
-	slot, _, blobs := c.slot()
-	all = append(all, slot)
-	for d, data := range blobs {
-		all = append(all, bundle.Descriptor{Digest: d, Size: int64(len(data))})
+	var problems []error
+	var hosts []string
+	for _, path := range foreign {
+		owner, ok := p.ledger.Owner(ledger.Path(path))
+		switch {
+		case !ok:
+			hosts = append(hosts, path)
+		case owner.Name != p.Bundle.Info.Name:
+			problems = append(problems, fmt.Errorf(
+				"%w: %s belongs to %s (channel %q); --take-over gives it to %s",
+				bundle.ErrPolicy, path, owner.Name, owner.Current().Channel, p.Bundle.Info.Name,
+			))
+		}
 	}
-	for _, r := range repos {
-		links += len(r.blobs) + len(r.manifests)
+	if len(hosts) > 0 {
+		problems = append(problems, fmt.Errorf(
+			"%w: the host has something of its own at %s; --take-over keeps it aside and puts it back with uninstall",
+			bundle.ErrPolicy, strings.Join(hosts, ", "),
+		))
 	}
-	return all, (links + len(all) - 1) / len(all)
+	return errors.Join(problems...)
+}
+
+// checkSequence refuses a downgrade, judged by this host's records and by the verified root on
+// the target.
+func (p preflight) checkSequence(ctx context.Context) error {
+	info := p.Bundle.Info
+	if slices.Contains(p.ledger.Unknown, info.Name) && !p.Options.AllowDowngrade {
+		return fmt.Errorf(
+			"%w: %s is installed, and the records that show which sequence it has are lost; restore state.json or receipts/ "+
+				"from a backup, or install the newest bundle with --allow-downgrade",
+			bundle.ErrPolicy, info.Name,
+		)
+	}
+	if known, ok := p.ledger.Channels[info.Channel]; ok {
+		if err := p.checkAgainst(known, "on this host"); err != nil {
+			return err
+		}
+	}
+	if p.Options.InPlace && p.ledger.Channels[info.Channel].Identity == p.Bundle.Identity {
+		return nil // already installed here, even if other hosts are further; nothing is stored or tagged
+	}
+	if p.Target.Network == nil {
+		return nil // the ledger describes its content
+	}
+	head, err := p.Target.Network.Root(ctx, p.central, channelTag(info.Channel))
+	if err != nil || head == nil {
+		return err
+	}
+	found, _, err := verify.Root(head, p.Options.Policy)
+	if err != nil {
+		p.Options.Warn("the bundle found on %s is not signed by a trusted key and is not taken into account: %v", p.Target.Name, err)
+		return nil
+	}
+	if found.Channel != info.Channel {
+		return nil
+	}
+	return p.checkAgainst(
+		ledger.Channel{Sequence: found.Sequence, Identity: head.Identity(), Pending: p.ledger.Channels[info.Channel].Pending},
+		"on "+p.Target.Name,
+	)
+}
+
+// checkAgainst compares the bundle's sequence with the known state of its channel. A bundle
+// that is installed or whose installation was started is never refused.
+func (p preflight) checkAgainst(known ledger.Channel, where string) error {
+	info, identity := p.Bundle.Info, p.Bundle.Identity
+	switch {
+	case identity == known.Identity || identity == known.Pending || identity == known.Highest || info.Sequence > known.Sequence:
+		return nil
+	case info.Sequence == known.Sequence:
+		return fmt.Errorf(
+			"%w: channel %q has had another bundle with the same sequence %d %s (%s); create this one again with a higher --sequence",
+			bundle.ErrPolicy, info.Channel, info.Sequence, where, cmp.Or(known.Pending, known.Identity),
+		)
+	case p.Options.AllowDowngrade:
+		p.Options.Warn("going back on channel %q from sequence %d to %d, as --allow-downgrade says", info.Channel, known.Sequence, info.Sequence)
+		return nil
+	}
+	return fmt.Errorf(
+		"%[1]w: it is older than the newest that channel %[3]q has had %[2]s (sequence %[4]d, newest %[5]d); is it the right "+
+			"file? oob-bundle rollback goes back to the release before, and --allow-downgrade installs it all the same",
+		bundle.ErrPolicy, where, info.Channel, info.Sequence, known.Sequence,
+	)
+}
+
+// checkOwners refuses to change what another channel installed. A tag that already points to
+// the same image is not a change.
+func (p preflight) checkOwners(ctx context.Context) error {
+	info := p.Bundle.Info
+	if p.Options.TakeOver {
+		return nil
+	}
+	if channel, known := p.ledger.Names[info.Name]; known && channel != info.Channel {
+		taken, err := host.Keeps(p.Options.Root, info.Name)
+		if err != nil {
+			return err
+		}
+		if taken || p.ledger.Has(info.Name) {
+			return fmt.Errorf(
+				"%w: deployment %s belongs to channel %q, and this bundle is of channel %q; --take-over gives it to this one",
+				bundle.ErrPolicy, info.Name, channel, info.Channel,
+			)
+		}
+	}
+	for _, i := range p.images {
+		for _, tag := range p.tagNames(i) {
+			owner, ok := p.foreignOwner(i.Repository, tag)
+			if !ok {
+				continue
+			}
+			now, err := p.Target.Resolve(ctx, i.Repository, tag)
+			if err != nil {
+				return err
+			}
+			if !meansSame(i, now) {
+				return fmt.Errorf("%w: %s/%s:%s belongs to %s (channel %q), and this bundle of channel %q would change it; --take-over allows that",
+					bundle.ErrPolicy, p.Target.Address, i.Repository, tag, owner.Name, owner.Current().Channel, info.Channel)
+			}
+		}
+	}
+	return nil
 }

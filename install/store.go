@@ -13,17 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/oob-bundle/oob-bundle/bundle"
-	"github.com/oob-bundle/oob-bundle/verify"
 )
-
-// content is what a bundle brings, and the registry that it goes into.
-type content struct {
-	Bundle *verify.Verified
-	Target Registry
-
-	images  []bundle.Image
-	central string // the repository that gets the complete tree
-}
 
 // stored records the results that depend on the target.
 type stored struct {

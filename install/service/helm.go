@@ -122,7 +122,7 @@ func (c *cluster) own(list []revision, s host.Step, deployment string) error {
 	last := list[len(list)-1]
 	ours := last.deployment == deployment
 	switch {
-	case last.unfinished() && !(ours && c.interrupted):
+	case last.unfinished() && (!ours || !c.interrupted):
 		return fmt.Errorf(
 			"%w: another program left the Helm release %s in %s in the state %s (revision %d); wait until that program ends. "+
 				"If it was killed, run helm rollback %[2]s --namespace %[3]s",

@@ -146,7 +146,10 @@ func TestWhatStays(t *testing.T) {
 	if err := c.stop(t.Context(), a, ""); err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"Removing configmap/ours in chat", "These stay in the cluster, because they may hold data: persistentvolumeclaim/data in chat"}
+	want := []string{
+		"Removing configmap/ours in chat",
+		"These stay in the cluster, because they may hold data: persistentvolumeclaim/data in chat",
+	}
 	if !slices.Equal(*notes, want) {
 		t.Errorf("notes %q", *notes)
 	}

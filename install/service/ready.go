@@ -16,24 +16,35 @@ import (
 
 // waitFor waits until a step's objects, conditions and services are ready.
 func (c *cluster) waitFor(ctx context.Context, s host.Step, objects []object) error {
-	deadline := time.Now().Add(c.timeout)
-	said := ""
-	for {
+	shown := ""
+	return poll(ctx, c.timeout, func() (string, error) {
 		why, err := c.pending(ctx, s, objects)
 		switch {
 		case errors.Is(err, errFailed) || ctx.Err() != nil:
-			return err
+			return "", err
 		case err != nil:
 			why = err.Error() // the server may answer again before the deadline
 		case why == "":
-			return nil
+			return "", nil
 		}
-		if why += c.trouble(ctx, objects); why != said {
+		if why += c.trouble(ctx, objects); why != shown {
 			c.note("  waiting: %s", why)
-			said = why
+			shown = why
+		}
+		return why, nil
+	})
+}
+
+// poll calls ask every second until it returns "" or an error. After the timeout it returns the
+// last reason as an error.
+func poll(ctx context.Context, timeout time.Duration, ask func() (why string, err error)) error {
+	for deadline := time.Now().Add(timeout); ; {
+		why, err := ask()
+		if err != nil || why == "" {
+			return err
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("after %s: %s", c.timeout, why)
+			return fmt.Errorf("after %s: %s", timeout, why)
 		}
 		select {
 		case <-ctx.Done():
@@ -177,25 +188,18 @@ func (c *cluster) scaleDown(ctx context.Context, a *host.About, all [][]object) 
 	if _, err := c.kubectl.apply(ctx, scaled); err != nil {
 		return err
 	}
-	deadline := time.Now().Add(c.timeout)
-	for {
+	return poll(ctx, c.timeout, func() (string, error) {
 		now, err := c.kubectl.get(ctx, scaled)
 		if err != nil {
-			return err
+			return "", err
 		}
-		running := slices.DeleteFunc(now, func(o object) bool { return o.number("status.replicas", 0) == 0 })
-		if len(running) == 0 {
-			return nil
+		for _, o := range now {
+			if n := o.number("status.replicas", 0); n > 0 {
+				return fmt.Sprintf("%s still has %d pods", o, n), nil
+			}
 		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("after %s %s still has %d pods", c.timeout, running[0], running[0].number("status.replicas", 0))
-		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-time.After(time.Second):
-		}
-	}
+		return "", nil
+	})
 }
 
 // unwell returns why steps are not ready, one reason per step.
