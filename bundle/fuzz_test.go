@@ -19,7 +19,7 @@ import (
 // TestSeeds checks the number of seeds of each fuzz target, and whether each seed is accepted.
 func TestSeeds(t *testing.T) {
 	seeds.Targets(t, "FuzzDeployment", "FuzzIndex", "FuzzManifest", "FuzzPath", "FuzzReader", "FuzzReference", "FuzzSlot", "FuzzVolumes")
-	seeds.Count(t, "FuzzDeployment", deploymentSeeds(), 2, 28, 0, fuzzDeployment)
+	seeds.Count(t, "FuzzDeployment", deploymentSeeds(), 2, 33, 0, fuzzDeployment)
 	seeds.Count(t, "FuzzIndex", indexSeeds(), 2, 19, 0, fuzzIndex)
 	seeds.Count(t, "FuzzManifest", manifestSeeds(), 4, 20, 0, fuzzManifest)
 	seeds.Count(t, "FuzzPath", pathSeeds(), 6, 21, 0, fuzzPath)
@@ -530,6 +530,13 @@ func rich() *content {
 		Links:       []bundle.Link{{Path: "/etc/nginx/conf.d/web.conf", File: "web/site.conf", If: "quadlet"}},
 		Health:      []string{"http://127.0.0.1/"},
 		Database:    &bundle.Database{Service: "db", Directory: "db", User: "web", Name: "web"},
+		Cluster: []bundle.Step{
+			{Stage: "operators", Chart: "hello", Release: "hello", Namespace: "web", Values: "patch.json", Keep: true},
+			{
+				Stage: "application", Apply: "patch.json", If: "{{ .Values.quadlet }}", Health: []string{"web/web:80/"},
+				Wait: []bundle.Condition{{Object: "webs.example.com/web", Field: "status.state", Value: "stable"}},
+			},
+		},
 	}
 	return c
 }
@@ -576,6 +583,11 @@ func deploymentSeeds() seeds.Of[[]byte] {
 			`"length":32`, `"length":3`,
 			`"owner":"101:101"`, `"owner":"root"`,
 			`"user":"web"`, `"user":"-web"`,
+			`"stage":"operators"`, `"stage":"later"`,
+			`"chart":"hello"`, `"chart":"none"`,
+			`"release":"hello"`, `"release":"Hello"`,
+			`"apply":"patch.json"`, `"apply":"none.json"`,
+			`"field":"status.state"`, `"field":"status[0]"`,
 		), []byte(`{}`)),
 	}
 }
@@ -652,6 +664,11 @@ func checkHost(t *testing.T, data []byte, h *bundle.Host, paths map[string]bool)
 	for _, p := range h.Directories {
 		if !below("/data", filepath.Join("/data", p.Path)) {
 			t.Fatalf("%+v in %q", p, data)
+		}
+	}
+	for _, s := range h.Cluster {
+		if s.Apply != "" && !paths[strings.ToLower(s.Apply)] || s.Values != "" && !paths[strings.ToLower(s.Values)] {
+			t.Fatalf("%+v in %q", s, data)
 		}
 	}
 	for _, m := range h.Merges {
